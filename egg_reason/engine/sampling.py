@@ -1,0 +1,116 @@
+"""Choosing the next token: temperature, top-k, top-p, greedy, from one uniform number a lane.
+
+Axes: B lanes, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn. temperature 0: greedy. top_k 0 and top_p 1: the whole vocabulary.
+
+    think_tokens: after so many tokens without `</think>` the tag is forced, so that an answer is still possible; None: never.
+    max_tokens: the most a completion may hold, forced tokens included.
+    stop: texts at which a completion ends (and is cut before).
+    seed: names all randomness of the completions.
+    share_noise: which members draw the same uniforms for the same prompt and sample: 'pair' (the two of an antithetic pair), 'all', or 'none'.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    think_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    share_noise: str = "pair"
+
+    def __post_init__(self):
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0 (0: greedy), not {self.temperature}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be at least 0 (0: all tokens), not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if self.think_tokens is not None and not 0 < self.think_tokens < self.max_tokens:
+            raise ValueError(f"think_tokens must be above 0 and below max_tokens ({self.max_tokens}), not {self.think_tokens}")
+        if self.share_noise not in ("pair", "all", "none"):
+            raise ValueError(f"share_noise must be pair, all or none, not {self.share_noise!r}")
+
+
+def lane_key(seed, step, sharer, prompt, sample):
+    """The key of one completion, as raw uint32 [2]. sharer: number of the pair or member, or 0, as `share_noise` says."""
+    key = jax.random.key(seed)
+    for number in (step, sharer, prompt, sample):
+        key = jax.random.fold_in(key, number)
+    return jax.random.key_data(key)
+
+
+def uniforms(keys_B2, positions_B):
+    """One float32 in [0, 1) per lane, a function of its key and position alone."""
+
+    def one(key, position):
+        return jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(key), position))
+
+    return jax.vmap(one)(keys_B2, positions_B)
+
+
+def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=None):
+    """Next tokens and their log-probabilities under the model (temperature 1, nothing cut).
+
+    Args:
+        logits_BV: float32. uniforms_B: in [0, 1).
+        vocabulary: how many of the V ids exist (later ones are never drawn); None: all.
+
+    Returns: (tokens int32 [B], log-probabilities float32 [B]).
+    """
+    if vocabulary is not None and vocabulary < logits_BV.shape[-1]:
+        logits_BV = jnp.where(jnp.arange(logits_BV.shape[-1]) < vocabulary, logits_BV, -jnp.inf)
+    if temperature == 0:
+        tokens = jnp.argmax(logits_BV, -1).astype(jnp.int32)
+    elif top_k == 0 and top_p == 1:
+        tokens = inverse_cdf(_weights(logits_BV / temperature), uniforms_B)
+    else:
+        size = logits_BV.shape[-1] if top_k == 0 else min(top_k, logits_BV.shape[-1])
+        kept, ids = jax.lax.top_k(logits_BV / temperature, size)
+        weights = _weights(kept)
+        before = (jnp.cumsum(weights, -1) - weights) / weights.sum(-1, keepdims=True)
+        weights = jnp.where(before < top_p, weights, 0)  # the smallest set that reaches top_p: never empty
+        tokens = jnp.take_along_axis(ids, inverse_cdf(weights, uniforms_B)[:, None], -1)[:, 0].astype(jnp.int32)
+    chosen = jnp.take_along_axis(logits_BV, tokens[:, None], -1)[:, 0]
+    return tokens, chosen - jax.nn.logsumexp(logits_BV, -1)
+
+
+def _weights(logits):
+    return jnp.exp(logits - logits.max(-1, keepdims=True))
+
+
+def inverse_cdf(weights_BV, uniforms_B):
+    """The token whose stretch of the cumulated weights holds uniform x total: [B] int32, never one of weight 0.
+
+    In two levels (blocks, then within the block), since a cumulative sum over 65,536 entries a lane costs more than the rest of sampling.
+    """
+    rows, size = weights_BV.shape
+    block = 1 << max((size - 1).bit_length() // 2, 1)
+    weights = jnp.pad(weights_BV, ((0, 0), (0, -size % block))).reshape(rows, -1, block)
+    blocks = weights.sum(-1)
+    cumulated = jnp.cumsum(blocks, -1)
+    goal = uniforms_B * cumulated[:, -1]
+    which = _first_above(cumulated, goal, blocks)
+    goal = goal - (jnp.take_along_axis(cumulated, which[:, None], -1) - jnp.take_along_axis(blocks, which[:, None], -1))[:, 0]
+    inside = jnp.take_along_axis(weights, which[:, None, None], 1)[:, 0]
+    return which * block + _first_above(jnp.cumsum(inside, -1), goal, inside)
+
+
+def _first_above(cumulated, goal, weights):
+    """First index whose cumulated weight exceeds the goal; the last one with any weight where rounding left none."""
+    index = (cumulated <= goal[:, None]).sum(-1)
+    last = weights.shape[-1] - 1 - jnp.argmax(weights[:, ::-1] > 0, -1)
+    first = jnp.argmax(weights > 0, -1)
+    return jnp.clip(index, first, last).astype(jnp.int32)

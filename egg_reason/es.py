@@ -1,0 +1,267 @@
+"""Evolution strategies as two functions and a state: `ask` gives the population to try, `tell` moves the weights.
+
+    members = es.ask(state)              # member 2k walks along direction k, member 2k + 1 against it (antithetic)
+    state, update = es.tell(state, fitness_NP)
+
+The estimate (arXiv 2511.16652, section 3, with antithetic pairs and unit-variance fitness z):
+
+    d = N^-1/2 sum_i z_i E_i = N^-1/2 sum_k (z_2k - z_2k+1) E_k,    E = A B^T / sqrt(R)
+
+d has about unit RMS per weight whatever N, sigma and R are, so with SGD `learning_rate` is the RMS change per weight and step.
+The paper's 1/sigma is absorbed into it, as there. -d goes to an optax optimiser as a gradient.
+
+EGGROLL and OpenES differ in `rank` alone: R >= 1 draws factors, 0 draws dense noise.
+
+Left out: the sign-vote integer update of the paper's appendix G (it is for int8 weights) and its per-group baseline members.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from egg_reason.perturb import Noise, Parameter, get, named, put
+
+SHAPINGS = ("group", "zscore", "rank", "sign")
+SCHEDULES = ("constant", "linear", "exponential", "cosine")
+OPTIMISERS = {
+    "sgd": optax.sgd(1.0),
+    "momentum": optax.sgd(1.0, momentum=0.9),
+    "adam": optax.adam(1.0),
+    "adamw": optax.adamw(1.0),
+}
+
+
+def schedule(kind, start, end, steps):
+    """A value per step. constant: `start`; linear, exponential, cosine: from `start` at step 0 to `end` at step `steps`."""
+    if kind not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {kind!r}")
+    if kind != "constant" and end is None:
+        raise ValueError(f"a {kind} schedule needs a final value")
+    if kind == "constant":
+        return lambda step: start
+    if kind == "exponential" and not (start > 0 and end > 0):
+        raise ValueError(f"an exponential schedule needs values above 0, not {start} and {end}")
+
+    def value(step):
+        part = min(step / max(steps, 1), 1.0)
+        if kind == "linear":
+            return start + (end - start) * part
+        if kind == "exponential":
+            return start * (end / start) ** part
+        return end + (start - end) * (1 + np.cos(np.pi * part)) / 2
+
+    return value
+
+
+class State(struct.PyTreeNode):
+    """params: float32 master weights. optimiser: its state over the trained leaves. anchor: the starting leaves, or None. step: how many `tell`s."""
+
+    params: Any
+    optimiser: Any
+    anchor: Any
+    step: int = struct.field(pytree_node=False)
+
+
+@dataclass(frozen=True)
+class Members:
+    """A population to try: the members 0..size-1 of one step, drawn as lanes need them.
+
+    `params` are in compute precision. Member i stands on direction i // 2 with scale +sigma (even) or -sigma (odd).
+    """
+
+    params: Any
+    noise: Noise
+    epoch: int
+    sigma: float
+    size: int
+
+    def direction(self, member):
+        return member // 2
+
+    def scale(self, member):
+        return np.where(np.asarray(member) % 2 == 0, self.sigma, -self.sigma).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class EvolutionStrategy:
+    """Settings, checked when made. Every call is a pure function of its arguments and these.
+
+    parameters: what is perturbed and trained (`Architecture.parameters`).
+    population: members N, even.
+    rank: R >= 1 of the perturbations (EGGROLL), or 0 for full rank (OpenES).
+    sigma, learning_rate: functions of the step (`schedule`). sigma: standard deviation of a perturbed weight, in the weight's own unit.
+        learning_rate: with SGD the RMS change per weight and step.
+    optimiser: any optax transformation, with learning rate 1; its updates are scaled by learning_rate.
+    shaping: how fitness becomes z; see `shape_fitness`.
+    noise_reuse: steps for which one draw of noise is kept; 1: new every step, 0: the same for ever.
+    anchor_decay: share of the way back to the starting weights taken after each step; 0: none.
+    seed: names all noise of the run.
+    compute_dtype: of the weights that members carry; the master stays float32 (a bfloat16 master loses most of a small step).
+    chunk: directions summed at a time in `tell`: memory, not the result, depends on it up to float32 rounding.
+    """
+
+    parameters: tuple[Parameter, ...]
+    population: int
+    rank: int
+    sigma: Any
+    learning_rate: Any
+    optimiser: optax.GradientTransformation = OPTIMISERS["sgd"]
+    shaping: str = "group"
+    noise_reuse: int = 1
+    anchor_decay: float = 0.0
+    seed: int = 0
+    compute_dtype: Any = jnp.float32
+    chunk: int = 64
+
+    def __post_init__(self):
+        if self.population < 2 or self.population % 2:
+            raise ValueError(f"population must be even and at least 2 (members come in antithetic pairs), not {self.population}")
+        if self.rank < 0:
+            raise ValueError(f"rank must be at least 1, or 0 for full rank, not {self.rank}")
+        if self.shaping not in SHAPINGS:
+            raise ValueError(f"fitness shaping must be one of {', '.join(SHAPINGS)}, not {self.shaping!r}")
+        if self.noise_reuse < 0:
+            raise ValueError(f"noise_reuse must be at least 0 steps, not {self.noise_reuse}")
+        if not 0 <= self.anchor_decay < 1:
+            raise ValueError(f"anchor_decay must be in [0, 1), not {self.anchor_decay}")
+        if not self.sigma(0) > 0:
+            raise ValueError(f"sigma must be above 0, not {self.sigma(0)}")
+        if not self.learning_rate(0) > 0:
+            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate(0)}")
+
+    @property
+    def noise(self) -> Noise:
+        return Noise(self.seed, self.rank, self.parameters, self.compute_dtype)
+
+    def init(self, params) -> State:
+        """The state before the first step. params: any float arrays; kept as float32."""
+        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+        leaves = self._leaves(params)
+        anchor = jax.tree.map(jnp.copy, leaves) if self.anchor_decay else None
+        return State(params, self.optimiser.init(leaves), anchor, 0)
+
+    def ask(self, state: State) -> Members:
+        params = jax.tree.map(lambda x: x.astype(self.compute_dtype), state.params)
+        return Members(params, self.noise, self.epoch(state.step), float(self.sigma(state.step)), self.population)
+
+    def epoch(self, step: int) -> int:
+        """The number that names a step's noise."""
+        return step // self.noise_reuse if self.noise_reuse else 0
+
+    def tell(self, state: State, fitness_NP) -> tuple[State, dict[str, float]]:
+        """One step. fitness_NP [N, P]: members by prompts, NaN where no reward applies.
+
+        Returns: the new state, and {'update_rms': RMS change per trained weight, 'learning_rate', 'sigma'}. If all fitness is equal the
+        weights and the optimiser stay as they are and update_rms is 0. Raises ValueError for infinite fitness, naming the member.
+        """
+        z = shape_fitness(fitness_NP, self.shaping)
+        rate = float(self.learning_rate(state.step))
+        info = {"update_rms": 0.0, "learning_rate": rate, "sigma": float(self.sigma(state.step))}
+        if not z.any():
+            return state.replace(step=state.step + 1), info
+        direction = self.direction(state, (z[0::2] - z[1::2]) / np.sqrt(self.population))
+        leaves, optimiser, rms = self._apply(self._leaves(state.params), state.optimiser, state.anchor, direction, rate)
+        info["update_rms"] = float(rms)
+        return State(put(state.params, leaves), optimiser, state.anchor, state.step + 1), info
+
+    def direction(self, state: State, weights, first=0):
+        """sum_k weights[k] E_(first + k), float32 {name: array}: additive over any split of the directions."""
+        weights = np.asarray(weights, np.float32)
+        chunk = min(self.chunk, len(weights))
+        padded = np.zeros(-(-len(weights) // chunk) * chunk, np.float32)
+        padded[: len(weights)] = weights
+        return _sum_in_chunks(self.noise, _shapes(state.params), self.epoch(state.step), jnp.asarray(padded.reshape(-1, chunk)), first)
+
+    def _leaves(self, params):
+        return {p.name: get(params, p.name) for p in self.parameters}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _apply(self, leaves, optimiser, anchor, direction, rate):
+        gradient = jax.tree.map(jnp.negative, direction)
+        updates, optimiser = self.optimiser.update(gradient, optimiser, leaves)
+        new = jax.tree.map(lambda x, u: x + rate * u, leaves, updates)
+        if anchor is not None:
+            new = jax.tree.map(lambda x, start: x + self.anchor_decay * (start - x), new, anchor)
+        squares = sum(jnp.sum((new[name] - leaves[name]) ** 2) for name in leaves)
+        return new, optimiser, jnp.sqrt(squares / sum(x.size for x in leaves.values()))
+
+
+def _shapes(params):
+    return tuple((name, leaf.shape) for name, leaf in named(params).items())
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sum_in_chunks(noise, shapes, epoch, weights_CK, first):
+    """sum over all directions first..first + C K - 1 of weight times noise, chunk by chunk: memory is that of one chunk."""
+    shapes = dict(shapes)
+    chunk = weights_CK.shape[1]
+
+    def add(total, part):
+        number, weights = part
+        fresh = noise.weighted_sum(shapes, epoch, first + number * chunk + jnp.arange(chunk), weights)
+        return jax.tree.map(jnp.add, total, fresh), None
+
+    zero = {p.name: jnp.zeros(shapes[p.name]) for p in noise.parameters}
+    return jax.lax.scan(add, zero, (jnp.arange(weights_CK.shape[0]), weights_CK))[0]
+
+
+def shape_fitness(fitness_NP, shaping) -> np.ndarray:
+    """Fitness of members on prompts -> z [N], float64, zero mean and unit variance over members; all 0 where members do not differ.
+
+    * group: subtract each prompt's mean over members, divide by the standard deviation of the whole; mean over prompts.
+    * zscore: subtract the mean of the whole instead. The same as `group` when every member answers every prompt.
+    * rank: centred ranks of the members' mean fitness (ties share their mean rank).
+    * sign: +1 and -1 within each antithetic pair by who did better on the prompts that both answered, 0 for a draw.
+
+    fitness_NP: [N, P]; NaN: no reward applies there (left out of every mean; a member without any gets z = 0).
+    """
+    fitness = np.asarray(fitness_NP, np.float64)
+    if np.isinf(fitness).any():
+        member = int(np.argwhere(np.isinf(fitness))[0, 0])
+        raise ValueError(f"fitness must be finite or NaN (does not apply): member {member} has {fitness[member].tolist()}")
+    known = ~np.isnan(fitness)
+    answered = known.any(1)
+    if not answered.any():
+        return np.zeros(len(fitness))
+    if shaping == "sign":
+        both = known[0::2] & known[1::2]
+        gain = np.where(both, np.nan_to_num(fitness[0::2]) - np.nan_to_num(fitness[1::2]), 0.0).sum(1)
+        # Sums of the same rewards in another order differ in the last bits: that is a draw, not a win.
+        z = np.where(np.abs(gain) > 1e-9, np.sign(gain), 0.0).repeat(2)
+        z[1::2] *= -1
+        return _standardise(z, answered)
+    if shaping == "group":
+        counts = known.sum(0)
+        fitness = fitness - np.where(known, fitness, 0).sum(0) / np.maximum(counts, 1)
+    mean = np.where(known, fitness, 0).sum(1) / np.maximum(known.sum(1), 1)
+    if shaping == "rank":
+        _, place, counts = np.unique(np.round(mean[answered], 9), return_inverse=True, return_counts=True)
+        ranks = np.cumsum(counts) - (counts + 1) / 2
+        mean[answered] = ranks[place]
+    return _standardise(mean, answered)
+
+
+def _standardise(values, answered):
+    """Zero mean, unit variance over the members that answered; 0 for the others, and for all if there is no spread."""
+    centred = np.where(answered, values - values[answered].mean(), 0.0)
+    spread = np.sqrt((centred[answered] ** 2).mean())
+    return centred / spread if spread > 1e-9 else np.zeros_like(centred)
+
+
+def signal_to_noise(fitness_NP) -> float:
+    """Spread (variance) of the members' mean fitness over that of members who differ by independent flips of single prompts alone.
+
+    1: what chance gives; above it members truly differ. 0 where nobody differs on any prompt.
+    """
+    fitness = np.asarray(fitness_NP, np.float64)
+    fitness = fitness[:, ~np.isnan(fitness).any(0)]
+    if fitness.shape[1] == 0:
+        return 0.0
+    expected = fitness.var(0).sum() / fitness.shape[1] ** 2
+    return float(fitness.mean(1).var() / expected) if expected > 0 else 0.0

@@ -1,0 +1,319 @@
+"""RWKV-7 ("x070"): parameters, state, and one forward for whole sequences and for single tokens.
+
+The arithmetic is that of the official implementation (RWKV-LM, RWKV-v7; arXiv 2503.14456, section 4), checked against
+the `rwkv` package in `tests/test_rwkv7_reference.py`. Every matrix is kept as [inputs, outputs] and used as `x @ w`, so that a weight may
+be an array or any node of `egg_reason.perturb` that knows how to multiply.
+
+Axes: B rows (lanes), T tokens, L layers, D width, H heads, K head size, V vocabulary.
+Left out: the DeepEmbed variants (x070a, x070b), which have further tensors; `models.checkpoints` refuses their files.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from egg_reason.models.wkv import wkv_chunked, wkv_step
+from egg_reason.perturb import Parameter, named
+
+GROUP_NORM_EPS = 64e-5
+LAYER_NORM_EPS = 1e-5
+DECAY_SCALE = 0.6065306597126334  # exp(-1/2): the decay is exp(-exp(-1/2) sigmoid(.)), in (0.545, 1)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model, as read from its tensors."""
+
+    layers: int
+    width: int
+    heads: int
+    head_size: int
+    ffn: int
+    vocab: int
+    rank_w: int
+    rank_a: int
+    rank_v: int
+    rank_g: int
+
+
+class LayerNorm(struct.PyTreeNode):
+    weight: jax.Array  # [D]
+    bias: jax.Array  # [D]
+
+
+class TimeMix(struct.PyTreeNode):
+    """Attention's place. Names are the checkpoint's; vectors are [D], matrices [inputs, outputs]."""
+
+    x_r: jax.Array
+    x_w: jax.Array
+    x_k: jax.Array
+    x_v: jax.Array
+    x_a: jax.Array
+    x_g: jax.Array
+    w0: jax.Array
+    w1: jax.Array
+    w2: jax.Array
+    a0: jax.Array
+    a1: jax.Array
+    a2: jax.Array
+    v0: jax.Array  # v0, v1, v2: unused in layer 0, zeros there when the checkpoint has none
+    v1: jax.Array
+    v2: jax.Array
+    g1: jax.Array
+    g2: jax.Array
+    k_k: jax.Array
+    k_a: jax.Array
+    r_k: jax.Array  # [H, K]
+    receptance: jax.Array
+    key: jax.Array
+    value: jax.Array
+    output: jax.Array
+    ln_x: LayerNorm
+
+
+class ChannelMix(struct.PyTreeNode):
+    x_k: jax.Array
+    key: jax.Array  # [D, ffn]
+    value: jax.Array  # [ffn, D]
+
+
+class Block(struct.PyTreeNode):
+    ln1: LayerNorm
+    att: TimeMix
+    ln2: LayerNorm
+    ffn: ChannelMix
+
+
+class RWKV7(struct.PyTreeNode):
+    """All parameters. Every leaf of `blocks` has a leading layer axis [L, ...]."""
+
+    emb: jax.Array  # [V, D]
+    ln0: LayerNorm
+    blocks: Block
+    ln_out: LayerNorm
+    head: jax.Array  # [D, V]
+
+
+class State(struct.PyTreeNode):
+    """What a lane remembers: constant in size however long the text. All zeros before the first token."""
+
+    att_shift: jax.Array  # [L, B, D], the block input of the last token (after ln1), activation dtype
+    ffn_shift: jax.Array  # [L, B, D], likewise after ln2
+    wkv: jax.Array  # [L, B, H, K, K] float32: key rows, value columns
+
+
+def shape_of(params: RWKV7) -> Shape:
+    """Sizes from the tensors themselves: released checkpoints follow no one formula for the ranks."""
+    att = params.blocks.att
+    layers, heads, head_size = att.r_k.shape
+    vocab, width = params.emb.shape
+    return Shape(
+        layers=layers,
+        width=width,
+        heads=heads,
+        head_size=head_size,
+        ffn=params.blocks.ffn.key.shape[-1],
+        vocab=vocab,
+        rank_w=att.w1.shape[-1],
+        rank_a=att.a1.shape[-1],
+        rank_v=att.v1.shape[-1],
+        rank_g=att.g1.shape[-1],
+    )
+
+
+def init_state(shape: Shape, rows: int, dtype=jnp.float32) -> State:
+    """The state before any token, for `rows` lanes; dtype is that of the activations."""
+    shift = (shape.layers, rows, shape.width)
+    wkv = (shape.layers, rows, shape.heads, shape.head_size, shape.head_size)
+    return State(jnp.zeros(shift, dtype), jnp.zeros(shift, dtype), jnp.zeros(wkv, jnp.float32))
+
+
+def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool = False, wkv=wkv_chunked):
+    """Reads T tokens on B rows.
+
+    Args:
+        params: weights; matrices may be perturbed nodes, vectors may be [B, 1, D] where members differ.
+        tokens_BT: int token ids. T = 1 runs the single-token recurrence, T > 1 the chunked one: the rest is shared.
+        state: where the rows stand.
+        lengths_B: how many of the T tokens count, per row, from the left; None: all. Later ones leave the state alone, exactly:
+            a row of length 0 stands still.
+        remat: recompute each layer in the backward pass instead of storing its activations.
+        wkv: the recurrence for T > 1.
+
+    Returns:
+        (hidden [B, T, D] after the last norm, new state). Logits are `hidden @ params.head`.
+    """
+    rows, tokens = tokens_BT.shape
+    mask_BT1 = None if lengths_B is None else (jnp.arange(tokens) < lengths_B[:, None])[..., None]
+    x = layer_norm(params.emb[tokens_BT], params.ln0)
+
+    def layer(carry, inputs):
+        x, v_first = carry
+        block, index, att_shift, ffn_shift, wkv_state = inputs
+        y = layer_norm(x, block.ln1)
+        out, v_first, wkv_state = time_mix(block.att, y, att_shift, wkv_state, v_first, index == 0, mask_BT1, wkv)
+        x = x + out
+        z = layer_norm(x, block.ln2)
+        x = x + channel_mix(block.ffn, z, ffn_shift)
+        return (x, v_first), (last_token(y, att_shift, lengths_B), last_token(z, ffn_shift, lengths_B), wkv_state)
+
+    if remat:
+        layer = jax.checkpoint(layer)
+    layers = jnp.arange(state.wkv.shape[0])
+    (x, _), (att_shift, ffn_shift, wkv_state) = jax.lax.scan(
+        layer, (x, jnp.zeros_like(x)), (params.blocks, layers, state.att_shift, state.ffn_shift, state.wkv)
+    )
+    return layer_norm(x, params.ln_out), State(att_shift, ffn_shift, wkv_state)
+
+
+def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv):
+    """x [B, T, D] after ln1 -> (output [B, T, D], v_first, new wkv state). `is_first`: whether this is layer 0."""
+    rows, tokens, width = x.shape
+    heads = wkv_state.shape[1]
+    dx = shifted(x, shift) - x
+
+    r = (x + dx * p.x_r) @ p.receptance
+    k = (x + dx * p.x_k) @ p.key
+    xv = x + dx * p.x_v
+    v = xv @ p.value
+    decay = p.w0 + (jnp.tanh((x + dx * p.x_w) @ p.w1) @ p.w2)
+    a = jax.nn.sigmoid(p.a0 + ((x + dx * p.x_a) @ p.a1) @ p.a2)
+    g = jax.nn.sigmoid((x + dx * p.x_g) @ p.g1) @ p.g2
+    v_first = jnp.where(is_first, v, v_first)
+    v = v + (v_first - v) * jax.nn.sigmoid(p.v0 + (xv @ p.v1) @ p.v2)
+
+    def per_head(y):
+        return y.astype(jnp.float32).reshape(rows, tokens, heads, -1)
+
+    log_w = -DECAY_SCALE * jax.nn.sigmoid(per_head(decay))
+    kk = per_head(k * p.k_k)
+    kk = kk / jnp.maximum(jnp.sqrt((kk * kk).sum(-1, keepdims=True)), 1e-12)
+    k = per_head(k * (1 + (a - 1) * p.k_a))
+    r, v, a = per_head(r), per_head(v), per_head(a)
+    kk_a = kk * a
+    bonus = (r * k * p.r_k).sum(-1, keepdims=True) * v
+
+    k_in = k
+    if mask_BT1 is not None:
+        real = mask_BT1[..., None]
+        log_w, k_in, kk_a = log_w * real, k * real, kk_a * real
+    if tokens == 1:
+        y, wkv_state = wkv_step(wkv_state, *(t[:, 0] for t in (r, log_w, k_in, v, -kk, kk_a)))
+        y = y[:, None]
+    else:
+        y, wkv_state = wkv(wkv_state, r, log_w, k_in, v, -kk, kk_a)
+
+    mean = y.mean(-1, keepdims=True)
+    variance = ((y - mean) ** 2).mean(-1, keepdims=True)
+    y = ((y - mean) * jax.lax.rsqrt(variance + GROUP_NORM_EPS)).reshape(rows, tokens, width)
+    y = y * p.ln_x.weight + p.ln_x.bias + bonus.reshape(rows, tokens, width)
+    return (y.astype(x.dtype) * g) @ p.output, v_first, wkv_state
+
+
+def channel_mix(p: ChannelMix, x, shift):
+    """x [B, T, D] after ln2 -> [B, T, D]."""
+    hidden = jax.nn.relu((x + (shifted(x, shift) - x) * p.x_k) @ p.key)
+    return (hidden * hidden) @ p.value
+
+
+def layer_norm(x, p: LayerNorm):
+    """In float32, returned in the dtype of x."""
+    y = x.astype(jnp.float32)
+    mean = y.mean(-1, keepdims=True)
+    variance = ((y - mean) ** 2).mean(-1, keepdims=True)
+    return ((y - mean) * jax.lax.rsqrt(variance + LAYER_NORM_EPS) * p.weight + p.bias).astype(x.dtype)
+
+
+def shifted(x, shift):
+    """Each token's predecessor: [B, T, D], the first from the state."""
+    return jnp.concatenate([shift[:, None].astype(x.dtype), x[:, :-1]], 1)
+
+
+def last_token(x, shift, lengths_B):
+    """The last real token of each row, [B, D]; the old shift where there is none."""
+    if lengths_B is None:
+        return x[:, -1]
+    last = jnp.take_along_axis(x, jnp.maximum(lengths_B - 1, 0)[:, None, None], 1)[:, 0]
+    return jnp.where((lengths_B > 0)[:, None], last, shift)
+
+
+MATRICES = frozenset("w1 w2 a1 a2 v1 v2 g1 g2 receptance key value output".split())
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the engine needs of a model family, and nothing more."""
+
+    shape: Shape
+
+    def init_state(self, rows, dtype) -> State:
+        """Every leaf has its rows on axis 1."""
+        return init_state(self.shape, rows, dtype)
+
+    def forward(self, weights, tokens_BT, state, lengths_B=None):
+        return forward(weights, tokens_BT, state, lengths_B)
+
+    def logits(self, weights, hidden):
+        """float32 [..., V]."""
+        return (hidden @ weights.head).astype(jnp.float32)
+
+    def parameters(self, vectors=False, embeddings=False) -> tuple[Parameter, ...]:
+        """What is perturbed: every matrix of the blocks; with `vectors` also norms, biases, mixes and r_k; with `embeddings` table and head."""
+        tree = jax.eval_shape(lambda: random_params(self.shape, jax.random.key(0)))
+        found = []
+        for index, name in enumerate(named(tree)):
+            stacked, last = name.startswith("blocks."), name.rsplit(".", 1)[-1]
+            if name in ("emb", "head"):
+                kind, wanted = ("table" if name == "emb" else "matrix"), embeddings
+            elif last in MATRICES:
+                kind, wanted = "matrix", True
+            else:
+                kind, wanted = "vector", vectors
+            if wanted:
+                found.append(Parameter(name, index, kind, stacked))
+        return tuple(found)
+
+
+def random_params(shape: Shape, key) -> RWKV7:
+    """Every tensor random at a sensible scale (RWKV-LM's own start has zeros, which hide mistakes). For tests and benchmarks."""
+    keys = iter(jax.random.split(key, 64))
+
+    def draw(*dims, scale=1.0, mean=0.0):
+        return mean + scale * jax.random.normal(next(keys), dims, jnp.float32)
+
+    def matrix(inputs, outputs, scale=1.0):
+        return draw(shape.layers, inputs, outputs, scale=scale * inputs**-0.5)
+
+    def norm(*dims):
+        return LayerNorm(draw(*dims, shape.width, scale=0.1, mean=1.0), draw(*dims, shape.width, scale=0.1))
+
+    layers, width, ffn = shape.layers, shape.width, shape.ffn
+    mix = {f"x_{name}": jax.random.uniform(next(keys), (layers, width)) for name in "rwkvag"}
+    loras = {}
+    for name, rank in (("w", shape.rank_w), ("a", shape.rank_a), ("v", shape.rank_v), ("g", shape.rank_g)):
+        loras |= {f"{name}1": matrix(width, rank), f"{name}2": matrix(rank, width)}
+    att = TimeMix(
+        **mix,
+        **loras,
+        w0=draw(layers, width, scale=1.5, mean=-1.0),
+        a0=draw(layers, width, scale=0.5),
+        v0=draw(layers, width, scale=0.5),
+        k_k=draw(layers, width, scale=0.1, mean=0.85),
+        k_a=draw(layers, width, scale=0.1, mean=1.0),
+        r_k=draw(layers, shape.heads, shape.head_size, scale=0.1),
+        receptance=matrix(width, width),
+        key=matrix(width, width),
+        value=matrix(width, width),
+        output=matrix(width, width, scale=0.5),
+        ln_x=norm(layers),
+    )
+    ffn_mix = ChannelMix(jax.random.uniform(next(keys), (layers, width)), matrix(width, ffn), matrix(ffn, width, scale=0.5))
+    return RWKV7(
+        emb=draw(shape.vocab, width, scale=0.5),
+        ln0=norm(),
+        blocks=Block(norm(layers), att, norm(layers), ffn_mix),
+        ln_out=norm(),
+        head=draw(width, shape.vocab, scale=width**-0.5),
+    )

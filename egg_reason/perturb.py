@@ -1,0 +1,208 @@
+"""Weights that carry perturbations: a model written as `y = x @ w` runs a whole population of models without a line changed.
+
+A *direction* is one draw of noise E for every perturbed parameter; a member walks along it, W + scale E, forwards or backwards. Lanes (rows of the batch)
+stand in groups of equal size, one direction a group, and each row has its own scale: +sigma or -sigma for the two members of an antithetic
+pair, 0 for none. The base product stays one matrix product over all rows; only the small products differ by group.
+
+* `LowRank`: E = A B^T / sqrt(R), EGGROLL (arXiv 2511.16652, section 3). x (W + s E) = x W + s/sqrt(R) (x A) B^T.
+* `FullRank`: E dense, the OpenAI-style ES baseline.
+* `Offset`: dense noise on a vector (norms, biases, mixes), element by element.
+
+Axes: B rows, K groups (B / K rows each, in order), R rank, m inputs, n outputs. Nodes may have a leading layer axis [L, ...] and be scanned.
+Left out of the paper: Bessel-function scores (its appendix D.1; its authors found the Gaussian score best).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+class LowRank(struct.PyTreeNode):
+    """A matrix plus rank-R noise. `scale` already holds the sign and the 1/sqrt(R)."""
+
+    base: jax.Array  # [m, n]
+    a: jax.Array  # [K, m, R]
+    b: jax.Array  # [K, n, R]
+    scale: jax.Array  # [B] float32
+
+    def __rmatmul__(self, x):
+        """x [B, ..., m] -> [B, ..., n]."""
+        grouped = x.reshape(self.a.shape[0], -1, x.shape[-1])
+        small = by_row(jnp.einsum("kxm,kmr->kxr", grouped, self.a), x, self.scale)
+        correction = jnp.einsum("kxr,knr->kxn", small.reshape(*grouped.shape[:2], -1), self.b)
+        return x @ self.base + correction.reshape(*x.shape[:-1], -1)
+
+    def __getitem__(self, ids):
+        """Rows of a table: ids int [B, T] -> [B, T, n]."""
+        groups = self.a.shape[0]
+        grouped = ids.reshape(groups, -1)
+        rows = jax.vmap(lambda a, i: a[i])(self.a, grouped)
+        small = by_row(rows, ids[..., None], self.scale)
+        correction = jnp.einsum("kxr,knr->kxn", small.reshape(*grouped.shape, -1), self.b)
+        return self.base[ids] + correction.reshape(*ids.shape, -1)
+
+
+class FullRank(struct.PyTreeNode):
+    """A matrix plus dense noise."""
+
+    base: jax.Array  # [m, n]
+    noise: jax.Array  # [K, m, n]
+    scale: jax.Array  # [B] float32
+
+    def __rmatmul__(self, x):
+        """x [B, ..., m] -> [B, ..., n]."""
+        grouped = x.reshape(self.noise.shape[0], -1, x.shape[-1])
+        correction = by_row(jnp.einsum("kxm,kmn->kxn", grouped, self.noise), x, self.scale)
+        return x @ self.base + correction.reshape(*x.shape[:-1], -1)
+
+    def __getitem__(self, ids):
+        """Rows of a table: ids int [B, T] -> [B, T, n]."""
+        rows = jax.vmap(lambda noise, i: noise[i])(self.noise, ids.reshape(self.noise.shape[0], -1))
+        return self.base[ids] + by_row(rows, ids[..., None], self.scale).reshape(*ids.shape, -1)
+
+
+class Offset(struct.PyTreeNode):
+    """A vector (or small array, taken whole) plus dense noise; stands in sums and products with activations [B, T, ...]."""
+
+    base: jax.Array  # [...]
+    noise: jax.Array  # [K, ...]
+    scale: jax.Array  # [B] float32
+
+    def values(self):
+        """[B, 1, ...]: each row's own values, with an axis for the tokens."""
+        rows = jnp.repeat(self.noise, self.scale.shape[0] // self.noise.shape[0], 0)
+        scale = self.scale.astype(self.noise.dtype).reshape(-1, *[1] * self.base.ndim)
+        return (self.base + scale * rows)[:, None]
+
+    def __mul__(self, x):
+        return self.values() * x
+
+    def __add__(self, x):
+        return self.values() + x
+
+    __rmul__, __radd__ = __mul__, __add__
+
+
+def by_row(y, x, scale):
+    """y [K, B/K * ..., c], a product of x [B, ..., m]: every row times its own scale, still in y's dtype; returns y's shape."""
+    per_row = y.reshape(scale.shape[0], -1)
+    return (per_row * scale[:, None].astype(y.dtype)).reshape(y.shape)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One perturbed parameter. name: dotted path; index: its place among all parameters (fixes its noise); kind: 'matrix', 'table' or 'vector'."""
+
+    name: str
+    index: int
+    kind: str
+    stacked: bool  # has a leading layer axis
+
+    def low_rank(self, rank) -> bool:
+        return self.kind != "vector" and rank > 0
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The source of all noise: a pure function of (seed, epoch, parameter, layer, direction) (design promise 4).
+
+    rank: R >= 1 for low-rank matrices, 0 for dense ones. dtype: of the factors, both in the forward pass and in the update, so
+    that the update follows exactly the directions that were tried.
+    """
+
+    seed: int
+    rank: int
+    parameters: tuple[Parameter, ...]
+    dtype: Any = jnp.float32
+
+    def draw(self, shapes, epoch, directions):
+        """Noise for `directions` [K]: {name: (a [(L,) K, m, R], b [(L,) K, n, R])}, or an array [(L,) K, ...] where dense.
+
+        shapes: {name: shape}, with the layer axis where stacked. epoch: integer, one for as long as noise is reused.
+        """
+        key = jax.random.fold_in(jax.random.key(self.seed), epoch)
+        return {p.name: self._draw_one(jax.random.fold_in(key, p.index), p, shapes[p.name], directions) for p in self.parameters}
+
+    def _draw_one(self, key, parameter, shape, directions):
+        def one(layer, direction):
+            here = jax.random.fold_in(jax.random.fold_in(key, layer), direction)
+            if not parameter.low_rank(self.rank):
+                return jax.random.normal(here, inner).astype(self.dtype)
+            factors = jax.random.normal(here, (sum(inner), self.rank)).astype(self.dtype)
+            return factors[: inner[0]], factors[inner[0] :]
+
+        inner = shape[1:] if parameter.stacked else shape
+        over_directions = jax.vmap(one, (None, 0))
+        if not parameter.stacked:
+            return over_directions(0, directions)
+        return jax.vmap(over_directions, (0, None))(jnp.arange(shape[0]), directions)
+
+    def attach(self, params, noise, scale_B):
+        """`params` with a node in the place of every perturbed parameter; scale_B [B] float32 is sigma times each row's sign."""
+        nodes = {}
+        for p in self.parameters:
+            base = get(params, p.name)
+            low_rank = p.low_rank(self.rank)
+            scale = scale_B * self.rank**-0.5 if low_rank else scale_B
+            if p.stacked:
+                scale = jnp.broadcast_to(scale, (base.shape[0], *scale.shape))
+            if low_rank:
+                nodes[p.name] = LowRank(base, *noise[p.name], scale)
+            else:
+                nodes[p.name] = (Offset if p.kind == "vector" else FullRank)(base, noise[p.name], scale)
+        return put(params, nodes)
+
+    def weighted_sum(self, shapes, epoch, directions, weights):
+        """sum_k weights[k] E_k, float32, {name: array}: the estimator's inner sum over `directions` [K], from one small product a matrix.
+
+        For low rank the K directions stand side by side as [m, K R] and [n, K R], so that no E_k is ever formed.
+        """
+        noise = self.draw(shapes, epoch, directions)
+        total = {}
+        for p in self.parameters:
+            if p.low_rank(self.rank):
+                a, b = (x.astype(jnp.float32) for x in noise[p.name])
+                a = a * (weights * self.rank**-0.5)[:, None, None]
+                total[p.name] = jnp.einsum("...kmr,...knr->...mn", a, b)
+            else:
+                dense = jnp.moveaxis(noise[p.name].astype(jnp.float32), 1 if p.stacked else 0, 0)
+                total[p.name] = jnp.tensordot(weights, dense, 1)
+        return total
+
+
+def take_rows(noise, parameters, groups):
+    """Noise whose groups are `noise`'s groups [n] in the order given (repeats allowed)."""
+    return {p.name: jax.tree.map(lambda x, axis=int(p.stacked): jnp.take(x, groups, axis), noise[p.name]) for p in parameters}
+
+
+def put_rows(noise, parameters, groups, fresh):
+    """`noise` with its groups [n] replaced by those of `fresh`; group numbers out of range are left out."""
+
+    def put_one(x, new, stacked):
+        return x.at[:, groups].set(new, mode="drop") if stacked else x.at[groups].set(new, mode="drop")
+
+    return {p.name: jax.tree.map(lambda x, new, s=p.stacked: put_one(x, new, s), noise[p.name], fresh[p.name]) for p in parameters}
+
+
+def named(params) -> dict[str, jax.Array]:
+    """{dotted path: leaf} in tree order."""
+    return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def name_of(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def get(params, name):
+    """The leaf (or node) at a dotted path."""
+    for part in name.split("."):
+        params = getattr(params, part)
+    return params
+
+
+def put(params, leaves: dict):
+    """`params` with the leaves at the named paths replaced (by arrays or by nodes)."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(name_of(path), leaf), params)

@@ -1,0 +1,236 @@
+"""Grades Countdown answers: an expression that uses each given number exactly once and equals the target.
+
+The expression is parsed by a grammar of its own and computed in exact arithmetic; nothing is ever passed to `eval`.
+
+    expression = product (("+" | "-") product)*
+    product    = operand (("*" | "/") operand)*
+    operand    = number | "(" expression ")"
+
+Numbers are ASCII digits without leading zeros; there is no unary sign, no decimal point and no power. The signs in
+OPERATORS count as `*`, `/` and `-`; spaces and tabs between tokens are ignored. Other graders accept more (TinyZero: whatever
+`eval` makes of the characters `0-9+-*/(). `, so also `**`, `//` and decimals, within 1e-5 of the target).
+"""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+LONGEST = 200
+"""Characters in an expression; six numbers need far fewer."""
+
+DEEPEST = 50
+"""Brackets open at once."""
+
+OPERATORS = str.maketrans({"×": "*", "÷": "/", "−": "-"})  # noqa: RUF001 (the signs themselves are meant)
+ALLOWED = re.compile(r"[0-9+\-*/() \t]*")
+TOKEN = re.compile(r"[0-9]+|[-+*/()]")
+OPEN_THOUGHT = re.compile(r"<think>?\s*(</think>?\s*)?\Z")
+
+
+class Verdict(NamedTuple):
+    """expression: the text taken as the answer, None where there is none. reason: one line for people to read."""
+
+    expression: str | None
+    correct: bool
+    reason: str
+
+
+def countdown(
+    completions: Sequence, numbers: Sequence, target: Sequence, prompts: Sequence | None = None, require_think: bool = True, **kwargs: Any
+) -> list[float]:
+    """1.0 where the completion's answer is right (`verdict`), else 0.0.
+
+    A reward function in TRL's signature: every argument is a list with one entry per completion.
+
+    Args:
+        completions: strings, or lists of message dicts (the last message counts).
+        numbers: the given numbers of each problem.
+        target: the target of each problem.
+        prompts: where given, a completion is read as the continuation of the thought that its prompt ends with: `<think` or
+            `<think>` leaves it open, `</think` or `</think>` has closed it, and without either there is none to close.
+        require_think: whether completions start inside a thought; used only where prompts are not given.
+    """
+    return [float(one.correct) for one in _verdicts(completions, numbers, target, prompts, require_think)]
+
+
+def countdown_graded(
+    completions: Sequence, numbers: Sequence, target: Sequence, prompts: Sequence | None = None, require_think: bool = True, **kwargs: Any
+) -> list[float]:
+    """TinyZero's scale: 0.0 without an answer, 0.1 for an answer that is not valid or not right, 1.0 for a right one.
+
+    Arguments as in `countdown`. As any last line counts as an answer (`answer_of`), 0.1 is earned by closing the thought and
+    writing something; TinyZero gives it for an answer tag.
+    """
+    verdicts = _verdicts(completions, numbers, target, prompts, require_think)
+    return [1.0 if one.correct else 0.0 if one.expression is None else 0.1 for one in verdicts]
+
+
+def _verdicts(completions, numbers, target, prompts, require_think) -> list[Verdict]:
+    if prompts is None:
+        starts = ["<think" if require_think else ""] * len(completions)
+    else:
+        starts = [_thought_at_end(_text(prompt)) for prompt in prompts]
+    rows = zip(starts, completions, numbers, target, strict=True)
+    return [verdict(start + _text(completion), given, goal, require_think=False) for start, completion, given, goal in rows]
+
+
+def _text(message: Any) -> str:
+    """A string as it is; of a list of message dicts the last one's content."""
+    if isinstance(message, str):
+        return message
+    content = message[-1].get("content") if message else None
+    return content if isinstance(content, str) else ""
+
+
+def _thought_at_end(prompt: str) -> str:
+    found = OPEN_THOUGHT.search(prompt, max(0, len(prompt) - 64))
+    return found.group() if found else ""
+
+
+def verdict(completion: str, numbers: Sequence[int], target: int, require_think: bool = True) -> Verdict:
+    """Whether the answer in `completion` (see `answer_of`) uses each of `numbers` exactly once and equals `target` exactly.
+
+    An answer of the form `expression = number` is read as the expression; the number must then be the target.
+
+    >>> verdict(">20+5=25, 25+8=33</think>(20+5)+8", [5, 8, 20], 33)
+    Verdict(expression='(20+5)+8', correct=True, reason='right')
+    >>> verdict("></think>20+8", [5, 8, 20], 33).reason
+    'numbers used: 8, 20; given: 5, 8, 20'
+    """
+    answer = answer_of(completion, require_think)
+    if answer is None:
+        return Verdict(None, False, "no answer")
+    if len(answer) > LONGEST:
+        return Verdict(answer[:LONGEST], False, f"longer than {LONGEST} characters")
+    expression, equals, claim = answer.rpartition("=")
+    if equals:
+        expression, claim = expression.strip(), claim.strip()
+        if not _is_number(claim):
+            return Verdict(answer, False, "what follows the equals sign is not a number")
+        if int(claim) != target:
+            return Verdict(expression, False, f"claims {claim}, not {target}")
+    else:
+        expression = answer
+    try:
+        tokens = tokenize(expression)
+        used = sorted(int(token) for token in tokens if token.isdigit())
+        if used != sorted(numbers):
+            return Verdict(expression, False, f"numbers used: {_listed(used)}; given: {_listed(sorted(numbers))}")
+        value = evaluate(tokens)
+    except ValueError as error:
+        return Verdict(expression, False, str(error))
+    if value != target:
+        return Verdict(expression, False, f"equals {value}, not {target}")
+    return Verdict(expression, True, "right")
+
+
+def _listed(numbers):
+    return ", ".join(map(str, numbers)) or "none"
+
+
+def answer_of(completion: str, require_think: bool = True) -> str | None:
+    r"""The part of a completion that is its answer, stripped; None where there is none.
+
+    Only what follows the last `</think>` counts. Without that tag, and where a thought is opened and not closed after it,
+    there is no answer; `require_think=False` lifts the first of the two, for completions that start outside a thought.
+    In what follows the answer is the last `<answer>...</answer>` if there is one, else the last `\boxed{...}`, else the last line
+    that is not empty.
+    """
+    _, closed, text = completion.rpartition("</think>")
+    if "<think" in text or (require_think and not closed):
+        return None
+    end = text.rfind("</answer>")
+    begin = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    if begin >= 0:
+        begin += len("<answer>")
+        answer = text[begin : text.index("</answer>", begin)]
+    else:
+        answer = _boxed(text) or text.rstrip().rpartition("\n")[2]
+    return answer.strip() or None
+
+
+def _boxed(text: str) -> str:
+    r"""What stands in the last `\boxed{...}`, braces balanced; empty where there is none, or none that closes within LONGEST."""
+    begin = text.rfind(r"\boxed{")
+    if begin < 0:
+        return ""
+    begin += len(r"\boxed{")
+    depth = 1
+    for position in range(begin, min(len(text), begin + LONGEST)):
+        if text[position] == "{":
+            depth += 1
+        elif text[position] == "}":
+            depth -= 1
+            if depth == 0:
+                return text[begin:position]
+    return ""
+
+
+def _is_number(token: str) -> bool:
+    return token.isascii() and token.isdigit() and (len(token) == 1 or token[0] != "0")
+
+
+def tokenize(expression: str) -> list[str]:
+    """Numbers, operators and brackets in order. Raises ValueError (one line, for people) at anything else, and over LONGEST characters."""
+    if len(expression) > LONGEST:
+        raise ValueError(f"longer than {LONGEST} characters")
+    if not expression.isascii():
+        expression = expression.translate(OPERATORS)
+    end = ALLOWED.match(expression).end()  # type: ignore[union-attr] # the pattern matches the empty string
+    if end != len(expression):
+        raise ValueError(f"not allowed in an expression: {expression[end]!a}")
+    tokens = TOKEN.findall(expression)
+    for token in tokens:
+        if token[0] == "0" and len(token) > 1:
+            raise ValueError(f"a number with leading zeros: {token}")
+    return tokens
+
+
+def evaluate(tokens: list[str]) -> int | Fraction:
+    """The exact value of an expression. Raises ValueError (one line, for people) where the grammar or DEEPEST is broken and at x/0."""
+    rest = tokens[::-1]
+    value = _expression(rest, 0)
+    if rest:
+        raise ValueError(f"an operator is missing before {rest[-1]}" if rest[-1] != ")" else "a bracket is closed that was not opened")
+    return value
+
+
+# `rest` holds the tokens still to be read, the next one last: each function takes its own from the end.
+
+
+def _expression(rest, depth):
+    value = _product(rest, depth)
+    while rest and rest[-1] in "+-":
+        if rest.pop() == "+":
+            value += _product(rest, depth)
+        else:
+            value -= _product(rest, depth)
+    return value
+
+
+def _product(rest, depth):
+    value = _operand(rest, depth)
+    while rest and rest[-1] in "*/":
+        if rest.pop() == "*":
+            value *= _operand(rest, depth)
+        else:
+            divisor = _operand(rest, depth)
+            if divisor == 0:
+                raise ValueError("division by zero")
+            value = value // divisor if value % divisor == 0 else Fraction(value) / divisor  # whole numbers are the fast case
+    return value
+
+
+def _operand(rest, depth):
+    token = rest.pop() if rest else "the end"
+    if token.isdigit():
+        return int(token)
+    if token != "(":
+        raise ValueError(f"a number or a bracket is expected, not {token}")
+    if depth == DEEPEST:
+        raise ValueError(f"brackets nested deeper than {DEEPEST}")
+    value = _expression(rest, depth + 1)
+    if not rest or rest.pop() != ")":
+        raise ValueError("a bracket is not closed")
+    return value

@@ -1,0 +1,185 @@
+"""Reward functions by name: finding them, checking them, and checking what they return.
+
+A reward function has TRL's signature: it is called with keyword arguments only (`prompts`, `completions`, and every data column
+as a list with one entry per completion), must accept keyword arguments it has no use for (`**kwargs`), may be `async`, and
+returns one number or None ("does not apply") per completion.
+"""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import math
+import numbers
+import sys
+import traceback
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BUILT_IN = {
+    "countdown": "egg_reason.rewards.countdown",
+    "countdown_graded": "egg_reason.rewards.countdown",
+}
+"""Built-in rewards and their modules, which are imported only when asked for."""
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward function and its part in the total.
+
+    Attributes:
+        name: the key of its scores; different for each reward of a run.
+        spec: what `load` takes: a built-in name or `path/to/file.py:function`.
+        weight: factor in the weighted sum; 0 makes it a metric that is recorded and has no effect.
+    """
+
+    name: str
+    spec: str
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise ValueError(f"reward {self.name}: a weight is a finite number, got {self.weight}")
+
+    @classmethod
+    def of(cls, spec: str, weight: float = 1.0) -> "Reward":
+        """A reward that bears the name of its function."""
+        return cls(spec.rpartition(":")[2], spec, weight)
+
+
+def load(spec: str) -> Callable:
+    """The reward function that `spec` names: a built-in name (`BUILT_IN`) or `path/to/file.py:function`.
+
+    A file is imported as its own module; its folder is searched, last, for modules that it imports.
+
+    Raises:
+        ValueError: one line, where the name is unknown, the file is missing or fails on import, or what it names is not a
+            function that can be called with keyword arguments.
+    """
+    if spec in BUILT_IN:
+        return getattr(importlib.import_module(BUILT_IN[spec]), spec)
+    if ":" not in spec:
+        raise ValueError(f"reward: {spec!r} is not one of {', '.join(BUILT_IN)}; give one of them or path/to/file.py:function")
+    function = import_function(spec, "reward")
+    fault = _signature_fault(function)
+    if fault:
+        raise ValueError(f"reward {spec}: {fault}; define it as def {spec.rpartition(':')[2]}(completions, **kwargs)")
+    return function
+
+
+def import_function(spec: str, what: str) -> Callable:
+    """The function of `path/to/file.py:function`; `what` ('reward', 'task') opens the error messages.
+
+    Raises ValueError with one line where the file is missing, fails on import, or has no such function.
+    """
+    location, _, name = spec.rpartition(":")
+    path = Path(location).expanduser()
+    if not location or not name or path.suffix != ".py":
+        raise ValueError(f"{what} {spec}: expected the form path/to/file.py:function")
+    if not path.is_file():
+        raise ValueError(f"{what} {spec}: no file {path} (looked in {Path.cwd()})")
+    path = path.resolve()
+    try:
+        module = _module(path, path.stat().st_mtime_ns)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{what} {spec}: importing the file raised {describe(error, path)}") from error
+    if not hasattr(module, name):
+        raise ValueError(f"{what} {spec}: no {name!r} in {path.name}; it defines {', '.join(_functions(module)) or 'no functions'}")
+    function = getattr(module, name)
+    if not callable(function):
+        raise ValueError(f"{what} {spec}: {name!r} is a {type(function).__name__}, not a function")
+    return function
+
+
+@functools.lru_cache
+def _module(path: Path, modified: int):
+    """The file as a module of its own, imported once for each version of the file."""
+    name = f"{path.stem}_{zlib.crc32(f'{path}:{modified}'.encode()):08x}"  # not the bare stem: math.py must not become `math`
+    specification = importlib.util.spec_from_file_location(name, path)
+    assert specification and specification.loader  # the suffix is .py
+    module = importlib.util.module_from_spec(specification)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    sys.modules[name] = module  # dataclasses and pickle look a class up by its module
+    try:
+        specification.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _functions(module) -> list[str]:
+    return [name for name, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__]
+
+
+def describe(error: BaseException, path: Path | None = None) -> str:
+    """`Type: message (file, line n)` in one line; the line is the innermost one in `path`, or the innermost of all."""
+    try:
+        text = " ".join(str(error).split())[:200]
+    except Exception:  # of a class whose __str__ raises
+        text = ""
+    if isinstance(error, SyntaxError):
+        file, line = error.filename, error.lineno
+        text = error.msg
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        inside = [frame for frame in frames if path is not None and frame.filename == str(path)] or frames
+        file, line = (inside[-1].filename, inside[-1].lineno) if inside else (None, None)
+    place = f" ({Path(file).name}, line {line})" if file else ""
+    return f"{type(error).__name__}{': ' + text if text else ''}{place}"
+
+
+def _signature_fault(function: Callable) -> str | None:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a function written in C need not say
+        return None
+    for parameter in parameters:
+        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+            return f"called with keyword arguments only, but {parameter.name!r} is positional-only"
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return "it receives prompts, completions and every data column, but has no **kwargs to take those it does not name"
+    return None
+
+
+def to_numbers(values: Any, count: int, name: str) -> list[float | None]:
+    """The result of a reward function as `count` floats and Nones; floats may be infinite or NaN.
+
+    Accepts a list, a tuple or an array (anything with `tolist`). Raises ValueError, one line, at another type or length.
+    """
+    way_out = "return one number or None per completion"
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"reward {name}: a list was expected, got {_shown(values)}; {way_out}")
+    if len(values) != count:
+        raise ValueError(f"reward {name}: {count} completions were given, {len(values)} values came back; {way_out}")
+    return [None if value is None else _to_float(value, name, way_out) for value in values]
+
+
+def _to_float(value: Any, name: str, way_out: str) -> float:
+    if getattr(value, "ndim", None) == 0:  # a number of numpy's or torch's
+        value = value.item()
+    if not isinstance(value, numbers.Real):
+        raise ValueError(f"reward {name}: a number or None was expected, got {_shown(value)}; {way_out}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _shown(value) -> str:
+    return "None" if value is None else f"{type(value).__name__} {value!r:.60}"
+
+
+def check_result(values: Any, count: int, name: str) -> list[float | None]:
+    """`to_numbers`, and every number finite: raises ValueError that names the first one that is not."""
+    result = to_numbers(values, count, name)
+    for position, value in enumerate(result):
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"reward {name}: completion {position} got {value}; return a finite number, or None where it does not apply")
+    return result

@@ -1,0 +1,115 @@
+"""What a task is, which of its rows a training step uses, and whether its data are sound."""
+
+import functools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from egg_reason.rewards.functions import load
+
+
+@dataclass(frozen=True)
+class Task:
+    """Problems with their prompts, and the rewards that grade what a model writes.
+
+    Attributes:
+        name: what it is called in reports.
+        description: one line.
+        train, heldout: rows. Each has `prompt`, the complete text sent to the model; every other key is a column that reaches the
+            rewards as a keyword argument. All rows have the same keys. One of the two may be empty, not both. A column
+            `solution`, where there is one, is an answer that the rewards must accept (`validate`).
+        rewards: default reward specs (`rewards.functions.load`).
+        max_new_tokens: longest completion.
+        stop: texts at which a completion ends, beside the model's end token.
+    """
+
+    name: str
+    description: str
+    train: list[dict]
+    heldout: list[dict]
+    rewards: tuple[str, ...]
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rows = self.train + self.heldout
+        if not rows:
+            raise ValueError(f"task {self.name}: it has no rows; a task needs training rows, held-out rows, or both")
+        keys = set(rows[0])
+        for number, row in enumerate(rows):
+            split, place = ("train", number) if number < len(self.train) else ("heldout", number - len(self.train))
+            if not isinstance(row.get("prompt"), str) or not row["prompt"]:
+                raise ValueError(
+                    f"task {self.name}: {split} row {place} has no prompt; each row needs 'prompt', a string that is not empty"
+                )
+            if set(row) != keys:
+                raise ValueError(
+                    f"task {self.name}: {split} row {place} has keys {sorted(row)}, the first row {sorted(keys)}; give all the same"
+                )
+        if not self.rewards or isinstance(self.rewards, str):
+            raise ValueError(f"task {self.name}: rewards must be a tuple of at least one spec, got {self.rewards!r}")
+        if isinstance(self.stop, str):
+            raise ValueError(f"task {self.name}: stop must be a tuple of strings, got the string {self.stop!r}; write ({self.stop!r},)")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"task {self.name}: max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+
+
+def columns(rows: Sequence[dict]) -> dict[str, list]:
+    """The rows' columns other than `prompt`, as rewards receive them: name -> one entry per row."""
+    return {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"} if rows else {}
+
+
+def batch(rows: Sequence[dict], step: int, count: int, seed: int) -> list[dict]:
+    """The `count` rows of training step `step` (from 0): a pure function of its arguments.
+
+    Epochs follow each other, each a shuffle of its own of all rows, cut into steps of `count` different rows. Rows that do not
+    fill a whole step at the end of an epoch are left out of it; the next shuffle decides anew which those are.
+
+    Raises:
+        ValueError: if there are fewer than `count` rows.
+    """
+    if not 1 <= count <= len(rows):
+        raise ValueError(f"prompts per step: from 1 to the {len(rows)} training rows, got {count}; ask for fewer or make more rows")
+    epoch, place = divmod(step, len(rows) // count)
+    order = _shuffle(len(rows), seed, epoch)
+    return [rows[index] for index in order[place * count : (place + 1) * count]]
+
+
+@functools.lru_cache(maxsize=4)
+def _shuffle(count: int, seed: int, epoch: int) -> list[int]:
+    # Sorted by draws of random(), the one generator function whose sequence Python promises to keep from version to version.
+    draw = random.Random(f"{seed}/{epoch}").random
+    keys = [draw() for _ in range(count)]
+    return sorted(range(count), key=keys.__getitem__)
+
+
+def validate(task: Task) -> list[str]:
+    """What is wrong with a task's data, one line each; empty where nothing is.
+
+    Every row's `solution`, written as an answer (after a closed thought where the prompt opens one), must get 1 from every
+    default reward, and no prompt may be in both splits. Rewards run in this process.
+    """
+    faults = []
+    shared = {row["prompt"] for row in task.train} & {row["prompt"] for row in task.heldout}
+    faults += [f"{task.name}: in both splits: {prompt!r:.100}" for prompt in sorted(shared)]
+    for split, rows in (("train", task.train), ("heldout", task.heldout)):
+        if rows and "solution" not in rows[0]:
+            faults.append(f"{task.name}: {split} rows have no column 'solution', so nothing shows that their rewards accept a right answer")
+            continue
+        prompts = [row["prompt"] for row in rows]
+        completions = [gold(row) for row in rows]
+        for spec in task.rewards if rows else ():
+            values = load(spec)(prompts=prompts, completions=completions, **columns(rows))
+            for place, (row, value) in enumerate(zip(rows, values, strict=True)):
+                if value != 1:
+                    faults.append(
+                        f"{task.name}: {split} row {place}: reward {spec} gives its solution {row['solution']!r:.100} {value}, not 1"
+                    )
+    return faults
+
+
+def gold(row: dict) -> str:
+    """A completion that gives the row's solution: it closes the thought first where the prompt leaves one open."""
+    if row["prompt"].endswith("<think"):
+        return f"></think>{row['solution']}"
+    return f"</think>{row['solution']}" if row["prompt"].endswith("<think>") else f" {row['solution']}"

@@ -1,0 +1,246 @@
+"""The order of the repository: doors, one-way imports, lock files, file sizes, light imports, and the Makefile's choice of Python."""
+
+import ast
+import graphlib
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+DOORS = ("models", "tasks", "rewards", "evals")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+# A room is a package or module directly in egg_reason. These may import, of ours, themselves and what is named here, and nothing else.
+MAY_IMPORT = {
+    "rewards": set(),
+    "perturb": set(),
+    "models": {"perturb"},
+    "tasks": {"rewards"},
+    "engine": {"models", "perturb"},
+    "es": {"models", "perturb"},
+    "evals": {"engine", "tasks", "rewards", "models", "perturb"},
+}
+LOOPS = {"cli", "train", "compare", "probe", "replay"}  # only these, and __main__, may import one of these
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def imported_modules(source: str, package: str) -> Iterator[str]:
+    """Full names of what `source`, a module of `package`, imports anywhere, also inside functions. `from a import b` gives "a.b"."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def room_imports() -> dict[str, set[str]]:
+    """For every room, the other rooms that its files import."""
+    graph: dict[str, set[str]] = {}
+    for path in python_files("egg_reason"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        room = parts[1]
+        modules = imported_modules(path.read_text(), ".".join(parts[:-1]))
+        ours = {module.split(".")[1] for module in modules if module.startswith("egg_reason.")}
+        graph.setdefault(room, set()).update(name for name in ours - {room} if is_room(name))
+    return graph
+
+
+def is_room(name: str) -> bool:
+    return (ROOT / "egg_reason" / name).is_dir() or (ROOT / "egg_reason" / f"{name}.py").is_file()
+
+
+def test_imported_modules_sees_every_form() -> None:
+    source = """
+import a.b, c as d
+from egg_reason import models
+from egg_reason.rewards.countdown import verdict
+from . import near
+from .near import thing
+from ..far import thing
+def later():
+    if True:
+        import jax
+"""
+    assert set(imported_modules(source, "egg_reason.tasks")) == {
+        *("a.b", "c", "egg_reason.models", "egg_reason.rewards.countdown.verdict"),
+        *("egg_reason.tasks.near", "egg_reason.tasks.near.thing", "egg_reason.far.thing", "jax"),
+    }
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_doors_are_relative_links_into_the_package(door: str) -> None:
+    assert os.readlink(ROOT / door) == f"egg_reason/{door}"
+    assert (ROOT / door / "__init__.py").is_file()
+
+
+def test_nothing_imports_through_a_door() -> None:
+    through = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in python_files("egg_reason", "scripts", "tests")
+        for module in imported_modules(path.read_text(), "egg_reason")
+        if module.split(".")[0] in DOORS
+    ]
+    assert through == []
+
+
+def test_rooms_import_only_what_lies_below_them() -> None:
+    graph = room_imports()
+    upward = {room: graph[room] - allowed for room, allowed in MAY_IMPORT.items() if room in graph and graph[room] - allowed}
+    assert upward == {}
+    assert {room: names & LOOPS for room, names in graph.items() if names & LOOPS and room not in LOOPS | {"__main__"}} == {}
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    """Also for rooms that the table does not name. A circle raises graphlib.CycleError, which names its rooms."""
+    order = list(graphlib.TopologicalSorter(room_imports()).static_order())
+    assert set(DOORS) <= set(order)
+
+
+EVERYTHING_IN = """
+import importlib, pkgutil, sys
+for name in {packages}:
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, name + "."):
+        importlib.import_module(module.name)
+print(*sorted({{"jax", "jaxlib", "flax", "torch", "matplotlib"}} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        (EVERYTHING_IN.format(packages=["egg_reason.rewards", "egg_reason.tasks"]), ""),
+        ("import egg_reason, sys; print(*sorted({'jax', 'flax', 'torch', 'numpy'} & set(sys.modules)))", ""),
+        (EVERYTHING_IN.format(packages=["egg_reason.models"]), "flax jax jaxlib"),  # shows that the check sees jax where it is
+    ],
+    ids=["rewards and tasks", "the package", "models"],
+)
+def test_light_imports_load_no_jax(code: str, heavy: str) -> None:
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == heavy
+
+
+def pins(name: str) -> dict[str, str]:
+    """Canonical package name to version. Any line but a comment and `name==version` fails: so there is no address, option or hash."""
+    lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+    pin = re.compile(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)")
+    assert [line for line in lines if not pin.fullmatch(line)] == []
+    found: dict[str, str] = {canonicalize_name(match[1]): match[2] for match in map(pin.fullmatch, lines) if match}
+    assert len(found) == len(lines), f"{name} pins a package twice"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lock", "wanted"),
+    [
+        ("requirements.lock", PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]),
+        ("requirements-reference.lock", PROJECT["dependency-groups"]["reference"]),
+    ],
+)
+def test_locks_pin_what_pyproject_asks_for(lock: str, wanted: list[str]) -> None:
+    locked = pins(lock)
+    for requirement in map(Requirement, wanted):
+        version = locked.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{lock} lacks {requirement.name}: run `make lock`"
+        assert requirement.specifier.contains(version), f"{lock} has {requirement.name} {version}, pyproject.toml wants {requirement}"
+
+
+def test_locks_do_not_overlap() -> None:
+    assert pins("requirements.lock").keys() & pins("requirements-reference.lock").keys() == set()
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize(
+    "platform",
+    [
+        {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
+        {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "aarch64"},
+        {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
+    ],
+    ids=["linux-x86_64", "linux-aarch64", "macos-arm64"],
+)
+def test_lock_is_complete_on_every_supported_python_and_platform(python: str, platform: dict[str, str]) -> None:
+    """Follows the requirements as the installed packages state them, with the markers of that platform, from pyproject.toml down."""
+    locked = pins("requirements.lock")
+    here = {name: str(value) for name, value in default_environment().items()}
+    environment = here | platform | {"python_version": python, "python_full_version": f"{python}.0"}
+    todo = [Requirement(line) for line in PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]]
+    seen: set[tuple[str, str]] = set()
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        assert name in locked, f"requirements.lock lacks {requirement}"
+        assert requirement.specifier.contains(locked[name], prereleases=True), (
+            f"requirements.lock has {name} {locked[name]}, needed: {requirement}"
+        )
+        for extra in {"", *requirement.extras} - {extra for known, extra in seen if known == name}:
+            seen.add((name, extra))
+            if importlib.metadata.version(name) != locked[name]:
+                continue  # not the locked environment: this release may have other requirements
+            asked = map(Requirement, importlib.metadata.requires(name) or [])
+            todo += [each for each in asked if each.marker is None or each.marker.evaluate(environment | {"extra": extra})]
+    assert len(seen) > len(PROJECT["project"]["dependencies"])
+
+
+def test_no_file_in_git_is_over_6_mb() -> None:
+    """Files that git tracks or would add; git keeps every version of a large file for ever."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    )
+    files = [ROOT / name for name in listing.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+    assert ROOT / "pyproject.toml" in files
+    assert [f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes" for path in files if path.stat().st_size > 6_000_000] == []
+
+
+def make(folder: Path, *arguments: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    """Runs make in a folder that holds copies of what .venv is made from, without the settings of a make that runs this test."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    settings = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON")}
+    return subprocess.run(["make", *arguments], cwd=folder, env=settings | {"PATH": path}, capture_output=True, text=True)
+
+
+def test_make_without_a_usable_python_says_so_in_one_line(tmp_path: Path) -> None:
+    run = make(tmp_path, "test", "PYTHON=/bin/false")
+    assert run.returncode != 0
+    message, after = run.stderr.splitlines()
+    assert "Python 3.11, 3.12 or 3.13" in message and "/bin/false" in message and "make PYTHON=" in message
+    assert after.startswith("make")
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_make_chooses_the_first_python_that_works(tmp_path: Path) -> None:
+    """A command that exists and fails, as pyenv's shims do, is passed over; so is one of a version out of range."""
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    works = f'exec "{sys.executable}" "$@"'
+    too_old = f'[ "$1" = -c ] && exec "{sys.executable}" -c "import sys; sys.version_info = (3, 10, 0); $2"'
+    for name, script in {"python3": too_old, "python3.13": "exit 127", "python3.12": works, "python3.11": works}.items():
+        (commands / name).write_text(f"#!/bin/sh\n{script}\n")
+        (commands / name).chmod(0o755)
+    (tmp_path / "show.mk").write_text("include Makefile\nshow:\n\t@echo chosen: $(PYTHON)\n")
+    run = make(tmp_path, "-f", "show.mk", "show", path=f"{commands}{os.pathsep}{os.environ['PATH']}")
+    assert run.stdout.strip() == "chosen: python3.12"

@@ -1,0 +1,328 @@
+"""The run directory: made whole or not at all, one writer, and a resumed run that goes on from what is really there."""
+
+import collections
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from egg_reason.runs import Run, read_metrics
+from egg_reason.scalars import StepScalars
+
+CONFIG = {"seed": 3, "model": "small", "sigma": 0.001, "schedule": ("linear", 2), "task": {"name": "countdown", "limit": None}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    with Run.create(tmp_path / "run", CONFIG, "abc") as run:
+        yield run
+
+
+def arrays_of(step):
+    rng = np.random.default_rng(step)
+    return {"layers": [rng.normal(size=(4, 8)).astype(np.float32) for _ in range(3)], "count": np.int32(step)}
+
+
+def assert_same_arrays(got, expected):
+    np.testing.assert_array_equal(got["count"], expected["count"])
+    for a, b in zip(got["layers"], expected["layers"], strict=True):
+        assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def one_line(caught):
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_new_run_can_be_opened_again(tmp_path):
+    path = tmp_path / "deep" / "er" / "run"
+    with Run.create(path, CONFIG, "abc") as run:
+        expected = {"seed": 3, "model": "small", "sigma": 0.001, "schedule": ["linear", 2], "task": {"name": "countdown"}}
+        assert run.config == expected
+        assert (run.scalars.header["fingerprint"], run.scalars.header["seed"]) == ("abc", 3)
+        run.scalars.append(0, StepScalars(np.ones((2, 2), np.float32), 1.0, 1.0))
+        assert not run.finished
+    assert os.listdir(path.parent) == ["run"]
+    with Run.open(path) as run:
+        assert run.config == expected
+        assert len(run.scalars) == 1
+
+
+def test_an_empty_directory_is_taken_and_a_full_one_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    Run.create(tmp_path / "run", CONFIG, "abc").close()
+    before = sorted(os.listdir(tmp_path / "run"))
+    with pytest.raises(FileExistsError) as caught:
+        Run.create(tmp_path / "run", CONFIG, "abc")
+    assert "run is not empty" in one_line(caught) and "--resume" in str(caught.value)
+    assert sorted(os.listdir(tmp_path / "run")) == before
+
+
+def test_a_failed_creation_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / "new" / ("x" * 300)):
+        with pytest.raises(OSError) as caught:
+            Run.create(path, CONFIG, "abc")
+        assert "cannot be made a run directory" in one_line(caught)
+    with pytest.raises(ValueError, match="settings must be what TOML can hold"):
+        Run.create(tmp_path / "new" / "run", {"function": print}, "abc")
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("egg_reason.runs.ScalarLog.create", no_space)
+    with pytest.raises(OSError, match="No space left on device"):
+        Run.create(tmp_path / "new" / "run", CONFIG, "abc")
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_second_process_is_refused_and_a_kill_frees_the_run(tmp_path):
+    """Also when a forked child of the killed process lives on."""
+    path = tmp_path / "run"
+    Run.create(path, CONFIG, "abc").close()
+    code = f"""
+import os, sys, time
+from egg_reason.runs import Run
+run = Run.open({str(path)!r})
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    child = int(holder.stdout.readline())
+    try:
+        with pytest.raises(BlockingIOError) as caught:
+            Run.open(path)
+        assert f"in use by process {holder.pid}" in one_line(caught)
+        holder.kill()
+        holder.wait()
+        os.kill(child, 0)  # it is there
+        Run.open(path).close()
+    finally:
+        holder.kill()
+        os.kill(child, signal.SIGKILL)
+        holder.wait()
+        holder.stdout.close()
+
+
+def test_opening_what_is_not_a_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist: give the directory of a run"):
+        Run.open(tmp_path / "missing")
+    with pytest.raises(FileNotFoundError, match=r"\(no config\.toml\)"):
+        Run.open(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_damaged_config_is_named_and_frees_the_lock(tmp_path):
+    path = tmp_path / "run"
+    Run.create(path, CONFIG, "abc").close()
+    good = (path / "config.toml").read_text()
+    (path / "config.toml").write_text("seed = ")
+    with pytest.raises(ValueError, match=r"config.toml is not valid TOML") as caught:
+        Run.open(path)
+    one_line(caught)
+    (path / "config.toml").write_text(good)
+    Run.open(path).close()
+
+
+def test_checkpoints_come_back_and_the_newest_two_are_kept(run):
+    assert run.load_checkpoint() is None
+    for step in (4, 9, 14):
+        run.save_checkpoint(step, arrays_of(step))
+    assert sorted(os.listdir(run.path / "checkpoints")) == ["000009", "000014"]
+    step, arrays = run.load_checkpoint()
+    assert step == 14
+    assert_same_arrays(arrays, arrays_of(14))
+    run.save_checkpoint(14, arrays_of(15))  # again: the newer content counts
+    assert_same_arrays(run.load_checkpoint()[1], arrays_of(15))
+    run.save_checkpoint(10, arrays_of(10))  # the run went back
+    assert sorted(os.listdir(run.path / "checkpoints")) == ["000009", "000010"]
+
+
+def test_checkpoints_keep_the_structure_of_an_optimiser_state(run):
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    weights = {"w": jnp.linspace(0, 1, 6, dtype=jnp.bfloat16).reshape(2, 3), "b": jnp.zeros(3)}
+    state = optax.chain(optax.clip(1.0), optax.adam(1e-3)).init(weights)
+    run.save_checkpoint(0, {"weights": weights, "state": state})
+    _, restored = run.load_checkpoint(like={"weights": weights, "state": state})
+    assert type(restored["state"][1][0]) is type(state[1][0])
+    assert restored["weights"]["w"].dtype == jnp.bfloat16
+    assert jax.tree.structure(restored) == jax.tree.structure({"weights": weights, "state": state})
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves({"weights": weights, "state": state}), strict=True):
+        assert isinstance(a, np.ndarray | np.generic)
+        assert a.dtype == b.dtype and a.tobytes() == np.asarray(b).tobytes()
+    with pytest.raises(ValueError, match=r"holds other arrays than this run needs .*state/1/0/count") as caught:
+        run.load_checkpoint(like={"weights": weights, "state": ()})
+    one_line(caught)
+
+
+def largest_file(folder):
+    return max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "hash"])
+def test_a_damaged_checkpoint_is_passed_over(run, damage, caplog):
+    for step in (1, 2):
+        run.save_checkpoint(step, {"w": np.random.default_rng(step).integers(0, 256, 20_000, np.uint8)})
+    folder = run.path / "checkpoints" / "000002"
+    if damage == "hash":
+        (folder / "checkpoint.json").write_text(json.dumps({"step": 2, "hash": "0" * 32}))
+    else:
+        victim = largest_file(folder)
+        content = victim.read_bytes()
+        middle = len(content) // 2
+        if damage == "flip":
+            victim.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        elif damage == "truncate":
+            victim.write_bytes(content[:middle])
+        else:
+            victim.unlink()
+    step, arrays = run.load_checkpoint()
+    assert step == 1
+    np.testing.assert_array_equal(arrays["w"], np.random.default_rng(1).integers(0, 256, 20_000, np.uint8))
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "egg_reason.runs"]
+    assert "000002: damaged checkpoint, the one before it is used" in line and "\n" not in line
+
+
+def test_an_interrupted_save_leaves_the_last_checkpoint(run, monkeypatch):
+    run.save_checkpoint(1, arrays_of(1))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("egg_reason.runs.weights_hash", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.save_checkpoint(2, arrays_of(2))
+    monkeypatch.undo()
+    assert os.listdir(run.path / "checkpoints") == ["000001"]
+    (run.path / "checkpoints" / ".000002").mkdir()  # what a killed process leaves
+    assert run.load_checkpoint()[0] == 1
+    run.save_checkpoint(3, arrays_of(3))
+    assert sorted(os.listdir(run.path / "checkpoints")) == ["000001", "000003"]
+
+
+def test_checkpoints_are_quick_and_leave_no_thread(run):
+    arrays = {f"layer_{index}": np.random.default_rng(index).normal(size=(120, 125)).astype(np.float32) for index in range(50)}
+    run.save_checkpoint(0, arrays)  # imports
+    started = time.perf_counter()
+    run.save_checkpoint(1, arrays)
+    run.load_checkpoint()
+    assert time.perf_counter() - started < 5, "0.3 s on a free machine"
+    assert [thread for thread in threading.enumerate() if not thread.daemon] == [threading.main_thread()]
+
+
+def test_metrics_are_lines_of_json_and_tensorboard_events(run):
+    run.metrics(0, {"reward_mean": np.float32(0.5), "steps": 3, "broken": float("nan"), "absent": None})
+    run.metrics(0, {"heldout_accuracy": 0.25})
+    run.metrics(1, {"reward_mean": 0.75})
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    times = [line.pop("time") for line in lines]
+    assert lines == [
+        {"step": 0, "reward_mean": 0.5, "steps": 3, "broken": None, "absent": None},
+        {"step": 0, "heldout_accuracy": 0.25},
+        {"step": 1, "reward_mean": 0.75},
+    ]
+    assert 0 <= times[0] <= times[1] <= times[2] < 60
+    with pytest.raises(ValueError, match=r"metrics of step 0 after those of step 1: call rewind\(-1\) first"):
+        run.metrics(0, {})
+    run.close()
+    assert events(run.path) == {("reward_mean", 0): 0.5, ("steps", 0): 3, ("heldout_accuracy", 0): 0.25, ("reward_mean", 1): 0.75}
+
+
+def events(path):
+    """(name, step) -> value of every scalar in the event files, later files over earlier ones."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    found = {}
+    for file in sorted((path / "tensorboard").iterdir()):
+        content, offset = file.read_bytes(), 0
+        while offset < len(content):  # TFRecord: length u64, its CRC, data, their CRC
+            length = int.from_bytes(content[offset : offset + 8], "little")
+            data = content[offset + 12 : offset + 12 + length]
+            assert int.from_bytes(content[offset + 12 + length : offset + 16 + length], "little") == masked_crc32c(data)
+            event = Event.FromString(data)
+            found.update({(value.tag, event.step): value.simple_value for value in event.summary.value})
+            offset += 16 + length
+    return found
+
+
+def test_a_resumed_run_has_no_step_twice_and_its_clock_goes_on(tmp_path):
+    path = tmp_path / "run"
+    with Run.create(path, CONFIG, "abc") as run:
+        run._opened -= 100  # as if it had been going for 100 s
+        for step in range(4):
+            run.metrics(step, {"reward_mean": step})
+    with open(path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "ti')  # killed while writing
+    with Run.open(path) as run:
+        assert [line["step"] for line in read_metrics(path / "metrics.jsonl")] == [0, 1, 2, 3]
+        run.rewind(1)
+        for step in range(2, 6):
+            run.metrics(step, {"reward_mean": 10 + step})
+    lines = read_metrics(path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 5]
+    assert [line["reward_mean"] for line in lines] == [0, 1, 12, 13, 14, 15]
+    assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+    assert 100 <= lines[-1]["time"] < 160
+    assert collections.Counter(file.read_text().count("reward_mean") for file in path.glob("*.jsonl")) == {6: 1}
+
+
+def test_a_bad_line_of_metrics_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    good = '{"step": 0, "time": 1.5}\n'
+    for bad in ("{", "3", '{"step": 1}', '{"step": "1", "time": 2}'):
+        path.write_text(good + bad + "\n" + good)
+        with pytest.raises(ValueError, match="line 2 is not a JSON object") as caught:
+            read_metrics(path)
+        one_line(caught)
+    path.write_text(good + "{")
+    assert read_metrics(path) == [{"step": 0, "time": 1.5}]
+
+
+def test_samples_and_summary_are_readable_json(run):
+    rows = [
+        {"prompt": "2 + 3", "completion": "五\n\udc80\x1b[31m", "reward": np.float32(1), "member": np.int64(3)},
+        {"prompt": "", "completion": "", "reward": None, "rewards": (float("nan"), np.ones(2))},
+    ]
+    run.samples(12, rows)
+    lines = (run.path / "samples" / "step_000012.jsonl").read_text(encoding="utf-8").splitlines()
+    assert "五" in lines[0]
+    assert [json.loads(line) for line in lines] == [
+        {"prompt": "2 + 3", "completion": "五\n\udc80\x1b[31m", "reward": 1.0, "member": 3},
+        {"prompt": "", "completion": "", "reward": None, "rewards": [None, [1.0, 1.0]]},
+    ]
+    run.summary({"accuracy": np.float64(0.5), "path": run.path})
+    assert run.finished
+    assert json.loads((run.path / "summary.json").read_text()) == {"accuracy": 0.5, "path": str(run.path)}
+    assert sorted(os.listdir(run.path / "samples")) == ["step_000012.jsonl"]
+
+
+def test_a_process_with_a_run_exits_at_once(tmp_path):
+    """No thread of orbax or TensorBoard keeps it, even where the run is never closed."""
+    code = f"""
+import numpy as np, time
+from egg_reason.runs import Run
+run = Run.create({str(tmp_path / "run")!r}, {{"seed": 0}}, "abc")
+run.save_checkpoint(0, {{"w": np.ones(3)}})
+run.metrics(0, {{"a": 1.0}})
+print(time.time(), flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.time() - float(done.stdout) < 8
+    assert done.stderr == ""
