@@ -20,8 +20,8 @@ REFERENCE = .venv/.installed-reference
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-demo: $(SETUP)  ## train the bundled model on Countdown (DEMO_FLAGS: more flags for egg-reason train)
-	$(BIN)/egg-reason train --demo $(DEMO_FLAGS)
+demo: $(SETUP)  ## train the bundled model on Countdown, in runs/demo (DEMO_FLAGS: more flags for egg-reason train)
+	$(BIN)/egg-reason train --name demo --replace $(DEMO_FLAGS)
 
 test: $(SETUP)  ## run the tests (PYTEST_FLAGS: more flags for pytest)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -60,7 +60,8 @@ def schedule(kind, start, end, steps):
 
 
 class State(struct.PyTreeNode):
-    """params: float32 master weights. optimiser: its state over the trained leaves. anchor: the starting leaves, or None. step: how many `tell`s."""
+    """params: float32 master weights. optimiser: its state over the trained leaves.
+    anchor: the starting leaves, or None. step: how many `tell`s."""
 
     params: Any
     optimiser: Any

@@ -1,15 +1,16 @@
 """Weights that carry perturbations: a model written as `y = x @ w` runs a whole population of models without a line changed.
 
-A *direction* is one draw of noise E for every perturbed parameter; a member walks along it, W + scale E, forwards or backwards. Lanes (rows of the batch)
-stand in groups of equal size, one direction a group, and each row has its own scale: +sigma or -sigma for the two members of an antithetic
-pair, 0 for none. The base product stays one matrix product over all rows; only the small products differ by group.
+A *direction* is one draw of noise E for every perturbed parameter; a member walks along it, W + scale E, forwards or backwards.
+Lanes (rows of the batch) stand in groups of equal size, one direction a group, and each row has its own scale: +sigma or -sigma for
+the two members of an antithetic pair, 0 for none. The base product stays one matrix product over all rows; only the small products
+differ by group.
 
 * `LowRank`: E = A B^T / sqrt(R), EGGROLL (arXiv 2511.16652, section 3). x (W + s E) = x W + s/sqrt(R) (x A) B^T.
 * `FullRank`: E dense, the OpenAI-style ES baseline.
 * `Offset`: dense noise on a vector (norms, biases, mixes), element by element.
 
-Axes: B rows, K groups (B / K rows each, in order), R rank, m inputs, n outputs. Nodes may have a leading layer axis [L, ...] and be scanned.
-Left out of the paper: Bessel-function scores (its appendix D.1; its authors found the Gaussian score best).
+Axes: B rows, K groups (B / K rows each, in order), R rank, m inputs, n outputs. Nodes may have a leading layer axis [L, ...] and
+be scanned. Left out of the paper: Bessel-function scores (its appendix D.1; its authors found the Gaussian score best).
 """
 
 from dataclasses import dataclass
@@ -94,7 +95,8 @@ def by_row(y, x, scale):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One perturbed parameter. name: dotted path; index: its place among all parameters (fixes its noise); kind: 'matrix', 'table' or 'vector'."""
+    """One perturbed parameter.
+    name: dotted path; index: its place among all parameters (fixes its noise); kind: 'matrix', 'table' or 'vector'."""
 
     name: str
     index: int
@@ -142,7 +144,7 @@ class Noise:
 
     def attach(self, params, noise, scale_B):
         """`params` with a node in the place of every perturbed parameter; scale_B [B] float32 is sigma times each row's sign."""
-        nodes = {}
+        nodes: dict[str, Any] = {}
         for p in self.parameters:
             base = get(params, p.name)
             low_rank = p.low_rank(self.rank)
@@ -150,9 +152,12 @@ class Noise:
             if p.stacked:
                 scale = jnp.broadcast_to(scale, (base.shape[0], *scale.shape))
             if low_rank:
-                nodes[p.name] = LowRank(base, *noise[p.name], scale)
+                a, b = noise[p.name]
+                nodes[p.name] = LowRank(base, a, b, scale)
+            elif p.kind == "vector":
+                nodes[p.name] = Offset(base, noise[p.name], scale)
             else:
-                nodes[p.name] = (Offset if p.kind == "vector" else FullRank)(base, noise[p.name], scale)
+                nodes[p.name] = FullRank(base, noise[p.name], scale)
         return put(params, nodes)
 
     def weighted_sum(self, shapes, epoch, directions, weights):

@@ -30,7 +30,9 @@ def main() -> None:
             path = Path(folder) / "model.pth"
             write_pth(params, path, "float32")
             logits, chosen, lead = official_run(path, prompt(case), CONTINUED)
-            print(f"{name}: std of logits {logits.std():.3f}, smallest lead {lead:.1e}, {len(set(chosen.tolist()))} different greedy tokens")
+            print(
+                f"{name}: std of logits {logits.std():.3f}, smallest lead {lead:.1e}, {len(set(chosen.tolist()))} different greedy tokens"
+            )
             if lead < SMALLEST_LEAD:
                 raise SystemExit(f"{name}: a greedy choice leads by {lead:.1e} only; give the case another seed")
             stored[f"{name}/logits"] = logits[np.ix_(POSITIONS, ENTRIES)]

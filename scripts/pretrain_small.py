@@ -7,9 +7,9 @@ Two phases, both plain next-byte prediction by gradient descent on generated pro
 
 The result is a small picture of a base model: the skill is there, the habit of using it is not. Reinforcement can elicit it.
 
-    python scripts/pretrain_small.py --out DIR [--minutes 40]
+    python scripts/pretrain_small.py --out DIR
 
-Needs the time it is given on two cores; progress is saved every 200 steps, and a run that was cut off goes on from there.
+About an hour on two cores; progress is saved every 200 steps, and a run that was cut off goes on from there.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 
 # Large temporaries come and go in every step: without these, a fifth of the time goes to page faults.
 TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456"
-if __name__ == "__main__" and "GLIBC_TUNABLES" not in os.environ:
+if __name__ == "__main__" and sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
     os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"GLIBC_TUNABLES": TUNABLES})
 
 import jax
@@ -32,7 +32,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from egg_reason.models.rwkv7 import Block, ChannelMix, LayerNorm, RWKV7, Shape, TimeMix, forward, init_state
+from egg_reason.models.checkpoints import write_pth
+from egg_reason.models.rwkv7 import RWKV7, Block, ChannelMix, LayerNorm, Shape, TimeMix, forward, init_state
 from egg_reason.tasks.countdown import apply, split_of
 
 SHAPE = Shape(layers=3, width=128, heads=4, head_size=32, ffn=512, vocab=256, rank_w=16, rank_a=16, rank_v=16, rank_g=32)
@@ -62,7 +63,7 @@ def initial_params(shape, key):
     def orthogonal(*dims):
         return 0.1 * jax.nn.initializers.orthogonal()(next(keys), dims)
 
-    loras = {}
+    loras: dict[str, jax.Array] = {}
     for name, rank in (("w", shape.rank_w), ("a", shape.rank_a), ("v", shape.rank_v), ("g", shape.rank_g)):
         loras |= {f"{name}1": jnp.zeros((layers, width, rank)), f"{name}2": jnp.stack([orthogonal(rank, width) for _ in range(layers)])}
     flat = ones(layers, width)
@@ -74,12 +75,14 @@ def initial_params(shape, key):
         value=uniform(0.5, layers, width, width), output=jnp.zeros((layers, width, width)), ln_x=norm(layers),
     )  # fmt: skip
     ffn = ChannelMix(mix(4.0), uniform(0.5, layers, width, shape.ffn), jnp.zeros((layers, shape.ffn, width)))
-    return RWKV7(uniform(0.1, shape.vocab, width), norm(), Block(norm(layers), att, norm(layers), ffn), norm(), uniform(0.5, width, shape.vocab))
+    return RWKV7(
+        uniform(0.1, shape.vocab, width), norm(), Block(norm(layers), att, norm(layers), ffn), norm(), uniform(0.5, width, shape.vocab)
+    )
 
 
 def worked_solutions():
     """{(sorted numbers, target): [(steps, expression)]} for every solvable three-number problem of the train split."""
-    solutions = {}
+    solutions: dict[tuple, set] = {}
     for numbers in itertools.combinations_with_replacement(range(1, LARGEST + 1), 3):
         for i, j, k in ((0, 1, 2), (0, 2, 1), (1, 2, 0)):
             pair = sorted((numbers[i], numbers[j]), reverse=True)
@@ -133,7 +136,7 @@ def loss(params, tokens, weights):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for progress and for the finished params.pkl")
+    parser.add_argument("--out", type=Path, required=True, help="folder for progress and for the finished model.pth")
     parser.add_argument("--steps", type=int, default=4000, help="optimiser steps of the skill phase")
     parser.add_argument("--habit-steps", type=int, default=250, help="optimiser steps of the habit phase")
     parser.add_argument("--rows", type=int, default=64, help="documents a step")
@@ -186,6 +189,8 @@ def main():
             for path in {args.out / name, progress}:
                 path.with_suffix(".new").write_bytes(saved)
                 path.with_suffix(".new").replace(path)
+    write_pth(jax.device_get(params), args.out / "model.pth", "bfloat16")
+    print(args.out / "model.pth")
 
 
 if __name__ == "__main__":

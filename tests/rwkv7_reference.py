@@ -1,6 +1,7 @@
-"""What the tests against other packages and `scripts/make_reference.py` share: random models that depend on numpy alone, and the official package's run.
+"""For tests against other packages and for `scripts/make_reference.py`: random models, and the official package's run.
 
-Every tensor is random at a sensible scale: the values a training starts from hold zeros, which hide mistakes.
+The models depend on numpy alone, not on the version of jax. Every tensor is random at a sensible scale: the values that a training starts
+from hold zeros, which hide mistakes.
 """
 
 import importlib.util

@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "tasks": {"rewards"},
     "engine": {"models", "perturb"},
     "es": {"models", "perturb"},
-    "evals": {"engine", "tasks", "rewards", "models", "perturb"},
+    "scoring": {"engine", "tasks", "rewards"},
+    "evals": {"scoring", "engine", "tasks", "rewards", "models", "perturb"},
 }
 LOOPS = {"cli", "train", "compare", "probe", "replay"}  # only these, and __main__, may import one of these
 

@@ -1,14 +1,15 @@
 """Completions for (member, prompt, sample) jobs: the host's side of the engine.
 
 Jobs wait in one queue a direction; the lanes of a group work its direction's queue off (members of an antithetic pair
-share the noise, so any lane serves both). A lane that stops is filled with the next job, a group whose queue is empty and whose lanes stand still
+share the noise, so any lane serves both). A lane that stops is filled with the next job, a group whose queue is empty and whose lanes
+stand still
 gets the next direction. A completion depends on (weights, member, prompt, sample, seed) alone, never on the lane or on what ran beside it.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from egg_reason.perturb import Noise
 
 REASONS = ("end", "stop", "length")
 THINK_END = "</think>"
+NO_NOISE = Noise(seed=0, rank=1, parameters=())
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Single:
     """One set of weights in the place of a population."""
 
     params: Any
-    noise: Noise = Noise(0, 1, ())
+    noise: Noise = NO_NOISE
     epoch: int = 0
     size: int = 1
 
@@ -62,8 +64,8 @@ class Completions:
     """What the jobs wrote, in job order.
 
     tokens: [J, max_tokens] int32, 0 after the end. lengths: [J], the end token included. reasons: [J] index into REASONS ('end': end token,
-    'stop': a stop text, 'length': budget spent, i.e. truncated). log_probabilities: [J, max_tokens] float32 of each token under the model at
-    temperature 1 (0 for forced tokens). texts: [J], without end token and stop text.
+    'stop': a stop text, 'length': budget spent, i.e. truncated). log_probabilities: [J, max_tokens] float32 of each token under the
+    model at temperature 1 (0 for forced tokens). texts: [J], without end token and stop text.
     lane_steps, useful_lane_steps: decode steps times lanes, and those that wrote a token of a completion.
     """
 
@@ -91,7 +93,8 @@ class Engine:
     """Generates with a fixed number of lanes.
 
     architecture: e.g. `rwkv7.Architecture`. tokenizer: `end`, `vocab_size`, `encode`, `decode`.
-    lanes: rows decoded at once. group: lanes that share a direction. refill: lanes filled at a time; each a power of two (`group`, `refill` <= `lanes`).
+    lanes: rows decoded at once. group: lanes that share a direction. refill: lanes filled at a time; each a power of two (`group`,
+        `refill` <= `lanes`).
     steps: the most decode steps before the host looks.
     """
 
@@ -101,7 +104,6 @@ class Engine:
     group: int = 4
     refill: int | None = None
     steps: int = 32
-    _compiled: set = field(default_factory=set, repr=False)
 
     def __post_init__(self):
         for name, value in (("lanes", self.lanes), ("group", self.group)):
@@ -128,7 +130,8 @@ class Engine:
             members: a population (`es.Members`) or `Single`.
             prompts: token ids, at least one each.
             step: names the randomness, with the seed, member (or pair), prompt and sample.
-            longest_prompt: the compiled prompt length is made for this many tokens (given once, it saves compilations); None: of these prompts.
+            longest_prompt: the compiled prompt length is made for this many tokens (given once, it saves compilations); None: of these
+                prompts.
             finished: called with the completions so far and the numbers of newly finished jobs, while the device decodes on.
         """
         return _Call(self, members, prompts, jobs, sampling, step, longest_prompt, finished).run()
@@ -181,7 +184,7 @@ class _Call:
         params, result, lanes_count = self.members.params, self.result, self.engine.lanes
         self.noise = device.no_noise(self.program, params, self.groups)
         self.lanes = device.empty(self.program, lanes_count, jax.tree.leaves(params)[0].dtype)
-        self.idle, self.again = set(range(lanes_count)), deque()
+        self.idle = set(range(lanes_count))
         while True:
             rows = self._next_rows()
             newly: list[int] = []
@@ -192,7 +195,7 @@ class _Call:
                 self._announce(newly)
                 continue  # a prompt answered in one token leaves its lane free again
             if not busy:
-                if not self.again and not self.unassigned and not any(self.waiting.values()):
+                if not self.unassigned and not any(self.waiting.values()):
                     break
                 continue
             enough = min(lanes_count, len(self.idle) + min(self.engine.refill, busy))
@@ -300,7 +303,8 @@ class _Call:
 
     def _end_thoughts(self, resume: list[tuple[int, int]]) -> list[int]:
         """Lanes at the end of their thinking budget: those that closed the thought go on, the others read a forced `</think>` first."""
-        closed, forced = [], []
+        closed: list[tuple[int, int]] = []
+        forced: list[tuple[int, int]] = []
         for lane, job in resume:
             text = self._text(self.result.tokens[job, : self.result.lengths[job]])
             (closed if THINK_END in text else forced).append((lane, job))
@@ -309,7 +313,7 @@ class _Call:
             where = np.array([lane for lane, _ in closed])
             self.lanes = lanes.replace(running=lanes.running.at[where].set(True), limit=lanes.limit.at[where].set(self.sampling.max_tokens))
         newly: list[int] = []
-        for lane, job in forced:
+        for _, job in forced:
             length = int(self.result.lengths[job])
             tag = self.think_end[: self.sampling.max_tokens - length - 1]
             self.result.tokens[job, length : length + len(tag)] = tag

@@ -51,7 +51,8 @@ class Lanes(struct.PyTreeNode):
 
 
 class Rows(struct.PyTreeNode):
-    """n prompts for lanes. `lane` B (out of range) marks padding. A completion that goes on (after a forced text) starts at position > 0."""
+    """n prompts for lanes. `lane` B (out of range) marks padding.
+    A completion that goes on (after a forced text) starts at position > 0."""
 
     lane: jax.Array  # [n] int32
     tokens: jax.Array  # [n, T] int32

@@ -17,7 +17,8 @@ class Sampling:
     max_tokens: the most a completion may hold, forced tokens included.
     stop: texts at which a completion ends (and is cut before).
     seed: names all randomness of the completions.
-    share_noise: which members draw the same uniforms for the same prompt and sample: 'pair' (the two of an antithetic pair), 'all', or 'none'.
+    share_noise: which members draw the same uniforms for the same prompt and sample: 'pair' (the two of an antithetic pair), 'all', or
+        'none'.
     """
 
     max_tokens: int

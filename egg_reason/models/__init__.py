@@ -13,12 +13,15 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import jax
+import jax.numpy as jnp
+
 from egg_reason.models import tokenizers
 from egg_reason.models.checkpoints import fingerprint, read_pth, write_pth
 from egg_reason.models.rwkv7 import RWKV7, Shape, shape_of
 from egg_reason.models.tokenizers import Tokenizer
 
-__all__ = ["RWKV7", "Model", "Shape", "Tokenizer", "bundled", "fingerprint", "load", "save", "shape_of"]
+__all__ = ["RWKV7", "Model", "Shape", "Tokenizer", "bundled", "compute_dtype", "fingerprint", "load", "save", "shape_of"]
 
 HUB = "hf:"
 RUN_CONFIG, RUN_MODEL = "config.toml", "model.pth"
@@ -91,6 +94,13 @@ def save(model: Model, path: str | os.PathLike, format: Literal["pth", "hf"] = "
         from egg_reason.models.huggingface import write_huggingface
 
         write_huggingface(model.params, path, dtype or model.dtype, model.block0_has_v)
+
+
+def compute_dtype(name: str):
+    """The precision to compute in: float32, bfloat16, or auto (bfloat16 on an accelerator, float32 on a CPU)."""
+    if name == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.dtype(name)
 
 
 def bundled() -> dict[str, Path]:

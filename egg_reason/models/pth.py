@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -73,22 +74,23 @@ def read_pth(path: str | os.PathLike) -> dict[str, Entry]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            return _entries(path, archive, file)
-    except Refused as error:
-        raise ValueError(f"{path}: {error}") from None
-    except zipfile.BadZipFile as error:
-        reason = f"damaged: {error}" if zipfile.is_zipfile(path) else _not_a_zip(path)
-        raise ValueError(f"{path}: {reason}") from None
-    except (ValueError, IndexError, KeyError, TypeError, struct.error, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: damaged or not a file of torch.save: {reason[:200]}") from None
-
-
-def _not_a_zip(path: Path) -> str:
     with path.open("rb") as file:
-        start = file.read(32)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return _entries(path, archive, file)
+        except Refused as error:
+            reason = str(error)
+        except zipfile.BadZipFile as error:
+            reason = f"damaged: {error}" if zipfile.is_zipfile(file) else _not_a_zip(file)
+        except (ValueError, LookupError, TypeError, ArithmeticError, struct.error, EOFError, OSError, RuntimeError, zlib.error) as error:
+            # What zipfile and pickletools raise on damaged input; NotImplementedError is a RuntimeError.
+            reason = f"damaged or not a file of torch.save: {' '.join(str(error).split())[:200] or type(error).__name__}"
+    raise ValueError(f"{path}: {reason}")
+
+
+def _not_a_zip(file: BinaryIO) -> str:
+    file.seek(0)
+    start = file.read(32)
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the checkpoint itself; fetch it with `git lfs pull`"
     if start.startswith(b"\x80\x02\x8a\nl\xfc\x9cF"):
@@ -96,7 +98,7 @@ def _not_a_zip(path: Path) -> str:
     return "not a zip archive, as torch.save writes; a download that was cut off, or another format"
 
 
-def _entries(path: Path, archive: zipfile.ZipFile, file) -> dict[str, Entry]:
+def _entries(path: Path, archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, Entry]:
     records = {info.filename: info for info in archive.infolist()}
     folders = [name.removesuffix("data.pkl") for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(folders) != 1:
@@ -124,7 +126,7 @@ def _entries(path: Path, archive: zipfile.ZipFile, file) -> dict[str, Entry]:
     return entries
 
 
-def _data_position(file, record: zipfile.ZipInfo, file_bytes: int) -> int:
+def _data_position(file: BinaryIO, record: zipfile.ZipInfo, file_bytes: int) -> int:
     """Where a stored record's bytes begin: after its local header, whose lengths may differ from the directory's."""
     file.seek(record.header_offset)
     header = file.read(30)

@@ -291,7 +291,7 @@ def random_params(shape: Shape, key) -> RWKV7:
 
     layers, width, ffn = shape.layers, shape.width, shape.ffn
     mix = {f"x_{name}": jax.random.uniform(next(keys), (layers, width)) for name in "rwkvag"}
-    loras = {}
+    loras: dict[str, jax.Array] = {}
     for name, rank in (("w", shape.rank_w), ("a", shape.rank_a), ("v", shape.rank_v), ("g", shape.rank_g)):
         loras |= {f"{name}1": matrix(width, rank), f"{name}2": matrix(rank, width)}
     att = TimeMix(

@@ -98,6 +98,14 @@ class Scorer:
         if self._loaded is None:
             self._loaded = self._schedule(load_fault, (), None)
 
+    def check(self, rows: Sequence[dict]) -> None:
+        """Scores each row's `solution` (or an empty text) once, so that a reward that cannot work stops a run before it begins.
+
+        Raises ValueError as `submit` says.
+        """
+        columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
+        self.score([row["prompt"] for row in rows], [str(row.get("solution", "")) for row in rows], columns)
+
     def score(self, prompts: Sequence[str], completions: Sequence[str], columns: dict[str, list] | None = None) -> Scores:
         """Scores J completions; see `submit`."""
         return self.submit(prompts, completions, columns).result()

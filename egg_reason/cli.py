@@ -1,0 +1,301 @@
+"""The commands. `egg-reason --help`."""
+
+import time
+
+BEGUN = time.time()  # before the heavy imports: the wait a user sees counts them
+
+import dataclasses
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from egg_reason.config import TrainConfig, task_options
+
+# Every command imports what it needs when it runs: `egg-reason --help` should not wait for JAX.
+
+
+def train(
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = TrainConfig(),  # noqa: B008 (never changed)
+    name: str | None = None,
+    runs: Path = Path("runs"),
+    resume: Path | None = None,
+    replace: bool = False,
+    plain: bool = False,
+) -> int:
+    """Fine-tune a model by evolution strategies. Without options: the bundled model on Countdown.
+
+    Args:
+        config: the run's settings, kept in its config.toml.
+        name: of the run directory; by default task, date and time.
+        runs: folder that holds the run directories.
+        resume: a run directory to go on with, with its own settings.
+        replace: delete an existing run of that name first.
+        plain: lines instead of the live view.
+    """
+    import egg_reason.train as training
+
+    show = True if plain else None
+    if resume is not None:
+        given = {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(TrainConfig)
+            if getattr(config, field.name) != field.default
+        }
+        summary = training.resume(resume, given, show, BEGUN)
+    else:
+        path = runs / (name or f"{Path(config.task.partition(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+        if replace and (path / "config.toml").is_file():
+            shutil.rmtree(path)
+        summary = training.train(config, path, show, BEGUN)
+    return 0 if summary else 130
+
+
+def generate(
+    model: Annotated[str, tyro.conf.Positional],
+    prompt: Annotated[str, tyro.conf.Positional],
+    /,
+    samples: int = 1,
+    max_tokens: int = 256,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    think_tokens: int | None = None,
+    stop: tuple[str, ...] = (),
+    seed: int = 0,
+    tokenizer: str | None = None,
+    dtype: str = "auto",
+) -> int:
+    """Write completions of a prompt.
+
+    Args:
+        model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
+        prompt: the text to continue, as it is.
+        samples: how many completions.
+        max_tokens: longest completion.
+        temperature: 0 is greedy.
+        top_k: 0 is the whole vocabulary.
+        top_p: 1 is the whole vocabulary.
+        think_tokens: after so many tokens without </think> the tag is forced.
+        stop: texts at which a completion ends.
+        seed: of the sampling.
+        tokenizer: byte, world or a tokenizer.json.
+        dtype: float32, bfloat16 or auto.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from egg_reason import models
+    from egg_reason.engine import Engine, Jobs, Sampling, Single
+    from egg_reason.models.rwkv7 import Architecture
+
+    sampling = Sampling(max_tokens, temperature, top_k, top_p, think_tokens, stop, seed)
+    loaded = models.load(model, tokenizer)
+    params = jax.tree.map(lambda x: jnp.asarray(x, models.compute_dtype(dtype)), loaded.params)
+    lanes = min(64, 1 << max(samples - 1, 0).bit_length())
+    engine = Engine(Architecture(loaded.shape), loaded.tokenizer, lanes=lanes, group=1)
+    result = engine.generate(Single(params), [loaded.tokenizer.encode(prompt)], Jobs.grid(1, 1, samples), sampling)
+    for number, text in enumerate(result.texts):
+        if samples > 1:
+            print(f"--- {number + 1}")
+        print(prompt + text)
+    return 0
+
+
+def evaluate(
+    model: Annotated[str, tyro.conf.Positional],
+    /,
+    task: str = "countdown",
+    task_options_: Annotated[tuple[str, ...], tyro.conf.arg(name="task-options")] = (),
+    template: str = "auto",
+    problems: int = 1024,
+    samples: int = 1,
+    max_tokens: int | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    think_tokens: int | None = None,
+    seed: int = 0,
+    lanes: int = 256,
+    tokenizer: str | None = None,
+    dtype: str = "auto",
+    out: Path | None = None,
+) -> int:
+    """Measure accuracy on a task's held-out problems, with its 95% interval.
+
+    Args:
+        model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
+        task: a built-in task or my_task.py:make.
+        task_options_: the task's own options as name=value.
+        template: auto, g1, g1-nothink, plain or compact.
+        problems: how many held-out problems, the first ones.
+        samples: completions a problem; with several also pass@k.
+        max_tokens: longest completion; by default the task's.
+        temperature: 0 is greedy.
+        top_k: 0 is the whole vocabulary.
+        top_p: 1 is the whole vocabulary.
+        think_tokens: after so many tokens without </think> the tag is forced.
+        seed: of the sampling.
+        lanes: completions written at once, a power of two.
+        tokenizer: byte, world or a tokenizer.json.
+        dtype: float32, bfloat16 or auto.
+        out: folder for results.json and samples.jsonl; by default none is written.
+    """
+    from egg_reason.evals.command import evaluate_model
+
+    settings = {k: v for k, v in locals().items() if k not in ("out", "evaluate_model", "task_options_")}
+    evaluate_model(settings, task_options(task_options_), out)
+    return 0
+
+
+def export(
+    model: Annotated[str, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.Positional],
+    /,
+    format: Literal["pth", "hf"] = "pth",
+    dtype: Literal["bfloat16", "float32", "float16"] | None = None,
+) -> int:
+    """Write a model (a run's, for instance) as a BlinkDL .pth file or a Hugging Face folder.
+
+    Args:
+        model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
+        out: the file (pth) or folder (hf) to write.
+        format: pth or hf.
+        dtype: of the tensors; by default that of the model's own file.
+    """
+    from egg_reason import models
+
+    models.save(models.load(model), out, format, dtype)
+    print(out)
+    return 0
+
+
+def models_list() -> int:
+    """List the bundled models."""
+    from egg_reason import models
+
+    for name, path in models.bundled().items():
+        print(f"{name}  {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def models_show(model: Annotated[str, tyro.conf.Positional], /) -> int:
+    """Show what a model is: sizes read from its tensors, tokenizer, fingerprint.
+
+    Args:
+        model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
+    """
+    import jax
+
+    from egg_reason import models
+
+    loaded = models.load(model)
+    shape = dataclasses.asdict(loaded.shape)
+    facts = {"name": loaded.name, "weights": f"{sum(x.size for x in jax.tree.leaves(loaded.params)):,}", **shape}
+    facts |= {"stored as": loaded.dtype, "tokenizer": loaded.tokenizer.name, "fingerprint": loaded.fingerprint}
+    _print_table(facts)
+    bundled = models.bundled().get(model)
+    if bundled is not None:
+        print("\n" + bundled.with_suffix(".md").read_text().strip())
+    return 0
+
+
+def tasks_list() -> int:
+    """List the built-in tasks."""
+    from egg_reason import tasks
+
+    _print_table(tasks.available())
+    return 0
+
+
+def tasks_show(
+    task: Annotated[str, tyro.conf.Positional],
+    options: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    /,
+    sample: int = 3,
+    template: str = "auto",
+    tokenizer: str = "byte",
+) -> int:
+    """Show a task: its splits and some problems as the model sees them.
+
+    Args:
+        task: a built-in task or my_task.py:make.
+        options: the task's own options as name=value.
+        sample: how many problems of each split.
+        template: auto, g1, g1-nothink, plain or compact.
+        tokenizer: name of the tokenizer that `auto` decides by.
+    """
+    from egg_reason import tasks
+
+    made = tasks.make(task, template, tokenizer, **task_options(options))
+    _print_table(
+        {
+            "name": made.name,
+            "description": made.description,
+            "training": f"{len(made.train):,} problems",
+            "held out": f"{len(made.heldout):,} problems",
+            "rewards": ", ".join(made.rewards),
+            "completion": f"at most {made.max_new_tokens} tokens",
+        }
+    )
+    for split, rows in (("train", made.train), ("heldout", made.heldout)):
+        for row in rows[:sample]:
+            print(f"\n--- {split}")
+            for key, value in row.items():
+                print(f"{key}: {value!r}")
+    return 0
+
+
+def _print_table(facts: dict) -> None:
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(f"{key:<{width}}  {value}")
+
+
+COMMANDS: dict[str, Callable] = {
+    "train": train,
+    "generate": generate,
+    "eval": evaluate,
+    "export": export,
+    "models list": models_list,
+    "models show": models_show,
+    "tasks list": tasks_list,
+    "tasks show": tasks_show,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; a user's mistake is one line on standard error and exit status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # Reusing compiled programs between runs saves most of the start; a folder of the user's choice wins.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "egg-reason" / "xla"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    given = sys.argv[1:] if arguments is None else arguments
+    if " ".join(given[:2]) in COMMANDS:  # commands of two words
+        given = [" ".join(given[:2]), *given[2:]]
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="egg-reason",
+            description="Fine-tune language models on verifiable reasoning rewards with forward passes only.",
+            args=given,
+        )
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"egg-reason: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("egg-reason: interrupted; a training run goes on with: egg-reason train --resume DIR", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

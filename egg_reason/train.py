@@ -1,0 +1,289 @@
+"""A training run: ask, generate, score, tell, until the steps are done.
+
+Everything that decides the weights is in the scalar log before a step counts, so a run that was killed anywhere goes on from its newest
+checkpoint and the log as if nothing had happened.
+"""
+
+import dataclasses
+import signal
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from egg_reason import es, models, tasks
+from egg_reason.build import Parts, build
+from egg_reason.config import TrainConfig
+from egg_reason.display import Display
+from egg_reason.engine import Completions, Jobs
+from egg_reason.evals.heldout import Evaluation, evaluate
+from egg_reason.rewards.scorer import Scores
+from egg_reason.runs import Run
+from egg_reason.scalars import StepScalars, weights_hash
+from egg_reason.scoring import generate_and_score
+
+SAVED_MEMBERS = 4
+"""Members whose completions are saved in samples/."""
+
+
+def train(config: TrainConfig, path: str | Path, plain: bool | None = None, begun: float | None = None) -> dict | None:
+    """Runs the settings in a new run directory. Returns the summary (as in summary.json), or None if the run was interrupted.
+
+    plain: as in `Display`. begun: `time.time()` at which the user's wait began; None: now.
+    """
+    begun = begun or time.time()
+    parts = build(config)
+    with parts.scorer, Run.create(path, dataclasses.asdict(config), parts.model.fingerprint) as run:
+        return _Training(config, parts, run, plain, begun).run_steps(parts.strategy.init(parts.model.params))
+
+
+def resume(path: str | Path, changes: dict | None = None, plain: bool | None = None, begun: float | None = None) -> dict | None:
+    """Goes on with a run that was interrupted or killed; see `train`. changes: settings given again, which must be the run's own."""
+    begun = begun or time.time()
+    with Run.open(path) as run:
+        config = TrainConfig.from_table(run.config)
+        if run.finished:
+            raise ValueError(f"{path} is finished after {config.steps} steps: start a new run from it with --model {path}")
+        for name, value in (changes or {}).items():
+            if value != getattr(config, name):
+                raise ValueError(
+                    f"{path} was started with {name} = {getattr(config, name)!r}, not {value!r}: resume without it, or start a new run"
+                )
+        parts = build(config)
+        with parts.scorer:
+            stored = run.scalars.header["fingerprint"]
+            if parts.model.fingerprint != stored:
+                raise ValueError(
+                    f"{config.model} is not the model that {path} started from"
+                    f" (fingerprint {parts.model.fingerprint[:12]}, not {stored[:12]}): put that file back, or start a new run"
+                )
+            state = replay(run, parts)
+            run.rewind(state.step)
+            return _Training(config, parts, run, plain, begun).run_steps(state)
+
+
+def replay(run: Run, parts: Parts) -> es.State:
+    """The state after the last step in the scalar log: from the newest checkpoint, telling the strategy what the log holds after it."""
+    state = parts.strategy.init(parts.model.params)
+    saved = run.load_checkpoint(like=_arrays(state))
+    if saved is not None:
+        step, arrays = saved
+        arrays = jax.tree.map(jnp.asarray, arrays)
+        state = state.replace(params=arrays["params"], optimiser=arrays["optimiser"], step=step)
+    for _, scalars in run.scalars.records(state.step):
+        state, _ = parts.strategy.tell(state, scalars.fitness_NP)
+        if scalars.weights_hash is not None and weights_hash(state.params) != scalars.weights_hash:
+            raise ValueError(
+                f"{run.path}: replaying step {state.step - 1} gives other weights than the run had: another machine or jax version?"
+            )
+    return state
+
+
+def _arrays(state: es.State):
+    return {"params": state.params, "optimiser": state.optimiser}
+
+
+class _Training:
+    """One process's stretch of a run."""
+
+    def __init__(self, config: TrainConfig, parts: Parts, run: Run, plain: bool | None, begun: float):
+        self.config, self.parts, self.run, self.begun = config, parts, run, begun
+        self.display = Display(config.steps, plain)
+        self.first_update_s: float | None = None
+        self.stop = threading.Event()
+
+    def run_steps(self, state: es.State) -> dict | None:
+        config, strategy, run = self.config, self.parts.strategy, self.run
+        previous = self._catch_signals()
+        try:
+            with self.display:
+                self._introduce(state)
+                before = self._evaluate(state, config.final_problems) if state.step == 0 else None
+                while state.step < config.steps and not self.stop.is_set() and not self._out_of_time():
+                    started = time.perf_counter()
+                    rows = tasks.batch(self.parts.task.train, state.step, config.prompts, config.seed)
+                    jobs = Jobs.grid(config.population, config.prompts, config.samples)
+                    members = strategy.ask(state)
+                    self.display.phase("generate")
+                    completions, scores = self._generate_and_score(members, rows, jobs, state.step)
+                    scored = time.perf_counter()
+                    fitness_NP = members_by_prompts(scores.total, config)
+                    self.display.phase("update")
+                    after, update = strategy.tell(state, fitness_NP)
+                    run.scalars.append(
+                        state.step, StepScalars(fitness_NP, update["learning_rate"], update["sigma"], weights_hash(after.params))
+                    )
+                    self._record(state.step, rows, jobs, completions, scores, fitness_NP, update, started, scored)
+                    state = after
+                    last = state.step == config.steps or self._out_of_time()
+                    if config.checkpoint_every and state.step % config.checkpoint_every == 0 and not last:
+                        run.save_checkpoint(state.step, _arrays(state))
+                    if config.eval_every and state.step % config.eval_every == 0 and not last:
+                        self._evaluate(state, config.eval_problems)
+                return self._finish(state, before)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _generate_and_score(self, members, rows, jobs, step) -> tuple[Completions, Scores]:
+        parts = self.parts
+        return generate_and_score(parts.engine, members, rows, jobs, parts.sampling, parts.scorer, step, parts.longest_prompt)
+
+    def _evaluate(self, state: es.State, problems: int) -> Evaluation:
+        """Held-out accuracy of the weights themselves (no perturbation), shown and recorded."""
+        self.display.phase("evaluate")
+        parts, started = self.parts, time.perf_counter()
+        params = parts.strategy.ask(state).params
+        result = evaluate(parts.engine, params, parts.task.heldout[:problems], parts.sampling, parts.scorer, parts.accuracy)
+        self.run.metrics(
+            state.step,
+            result.accuracy.metrics("heldout_accuracy")
+            | {
+                "heldout_problems": result.accuracy.n_problems,
+                "heldout_truncated": result.completions.truncated.mean(),
+                "heldout_completion_length": result.completions.lengths.mean(),
+                "seconds_evaluate": time.perf_counter() - started,
+            },
+        )
+        self.display.evaluation(state.step, result.accuracy)
+        return result
+
+    def _record(self, step, rows, jobs, completions, scores, fitness_NP, update, started, scored):
+        """Metrics, samples and the view of one step."""
+        config = self.config
+        if self.first_update_s is None and step == 0:
+            self.first_update_s = time.time() - self.begun
+        seconds = time.perf_counter() - started
+        left = (config.steps - step - 1) * seconds
+        if config.minutes is not None:
+            left = min(left, config.minutes * 60 - self.run.seconds)
+        with np.errstate(invalid="ignore"):
+            spread = np.nanmax(fitness_NP, 0, initial=-np.inf) > np.nanmin(fitness_NP, 0, initial=np.inf)
+        metrics = {
+            "reward_mean": float(np.nanmean(fitness_NP)) if not np.isnan(fitness_NP).all() else float("nan"),
+            "reward_std": float(np.nanstd(np.nanmean(fitness_NP, 1))) if not np.isnan(fitness_NP).any(1).all() else float("nan"),
+            "frac_prompts_differ": float(spread.mean()),
+            "signal_to_noise": es.signal_to_noise(fitness_NP),
+            "completion_length": float(completions.lengths.mean()),
+            "truncated": float(completions.truncated.mean()),
+            "tokens_per_second": float((completions.lengths.sum() + completions.prompt_tokens) / completions.seconds),
+            "occupancy": completions.occupancy,
+            "seconds_generate": completions.seconds,
+            "seconds_score": scored - started - completions.seconds,
+            "seconds_update": started + seconds - scored,
+            "seconds_left": left,
+            **update,
+            **{
+                f"rewards/{name}/mean": float(np.nanmean(values)) for name, values in scores.by_reward.items() if not np.isnan(values).all()
+            },
+            **{f"rewards/{name}/{kind}": float(count) for (name, kind), count in scores.failures.items()},
+        }
+        if update["update_rms"] == 0:
+            self.display.note(f"step {step}: all members scored the same, no update")
+        for (name, kind), message in scores.messages.items():
+            self.display.note(f"step {step}: reward {name}: {scores.failures[name, kind]} x {kind}, e.g. {message}")
+        self.run.metrics(step, metrics)
+        self.display.step(step, metrics)
+        self.display.sample(rows[jobs.prompt[0]]["prompt"] + completions.texts[0])
+        if config.sample_every and step % config.sample_every == 0:
+            chosen = np.flatnonzero(jobs.member < SAVED_MEMBERS)
+            self.run.samples(step, [_sample(rows, jobs, completions, scores, int(job)) for job in chosen])
+
+    def _finish(self, state: es.State, before: Evaluation | None) -> dict | None:
+        """The last checkpoint and the model; if the run is complete also the last evaluation, the plot and the summary."""
+        config, run, parts = self.config, self.run, self.parts
+        run.save_checkpoint(state.step, _arrays(state))
+        trained = dataclasses.replace(parts.model, params=jax.tree.map(np.asarray, state.params))
+        models.save(trained, run.path / "model.pth", dtype="float32")
+        if self.stop.is_set() and state.step < config.steps:
+            self.display.note(f"stopped after step {state.step}; go on with: egg-reason train --resume {run.path}")
+            return None
+        after = self._evaluate(state, config.final_problems)
+        from egg_reason.plots import learning_curve  # matplotlib takes a second to import
+
+        learning_curve(run.path / "metrics.jsonl", run.path / "learning_curve.png", f"{config.model} on {config.task}")
+        first = _accuracy(before) if before else _first_accuracy(run)
+        summary = {
+            "heldout_before": first,
+            "heldout_after": _accuracy(after),
+            "steps": state.step,
+            "minutes": run.seconds / 60,
+            "first_update_s": self.first_update_s,
+            "seed": config.seed,
+        }
+        run.summary(summary)
+        if first is not None:
+            self.display.note(
+                f"held-out accuracy {first['accuracy']:.3f} [{first['low']:.3f}, {first['high']:.3f}] -> {after.accuracy}"
+                f" on {after.accuracy.n_problems} problems, {run.seconds / 60:.1f} minutes"
+            )
+        self.display.note(f"model: {run.path / 'model.pth'}  curve: {run.path / 'learning_curve.png'}")
+        return summary
+
+    def _introduce(self, state: es.State):
+        config, parts = self.config, self.parts
+        weights = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(parts.model.params))
+        self.display.start(
+            {
+                "model": f"{config.model}, {weights:,} weights, on {jax.devices()[0].device_kind}",
+                "task": f"{config.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,} held-out problems",
+                "step": f"{config.population} members x {config.prompts} prompts x {config.samples} samples, rank {config.rank},"
+                f" sigma {config.sigma:g}, learning rate {config.learning_rate:g}",
+                "run": f"{self.run.path}" + (f", resumed at step {state.step}" if state.step else ""),
+            }
+        )
+        self.display.note("compiling (kept for the next run) ...")
+
+    def _out_of_time(self) -> bool:
+        return self.config.minutes is not None and self.run.seconds > self.config.minutes * 60
+
+    def _catch_signals(self) -> dict:
+        """The first Ctrl-C (or SIGTERM) ends the run after the step in progress; a second one ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+
+        def ask_to_stop(number, frame):
+            self.stop.set()
+            self.display.note("stopping after this step (again: at once)")
+            signal.signal(number, previous[number])
+
+        previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        return previous
+
+
+def members_by_prompts(total: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """Scores [J] of `Jobs.grid` -> float32 [N, P]: the mean over samples, NaN where none has a reward."""
+    scores = total.reshape(config.population, config.prompts, config.samples).astype(np.float64)
+    known = ~np.isnan(scores)
+    sums = np.where(known, scores, 0).sum(-1)
+    return np.where(known.any(-1), sums / np.maximum(known.sum(-1), 1), np.nan).astype(np.float32)
+
+
+def _sample(rows, jobs: Jobs, completions: Completions, scores: Scores, job: int) -> dict:
+    return {
+        "member": int(jobs.member[job]),
+        "sample": int(jobs.sample[job]),
+        "prompt": rows[jobs.prompt[job]]["prompt"],
+        "completion": completions.texts[job],
+        "reward": float(scores.total[job]),
+        "truncated": bool(completions.truncated[job]),
+    }
+
+
+def _accuracy(result: Evaluation) -> dict:
+    interval = result.accuracy
+    return {"accuracy": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n_problems}
+
+
+def _first_accuracy(run: Run) -> dict | None:
+    """The evaluation before the first step, from the metrics of the process that made it."""
+    from egg_reason.runs import read_metrics
+
+    for line in read_metrics(run.path / "metrics.jsonl"):
+        if line["step"] == 0 and "heldout_accuracy" in line:
+            names = {"accuracy": "", "low": "_low", "high": "_high"}
+            return {key: line[f"heldout_accuracy{suffix}"] for key, suffix in names.items()} | {"n": int(line["heldout_problems"])}
+    return None
