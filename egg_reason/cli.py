@@ -7,7 +7,6 @@ BEGUN = time.time()  # before the heavy imports: the wait a user sees counts the
 import dataclasses
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,15 @@ from egg_reason.config import TrainConfig, task_options
 # Every command imports what it needs when it runs: `egg-reason --help` should not wait for JAX.
 
 
+class _Settings(TrainConfig):
+    """Not checked when made: tyro would show a mistake in a box of its own, and every other one is a line."""
+
+    def __post_init__(self):
+        pass
+
+
 def train(
-    config: tyro.conf.OmitArgPrefixes[TrainConfig] = TrainConfig(),  # noqa: B008 (never changed)
+    config: tyro.conf.OmitArgPrefixes[_Settings] = _Settings(),  # noqa: B008 (never changed)
     name: str | None = None,
     runs: Path = Path("runs"),
     resume: Path | None = None,
@@ -41,18 +47,17 @@ def train(
     import egg_reason.train as training
 
     show = True if plain else None
+    checked = TrainConfig(**vars(config))
     if resume is not None:
         given = {
-            field.name: getattr(config, field.name)
+            field.name: getattr(checked, field.name)
             for field in dataclasses.fields(TrainConfig)
-            if getattr(config, field.name) != field.default
+            if getattr(checked, field.name) != field.default
         }
         summary = training.resume(resume, given, show, BEGUN)
     else:
         path = runs / (name or f"{Path(config.task.partition(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-        if replace and (path / "config.toml").is_file():
-            shutil.rmtree(path)
-        summary = training.train(config, path, show, BEGUN)
+        summary = training.train(checked, path, show, BEGUN, replace)
     return 0 if summary else 130
 
 
@@ -280,12 +285,14 @@ def main(arguments: list[str] | None = None) -> int:
     if " ".join(given[:2]) in COMMANDS:  # commands of two words
         given = [" ".join(given[:2]), *given[2:]]
     try:
-        return tyro.extras.subcommand_cli_from_dict(
+        status = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="egg-reason",
             description="Fine-tune language models on verifiable reasoning rewards with forward passes only.",
             args=given,
         )
+        sys.stdout.flush()  # so that a pipe whose reader has gone is noticed here
+        return status
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

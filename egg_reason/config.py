@@ -46,7 +46,7 @@ class TrainConfig:
     """seconds a reward may take for a batch of 256 completions before its process is killed"""
 
     # Estimator
-    population: int = 256
+    population: int = 128
     """members per step, even: they come in antithetic pairs"""
     prompts: int = 8
     """prompts per step, answered by every member"""
@@ -59,11 +59,11 @@ class TrainConfig:
     sigma_schedule: str = "constant"
     """constant, linear, exponential or cosine, from sigma to sigma_final"""
     sigma_final: float | None = None
-    learning_rate: float = 0.002
+    learning_rate: float = 0.004
     """with sgd: RMS change per weight and step, whatever population, sigma and rank"""
-    learning_rate_schedule: str = "constant"
+    learning_rate_schedule: str = "linear"
     """constant, linear, exponential or cosine, from learning_rate to learning_rate_final"""
-    learning_rate_final: float | None = None
+    learning_rate_final: float | None = 0.001
     optimiser: str = "sgd"
     """sgd, momentum (0.9), adam or adamw"""
     shaping: str = "group"
@@ -78,7 +78,7 @@ class TrainConfig:
     """also train the embedding and the head"""
 
     # Sampling
-    temperature: float = 1.0
+    temperature: float = 0.4
     """0: greedy"""
     top_k: int = 0
     """0: all tokens"""
@@ -93,7 +93,7 @@ class TrainConfig:
     """which members draw the same random numbers for the same prompt: pair, all or none"""
 
     # Run
-    steps: int = 60
+    steps: int = 40
     """updates"""
     minutes: float | None = None
     """stop after so many minutes of training; by default only after `steps`"""

@@ -131,6 +131,8 @@ class EvolutionStrategy:
             raise ValueError(f"noise_reuse must be at least 0 steps, not {self.noise_reuse}")
         if not 0 <= self.anchor_decay < 1:
             raise ValueError(f"anchor_decay must be in [0, 1), not {self.anchor_decay}")
+        if self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1 direction, not {self.chunk}")
         if not self.sigma(0) > 0:
             raise ValueError(f"sigma must be above 0, not {self.sigma(0)}")
         if not self.learning_rate(0) > 0:
@@ -159,8 +161,12 @@ class EvolutionStrategy:
         """One step. fitness_NP [N, P]: members by prompts, NaN where no reward applies.
 
         Returns: the new state, and {'update_rms': RMS change per trained weight, 'learning_rate', 'sigma'}. If all fitness is equal the
-        weights and the optimiser stay as they are and update_rms is 0. Raises ValueError for infinite fitness, naming the member.
+        weights and the optimiser stay as they are and update_rms is 0. Raises ValueError for infinite fitness, naming the member, and for
+        fitness of another shape.
         """
+        shape = np.shape(fitness_NP)
+        if len(shape) != 2 or shape[0] != self.population or shape[1] == 0:
+            raise ValueError(f"fitness must be [{self.population} members, prompts], not {list(shape)}")
         z = shape_fitness(fitness_NP, self.shaping)
         rate = float(self.learning_rate(state.step))
         info = {"update_rms": 0.0, "learning_rate": rate, "sigma": float(self.sigma(state.step))}
@@ -174,7 +180,7 @@ class EvolutionStrategy:
     def direction(self, state: State, weights, first=0):
         """sum_k weights[k] E_(first + k), float32 {name: array}: additive over any split of the directions."""
         weights = np.asarray(weights, np.float32)
-        chunk = min(self.chunk, len(weights))
+        chunk = max(1, min(self.chunk, len(weights)))
         padded = np.zeros(-(-len(weights) // chunk) * chunk, np.float32)
         padded[: len(weights)] = weights
         return _sum_in_chunks(self.noise, _shapes(state.params), self.epoch(state.step), jnp.asarray(padded.reshape(-1, chunk)), first)
@@ -228,8 +234,10 @@ def shape_fitness(fitness_NP, shaping) -> np.ndarray:
         raise ValueError(f"fitness must be finite or NaN (does not apply): member {member} has {fitness[member].tolist()}")
     known = ~np.isnan(fitness)
     answered = known.any(1)
-    if not answered.any():
+    unit = np.abs(fitness[known]).max(initial=0.0)
+    if unit == 0:
         return np.zeros(len(fitness))
+    fitness = fitness / unit  # the tolerances below are for fitness of size 1
     if shaping == "sign":
         both = known[0::2] & known[1::2]
         gain = np.where(both, np.nan_to_num(fitness[0::2]) - np.nan_to_num(fitness[1::2]), 0.0).sum(1)

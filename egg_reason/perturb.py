@@ -163,18 +163,20 @@ class Noise:
     def weighted_sum(self, shapes, epoch, directions, weights):
         """sum_k weights[k] E_k, float32, {name: array}: the estimator's inner sum over `directions` [K], from one small product a matrix.
 
-        For low rank the K directions stand side by side as [m, K R] and [n, K R], so that no E_k is ever formed.
+        For low rank the K directions stand side by side as [m, K R] and [n, K R], so that no E_k is ever formed. Full float32 products:
+        by default a GPU would round their inputs to 10 bits (TF32).
         """
+        exact = jax.lax.Precision.HIGHEST
         noise = self.draw(shapes, epoch, directions)
         total = {}
         for p in self.parameters:
             if p.low_rank(self.rank):
                 a, b = (x.astype(jnp.float32) for x in noise[p.name])
                 a = a * (weights * self.rank**-0.5)[:, None, None]
-                total[p.name] = jnp.einsum("...kmr,...knr->...mn", a, b)
+                total[p.name] = jnp.einsum("...kmr,...knr->...mn", a, b, precision=exact)
             else:
                 dense = jnp.moveaxis(noise[p.name].astype(jnp.float32), 1 if p.stacked else 0, 0)
-                total[p.name] = jnp.tensordot(weights, dense, 1)
+                total[p.name] = jnp.tensordot(weights, dense, 1, precision=exact)
         return total
 
 

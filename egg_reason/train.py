@@ -5,6 +5,7 @@ checkpoint and the log as if nothing had happened.
 """
 
 import dataclasses
+import shutil
 import signal
 import threading
 import time
@@ -21,7 +22,7 @@ from egg_reason.display import Display
 from egg_reason.engine import Completions, Jobs
 from egg_reason.evals.heldout import Evaluation, evaluate
 from egg_reason.rewards.scorer import Scores
-from egg_reason.runs import Run
+from egg_reason.runs import Run, read_metrics
 from egg_reason.scalars import StepScalars, weights_hash
 from egg_reason.scoring import generate_and_score
 
@@ -29,15 +30,22 @@ SAVED_MEMBERS = 4
 """Members whose completions are saved in samples/."""
 
 
-def train(config: TrainConfig, path: str | Path, plain: bool | None = None, begun: float | None = None) -> dict | None:
+def train(
+    config: TrainConfig, path: str | Path, plain: bool | None = None, begun: float | None = None, replace: bool = False
+) -> dict | None:
     """Runs the settings in a new run directory. Returns the summary (as in summary.json), or None if the run was interrupted.
 
-    plain: as in `Display`. begun: `time.time()` at which the user's wait began; None: now.
+    plain: as in `Display`. begun: `time.time()` at which the user's wait began; None: now. replace: a run that is there already is deleted,
+    once everything else has proved to be in order.
     """
     begun = begun or time.time()
     parts = build(config)
-    with parts.scorer, Run.create(path, dataclasses.asdict(config), parts.model.fingerprint) as run:
-        return _Training(config, parts, run, plain, begun).run_steps(parts.strategy.init(parts.model.params))
+    with parts.scorer:
+        if replace and (Path(path) / "config.toml").is_file():
+            with Run.open(path):  # not while another process writes it
+                shutil.rmtree(path)
+        with Run.create(path, dataclasses.asdict(config), parts.model.fingerprint) as run:
+            return _Training(config, parts, run, plain, begun).run_steps(parts.strategy.init(parts.model.params))
 
 
 def resume(path: str | Path, changes: dict | None = None, plain: bool | None = None, begun: float | None = None) -> dict | None:
@@ -61,7 +69,8 @@ def resume(path: str | Path, changes: dict | None = None, plain: bool | None = N
                     f" (fingerprint {parts.model.fingerprint[:12]}, not {stored[:12]}): put that file back, or start a new run"
                 )
             state = replay(run, parts)
-            run.rewind(state.step)
+            run.rewind(state.step - 1)  # an evaluation of this very step is made again
+            _complete_metrics(run)
             return _Training(config, parts, run, plain, begun).run_steps(state)
 
 
@@ -101,8 +110,8 @@ class _Training:
         try:
             with self.display:
                 self._introduce(state)
-                before = self._evaluate(state, config.final_problems) if state.step == 0 else None
-                while state.step < config.steps and not self.stop.is_set() and not self._out_of_time():
+                self._evaluate_if_due(state)
+                while not self._ends_at(state.step):
                     started = time.perf_counter()
                     rows = tasks.batch(self.parts.task.train, state.step, config.prompts, config.seed)
                     jobs = Jobs.grid(config.population, config.prompts, config.samples)
@@ -118,12 +127,10 @@ class _Training:
                     )
                     self._record(state.step, rows, jobs, completions, scores, fitness_NP, update, started, scored)
                     state = after
-                    last = state.step == config.steps or self._out_of_time()
-                    if config.checkpoint_every and state.step % config.checkpoint_every == 0 and not last:
+                    if config.checkpoint_every and state.step % config.checkpoint_every == 0 and not self._ends_at(state.step):
                         run.save_checkpoint(state.step, _arrays(state))
-                    if config.eval_every and state.step % config.eval_every == 0 and not last:
-                        self._evaluate(state, config.eval_problems)
-                return self._finish(state, before)
+                    self._evaluate_if_due(state)
+                return self._finish(state)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -131,6 +138,18 @@ class _Training:
     def _generate_and_score(self, members, rows, jobs, step) -> tuple[Completions, Scores]:
         parts = self.parts
         return generate_and_score(parts.engine, members, rows, jobs, parts.sampling, parts.scorer, step, parts.longest_prompt)
+
+    def _ends_at(self, step: int) -> bool:
+        """Whether `step`, which is not taken yet, will not be taken by this process."""
+        return step >= self.config.steps or self.stop.is_set() or self._out_of_time()
+
+    def _evaluate_if_due(self, state: es.State):
+        """Before the first step, and between steps; the evaluation after the last one is `_finish`'s."""
+        config = self.config
+        if state.step == 0:
+            self._evaluate(state, config.final_problems)
+        elif config.eval_every and state.step % config.eval_every == 0 and not self._ends_at(state.step):
+            self._evaluate(state, config.eval_problems)
 
     def _evaluate(self, state: es.State, problems: int) -> Evaluation:
         """Held-out accuracy of the weights themselves (no perturbation), shown and recorded."""
@@ -160,13 +179,8 @@ class _Training:
         left = (config.steps - step - 1) * seconds
         if config.minutes is not None:
             left = min(left, config.minutes * 60 - self.run.seconds)
-        with np.errstate(invalid="ignore"):
-            spread = np.nanmax(fitness_NP, 0, initial=-np.inf) > np.nanmin(fitness_NP, 0, initial=np.inf)
         metrics = {
-            "reward_mean": float(np.nanmean(fitness_NP)) if not np.isnan(fitness_NP).all() else float("nan"),
-            "reward_std": float(np.nanstd(np.nanmean(fitness_NP, 1))) if not np.isnan(fitness_NP).any(1).all() else float("nan"),
-            "frac_prompts_differ": float(spread.mean()),
-            "signal_to_noise": es.signal_to_noise(fitness_NP),
+            **fitness_metrics(fitness_NP),
             "completion_length": float(completions.lengths.mean()),
             "truncated": float(completions.truncated.mean()),
             "tokens_per_second": float((completions.lengths.sum() + completions.prompt_tokens) / completions.seconds),
@@ -192,7 +206,7 @@ class _Training:
             chosen = np.flatnonzero(jobs.member < SAVED_MEMBERS)
             self.run.samples(step, [_sample(rows, jobs, completions, scores, int(job)) for job in chosen])
 
-    def _finish(self, state: es.State, before: Evaluation | None) -> dict | None:
+    def _finish(self, state: es.State) -> dict | None:
         """The last checkpoint and the model; if the run is complete also the last evaluation, the plot and the summary."""
         config, run, parts = self.config, self.run, self.parts
         run.save_checkpoint(state.step, _arrays(state))
@@ -205,7 +219,7 @@ class _Training:
         from egg_reason.plots import learning_curve  # matplotlib takes a second to import
 
         learning_curve(run.path / "metrics.jsonl", run.path / "learning_curve.png", f"{config.model} on {config.task}")
-        first = _accuracy(before) if before else _first_accuracy(run)
+        first = _first_accuracy(run)
         summary = {
             "heldout_before": first,
             "heldout_after": _accuracy(after),
@@ -262,6 +276,31 @@ def members_by_prompts(total: np.ndarray, config: TrainConfig) -> np.ndarray:
     return np.where(known.any(-1), sums / np.maximum(known.sum(-1), 1), np.nan).astype(np.float32)
 
 
+def fitness_metrics(fitness_NP: np.ndarray) -> dict[str, float]:
+    """What the fitness of one step, [N, P] with NaN where no reward applies, says of it.
+
+    reward_mean: of all members and prompts. reward_std: of the members' means. frac_prompts_differ: share of the prompts on which members
+    differ. signal_to_noise: see `es.signal_to_noise`. NaN where no member has a reward.
+    """
+    known = ~np.isnan(fitness_NP)
+    answered = fitness_NP[known.any(1)]
+    highest, lowest = np.where(known, fitness_NP, -np.inf).max(0), np.where(known, fitness_NP, np.inf).min(0)
+    return {
+        "reward_mean": float(fitness_NP[known].mean()) if known.any() else float("nan"),
+        "reward_std": float(np.nanmean(answered, 1).std()) if known.any() else float("nan"),
+        "frac_prompts_differ": float((highest > lowest).mean()),
+        "signal_to_noise": es.signal_to_noise(fitness_NP),
+    }
+
+
+def _complete_metrics(run: Run):
+    """Adds the metrics of steps that were in the scalar log when the process died, and not yet in metrics.jsonl."""
+    recorded = [line["step"] for line in read_metrics(run.path / "metrics.jsonl") if "reward_mean" in line]
+    for step, scalars in run.scalars.records(max(recorded, default=-1) + 1):
+        rates = {"learning_rate": scalars.learning_rate, "sigma": scalars.sigma}
+        run.metrics(step, {**fitness_metrics(scalars.fitness_NP), **rates})
+
+
 def _sample(rows, jobs: Jobs, completions: Completions, scores: Scores, job: int) -> dict:
     return {
         "member": int(jobs.member[job]),
@@ -275,13 +314,11 @@ def _sample(rows, jobs: Jobs, completions: Completions, scores: Scores, job: int
 
 def _accuracy(result: Evaluation) -> dict:
     interval = result.accuracy
-    return {"accuracy": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n_problems}
+    return {"accuracy": float(interval.mean), "low": float(interval.low), "high": float(interval.high), "n": interval.n_problems}
 
 
 def _first_accuracy(run: Run) -> dict | None:
-    """The evaluation before the first step, from the metrics of the process that made it."""
-    from egg_reason.runs import read_metrics
-
+    """The evaluation before the first step, from the metrics: another process may have made it."""
     for line in read_metrics(run.path / "metrics.jsonl"):
         if line["step"] == 0 and "heldout_accuracy" in line:
             names = {"accuracy": "", "low": "_low", "high": "_high"}

@@ -34,6 +34,7 @@ import optax
 
 from egg_reason.models.checkpoints import write_pth
 from egg_reason.models.rwkv7 import RWKV7, Block, ChannelMix, LayerNorm, Shape, TimeMix, forward, init_state
+from egg_reason.models.wkv import wkv_chunked
 from egg_reason.tasks.countdown import apply, split_of
 
 SHAPE = Shape(layers=3, width=128, heads=4, head_size=32, ffn=512, vocab=256, rank_w=16, rank_a=16, rank_v=16, rank_g=32)
@@ -129,7 +130,7 @@ def batch(rng, problems, solutions, worked_share, rows):
 
 def loss(params, tokens, weights):
     """Mean cross-entropy in nats per learned byte."""
-    hidden, _ = forward(params, tokens[:, :-1], init_state(SHAPE, tokens.shape[0]), remat=True)
+    hidden, _ = forward(params, tokens[:, :-1], init_state(SHAPE, tokens.shape[0]), remat=True, wkv=wkv_chunked)
     losses = optax.softmax_cross_entropy_with_integer_labels(hidden @ params.head, tokens[:, 1:])
     return (losses * weights).sum() / weights.sum()
 

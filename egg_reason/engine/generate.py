@@ -296,9 +296,8 @@ class _Call:
                 ended = result.tokens[job, length - 1] == end
                 result.reasons[job] = REASONS.index("end" if ended else "length")
                 result.texts[job] = self._text(result.tokens[job, : length - int(ended)])
-        if done:
-            halted = np.asarray(running) & (self.job_of_lane >= 0)
-            self.lanes = self.lanes.replace(running=jnp.asarray(halted))
+        if done and self.sampling.stop:  # lanes cut at a stop text do not know yet
+            self.lanes = self.lanes.replace(running=jnp.asarray(np.asarray(running) & (self.job_of_lane >= 0)))
         return done + (self._end_thoughts(resume) if resume else [])
 
     def _end_thoughts(self, resume: list[tuple[int, int]]) -> list[int]:

@@ -1,0 +1,285 @@
+"""Perturbed products are the dense ones (design promise 2); noise is a function of its five names alone (promise 4).
+
+The yardstick is float64 numpy with every perturbed weight written out. Noise here is far larger than in training, so that a wrong
+term shows.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rwkv7_reference import random_model
+
+from egg_reason.models.rwkv7 import Architecture, Shape, forward, init_state
+from egg_reason.perturb import FullRank, LowRank, Noise, Offset, Parameter, named, put, put_rows, take_rows
+
+RELATIVE = 1e-5
+ROWS, GROUPS = 6, (1, 2, 6)
+SCALE_B = np.array([0.7, -0.7, 0.0, 0.3, -0.3, 1.0], np.float32)
+SHAPE = Shape(layers=2, width=16, heads=2, head_size=8, ffn=24, vocab=11, rank_w=2, rank_a=2, rank_v=3, rank_g=4)
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def close(measured, expected, relative=RELATIVE):
+    error = np.linalg.norm(np.asarray(measured, np.float64) - expected)
+    assert np.asarray(measured).shape == expected.shape
+    assert error <= relative * np.linalg.norm(expected), error / np.linalg.norm(expected)
+
+
+def dense_rows(base, noise_K, scale_B):
+    """base + scale E in float64, one for each row [B, ...]; noise_K [K, ...] dense."""
+    noise_B = np.repeat(np.asarray(noise_K, np.float64), len(scale_B) // len(noise_K), 0)
+    return np.asarray(base, np.float64) + scale_B.reshape(-1, *[1] * base.ndim).astype(np.float64) * noise_B
+
+
+def product(a, b):
+    """A B^T / sqrt(R) in float64."""
+    return np.asarray(a, np.float64) @ np.swapaxes(np.asarray(b, np.float64), -1, -2) / np.sqrt(a.shape[-1])
+
+
+def low_rank(rank, groups, m, n, layers=()):
+    a, b = normal(1, *layers, groups, m, rank), normal(2, *layers, groups, n, rank)
+    base = normal(3, *layers, m, n)
+    scale = np.broadcast_to(SCALE_B * np.float32(rank**-0.5), (*layers, ROWS))
+    return LowRank(*map(jnp.asarray, (base, a, b, scale)))
+
+
+@jax.jit
+def multiply(x, node):
+    return x @ node
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "rank", "groups"),
+    [(7, 5, rank, groups) for rank in (1, 2, 4, 8) for groups in GROUPS] + [(1, 13, 2, 2), (3, 1, 4, 1)],
+)
+def test_low_rank_product_is_the_dense_one(rank, groups, m, n):
+    node = low_rank(rank, groups, m, n)
+    weights = dense_rows(node.base, product(node.a, node.b), SCALE_B)
+    for shape in ((ROWS, m), (ROWS, 4, m)):
+        x = normal(4, *shape)
+        close(multiply(x, node), np.einsum("b...m,bmn->b...n", x.astype(np.float64), weights))
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_full_rank_product_is_the_dense_one(groups):
+    node = FullRank(*map(jnp.asarray, (normal(1, 7, 5), normal(2, groups, 7, 5), SCALE_B)))
+    weights = dense_rows(node.base, node.noise, SCALE_B)
+    for shape in ((ROWS, 7), (ROWS, 4, 7)):
+        x = normal(4, *shape)
+        close(multiply(x, node), np.einsum("b...m,bmn->b...n", x.astype(np.float64), weights))
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_rows_of_a_table_are_the_dense_ones(groups):
+    ids = np.random.default_rng(0).integers(0, 9, (ROWS, 4))
+    low = low_rank(3, groups, 9, 5)
+    full = FullRank(low.base, jnp.asarray(normal(5, groups, 9, 5)), jnp.asarray(SCALE_B))
+    for node, noise in ((low, product(low.a, low.b)), (full, full.noise)):
+        tables = dense_rows(node.base, noise, SCALE_B)
+        close(node[jnp.asarray(ids)], np.stack([tables[row][ids[row]] for row in range(ROWS)]))
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("shape", [(5,), (2, 3)])
+def test_offset_stands_in_sums_and_products_on_either_side(groups, shape):
+    node = Offset(*map(jnp.asarray, (normal(1, *shape), normal(2, groups, *shape), SCALE_B)))
+    values = dense_rows(node.base, node.noise, SCALE_B)[:, None]
+    x = normal(3, ROWS, 4, *shape)
+    there = jnp.asarray(x)
+    for measured in (node + there, there + node):
+        close(measured, values + x)
+    for measured in (node * there, there * node):
+        close(measured, values * x)
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_stacked_layers_scan_through_the_nodes(groups):
+    layers, width = 3, 5
+    low = low_rank(2, groups, width, width, (layers,))
+    full = FullRank(
+        *map(jnp.asarray, (normal(6, layers, width, width), normal(7, layers, groups, width, width), np.tile(SCALE_B, (layers, 1))))
+    )
+    offset = Offset(*map(jnp.asarray, (normal(8, layers, width), normal(9, layers, groups, width), np.tile(SCALE_B, (layers, 1)))))
+    x = normal(4, ROWS, 2, width)
+
+    def layer(x, nodes):
+        low, full, offset = nodes
+        return (x @ low) @ full + offset, None
+
+    measured, _ = jax.jit(lambda x, nodes: jax.lax.scan(layer, x, nodes))(x, (low, full, offset))
+    expected = x.astype(np.float64)
+    for i in range(layers):
+        expected = expected @ dense_rows(low.base[i], product(low.a[i], low.b[i]), SCALE_B)
+        expected = expected @ dense_rows(full.base[i], full.noise[i], SCALE_B)
+        expected = expected + dense_rows(offset.base[i], offset.noise[i], SCALE_B)[:, None]
+    close(measured, expected)
+
+
+def test_a_row_of_scale_0_is_the_plain_product():
+    node = low_rank(4, 2, 7, 5)
+    x = normal(4, ROWS, 7)
+    np.testing.assert_array_equal(multiply(x, node)[2], multiply(x, node.base)[2])
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_take_rows_and_put_rows(stacked):
+    """Groups numbered 20 to 23 by what is in them: every entry of group g is g."""
+    parameters = (Parameter("low", 0, "matrix", stacked), Parameter("dense", 1, "vector", stacked))
+
+    def made(*numbers):
+        layers = (2,) if stacked else ()
+        spread = [np.broadcast_to(np.float32(numbers).reshape(-1, *rest), (*layers, len(numbers), *size)) for size, rest in SIZES]
+        return {"low": tuple(map(jnp.asarray, spread[:2])), "dense": jnp.asarray(spread[2])}
+
+    four = made(20, 21, 22, 23)
+    jax.tree.map(np.testing.assert_array_equal, take_rows(four, parameters, jnp.array([3, 0, 3])), made(23, 20, 23))
+    changed = put_rows(four, parameters, jnp.array([2, 0, 4]), made(30, 31, 32))  # group 4 of 4 is out of range: 32 goes nowhere
+    jax.tree.map(np.testing.assert_array_equal, changed, made(31, 21, 30, 23))
+
+
+SIZES = (((3, 2), (1, 1)), ((4, 2), (1, 1)), ((5,), (1,)))  # of a, b and a vector, with the axes to spread a group's number over
+
+
+def made_noise(parameters, shapes, rank, groups):
+    """Noise in the form of `Noise.draw`, from numpy."""
+    noise = {}
+    for p in parameters:
+        layers, inner = (shapes[p.name][:1], shapes[p.name][1:]) if p.stacked else ((), shapes[p.name])
+        if p.low_rank(rank):
+            noise[p.name] = tuple(jnp.asarray(normal([p.index, side], *layers, groups, inner[side], rank)) for side in (0, 1))
+        else:
+            noise[p.name] = jnp.asarray(normal(p.index, *layers, groups, *inner))
+    return noise
+
+
+def dense_params(params, noise, drawn, group, scale):
+    """Weights of one member, as plain arrays."""
+    leaves = {}
+    for p in noise.parameters:
+        base = np.asarray(named(params)[p.name], np.float64)
+        one = jax.tree.map(lambda x, axis=int(p.stacked): np.take(np.asarray(x), group, axis), drawn[p.name])
+        dense = product(*one) if isinstance(one, tuple) else np.asarray(one, np.float64)
+        leaves[p.name] = jnp.asarray(base + scale * dense, jnp.float32)
+    return put(params, leaves)
+
+
+@jax.jit
+def logits(params, tokens):
+    """[B, T + 1, V]: a whole prompt, then one more token by the single-token path."""
+    hidden, state = forward(params, tokens, init_state(SHAPE, tokens.shape[0]))
+    one_more, _ = forward(params, tokens[:, :1], state)
+    return jnp.concatenate([hidden, one_more], 1) @ params.head
+
+
+@pytest.mark.parametrize(("rank", "everything"), [(1, False), (0, True), (1, True), (4, True)])
+def test_a_population_through_the_model_is_each_member_alone(rank, everything):
+    """Logits of standard deviation about 1; float32 on both sides, so rounding alone differs."""
+    params = jax.tree.map(jnp.asarray, random_model(SHAPE, 3))
+    model = Architecture(SHAPE)
+    noise = Noise(11, rank, model.parameters(vectors=everything, embeddings=everything))
+    shapes = {name: leaf.shape for name, leaf in named(params).items()}
+    drawn = made_noise(noise.parameters, shapes, rank, 3)
+    scale_B = np.array([0.1, -0.1, 0.05, 0.0, -0.05, 0.1], np.float32)
+    tokens = np.random.default_rng(0).integers(0, SHAPE.vocab, (ROWS, 7))
+
+    together = logits(noise.attach(params, drawn, jnp.asarray(scale_B)), tokens)
+    plain = logits(params, tokens)
+    for row in range(ROWS):
+        alone = logits(dense_params(params, noise, drawn, row // 2, float(scale_B[row])), tokens[row : row + 1])[0]
+        close(together[row], np.asarray(alone, np.float64), 3e-5)
+        moved = np.abs(alone - plain[row]).max()
+        assert moved > 0.1 if scale_B[row] else moved < 1e-4
+
+
+def bits(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+PARAMETERS = (Parameter("matrix", 5, "matrix", False), Parameter("vector", 9, "vector", True))
+SHAPES = {"matrix": (3, 2), "vector": (2, 5)}
+
+
+def test_noise_is_bitwise_the_same_however_it_is_drawn():
+    """Alone or among others, in any order, in and out of jit, in a loop of a larger program, without the other parameters, in bfloat16."""
+    noise = Noise(7, 2, PARAMETERS)
+    draw = functools.partial(noise.draw, SHAPES)
+    jitted = jax.jit(draw)
+    alone = {k: bits(jitted(3, jnp.array([k]))) for k in (0, 5, 1000)}
+
+    def check(directions, drawn):
+        for place, k in enumerate(directions):
+            if k in alone:
+                assert bits(take_rows(drawn, PARAMETERS, jnp.array([place]))) == alone[k]
+
+    for directions in ([0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 1000, 1, 0], list(range(984, 1021))):
+        check(directions, jitted(3, jnp.array(directions)))
+    check([1000, 3, 5], draw(3, jnp.array([1000, 3, 5])))
+    looped = jax.jit(lambda ks: jax.lax.map(lambda k: draw(3, k[None]), ks))(jnp.array([0, 5]))
+    assert bits(jax.tree.map(lambda x: x[1], looped)) == alone[5]
+
+    five = jitted(3, jnp.array([5]))
+    vector_only = jax.jit(functools.partial(Noise(7, 2, PARAMETERS[1:]).draw, SHAPES))
+    assert bits(vector_only(3, jnp.array([5]))) == bits(five["vector"])
+    rounded = jax.jit(functools.partial(Noise(7, 2, PARAMETERS, jnp.bfloat16).draw, SHAPES))(3, jnp.array([5]))
+    assert bits(rounded) == bits(jax.tree.map(lambda x: x.astype(jnp.bfloat16), five))
+
+
+def test_noise_changes_with_each_of_its_five_names():
+    same_shape = (Parameter("one", 0, "matrix", True), Parameter("two", 1, "matrix", True))
+    shapes = {"one": (2, 3, 2), "two": (2, 3, 2)}
+    jitted = jax.jit(lambda noise, epoch, directions: noise.draw(shapes, epoch, directions), static_argnums=0)
+
+    def pieces(seed=0, epoch=0, direction=0):
+        drawn = jitted(Noise(seed, 2, same_shape), epoch, jnp.array([direction]))
+        return [np.asarray(leaf)[layer].tobytes() for leaf in jax.tree.leaves(drawn) for layer in range(2)]
+
+    everything = pieces() + pieces(seed=1) + pieces(epoch=1) + pieces(direction=1)
+    assert len(set(everything)) == len(everything) == 32
+
+
+def test_noise_is_standard_normal_and_uncorrelated():
+    """28 statistics, each beyond 5 standard deviations by chance once in 1.7 million: a false alarm once in 60,000 seeds.
+
+    Parameters of equal shape are the trap: noise drawn from one stream by shape alone would be the same in both.
+    """
+    same_shape = (Parameter("one", 0, "matrix", True), Parameter("two", 1, "matrix", True))
+    shapes = {"one": (2, 6, 6), "two": (2, 6, 6)}
+    count = 2000
+
+    def draw(seed, epoch, first):
+        drawn = jax.jit(functools.partial(Noise(seed, 2, same_shape).draw, shapes))(epoch, first + jnp.arange(count))
+        return {
+            (name, which, layer): np.asarray(drawn[name][which][layer], np.float64).ravel()
+            for name in shapes
+            for which in (0, 1)
+            for layer in (0, 1)
+        }
+
+    drawn = draw(0, 0, 0)
+    for sample in drawn.values():
+        size = sample.size
+        assert abs(sample.mean()) * np.sqrt(size) < 5
+        assert abs((sample**2).mean() - 1) * np.sqrt(size / 2) < 5
+    reference = drawn["one", 0, 0]
+    others = [sample for key, sample in drawn.items() if key != ("one", 0, 0)]
+    others += [draw(*changed)["one", 0, 0] for changed in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, count), (1, 1, 0))]
+    assert 2 * len(drawn) + len(others) == 28
+    for other in others:
+        assert abs((reference * other).mean()) * np.sqrt(reference.size) < 5
+
+
+@pytest.mark.parametrize("rank", [0, 1, 4])
+def test_entries_of_a_direction_have_unit_variance_at_every_rank(rank):
+    """1,000 directions of 12 x 10 entries, each a mean square of its own. Beyond 5 standard deviations: once in 1.7 million seeds."""
+    parameter = Parameter("w", 0, "matrix", False)
+    drawn = jax.jit(functools.partial(Noise(1, rank, (parameter,)).draw, {"w": (12, 10)}))(0, jnp.arange(1000))["w"]
+    dense = product(*drawn) if rank else np.asarray(drawn, np.float64)
+    squares = (dense**2).mean((1, 2))
+    assert abs(squares.mean() - 1) < 5 * squares.std() / np.sqrt(1000)
+    assert squares.std() / np.sqrt(1000) < 0.03
