@@ -68,7 +68,8 @@ def settings(tiny_checkpoint: Path, rewards_file: Path) -> dict[str, Any]:
         "task_options": ("train_count=64", "heldout_count=16"),
         "reward": (f"{rewards_file}:digits",),
         "reward_weights": (0.0, 1.0),
-        "population": 8, "prompts": 2, "sigma": 0.05, "learning_rate": 0.01, "max_tokens": 12, "lanes": 16, "group": 2,
+        "population": 8, "prompts": 2, "sigma": 0.05, "learning_rate": 0.01, "learning_rate_schedule": "constant",
+        "temperature": 1.0, "max_tokens": 12, "lanes": 16, "group": 2,
         "steps": 6, "eval_every": 3, "checkpoint_every": 2, "sample_every": 2, "eval_problems": 16, "final_problems": 16,
     }  # fmt: skip
 

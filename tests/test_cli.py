@@ -56,7 +56,7 @@ def test_help_does_not_wait_for_jax():
 
 def test_generate(command, tiny_checkpoint):
     # A prompt as long as the longest of the run's, and as many lanes: nothing new is compiled.
-    arguments = ["generate", tiny_checkpoint, "20 5 8=33 in two steps", "--samples", "16", "--max-tokens", "12"]
+    arguments = ["generate", tiny_checkpoint, "20 5 8=33 in two steps", "--samples", "16", "--max-tokens", "12", "--temperature", "1"]
     status, out, err = command(*arguments)
     assert (status, err) == (0, "")
     parts = out.split("--- ")[1:]
@@ -69,7 +69,21 @@ def test_generate(command, tiny_checkpoint):
 
 def test_eval_measures_what_the_run_measured(command, finished_run, tmp_path):
     path, summary = finished_run
-    arguments = ["eval", path, *TASK, "--problems", "16", "--max-tokens", "12", "--lanes", "16", "--out", tmp_path / "out"]
+    arguments = [
+        "eval",
+        path,
+        *TASK,
+        "--problems",
+        "16",
+        "--max-tokens",
+        "12",
+        "--temperature",
+        "1",
+        "--lanes",
+        "16",
+        "--out",
+        tmp_path / "out",
+    ]
     status, out, err = command(*arguments)
     assert (status, err) == (0, "")
     assert f"{path} on countdown: accuracy 0.000" in out and str(tmp_path / "out" / "results.json") in out
@@ -159,7 +173,7 @@ def place(tiny_checkpoint, finished_run, tmp_path_factory):
     with zipfile.ZipFile(place / "code.pth", "w") as archive:
         archive.writestr("archive/data.pkl", CODE)
     write_pth(random_params(models.load(tiny_checkpoint).shape, jax.random.key(2)), place / "other.pth", "float32")
-    (place / "raises.py").write_text("print('once')\nraise RuntimeError('no such corpus')\n")
+    (place / "raises.py").write_text("import json\nraise RuntimeError('no such corpus')\n")
     (place / "short.py").write_text("def score(completions, **kwargs):\n    return [1.0]\n")
     (place / "fails.py").write_text("def score(completions, **kwargs):\n    raise KeyError('answer')\n")
     (place / "file").touch()
@@ -212,7 +226,7 @@ SETTINGS = [
     ({"max_prompt_tokens": 3}, "prompts may hold 3 tokens, one has "),
     ({"max_tokens": -1}, "max_tokens must be at least 1, not -1"),
     ({"reward": ("beauty",)}, "'beauty' is not one of countdown, countdown_graded"),
-    ({"reward": ("missing.py:score",)}, "no file missing.py"),
+    ({"reward": ("missing.py:score",)}, "missing.py:score: no file "),
     ({"reward": ("raises.py:score",)}, "importing the file raised RuntimeError: no such corpus (raises.py, line 2)"),
     ({"reward": ("short.py:judge",)}, "no 'judge' in short.py; it defines score"),
     ({"reward": ("short.py:score",)}, "2 completions were given, 1 values came back"),
@@ -243,7 +257,7 @@ SETTINGS = [
     ({"group": 32}, "group must be at most lanes (16), not 32"),
     ({"dtype": "float8"}, "dtype must be auto, float32 or bfloat16, not 'float8'"),
     ({"name": "done"}, "runs/done is not empty: a new run needs a new directory"),
-    ({"runs": "file"}, "file/new cannot be made a run directory (Not a directory)"),
+    ({"runs": "file"}, "file/new cannot be made a run directory"),
     ({"runs": "/proc/nope"}, "/proc/nope/new cannot be made a run directory"),
 ]
 

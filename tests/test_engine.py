@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rwkv7_reference import random_model
 
-from egg_reason.engine import Engine, Jobs, Sampling, Single
+from egg_reason.engine import Engine, Jobs, Sampling
 from egg_reason.es import Members
 from egg_reason.models.rwkv7 import Architecture, Shape, forward, init_state
 from egg_reason.models.tokenizers import ByteTokenizer
@@ -23,8 +23,8 @@ ARCHITECTURE = Architecture(SHAPE)
 PROMPTS = [[72], [101, 108, 108, 111, 32], [7, 200, 33, 4, 5, 6, 77, 8, 9, 10, 11]]
 LONGEST = max(map(len, PROMPTS))
 SIGMA, POPULATION, RANK = 0.1, 12, 2
-# One parameter of each kind, since compiling takes nearly all of the time here: a layered matrix, a layered vector, the table.
-NAMES = ("blocks.ffn.key", "blocks.att.x_k", "emb")
+# A matrix and a vector are enough, since compiling takes nearly all of the time here; `test_perturb.py` has every kind.
+NAMES = ("blocks.ffn.key", "blocks.att.x_k")
 PERTURBED = tuple(p for p in ARCHITECTURE.parameters(vectors=True, embeddings=True) if p.name in NAMES)
 JOBS = Jobs.grid(POPULATION, len(PROMPTS), 2)
 SAMPLING = Sampling(max_tokens=10, seed=3)
@@ -133,20 +133,18 @@ def test_a_job_alone_on_many_lanes_writes_the_same_tokens():
 
 
 def dense_weights(member):
-    """W + sigma sign / sqrt(R) A B^T formed as whole matrices, and vectors with their noise added."""
+    """W + sigma sign / sqrt(R) A B^T formed as a whole matrix, and the vector with its noise added."""
     members = population()
     shapes = {p.name: get(params(), p.name).shape for p in PERTURBED}
     noise = members.noise.draw(shapes, members.epoch, jnp.array([member // 2]))
-    sign = 1 if member % 2 == 0 else -1
-    changed = {}
-    for p in PERTURBED:
-        if p.kind == "vector":
-            direction = np.asarray(noise[p.name])[:, 0]
-        else:
-            a, b = (np.asarray(factor, np.float64)[:, 0] if p.stacked else np.asarray(factor, np.float64)[0] for factor in noise[p.name])
-            direction = np.einsum("...mr,...nr->...mn", a, b) / np.sqrt(RANK)
-        changed[p.name] = jnp.asarray(np.asarray(get(params(), p.name)) + SIGMA * sign * direction, jnp.float32)
-    return put(params(), changed)
+    a, b = (np.asarray(factor, np.float64)[:, 0] for factor in noise["blocks.ffn.key"])
+    directions = {
+        "blocks.ffn.key": np.einsum("lmr,lnr->lmn", a, b) / np.sqrt(RANK),
+        "blocks.att.x_k": np.asarray(noise["blocks.att.x_k"])[:, 0],
+    }
+    scale = SIGMA if member % 2 == 0 else -SIGMA
+    moved = {name: jnp.asarray(get(params(), name) + scale * direction, jnp.float32) for name, direction in directions.items()}
+    return put(params(), moved)
 
 
 @jax.jit
@@ -156,11 +154,11 @@ def logits_at(weights, tokens_T, index):
     return hidden[0, index] @ weights.head
 
 
-def naive(member, prompt, sample, step=0):
-    """One completion: whole text read anew for every token, inverse CDF in numpy. Returns (tokens, log-probabilities)."""
-    weights, text, log_probabilities = dense_weights(member), list(PROMPTS[prompt]), []
+def naive(weights, pair, prompt, sample):
+    """One completion: the whole text read anew for every token, inverse CDF in numpy. Returns (tokens, log-probabilities)."""
+    text, log_probabilities = list(PROMPTS[prompt]), []
     key = jax.random.key(SAMPLING.seed)
-    for number in (step, member // 2, prompt, sample):
+    for number in (0, pair, prompt, sample):
         key = jax.random.fold_in(key, number)
     for position in range(SAMPLING.max_tokens):
         padded = np.zeros(LONGEST + SAMPLING.max_tokens, np.int32)
@@ -178,7 +176,8 @@ def naive(member, prompt, sample, step=0):
 
 @pytest.mark.parametrize("number", [0, 8, 17, 45, 70])
 def test_completion_equals_the_naive_loop(number):
-    tokens, log_probabilities = naive(int(JOBS.member[number]), int(JOBS.prompt[number]), int(JOBS.sample[number]))
+    member, prompt, sample = (int(part[number]) for part in (JOBS.member, JOBS.prompt, JOBS.sample))
+    tokens, log_probabilities = naive(dense_weights(member), member // 2, prompt, sample)
     length = usual().lengths[number]
     assert usual().tokens[number, :length].tolist() == tokens
     np.testing.assert_allclose(usual().log_probabilities[number, :length], log_probabilities, rtol=0, atol=1e-4)
@@ -218,13 +217,14 @@ def test_no_member_shares_its_uniforms():
 def test_samples_and_prompts_have_uniforms_of_their_own():
     tokens = unperturbed("pair", samples=2)
     assert differing(tokens.swapaxes(0, 2)) == 2
-    twins = run(Jobs.grid(1, 2, 1), Single(params()), prompts=[PROMPTS[1], PROMPTS[1]])
+    twins = run(Jobs.grid(1, 2, 1), prompts=[PROMPTS[1], PROMPTS[1]])
     assert differing(twins.tokens) == 2  # the same prompt under two numbers
 
 
 def test_population_without_perturbation_writes_what_the_weights_themselves_write():
-    single = run(Jobs.grid(1, len(PROMPTS), 2), Single(params()))
-    np.testing.assert_array_equal(single.tokens.reshape(len(PROMPTS), 2, -1), unperturbed("pair", samples=2)[0])
+    for prompt in range(len(PROMPTS)):
+        tokens, _ = naive(params(), 1, prompt, 1)
+        np.testing.assert_array_equal(unperturbed("pair", samples=2)[2, prompt, 1][: len(tokens)], tokens)
 
 
 def test_every_step_draws_anew_and_again_the_same():

@@ -70,7 +70,7 @@ def summary(result):
     return list(zip(result.texts, [("end", "stop", "length")[r] for r in result.reasons], result.lengths.tolist(), strict=True))
 
 
-STEPS = [1, 3, 32]
+STEPS = [2, 32]
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -154,7 +154,7 @@ THOUGHTS = {
 }
 
 
-@pytest.mark.parametrize("lanes, steps", [(4, 1), (4, 3), (4, 32), (16, 3)])
+@pytest.mark.parametrize("lanes, steps", [(4, 2), (4, 32), (16, 2)])
 @pytest.mark.parametrize("name", THOUGHTS)
 def test_thought_is_closed_when_its_budget_is_spent(name, lanes, steps):
     text, budget, *expected = THOUGHTS[name]
@@ -173,7 +173,7 @@ def test_forced_tokens_have_no_log_probability_and_drawn_ones_do():
 
 
 def test_stop_text_after_a_closed_thought():
-    result = recite(["abcdefghijklmnop;;qrs"], think_tokens=5, stop=(";;",), steps=3)
+    result = recite(["abcdefghijklmnop;;qrs"], think_tokens=5, stop=(";;",), steps=2)
     assert summary(result) == [("abcde</think>nop", "stop", 18)]
 
 
@@ -191,7 +191,7 @@ def test_callback_names_every_job_once_when_its_completion_is_final(settings):
             seen[number] = (result.texts[number], int(result.reasons[number]), int(result.lengths[number]), result.tokens[number].copy())
 
     texts = ["abc\0", "\0", "de;;f", "abcdefgh;;i", "x\0", "abcdefghijklmno\0", ";;", "abcdefghijklmnopqrstu\0"]
-    result = recite(texts, finished=finished, steps=3, **settings)
+    result = recite(texts, finished=finished, steps=2, **settings)
     assert sorted(seen) == list(range(len(texts)))
     for number, (text, reason, length, tokens) in seen.items():
         assert (text, reason, length) == (result.texts[number], result.reasons[number], result.lengths[number])
@@ -199,7 +199,7 @@ def test_callback_names_every_job_once_when_its_completion_is_final(settings):
 
 
 def test_another_seed_draws_anew_and_the_same_seed_the_same():
-    """All bytes are equally likely."""
-    first, again, other = (recite(["abc", "def"], sharpness=0.0, seed=seed).tokens for seed in (0, 0, 1))
+    """One token each for eight prompts, all bytes equally likely."""
+    first, again, other = (recite(["abc"] * 8, sharpness=0.0, max_tokens=1, seed=seed).tokens for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
-    assert (first != other).any(1).all()
+    assert (first != other).sum() >= 6

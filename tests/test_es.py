@@ -83,7 +83,7 @@ STACK_AS_VECTOR = (PARAMETERS[0], Parameter("stack", 1, "vector", True))  # take
 
 
 @pytest.mark.parametrize(
-    ("rank", "parameters"), [(0, PARAMETERS), (1, PARAMETERS), (2, PARAMETERS[:1]), (4, STACK_AS_VECTOR), (8, PARAMETERS[1:])]
+    ("rank", "parameters"), [(0, PARAMETERS[1:]), (1, PARAMETERS), (2, PARAMETERS[:1]), (4, STACK_AS_VECTOR), (8, PARAMETERS[1:])]
 )
 def test_update_is_the_dense_sum_over_members(rank, parameters):
     """Weights start at 0, so that the step is not hidden by rounding; two steps, so that the noise of step 1 is used as well."""
@@ -103,19 +103,18 @@ def test_update_is_the_dense_sum_over_members(rank, parameters):
         assert state.step == step + 1
 
 
-@pytest.mark.parametrize(("rank", "parameters"), [(0, PARAMETERS[1:]), (2, PARAMETERS[:1])])
-def test_any_split_of_the_directions_gives_the_same_sum(rank, parameters):
+def test_any_split_of_the_directions_gives_the_same_sum():
+    """One parameter of rank 2 and one dense."""
     weights = np.random.default_rng(0).standard_normal(70)
     state = strategy().init(toy())
 
     def direction(chunk, weights, first=0):
-        found = strategy(rank=rank, parameters=parameters, chunk=chunk).direction(state, weights, first)
+        found = strategy(rank=2, parameters=STACK_AS_VECTOR, chunk=chunk).direction(state, weights, first)
         return {name: np.asarray(leaf, np.float64) for name, leaf in found.items()}
 
     whole = direction(64, weights)
-    for chunk in (1, 3):
-        assert relative_error(direction(chunk, weights), whole) < RELATIVE
-    parts = [direction(8, weights[start:end], first=start) for start, end in ((0, 35), (35, 35), (35, 70))]
+    assert relative_error(direction(1, weights), whole) < RELATIVE
+    parts = [direction(3, weights[start:end], first=start) for start, end in ((0, 35), (35, 35), (35, 70))]
     assert relative_error({name: sum(part[name] for part in parts) for name in whole}, whole) < RELATIVE
 
 
@@ -123,7 +122,7 @@ class Wide(struct.PyTreeNode):
     w: jax.Array  # [50, 40, 30]
 
 
-@pytest.mark.parametrize(("population", "sigma", "rank"), [(8, 1e-3, 1), (8, 1e-3, 0), (64, 1.0, 4), (512, 1e-3, 1), (512, 1.0, 0)])
+@pytest.mark.parametrize(("population", "sigma", "rank"), [(8, 1e-3, 1), (64, 1.0, 4), (512, 1e-3, 0)])
 def test_direction_has_unit_rms_and_sgd_moves_by_the_learning_rate(population, sigma, rank):
     """Given z, the mean square of d is (1/N) sum_k (z_2k - z_2k+1)^2, which is about 1 for fitness without pair structure.
 
@@ -258,7 +257,7 @@ def test_anchor_decay_goes_a_share_of_the_way_back():
 
 def test_float32_master_keeps_the_small_steps_that_bfloat16_weights_lose():
     """100 steps of RMS 1e-5 on weights of size 1, where neighbouring bfloat16 numbers are 0.004 to 0.008 apart."""
-    strategy_ = strategy(compute_dtype=jnp.bfloat16, learning_rate=lambda step: 1e-5, noise_reuse=0)
+    strategy_ = strategy(parameters=PARAMETERS[:1], compute_dtype=jnp.bfloat16, learning_rate=lambda step: 1e-5, noise_reuse=0)
     state = start = strategy_.init(toy(1.0))
     scores = fitness(12)
     z = shape_fitness(scores, "group")

@@ -91,24 +91,24 @@ def test_token_of_weight_zero_is_never_drawn(size):
     assert (weights[np.arange(rows), tokens] > 0).all()
 
 
+# The last ids, where `vocabulary` says that they do not exist, would have nearly all of the probability.
 LOGITS = np.random.default_rng(1).normal(0, 1.5, 23).astype(np.float32)
+LOGITS_WITH_MORE_IDS = np.concatenate([LOGITS, np.full(4, 30, np.float32)])
 SETTINGS = {
     "plain": {},
+    "plain, with ids that do not exist": {"vocabulary": 23},
     "hot": {"temperature": 1.7},
-    "cold": {"temperature": 0.4},
     "top_k": {"top_k": 5},
     "top_k above the vocabulary": {"top_k": 99},
     "top_p": {"top_p": 0.8},
     "top_p tiny: the best alone": {"top_p": 1e-3},
-    "all, with ids that do not exist": {"temperature": 1.3, "top_k": 7, "top_p": 0.9, "vocabulary": 19},
+    "all, with ids that do not exist": {"temperature": 1.3, "top_k": 7, "top_p": 0.9, "vocabulary": 23},
 }
 
 
-def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, vocabulary=None):
+def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
     """The distribution as the literature defines it, float64: scale by temperature, keep the k best, then the smallest set reaching p."""
     p = np.exp(logits.astype(np.float64) / temperature)
-    if vocabulary is not None:
-        p[vocabulary:] = 0
     order = np.argsort(-p)
     if top_k:
         p[order[top_k:]] = 0
@@ -121,18 +121,27 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, vocabulary=None):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_draws_have_the_distribution_of_the_settings(name):
-    """Chi-square over 20,000 draws; false alarm 1e-6 a setting. No token outside the kept set is ever drawn."""
-    draws = 20_000
-    expected = probabilities(LOGITS, **SETTINGS[name])
+    """Chi-square over 20,000 draws, false alarm 1e-6 a setting; no token outside the kept set is ever drawn.
+
+    Log-probabilities are the model's own whatever the token was drawn by: temperature 1, nothing cut, ids that exist.
+    """
+    draws, settings = 20_000, dict(SETTINGS[name])
+    logits = LOGITS_WITH_MORE_IDS if "vocabulary" in settings else LOGITS
     key = jnp.broadcast_to(key_of(0, 0, 0, 0, list(SETTINGS).index(name)), (draws, 2))
     u = uniforms_of(key, jnp.arange(draws))
-    full = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "vocabulary": None} | SETTINGS[name]
-    tokens = np.asarray(chosen(np.broadcast_to(LOGITS, (draws, len(LOGITS))), u, *full.values())[0])
+    arguments = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "vocabulary": None} | settings
+    tokens, log_probabilities = map(np.asarray, chosen(np.broadcast_to(logits, (draws, len(logits))), u, *arguments.values()))
+
+    settings.pop("vocabulary", None)
+    expected = probabilities(LOGITS, **settings)
     counts = np.bincount(tokens, minlength=len(LOGITS))
-    assert not counts[expected == 0].any()
+    assert len(counts) == len(LOGITS) and not counts[expected == 0].any()
     kept = expected > 0
     statistic = ((counts - draws * expected)[kept] ** 2 / (draws * expected[kept])).sum()
     assert statistic <= stats.chi2.isf(1e-6, max(kept.sum() - 1, 1))
+
+    assert tokens.dtype == np.int32 and log_probabilities.dtype == np.float32
+    np.testing.assert_allclose(log_probabilities, np.log(probabilities(LOGITS))[tokens], rtol=0, atol=5e-6)
 
 
 def test_greedy_takes_the_best_token_that_exists():
@@ -140,30 +149,10 @@ def test_greedy_takes_the_best_token_that_exists():
     logits[:, 30] = 100
     u = np.linspace(0, BELOW_ONE, 50, dtype=np.float32)
     np.testing.assert_array_equal(chosen(logits, u, 0.0)[0], 30)
-    np.testing.assert_array_equal(chosen(logits, u, 0.0, 0, 1.0, 30)[0], logits[:, :30].argmax(1))
-
-
-@pytest.mark.parametrize("settings", [(1.0,), (1.0, 8), (1.0, 0, 0.99), (0.0,)])
-def test_ids_that_do_not_exist_are_never_drawn(settings):
-    """Even where they would have nearly all of the probability."""
-    logits = np.zeros((200, 64), np.float32)
-    logits[:, 50:] = 30
-    u = np.linspace(0, BELOW_ONE, 200, dtype=np.float32)
-    full = (*settings, *(0, 1.0)[len(settings) - 1 :])
-    tokens = np.asarray(chosen(logits, u, *full, 50)[0])
-    assert tokens.min() >= 0 and tokens.max() < 50
-
-
-@pytest.mark.parametrize("settings", [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 4, 0.7), (0.0, 0, 1.0)])
-def test_log_probabilities_are_the_models_own(settings):
-    """Of the untempered, uncut softmax over the ids that exist, whatever the token was drawn by. float64 reference."""
-    logits = np.random.default_rng(3).normal(0, 3, (100, 48)).astype(np.float32)
-    u = np.random.default_rng(4).random(100, np.float32)
-    tokens, log_probabilities = map(np.asarray, chosen(logits, u, *settings, 40))
-    exact = logits[:, :40].astype(np.float64)
-    reference = exact - np.log(np.exp(exact).sum(1, keepdims=True))
-    assert log_probabilities.dtype == np.float32
-    np.testing.assert_allclose(log_probabilities, reference[np.arange(100), tokens], rtol=0, atol=5e-6)
+    tokens, log_probabilities = chosen(logits, u, 0.0, 0, 1.0, 30)
+    np.testing.assert_array_equal(tokens, logits[:, :30].argmax(1))
+    best = [np.log(probabilities(row[:30]).max()) for row in logits]
+    np.testing.assert_allclose(log_probabilities, best, rtol=0, atol=5e-6)
 
 
 def test_uniforms_depend_on_key_and_position_alone():
