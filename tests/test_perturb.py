@@ -16,7 +16,7 @@ from egg_reason.models.rwkv7 import Architecture, Shape, forward, init_state
 from egg_reason.perturb import FullRank, LowRank, Noise, Offset, Parameter, named, put, put_rows, take_rows
 
 RELATIVE = 1e-5
-ROWS, GROUPS = 6, (1, 2, 6)
+ROWS, GROUPS = 6, (1, 3)
 SCALE_B = np.array([0.7, -0.7, 0.0, 0.3, -0.3, 1.0], np.float32)
 SHAPE = Shape(layers=2, width=16, heads=2, head_size=8, ffn=24, vocab=11, rank_w=2, rank_a=2, rank_v=3, rank_g=4)
 
@@ -56,7 +56,7 @@ def multiply(x, node):
 
 @pytest.mark.parametrize(
     ("m", "n", "rank", "groups"),
-    [(7, 5, rank, groups) for rank in (1, 2, 4, 8) for groups in GROUPS] + [(1, 13, 2, 2), (3, 1, 4, 1)],
+    [(7, 5, 1, 1), (7, 5, 1, 3), (7, 5, 2, 6), (7, 5, 4, 3), (7, 5, 8, 2), (1, 13, 2, 2), (3, 1, 4, 1)],
 )
 def test_low_rank_product_is_the_dense_one(rank, groups, m, n):
     node = low_rank(rank, groups, m, n)
@@ -82,7 +82,7 @@ def test_rows_of_a_table_are_the_dense_ones(groups):
     full = FullRank(low.base, jnp.asarray(normal(5, groups, 9, 5)), jnp.asarray(SCALE_B))
     for node, noise in ((low, product(low.a, low.b)), (full, full.noise)):
         tables = dense_rows(node.base, noise, SCALE_B)
-        close(node[jnp.asarray(ids)], np.stack([tables[row][ids[row]] for row in range(ROWS)]))
+        close(jax.jit(lambda ids, node: node[ids])(ids, node), np.stack([tables[row][ids[row]] for row in range(ROWS)]))
 
 
 @pytest.mark.parametrize("groups", GROUPS)
@@ -91,10 +91,10 @@ def test_offset_stands_in_sums_and_products_on_either_side(groups, shape):
     node = Offset(*map(jnp.asarray, (normal(1, *shape), normal(2, groups, *shape), SCALE_B)))
     values = dense_rows(node.base, node.noise, SCALE_B)[:, None]
     x = normal(3, ROWS, 4, *shape)
-    there = jnp.asarray(x)
-    for measured in (node + there, there + node):
+    left, right, times, by = jax.jit(lambda node, x: (node + x, x + node, node * x, x * node))(node, x)
+    for measured in (left, right):
         close(measured, values + x)
-    for measured in (node * there, there * node):
+    for measured in (times, by):
         close(measured, values * x)
 
 

@@ -325,11 +325,12 @@ class _Call:
         """Ends a job at the first stop text it wrote: tokens up to the one that completes the text, text before it."""
         tokens = self.result.tokens[job, :length]
         text = self._text(tokens)
-        places = [(text.index(stop), stop) for stop in self.sampling.stop if stop in text]
-        if not places:
+        if not any(stop in text for stop in self.sampling.stop):
             return False
-        place, stop = min(places)
-        keep = next(n for n in range(1, length + 1) if stop in self._text(tokens[:n]))
+        # However many tokens came at once: the stop text that was complete first decides.
+        keep, text = next((n, t) for n in range(1, length + 1) if any(stop in (t := self._text(tokens[:n])) for stop in self.sampling.stop))
+        place = min(text.index(stop) for stop in self.sampling.stop if stop in text)
+        self.result.useful_lane_steps -= length - keep
         self.result.tokens[job, keep:] = 0
         self.result.log_probabilities[job, keep:] = 0
         self.result.lengths[job], self.result.reasons[job], self.result.texts[job] = keep, REASONS.index("stop"), text[:place]
