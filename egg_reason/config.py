@@ -129,6 +129,8 @@ class TrainConfig:
             raise ValueError(f"minutes must be above 0, not {self.minutes}")
         if not self.sigma > 0:
             raise ValueError(f"sigma must be above 0, not {self.sigma}")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be from 0 to {2**31 - 1}, not {self.seed}")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"dtype must be auto, float32 or bfloat16, not {self.dtype!r}")
 

@@ -100,6 +100,8 @@ def compute_dtype(name: str):
     """The precision to compute in: float32, bfloat16, or auto (bfloat16 on an accelerator, float32 on a CPU)."""
     if name == "auto":
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    if name not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype must be auto, float32 or bfloat16, not {name!r}")
     return jnp.dtype(name)
 
 
