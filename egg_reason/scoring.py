@@ -36,6 +36,14 @@ class Collector:
                 scores.by_reward[name][numbers] = part.by_reward[name]
             scores.failures.update(part.failures)
             scores.messages |= part.messages
+            for name, failed in part.failed.items():
+                scores.failed.setdefault(name, {}).update({numbers[row]: kind for row, kind in failed.items()})
+            for column, entries in part.extra.items():
+                whole = scores.extra.setdefault(column, [None] * count)
+                for job, entry in zip(numbers, entries, strict=True):
+                    whole[job] = entry
+            for name, value in part.metrics.items():
+                scores.metrics[name] = scores.metrics.get(name, 0.0) + value * len(numbers) / count
         return scores
 
     def _send(self, completions: Completions) -> None:

@@ -68,7 +68,7 @@ HOSTILE = """
             raise RuntimeError
         return answer
 
-    def arguments(prompts, completions, answer, **kwargs):
+    def arguments(prompts, completions, answer, log_extra, log_metric, trainer_state, **kwargs):
         assert not kwargs
         return [float(f"{p}{c}" == a) for p, c, a in zip(prompts, completions, answer, strict=True)]
 

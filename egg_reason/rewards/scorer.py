@@ -23,7 +23,7 @@ import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
 from egg_reason.rewards.functions import Reward
-from egg_reason.rewards.worker import LOAD_LIMIT, Outcome, load_fault, run, start_worker
+from egg_reason.rewards.worker import LOAD_LIMIT, Outcome, equivalent, load_fault, run, start_worker
 
 BATCH = 256
 """Rows per call of a reward function."""
@@ -40,12 +40,18 @@ class Scores:
         failures: (reward name, kind) -> rows. Kinds: 'error' (raised, or returned what is not a finite float32), 'timeout',
             'died' (the worker process ended).
         messages: one example for each key of `failures`.
+        failed: reward name -> {job: kind}, the rows that `failures` counts.
+        extra: columns that rewards gave to `log_extra` -> J entries, None where none was given.
+        metrics: what rewards gave to `log_metric`: the mean over calls, each weighted by its rows.
     """
 
     total: np.ndarray
     by_reward: dict[str, np.ndarray]
     failures: Counter = field(default_factory=Counter)
     messages: dict[tuple[str, str], str] = field(default_factory=dict)
+    failed: dict[str, dict[int, str]] = field(default_factory=dict)
+    extra: dict[str, list] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Scorer:
@@ -141,6 +147,26 @@ class Scorer:
                 batches.append(_Batch(reward.name, start, part, self._schedule(run, (reward.name, part), self.timeout)))
         return Pending(self, count, batches)
 
+    def equivalent(self, reward: str, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
+        """Whether the two extracted answers of each pair are the same answer, by the reward's own `equivalent` function.
+
+        Text equality where the reward has none. None where it failed or ran out of time.
+        """
+        self.start()
+        self._check_loaded()
+        found: list[bool | None] = []
+        for start in range(0, len(pairs), BATCH):
+            part = [tuple(pair) for pair in pairs[start : start + BATCH]]
+            try:
+                found += self._schedule(equivalent, (reward, part), self.timeout).result()
+            except (TimeoutError, ProcessExpired, BrokenProcessPool):
+                for pair in part:
+                    try:
+                        found += self._schedule(equivalent, (reward, [pair]), self.timeout).result()
+                    except (TimeoutError, ProcessExpired, BrokenProcessPool):
+                        found.append(None)
+        return found
+
     def _schedule(self, function: Callable, arguments: tuple, limit: float | None) -> Future:
         if self._closed:
             raise RuntimeError("the scorer is closed")
@@ -210,6 +236,7 @@ class Pending:
     def __init__(self, scorer: Scorer, count: int, batches: list[_Batch]):
         self._scorer, self._count, self._batches = scorer, count, batches
         self._scores: Scores | None = None
+        self._logged: dict[str, tuple[float, int]] = {}
 
     def result(self) -> Scores:
         """Waits for the scores. Raises ValueError as `Scorer.submit` says, RuntimeError where the scorer was closed meanwhile."""
@@ -234,6 +261,7 @@ class Pending:
                 else:
                     self._fail(scores, batch.name, batch.start + row, *again)
         self._check_first_call(scores)
+        scores.metrics = {name: total / weight for name, (total, weight) in self._logged.items()}
         weights = {reward.name: reward.weight for reward in self._scorer.rewards if reward.weight != 0}
         weighted = np.stack([weight * by_reward[name].astype(np.float64) for name, weight in weights.items()])
         scores.total = np.where(np.isnan(weighted).all(0), np.nan, np.nansum(weighted, 0)).astype(np.float32)
@@ -242,12 +270,18 @@ class Pending:
     def _enter(self, scores: Scores, name: str, start: int, outcome: Outcome) -> None:
         values = [np.nan if value is None else value for value in outcome.values]
         scores.by_reward[name][start : start + len(values)] = values
+        for column, entries in outcome.extra.items():
+            scores.extra.setdefault(column, [None] * self._count)[start : start + len(values)] = entries
+        for metric, (total, weight) in outcome.metrics.items():
+            before = self._logged.get(metric, (0.0, 0))
+            self._logged[metric] = (before[0] + total, before[1] + weight)
         for row, message in outcome.failed.items():
             self._fail(scores, name, start + row, "error", message)
 
     def _fail(self, scores: Scores, name: str, row: int, kind: str, message: str) -> None:
         scores.by_reward[name][row] = 0.0
         scores.failures[name, kind] += 1
+        scores.failed.setdefault(name, {})[row] = kind
         scores.messages.setdefault((name, kind), message)
 
     def _check_first_call(self, scores: Scores) -> None:
