@@ -3,6 +3,7 @@
 Samples of one problem are alike, so the problem is the unit: 30 problems with 64 samples each are 30 observations, not 1,920.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,22 +53,20 @@ def wilson(successes: float, n: float, quantile: float = Z_95) -> tuple[float, f
     return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))
 
 
+@functools.cache
+def t_quantile(freedom: int) -> float:
+    """97.5% quantile of Student's t distribution with so many degrees of freedom, from 1."""
+    return float(student_t.ppf(0.975, freedom))
+
+
 def clustered_mean(values_by_problem: Sequence[Sequence[float] | np.ndarray] | np.ndarray) -> Interval:
     """Mean over problems of each problem's mean (avg@k), with a 95% interval clustered by problem.
 
     Args:
         values_by_problem: one array of values a problem, of any length above 0; or an array [problems, samples].
 
-    With one 0/1 value a problem this is the Wilson interval of the proportion.
-
-    Values within [0, 1]: the Wilson interval at the effective sample size m (1 - m) / SE², where SE is the standard error of the mean
-    of the problem means, and with Student's t quantile at problems - 1 degrees of freedom, because SE is estimated from the
-    problems (30 of them: 2.05 instead of 1.96). It stays within [0, 1] and keeps its width where all problems agree. The same idea
-    with Clopper-Pearson bounds: Korn and Graubard 1998, Survey Methodology 24:193; with Wilson's: Dean and Pagano 2015, J. Surv.
-    Stat. Methodol. 3:484. The effective size is at most the number of samples; where SE says nothing (all 0 or all 1) it is the
-    number of problems.
-
-    Other values: mean ± t SE. One problem alone says nothing of others: [0, 1], or ±infinity for values outside it.
+    With one 0/1 value a problem this is the Wilson interval of the proportion; else see `mean_over_problems`, whose `most` is the
+    number of samples.
     """
     problems = [np.asarray(values, np.float64).reshape(-1) for values in values_by_problem]
     empty = next((index for index, values in enumerate(problems) if not values.size), None)
@@ -79,22 +78,42 @@ def clustered_mean(values_by_problem: Sequence[Sequence[float] | np.ndarray] | n
     values = np.concatenate(problems)
     if not np.isfinite(values).all():
         raise ValueError(f"an interval needs finite values, got {values[~np.isfinite(values)][0]}: leave out samples that have no score")
-
     means = np.array([values.mean() for values in problems])
+    bounded = bool(values.min() >= 0 and values.max() <= 1)
+    return mean_over_problems(means, len(values), len(values), bounded)
+
+
+def mean_over_problems(means: np.ndarray, most: float, n_samples: int, bounded: bool = True) -> Interval:
+    """The mean of one estimate a problem, with a 95% interval over problems.
+
+    Args:
+        means: [problems] float64, each the unbiased estimate of that problem's value.
+        most: how many independent 0/1 observations lie behind them at most, at least the number of problems: the samples of avg@k, the
+            samples / k of pass@k and maj@k.
+        n_samples: told on.
+        bounded: whether a value lies within [0, 1].
+
+    Bounded: the Wilson interval at the effective sample size m (1 - m) / SE², where SE is the standard error of the mean
+    of the problem means, and with Student's t quantile at problems - 1 degrees of freedom, because SE is estimated from the
+    problems (30 of them: 2.05 instead of 1.96). It stays within [0, 1] and keeps its width where all problems agree. The same idea
+    with Clopper-Pearson bounds: Korn and Graubard 1998, Survey Methodology 24:193; with Wilson's: Dean and Pagano 2015, J. Surv.
+    Stat. Methodol. 3:484. The effective size is at most `most`; where SE says nothing (all 0 or all 1) it is the
+    number of problems.
+
+    Other values: mean ± t SE. One problem alone says nothing of others: [0, 1], or ±infinity for values outside it.
+    """
     mean, count = float(means.mean()), len(means)
-    if len(values) == count and np.isin(values, (0, 1)).all():
-        low, high = wilson(values.sum(), count)
+    if most == count and np.isin(means, (0, 1)).all():
+        low, high = wilson(means.sum(), count)
+    elif count == 1:
+        low, high = (0.0, 1.0) if bounded else (-math.inf, math.inf)
     else:
-        bounded = values.min() >= 0 and values.max() <= 1
-        if count == 1:
-            low, high = (0.0, 1.0) if bounded else (-math.inf, math.inf)
+        quantile = t_quantile(count - 1)
+        variance = float(means.var(ddof=1)) / count
+        if bounded:
+            spread = mean * (1 - mean)
+            effective = count if spread <= 0 else most if variance == 0 else min(spread / variance, most)
+            low, high = wilson(mean * effective, effective, quantile)
         else:
-            quantile = float(student_t.ppf(0.975, count - 1))
-            variance = float(means.var(ddof=1)) / count
-            if bounded:
-                spread = mean * (1 - mean)
-                effective = count if spread <= 0 else len(values) if variance == 0 else min(spread / variance, len(values))
-                low, high = wilson(mean * effective, effective, quantile)
-            else:
-                low, high = mean - quantile * math.sqrt(variance), mean + quantile * math.sqrt(variance)
-    return Interval(mean, low, high, count, len(values))
+            low, high = mean - quantile * math.sqrt(variance), mean + quantile * math.sqrt(variance)
+    return Interval(mean, low, high, count, n_samples)
