@@ -128,9 +128,9 @@ def test_numbers_count_as_a_multiset():
 
 
 def test_only_what_follows_the_closed_thought_counts():
-    assert verdict(f">{RIGHT}</think>", NUMBERS, TARGET).expression is None
+    assert verdict(f">{RIGHT}</think>", NUMBERS, TARGET).answer is None
     assert verdict(f">\n{RIGHT}", NUMBERS, TARGET) == (None, False, "no answer")
-    assert verdict(f"><answer>{RIGHT}</answer>", NUMBERS, TARGET).expression is None
+    assert verdict(f"><answer>{RIGHT}</answer>", NUMBERS, TARGET).answer is None
     assert not verdict(f"><answer>{RIGHT}</answer></think>1", NUMBERS, TARGET).correct
     assert verdict(f"><think>1</think>2</think>{RIGHT}", NUMBERS, TARGET).correct
     assert verdict(RIGHT, NUMBERS, TARGET, require_think=False).correct

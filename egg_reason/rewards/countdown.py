@@ -12,9 +12,11 @@ OPERATORS count as `*`, `/` and `-`; spaces and tabs between tokens are ignored.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
+
+from egg_reason.rewards.answers import Verdict, after_thought, last_boxed, last_tagged, scores, whole_texts
 
 LONGEST = 200
 """Characters in an expression; six numbers need far fewer."""
@@ -25,37 +27,40 @@ DEEPEST = 50
 OPERATORS = str.maketrans({"×": "*", "÷": "/", "−": "-"})  # noqa: RUF001 (the signs themselves are meant)
 ALLOWED = re.compile(r"[0-9+\-*/() \t]*")
 TOKEN = re.compile(r"[0-9]+|[-+*/()]")
-OPEN_THOUGHT = re.compile(r"<think>?\s*(</think>?\s*)?\Z")
-
-
-class Verdict(NamedTuple):
-    """expression: the text taken as the answer, None where there is none. reason: one line for people to read."""
-
-    expression: str | None
-    correct: bool
-    reason: str
 
 
 def countdown(
-    completions: Sequence, numbers: Sequence, target: Sequence, prompts: Sequence | None = None, require_think: bool = True, **kwargs: Any
+    completions: Sequence,
+    numbers: Sequence,
+    target: Sequence,
+    prompts: Sequence | None = None,
+    require_think: bool = True,
+    log_extra: Callable | None = None,
+    **kwargs: Any,
 ) -> list[float]:
     """1.0 where the completion's answer is right (`verdict`), else 0.0.
 
-    A reward function in TRL's signature: every argument is a list with one entry per completion.
+    A reward function in TRL's signature: every argument but the last two is a list with one entry per completion.
 
     Args:
         completions: strings, or lists of message dicts (the last message counts).
         numbers: the given numbers of each problem.
         target: the target of each problem.
-        prompts: where given, a completion is read as the continuation of the thought that its prompt ends with: `<think` or
-            `<think>` leaves it open, `</think` or `</think>` has closed it, and without either there is none to close.
+        prompts: where given, they say whether a completion starts inside a thought (`answers.whole_texts`).
         require_think: whether completions start inside a thought; used only where prompts are not given.
+        log_extra: takes the columns `extracted` and `verdict`.
     """
-    return [float(one.correct) for one in _verdicts(completions, numbers, target, prompts, require_think)]
+    return scores(_verdicts(completions, numbers, target, prompts, require_think), log_extra)
 
 
 def countdown_graded(
-    completions: Sequence, numbers: Sequence, target: Sequence, prompts: Sequence | None = None, require_think: bool = True, **kwargs: Any
+    completions: Sequence,
+    numbers: Sequence,
+    target: Sequence,
+    prompts: Sequence | None = None,
+    require_think: bool = True,
+    log_extra: Callable | None = None,
+    **kwargs: Any,
 ) -> list[float]:
     """TinyZero's scale: 0.0 without an answer, 0.1 for an answer that is not valid or not right, 1.0 for a right one.
 
@@ -63,29 +68,26 @@ def countdown_graded(
     writing something; TinyZero gives it for an answer tag.
     """
     verdicts = _verdicts(completions, numbers, target, prompts, require_think)
-    return [1.0 if one.correct else 0.0 if one.expression is None else 0.1 for one in verdicts]
+    return [max(score, 0.0 if one.answer is None else 0.1) for score, one in zip(scores(verdicts, log_extra), verdicts, strict=True)]
 
 
 def _verdicts(completions, numbers, target, prompts, require_think) -> list[Verdict]:
-    if prompts is None:
-        starts = ["<think" if require_think else ""] * len(completions)
-    else:
-        starts = [_thought_at_end(_text(prompt)) for prompt in prompts]
-    rows = zip(starts, completions, numbers, target, strict=True)
-    return [verdict(start + _text(completion), given, goal, require_think=False) for start, completion, given, goal in rows]
+    texts = whole_texts(prompts, completions, require_think)
+    return [verdict(text, given, goal, require_think=False) for text, given, goal in zip(texts, numbers, target, strict=True)]
 
 
-def _text(message: Any) -> str:
-    """A string as it is; of a list of message dicts the last one's content."""
-    if isinstance(message, str):
-        return message
-    content = message[-1].get("content") if message else None
-    return content if isinstance(content, str) else ""
+def equivalent(a: str, b: str) -> bool:
+    """Whether two answers are the same answer to one problem, for votes: both can be computed and have the same value.
+
+    Which numbers they use is not compared, as it cannot be known here which were given.
+    """
+    try:
+        return a == b or evaluate(tokenize(a)) == evaluate(tokenize(b))
+    except ValueError:
+        return False
 
 
-def _thought_at_end(prompt: str) -> str:
-    found = OPEN_THOUGHT.search(prompt, max(0, len(prompt) - 64))
-    return found.group() if found else ""
+countdown.equivalent = countdown_graded.equivalent = equivalent  # type: ignore[attr-defined]
 
 
 def verdict(completion: str, numbers: Sequence[int], target: int, require_think: bool = True) -> Verdict:
@@ -94,7 +96,7 @@ def verdict(completion: str, numbers: Sequence[int], target: int, require_think:
     An answer of the form `expression = number` is read as the expression; the number must then be the target.
 
     >>> verdict(">20+5=25, 25+8=33</think>(20+5)+8", [5, 8, 20], 33)
-    Verdict(expression='(20+5)+8', correct=True, reason='right')
+    Verdict(answer='(20+5)+8', correct=True, reason='right')
     >>> verdict("></think>20+8", [5, 8, 20], 33).reason
     'numbers used: 8, 20; given: 5, 8, 20'
     """
@@ -137,34 +139,13 @@ def answer_of(completion: str, require_think: bool = True) -> str | None:
     In what follows the answer is the last `<answer>...</answer>` if there is one, else the last `\boxed{...}`, else the last line
     that is not empty.
     """
-    _, closed, text = completion.rpartition("</think>")
-    if "<think" in text or (require_think and not closed):
+    text = after_thought(completion, require_think)
+    if text is None:
         return None
-    end = text.rfind("</answer>")
-    begin = text.rfind("<answer>", 0, end) if end >= 0 else -1
-    if begin >= 0:
-        begin += len("<answer>")
-        answer = text[begin : text.index("</answer>", begin)]
-    else:
-        answer = _boxed(text) or text.rstrip().rpartition("\n")[2]
+    answer = last_tagged(text)
+    if answer is None:
+        answer = last_boxed(text, LONGEST) or text.rstrip().rpartition("\n")[2]
     return answer.strip() or None
-
-
-def _boxed(text: str) -> str:
-    r"""What stands in the last `\boxed{...}`, braces balanced; empty where there is none, or none that closes within LONGEST."""
-    begin = text.rfind(r"\boxed{")
-    if begin < 0:
-        return ""
-    begin += len(r"\boxed{")
-    depth = 1
-    for position in range(begin, min(len(text), begin + LONGEST)):
-        if text[position] == "{":
-            depth += 1
-        elif text[position] == "}":
-            depth -= 1
-            if depth == 0:
-                return text[begin:position]
-    return ""
 
 
 def _is_number(token: str) -> bool:

@@ -1,0 +1,185 @@
+r"""Where the answer of a completion is, numbers in plain digits, and what every grader says about an answer.
+
+Only what follows the thought counts (`after_thought`). In it `<answer>...</answer>`, `\boxed{...}` and last numbers are found here;
+which of them counts, each grader's docstring says. Everything is linear in the length of the text.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+LONGEST = 2000
+"""Characters of an answer; what is longer is not one."""
+
+OPEN_THOUGHT = re.compile(r"<think>?\s*(</think>?\s*)?\Z")
+
+BOXES = (r"\boxed", r"\fbox")
+
+BETWEEN = re.compile(r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|"
+                     r"\\text\s*\{|\}|,|and\b|or\b)*")  # fmt: skip
+"""What may stand between boxes that together are one answer: a comma, `and` or `or`, and marks that are not seen."""
+
+LONGEST_NUMBER = 500
+"""Characters of a number in digits."""
+
+_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+DECIMAL = re.compile(rf"([+-]?)(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)")
+RATIO = re.compile(rf"([+-]?)(?:({_WHOLE})\s+)?({_WHOLE})\s*/\s*({_WHOLE})")
+NUMBER_IN_TEXT = re.compile(
+    r"(?<![A-Za-z0-9_.^{\\])(?<![0-9][,:/])"  # not within a word, a power, an index, a time or a date
+    r"(?:(?<![)\]}])[-\u2212]\s?|(?<![)\]}])\+)?[$€£¥]?(?:[-\u2212](?=[0-9.]))?"
+    rf"(?:[0-9]+\s[0-9]+/[0-9]+|{_WHOLE}\s?/\s?[0-9]+|[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)"
+    r"(?![0-9]|[.,/:][0-9]|(?:st|nd|rd|th)\b)"
+)
+
+
+class Verdict(NamedTuple):
+    """answer: the text taken as the answer, None where there is none. reason: one line for people to read."""
+
+    answer: str | None
+    correct: bool
+    reason: str
+
+
+def scores(verdicts: Sequence[Verdict], log_extra: Callable | None = None) -> list[float]:
+    """1.0 for each right verdict, else 0.0; the answers and reasons go to `log_extra`, as columns `extracted` and `verdict`."""
+    if log_extra is not None:
+        log_extra("extracted", [one.answer for one in verdicts])
+        log_extra("verdict", [one.reason for one in verdicts])
+    return [float(one.correct) for one in verdicts]
+
+
+def text_of(message: Any) -> str:
+    """A string as it is; of a list of message dicts the last one's content. Where there is no text, an empty one."""
+    if isinstance(message, str):
+        return message
+    content = message[-1].get("content") if message else None
+    return content if isinstance(content, str) else ""
+
+
+def whole_texts(prompts: Sequence | None, completions: Sequence, require_think: bool) -> list[str]:
+    """Completions, each behind the thought tags that its prompt ends with, so that `after_thought` can read it.
+
+    A prompt's `<think` or `<think>` leaves a thought open, `</think` or `</think>` has closed it, and without either there is none to
+    close. Where prompts are not given, `require_think` says whether completions start inside a thought.
+    """
+    if prompts is None:
+        return [("<think>" if require_think else "") + text_of(completion) for completion in completions]
+    return [_thought_at_end(text_of(prompt)) + text_of(completion) for prompt, completion in zip(prompts, completions, strict=True)]
+
+
+def _thought_at_end(prompt: str) -> str:
+    found = OPEN_THOUGHT.search(prompt, max(0, len(prompt) - 64))
+    return found.group() if found else ""
+
+
+def after_thought(text: str, require_think: bool = False) -> str | None:
+    """What follows the last `</think>`; None where a thought is opened and not closed after it: then there is no answer.
+
+    Text without any tag is returned whole, or is None with `require_think`.
+    """
+    _, closed, rest = text.rpartition("</think>")
+    return None if "<think" in rest or (require_think and not closed) else rest
+
+
+def last_tagged(text: str) -> str | None:
+    """What stands in the last `<answer>...</answer>`; None where there is none."""
+    end = text.rfind("</answer>")
+    begin = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    if begin < 0:
+        return None
+    begin += len("<answer>")
+    return text[begin : text.index("</answer>", begin)]
+
+
+def last_boxed(text: str, longest: int = LONGEST) -> str | None:
+    r"""What stands in the last `\boxed{...}` (or `\fbox`); None without one, or where the last does not close within `longest` characters."""
+    box = _box_before(text, len(text), longest)
+    return box[2] if box else None
+
+
+def last_boxes(text: str, adjacent: bool = False) -> tuple[int, str] | None:
+    r"""(place, content) of the last `\boxed{...}`; boxes joined by nothing but a comma, `and` or `or` (BETWEEN) are one answer: "1, 2".
+
+    Args:
+        adjacent: whether boxes without anything between them are one answer too.
+    """
+    box = _box_before(text, len(text), LONGEST)
+    if box is None:
+        return None
+    begin, _, content = box
+    for _ in range(20):
+        before = _box_before(text, begin, LONGEST)
+        if before is None or begin - before[1] > 60:
+            break
+        gap = text[before[1] : begin]
+        if not (BETWEEN.fullmatch(gap) or (adjacent and not gap.strip("$ \n"))):
+            break
+        begin, content = before[0], f"{before[2]}, {content}"
+    return begin, content
+
+
+def _box_before(text: str, end: int, longest: int) -> tuple[int, int, str] | None:
+    """(begin, end, content) of the last box that begins before `end`."""
+    begin = max(text.rfind(name, 0, end) for name in BOXES)
+    if begin < 0:
+        return None
+    opened = begin + len(BOXES[text.startswith(BOXES[1], begin)])
+    while opened < len(text) and text[opened] == " ":
+        opened += 1
+    if not text.startswith("{", opened):
+        return None
+    depth = 0
+    for position in range(opened, min(len(text), opened + longest)):
+        character = text[position]
+        if character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if depth == 0:
+                return begin, position + 1, text[opened + 1 : position]
+    return None
+
+
+def last_number(text: str) -> str | None:
+    """The last number in a text, as written: sign, currency, separators, decimals, fraction. None where there is none.
+
+    Digits within words (`x2`, `m2`), powers, indices, times (`5:30`), dates and ordinals (`3rd`) are not numbers.
+    """
+    found = None
+    for found in NUMBER_IN_TEXT.finditer(text, max(0, len(text) - LONGEST)):
+        pass
+    return found.group().strip().rstrip(",") if found else None
+
+
+def read_number(text: str) -> int | Fraction | None:
+    """The exact value of a number in plain digits: `-1,234.50`, `.5`, `3/4`, `3 1/2`; None for anything else.
+
+    Separators must stand every three digits; a mixed number has a proper fraction (`3 5/4` is None). ASCII digits only.
+    """
+    text = text.strip()
+    if len(text) > LONGEST_NUMBER:
+        return None
+    if text.isascii() and text.isdigit():
+        return int(text)
+    found = DECIMAL.fullmatch(text)
+    if found:
+        digits, point, decimals = text.lstrip("+-").replace(",", "").partition(".")
+        value: int | Fraction = int(digits or "0")
+        if point and decimals.strip("0"):
+            value = Fraction(int(digits + decimals), 10 ** len(decimals))
+    else:
+        found = RATIO.fullmatch(text)
+        if not found:
+            return None
+        whole, above, below = (int(part.replace(",", "")) if part else None for part in found.groups()[1:])
+        if not below or (whole is not None and above >= below):
+            return None
+        value = simplest(Fraction(above, below) + (whole or 0))
+    return -value if found[1] == "-" else value
+
+
+def simplest(value: int | Fraction) -> int | Fraction:
+    """A whole number as int."""
+    return value.numerator if value.denominator == 1 else value
