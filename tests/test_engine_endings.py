@@ -25,8 +25,8 @@ class Script(struct.PyTreeNode):
 
 
 class Place(struct.PyTreeNode):
-    text: jax.Array  # [1, B] int32: which of the S texts is recited
-    read: jax.Array  # [1, B] int32: how many tokens were read, whatever they were
+    text: jax.Array  # [B] int32: which of the S texts is recited
+    read: jax.Array  # [B] int32: how many tokens were read, whatever they were
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Reciter:
     """After n tokens the next one is the text's byte n. Text s is recited where the prompt starts with byte 65 + s ("A", "B", ...)."""
 
     def init_state(self, rows, dtype):
-        return Place(jnp.zeros((1, rows), jnp.int32), jnp.zeros((1, rows), jnp.int32))
+        return Place(jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32))
 
     def forward(self, weights, tokens_BT, state, lengths_B):
         """hidden [B, T, 2]: text, and tokens read so far."""
-        text = jnp.where(state.read[0] == 0, tokens_BT[:, 0] - 65, state.text[0])
-        read = state.read[0][:, None] + jnp.minimum(1 + jnp.arange(tokens_BT.shape[1]), lengths_B[:, None])
-        return jnp.stack([jnp.broadcast_to(text[:, None], read.shape), read], -1), Place(text[None], read[None, :, -1])
+        text = jnp.where(state.read == 0, tokens_BT[:, 0] - 65, state.text)
+        read = state.read[:, None] + jnp.minimum(1 + jnp.arange(tokens_BT.shape[1]), lengths_B[:, None])
+        return jnp.stack([jnp.broadcast_to(text[:, None], read.shape), read], -1), Place(text, read[:, -1])
 
     def logits(self, weights, hidden):
         return weights.sharpness * jax.nn.one_hot(weights.texts[hidden[..., 0], hidden[..., 1]].astype(jnp.int32), 256)

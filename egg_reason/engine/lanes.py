@@ -41,7 +41,7 @@ class Program:
 class Lanes(struct.PyTreeNode):
     """B lanes. `token` was drawn but not yet read; `position` counts the completion's tokens, it included."""
 
-    state: Any  # the model's, rows on axis 1
+    state: Any  # the model's, rows on axis 0
     token: jax.Array  # [B] int32
     position: jax.Array  # [B] int32
     limit: jax.Array  # [B] int32: stop at this position
@@ -90,11 +90,11 @@ def fill(program: Program, params, noise, lanes: Lanes, rows: Rows):
     token, log_probability = _draw(program, weights, hidden, key, rows.position)
     position = rows.position + 1
 
-    def put(old, new, axis=0):
-        return old.at[(slice(None),) * axis + (rows.lane,)].set(new, mode="drop")
+    def put(old, new):
+        return old.at[rows.lane].set(new, mode="drop")
 
     lanes = Lanes(
-        state=jax.tree.map(lambda old, new: put(old, new, 1), lanes.state, state),
+        state=jax.tree.map(put, lanes.state, state),
         token=put(lanes.token, token),
         position=put(lanes.position, position),
         limit=put(lanes.limit, rows.limit),

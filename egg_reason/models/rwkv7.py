@@ -97,12 +97,16 @@ class RWKV7(struct.PyTreeNode):
     head: jax.Array  # [D, V]
 
 
-class State(struct.PyTreeNode):
-    """What a lane remembers: constant in size however long the text. All zeros before the first token."""
+class LayerState(struct.PyTreeNode):
+    """What a lane remembers in one layer: constant in size however long the text. All zeros before the first token."""
 
-    att_shift: jax.Array  # [L, B, D], the block input of the last token (after ln1), activation dtype
-    ffn_shift: jax.Array  # [L, B, D], likewise after ln2
-    wkv: jax.Array  # [L, B, H, K, K] float32: key rows, value columns
+    att_shift: jax.Array  # [B, D], the block input of the last token (after ln1), activation dtype
+    ffn_shift: jax.Array  # [B, D], likewise after ln2
+    wkv: jax.Array  # [B, H, K, K] float32: key rows, value columns
+
+
+State = tuple[LayerState, ...]
+"""One LayerState a layer, and not one stacked array: a decode step then changes each in place, where a slice of a stack is copied."""
 
 
 def shape_of(params: RWKV7) -> Shape:
@@ -126,9 +130,8 @@ def shape_of(params: RWKV7) -> Shape:
 
 def init_state(shape: Shape, rows: int, dtype=jnp.float32) -> State:
     """The state before any token, for `rows` lanes; dtype is that of the activations."""
-    shift = (shape.layers, rows, shape.width)
-    wkv = (shape.layers, rows, shape.heads, shape.head_size, shape.head_size)
-    return State(jnp.zeros(shift, dtype), jnp.zeros(shift, dtype), jnp.zeros(wkv, jnp.float32))
+    shift, wkv = (rows, shape.width), (rows, shape.heads, shape.head_size, shape.head_size)
+    return tuple(LayerState(jnp.zeros(shift, dtype), jnp.zeros(shift, dtype), jnp.zeros(wkv, jnp.float32)) for _ in range(shape.layers))
 
 
 def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool = False, wkv=wkv_any):
@@ -140,7 +143,7 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
         state: where the rows stand.
         lengths_B: how many of the T tokens count, per row, from the left; None: all. Later ones leave the state alone, exactly:
             a row of length 0 stands still.
-        remat: recompute each layer in the backward pass instead of storing its activations.
+        remat: recompute each layer in the backward pass instead of storing its activations (T > 1).
         wkv: the recurrence for T > 1.
 
     Returns:
@@ -152,21 +155,26 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
 
     def layer(carry, inputs):
         x, v_first = carry
-        block, index, att_shift, ffn_shift, wkv_state = inputs
+        block, index, old = inputs
         y = layer_norm(x, block.ln1)
-        out, v_first, wkv_state = time_mix(block.att, y, att_shift, wkv_state, v_first, index == 0, mask_BT1, wkv)
+        out, v_first, wkv_state = time_mix(block.att, y, old.att_shift, old.wkv, v_first, index == 0, mask_BT1, wkv)
         x = x + out
         z = layer_norm(x, block.ln2)
-        x = x + channel_mix(block.ffn, z, ffn_shift)
-        return (x, v_first), (last_token(y, att_shift, lengths_B), last_token(z, ffn_shift, lengths_B), wkv_state)
+        x = x + channel_mix(block.ffn, z, old.ffn_shift)
+        return (x, v_first), LayerState(last_token(y, old.att_shift, lengths_B), last_token(z, old.ffn_shift, lengths_B), wkv_state)
 
-    if remat:
-        layer = jax.checkpoint(layer)
-    layers = jnp.arange(state.wkv.shape[0])
-    (x, _), (att_shift, ffn_shift, wkv_state) = jax.lax.scan(
-        layer, (x, jnp.zeros_like(x)), (params.blocks, layers, state.att_shift, state.ffn_shift, state.wkv)
-    )
-    return layer_norm(x, params.ln_out), State(att_shift, ffn_shift, wkv_state)
+    carry = (x, jnp.zeros_like(x))
+    if tokens == 1:  # one after another in the program, so that nothing is copied into or out of stacks
+        new = []
+        for index, old in enumerate(state):
+            carry, layer_state = layer(carry, (jax.tree.map(lambda leaf, i=index: leaf[i], params.blocks), index, old))
+            new.append(layer_state)
+    else:  # one layer compiled for all
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *state)
+        inputs = (params.blocks, jnp.arange(len(state)), stacked)
+        carry, stacked = jax.lax.scan(jax.checkpoint(layer) if remat else layer, carry, inputs)
+        new = [jax.tree.map(lambda leaf, i=index: leaf[i], stacked) for index in range(len(state))]
+    return layer_norm(carry[0], params.ln_out), tuple(new)
 
 
 def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv):
@@ -253,7 +261,7 @@ class Architecture:
     shape: Shape
 
     def init_state(self, rows, dtype) -> State:
-        """Every leaf has its rows on axis 1."""
+        """Every leaf has its rows on axis 0."""
         return init_state(self.shape, rows, dtype)
 
     def forward(self, weights, tokens_BT, state, lengths_B=None):
