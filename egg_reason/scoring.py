@@ -1,9 +1,6 @@
 """Scoring beside generation: completions go to the reward workers as they finish, while the device writes on."""
 
-from collections import Counter
 from collections.abc import Sequence
-
-import numpy as np
 
 from egg_reason import tasks
 from egg_reason.engine import Completions, Engine, Jobs, Sampling
@@ -14,9 +11,9 @@ class Collector:
     """Sends finished jobs to a scorer in batches; `result` waits for the rest and puts all scores in job order."""
 
     def __init__(self, scorer: Scorer, rows: Sequence[dict], jobs: Jobs):
-        self.scorer, self.rows, self.jobs = scorer, rows, jobs
+        self.rows, self.jobs = rows, jobs
         self.waiting: list[int] = []
-        self.sent: list[tuple[list[int], Pending]] = []
+        self.pending = Pending(scorer, len(jobs))
 
     def add(self, completions: Completions, finished: list[int]) -> None:
         """For `Engine.generate(finished=...)`."""
@@ -26,33 +23,14 @@ class Collector:
 
     def result(self, completions: Completions) -> Scores:
         self._send(completions)
-        count = len(self.jobs)
-        names = [reward.name for reward in self.scorer.rewards]
-        scores = Scores(np.full(count, np.nan, np.float32), {name: np.full(count, np.nan, np.float32) for name in names}, Counter())
-        for numbers, pending in self.sent:
-            part = pending.result()
-            scores.total[numbers] = part.total
-            for name in names:
-                scores.by_reward[name][numbers] = part.by_reward[name]
-            scores.failures.update(part.failures)
-            scores.messages |= part.messages
-            for name, failed in part.failed.items():
-                scores.failed.setdefault(name, {}).update({numbers[row]: kind for row, kind in failed.items()})
-            for column, entries in part.extra.items():
-                whole = scores.extra.setdefault(column, [None] * count)
-                for job, entry in zip(numbers, entries, strict=True):
-                    whole[job] = entry
-            for name, value in part.metrics.items():
-                scores.metrics[name] = scores.metrics.get(name, 0.0) + value * len(numbers) / count
-        return scores
+        return self.pending.result()
 
     def _send(self, completions: Completions) -> None:
-        if not self.waiting:
-            return
-        rows = [self.rows[self.jobs.prompt[job]] for job in self.waiting]
-        texts = [completions.texts[job] for job in self.waiting]
-        self.sent.append((self.waiting, self.scorer.submit([row["prompt"] for row in rows], texts, tasks.columns(rows))))
-        self.waiting = []
+        jobs, self.waiting = self.waiting, []
+        rows = [self.rows[self.jobs.prompt[job]] for job in jobs]
+        tokens = [completions.tokens[job, : completions.lengths[job]].tolist() for job in jobs]
+        texts = [completions.texts[job] for job in jobs]
+        self.pending.send(jobs, [row["prompt"] for row in rows], texts, tasks.columns(rows), tokens)
 
 
 def generate_and_score(

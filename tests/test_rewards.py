@@ -119,16 +119,16 @@ def score_one(file, function, completions, timeout=10.0, **columns):
 @pytest.mark.parametrize(
     ("completion", "kind", "message"),
     [
-        ("hang", "timeout", "took longer than its time limit"),
-        ("die", "died", "the worker process ended with status 3"),
+        ("hang", "timeout", "took longer than"),
+        ("die", "died", "the process ended with status 3"),
         ("raise", "error", "RuntimeError: no way (mine.py, line 23)"),
         ("exit", "error", "SystemExit: 0"),
         ("interrupt", "error", "KeyboardInterrupt"),
         ("strange", "error", "Strange"),
         ("deep", "error", "RecursionError"),
-        ("nan", "error", "returned nan"),
-        ("huge", "error", "returned 1e+300"),
-        ("integer", "error", "returned inf"),
+        ("nan", "value", "returned nan"),
+        ("huge", "value", "returned 1e+300"),
+        ("integer", "value", "returned inf"),
     ],
 )
 def test_only_the_guilty_row_fails(scorer, completion, kind, message):
@@ -144,7 +144,7 @@ def test_several_failures_in_one_call(scorer):
     completions = ["a", "hang", "raise", "die", "raise", "a", "nan"]
     scores = scorer.score([""] * 7, completions)
     np.testing.assert_array_equal(scores.total, np.float32([0.5, 0, 0, 0, 0, 0.5, 0]))
-    assert scores.failures == {("hostile", "timeout"): 1, ("hostile", "error"): 3, ("hostile", "died"): 1}
+    assert scores.failures == {("hostile", "timeout"): 1, ("hostile", "error"): 2, ("hostile", "died"): 1, ("hostile", "value"): 1}
 
 
 def test_rewards_that_only_hang_have_a_bounded_cost(file):
@@ -161,11 +161,19 @@ def test_a_worker_that_ignores_the_request_to_end_is_killed(file):
     assert scores.failures == {("hostile", "timeout"): 1}
 
 
-def test_what_rewards_print_stays_off_standard_output(file, capfd):
-    scores = score_one(file, "hostile", ["print", "a"])
-    np.testing.assert_array_equal(scores.total, np.float32([0.5, 0.5]))
-    out, err = capfd.readouterr()
-    assert out == "" and err.count("x") == 3_000_000 and err.count("y") == 1_000_000
+def test_what_rewards_print_goes_to_the_log_and_stays_bounded(file, capfd, tmp_path):
+    with Scorer([Reward.of(f"{file}:hostile")]) as scorer:
+        scores = scorer.score(["", ""], ["print", "a"])
+        np.testing.assert_array_equal(scores.total, np.float32([0.5, 0.5]))
+        scorer.log = tmp_path / "rewards.log"
+        for _ in range(80):
+            scorer.score([""], ["print"])
+        scorer.score(["", ""], ["raise", "last words"])
+    assert capfd.readouterr() == ("", "")
+    log, old = (tmp_path / "rewards.log").read_text(), (tmp_path / "rewards.log.old").read_text()
+    assert old.startswith("--- hostile, step 0\n") and set(old.splitlines()[1]) == {"y"}  # what was printed before the log had a name
+    assert 2**20 < len(old) < 2**20 + 70_000 and len(log) < 2**20
+    assert "RuntimeError: no\nway" in log and 'mine.py", line 23' in log  # the whole traceback
 
 
 def test_workers_do_not_import_jax(file):
@@ -241,7 +249,7 @@ def test_configuration_errors_stop_the_run(file, function, message):
 def test_a_file_that_ends_the_worker_while_loading(tmp_path):
     path = tmp_path / "ends.py"
     path.write_text("import os\nos._exit(5)\n")
-    with pytest.raises(ValueError, match="the worker ended, or took over 120 s, loading"):
+    with pytest.raises(ValueError, match="the process ended with status 5 while loading"):
         score_one(path, "f", ["a"])
 
 

@@ -50,6 +50,18 @@ class Reward:
         return cls(spec.rpartition(":")[2], spec, weight)
 
 
+@dataclass(frozen=True)
+class TrainerState:
+    """What rewards get as `trainer_state`.
+
+    global_step: the training step, from 0. max_steps: of the run, 0 outside of one. task: the task's name.
+    """
+
+    global_step: int = 0
+    max_steps: int = 0
+    task: str = ""
+
+
 def load(spec: str) -> Callable:
     """The reward function that `spec` names: a built-in name (`BUILT_IN`) or `path/to/file.py:function`.
 

@@ -1,129 +1,254 @@
-"""What runs inside a scorer's worker process: loads the reward functions, calls them, and reports in plain values."""
+"""What runs inside a scorer's worker process: it watches over a child that calls the rewards, and splits the calls that fail.
 
-import asyncio
-import faulthandler
-import inspect
+The child is forked from this process, which is small, has no threads and never runs a user's code: another one takes milliseconds, not
+the second of a new interpreter. A user's file is imported by each child for itself.
+"""
+
+import contextlib
+import multiprocessing
+import multiprocessing.util
 import os
-from collections.abc import Callable, Sequence
+import signal
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from typing import Any
 
-from egg_reason.rewards.functions import Reward, describe, load, to_numbers
+from egg_reason.rewards.child import Reply, prctl, serve
+from egg_reason.rewards.functions import BUILT_IN, Reward, load
 
 LOAD_LIMIT = 120
-"""Seconds a worker may take to load the reward functions."""
+"""Seconds that loading the reward functions may take."""
 
-LARGEST = 3.4e38
-"""Magnitude of a score; scores are kept as float32."""
+PARTS = 16
+"""Parts into which a failed call is split: 256 rows, then 16, then 1."""
+
+SHORTEST = 20
+"""A time limit shrinks to no less than this share of the whole, and a batch takes no longer than as many limits."""
+
+OUTPUT = 16_384
+"""Bytes kept of what rewards print in one batch, the last ones."""
 
 
 @dataclass
 class Outcome:
-    """What a call of a reward came to.
+    """What became of the rows of a batch.
 
-    values: one per row, 0.0 for a failed one. failed: row -> message, for rows that raised or returned no finite number.
-    extra: log_extra's columns, one entry per row. metrics: log_metric's names -> (sum of value * rows, rows).
-    fault: one line where the function breaks the contract, which stops the run; values and failed mean nothing then.
+    values: one per row, None for failed ones. failed: row -> (kind, message). Kinds: 'error', 'memory', 'value' as in `child.Reply`,
+        'timeout', 'died'.
+    extra: columns given to `log_extra`, None where none was given. metrics: name -> (sum of value * rows, rows).
+    output: what the reward printed, the end of it.
+    fault: one line where the run has to stop; nothing else counts then.
     """
 
     values: list[float | None]
-    failed: dict[int, str]
-    fault: str | None = None
+    failed: dict[int, tuple[str, str]] = field(default_factory=dict)
     extra: dict[str, list] = field(default_factory=dict)
     metrics: dict[str, tuple[float, int]] = field(default_factory=dict)
+    output: str = ""
+    fault: str | None = None
 
 
-_functions: dict[str, Callable] = {}
-_faults: list[str] = []
+class Child:
+    """A process that runs `child.serve`. Attributes: fault: the error of loading the rewards, None where there is none."""
 
-
-def start_worker(rewards: Sequence[Reward]) -> None:
-    os.dup2(2, 1)  # the run's output is not theirs
-    faulthandler.dump_traceback_later(LOAD_LIMIT, exit=True)
-    for reward in rewards:
+    def __init__(self, rewards: Sequence[Reward], memory: float):
+        self.printed = bytearray()
+        self._connection, theirs = multiprocessing.Pipe()
+        self._output, output = os.pipe()
+        self._process = multiprocessing.get_context("fork").Process(target=self._run, args=(theirs, output, rewards, memory))
+        self._process.start()
+        theirs.close()
+        os.close(output)
+        self._sources: list[Any] = [self._connection, self._output]
         try:
-            _functions[reward.name] = load(reward.spec)
-        except ValueError as error:  # told to the parent by load_fault: an exception here would only end the worker
-            _faults.append(str(error))
-    faulthandler.cancel_dump_traceback_later()
+            loaded = self._receive(LOAD_LIMIT)
+        except TimeoutError:
+            self.end()
+            loaded = f"rewards: loading {_specs(rewards)} took over {LOAD_LIMIT} s; run the file by itself to see why"
+        except EOFError:
+            status = self.end()
+            loaded = f"rewards: the process ended with status {status} while loading {_specs(rewards)}; run the file by itself to see why"
+        self.fault: str | None = loaded
+
+    def _run(self, theirs, output, rewards, memory):
+        self._connection.close()
+        os.close(self._output)
+        serve(theirs, output, rewards, memory)
+
+    def call(self, batch: bytes | None, start: int, stop: int, limit: float) -> Reply:
+        """See `child.serve`. A reply of kind 'timeout' or 'died', and one of kind 'memory', is the last: the child has ended."""
+        try:
+            self._connection.send((batch, start, stop))
+            reply = self._receive(limit)
+        except TimeoutError:
+            reply = Reply(("timeout", f"took longer than {limit:.3g} s"))
+        except (OSError, EOFError):
+            return Reply(("died", f"the process ended with status {self.end()}"))
+        if reply.failure and reply.failure[0] in ("timeout", "memory"):
+            self.end()
+        return reply
+
+    def end(self) -> int | None:
+        """Kills the child and all that it has started. Returns the exit status that it had, or has now."""
+        if not self._connection.closed:
+            self._process.join(0.05)  # one that is ending by itself shows its own status
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid or 0, signal.SIGKILL)
+            self._process.kill()  # where it had no time to make a group of its own
+            self._process.join()
+            self._drain(4)
+            self._connection.close()
+            os.close(self._output)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG) != (0, 0):  # what it had started
+                    pass
+        return self._process.exitcode
+
+    @property
+    def alive(self) -> bool:
+        return not self._connection.closed and self._process.is_alive()
+
+    def _receive(self, limit: float):
+        """What the child sends next. TimeoutError after `limit` seconds, EOFError where it has ended."""
+        deadline = time.monotonic() + limit
+        while True:
+            # Looks up now and then: a process that the child left behind keeps the connection open when the child is gone.
+            ready = wait(self._sources, min(0.1, max(0.0, deadline - time.monotonic())))
+            if self._connection in ready:
+                reply = self._connection.recv()
+                self._drain(4)
+                return reply
+            if self._output in ready:
+                self._drain(1)
+            elif not ready and not self._process.is_alive():
+                raise EOFError
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+
+    def _drain(self, times: int) -> None:
+        """Reads what was printed, and keeps the end of it. Four times empty a pipe."""
+        while times and self._output in self._sources and wait([self._output], 0):
+            text = os.read(self._output, 65536)
+            if not text:
+                self._sources.remove(self._output)
+            self.printed = (self.printed + text)[-OUTPUT:]
+            times -= 1
+
+
+def _specs(rewards: Sequence[Reward]) -> str:
+    return ", ".join(reward.spec for reward in rewards)
+
+
+class Worker:
+    """Calls rewards by a child, and another child after each one that was lost.
+
+    Args:
+        rewards, memory: as for `child.serve`.
+        timeout: seconds a call may take.
+    """
+
+    def __init__(self, rewards: Sequence[Reward], timeout: float, memory: float):
+        self.rewards, self.timeout, self.memory = rewards, timeout, memory
+        self.slowest: dict[str, float] = {}  # reward -> seconds of its slowest call that went well
+        self._child: Child | None = None
+
+    def child(self) -> Child:
+        if self._child is None or not (self._child.alive or self._child.fault):
+            self.end()
+            self._child = Child(self.rewards, self.memory)
+        return self._child
+
+    def end(self) -> None:
+        if self._child is not None:
+            self._child.end()
+
+    def run(self, name: str, count: int, batch: bytes, first: bool) -> Outcome:
+        """The outcome of a batch of `count` rows, pickled as `child.serve` says. first: whether the reward has never scored before.
+
+        A call that fails is split into PARTS, each of them again, until the guilty rows are alone. Time limits shrink with each one
+        that runs out (a half, a third, ..., no less than a twentieth or thrice the slowest good call). All calls of a batch together take
+        at most SHORTEST + 1 whole limits; rows that are left then fail untried. Loading the rewards after each loss comes on top.
+        """
+        outcome = Outcome([None] * count)
+        timeouts, spent, most = 0, 0.0, SHORTEST * self.timeout
+        parts = [(0, count)] if count else []
+        knows = None  # the child that has been sent the batch
+        while parts:
+            start, stop = parts.pop()
+            child = self.child()
+            if child.fault:
+                outcome.fault = child.fault
+                return outcome
+            untried = spent > most
+            if untried:
+                reply = Reply(("timeout", f"untried: its batch of {count} had taken over {most:g} s"))
+            else:
+                began = time.monotonic()
+                reply = child.call(None if knows is child else batch, start, stop, self._limit(name, timeouts))
+                seconds = time.monotonic() - began
+                spent += seconds
+                knows = child
+                outcome.output = (outcome.output + child.printed.decode(errors="replace"))[-OUTPUT:]
+                child.printed.clear()
+            if reply.failure is None:
+                self.slowest[name] = max(self.slowest.get(name, 0.0), seconds)
+                _enter(outcome, reply, start, stop)
+                continue
+            kind, message = reply.failure
+            if kind == "data":
+                outcome.fault = f"reward {name}: a data column holds what cannot be sent to another process: {message}"
+                return outcome
+            if kind == "value" and first:
+                outcome.fault = message
+                return outcome
+            if untried or stop - start == 1:
+                outcome.failed.update(dict.fromkeys(range(start, stop), reply.failure))
+            else:
+                size = -(-(stop - start) // PARTS)
+                parts += reversed([(at, min(at + size, stop)) for at in range(start, stop, size)])
+            timeouts += kind == "timeout"
+        return outcome
+
+    def _limit(self, name: str, timeouts: int) -> float:
+        shrunk = self.timeout / min(1 + timeouts, SHORTEST)
+        return min(self.timeout, max(shrunk, 3 * self.slowest.get(name, 0.0)))
+
+
+def _enter(outcome: Outcome, reply: Reply, start: int, stop: int) -> None:
+    outcome.values[start:stop] = reply.values
+    for row, message in reply.bad.items():
+        outcome.values[start + row] = None
+        outcome.failed[start + row] = ("value", message)
+    for column, entries in reply.extra.items():
+        outcome.extra.setdefault(column, [None] * len(outcome.values))[start:stop] = entries
+    for metric, value in reply.metrics.items():
+        total, rows = outcome.metrics.get(metric, (0.0, 0))
+        outcome.metrics[metric] = (total + value * (stop - start), rows + stop - start)
+
+
+_worker: Worker
+
+
+def start_worker(rewards: Sequence[Reward], timeout: float, memory: float) -> None:
+    """Once in each worker process, before `run` and `load_fault`."""
+    global _worker
+    _worker = Worker(rewards, timeout, memory)
+    prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: processes that a lost child had started end here, where they are waited for
+    multiprocessing.util.Finalize(None, _worker.end, exitpriority=100)  # before processes that this one has started are waited for
+    for reward in rewards:
+        if reward.spec in BUILT_IN:  # once here and not in each child, which reports what goes wrong
+            with contextlib.suppress(Exception):
+                load(reward.spec)
+    _worker.child()
 
 
 def load_fault() -> str | None:
-    """The first error of loading the rewards, None where all are loaded."""
-    return _faults[0] if _faults else None
+    """The error of loading the rewards, None where all are loaded."""
+    return _worker.child().fault
 
 
-def run(name: str, rows: dict[str, list]) -> Outcome:
-    """Calls a reward with a batch, and where that raises, with each of its rows.
-
-    Never raises: not every exception survives the way back to the parent.
-    """
-    if name not in _functions:  # loaded before, but not by this worker, which replaces another
-        return Outcome([], {}, load_fault())
-    count = len(rows["completions"])
-    logged = Outcome([], {})
-    try:
-        values = _call(name, rows, logged)
-    except BaseException as error:
-        if count == 1:
-            return Outcome([0.0], {0: describe(error)})
-        outcome = Outcome([], {})
-        for row in range(count):
-            one = run(name, {key: [column[row]] for key, column in rows.items()})
-            if one.fault:
-                return one
-            outcome.values += one.values
-            if one.failed:
-                outcome.failed[row] = one.failed[0]
-            for column, entries in one.extra.items():
-                outcome.extra.setdefault(column, [None] * count)[row] = entries[0]
-            for metric, (total, weight) in one.metrics.items():
-                before = outcome.metrics.get(metric, (0.0, 0))
-                outcome.metrics[metric] = (before[0] + total, before[1] + weight)
-        return outcome
-    try:
-        numbers = to_numbers(values, count, name)
-    except ValueError as error:
-        return Outcome([], {}, str(error))
-    failed = {row: f"returned {value}" for row, value in enumerate(numbers) if value is not None and not abs(value) <= LARGEST}
-    return Outcome([0.0 if row in failed else value for row, value in enumerate(numbers)], failed, None, logged.extra, logged.metrics)
-
-
-def equivalent(name: str, pairs: list[tuple[str, str]]) -> list[bool | None]:
-    """For each pair what the reward's `equivalent` says, None where it raises; text equality where the reward has none."""
-    same = getattr(_functions[name], "equivalent", str.__eq__)
-    found: list[bool | None] = []
-    for first, second in pairs:
-        try:
-            found.append(bool(same(first, second)))
-        except BaseException:
-            found.append(None)
-    return found
-
-
-def _call(name: str, rows: dict[str, list], logged: Outcome) -> Any:
-    count = len(rows["completions"])
-
-    def log_extra(column: str, values: Sequence) -> None:
-        if len(values) != count:
-            raise ValueError(f"log_extra: {count} completions were given, {len(values)} values of {column}")
-        logged.extra[str(column)] = [_plain(value) for value in values]
-
-    def log_metric(name: str, value: float) -> None:
-        logged.metrics[str(name)] = (float(value) * count, count)
-
-    # A copy: a function may change the lists it is given, and they are needed again where it raises.
-    arguments = {key: list(column) for key, column in rows.items()}
-    values = _functions[name](**arguments, log_extra=log_extra, log_metric=log_metric, trainer_state=None)
-    return asyncio.run(_awaited(values)) if inspect.isawaitable(values) else values
-
-
-async def _awaited(values):
-    return await values
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    return value if value is None or isinstance(value, str | int | float) else repr(value)
+def run(name: str, count: int, batch: bytes, first: bool) -> Outcome:
+    """See `Worker.run`."""
+    return _worker.run(name, count, batch, first)
