@@ -20,7 +20,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from egg_reason.rewards.functions import Reward, TrainerState
 from egg_reason.rewards.spawn import Spawn
-from egg_reason.rewards.worker import LOAD_LIMIT, OUTPUT, SHORTEST, Outcome, load_fault, run, start_worker
+from egg_reason.rewards.worker import LOAD_LIMIT, MOST, OUTPUT, Outcome, load_fault, run, start_worker
 
 BATCH = 256
 """Rows per call of a reward function."""
@@ -190,7 +190,7 @@ class Scorer:
             settings = (self.rewards, self.timeout, self.memory)
             self._pool = ProcessPool(self.workers, initializer=start_worker, initargs=settings, context=Spawn())
         # Workers keep the time limits; this one is for a worker that has itself been stopped or ended without a word.
-        limit = 2 * LOAD_LIMIT + 2 * SHORTEST * self.timeout
+        limit = 2 * LOAD_LIMIT + 2 * MOST * self.timeout
         return self._pool.schedule(function, args=arguments, timeout=limit)
 
     def check_loaded(self) -> None:

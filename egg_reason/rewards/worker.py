@@ -5,6 +5,7 @@ the second of a new interpreter. A user's file is imported by each child for its
 """
 
 import contextlib
+import math
 import multiprocessing
 import multiprocessing.util
 import os
@@ -22,10 +23,13 @@ LOAD_LIMIT = 120
 """Seconds that loading the reward functions may take."""
 
 PARTS = 16
-"""Parts into which a failed call is split: 256 rows, then 16, then 1."""
+"""Parts into which a failed call of a slow reward is split: 256 rows, then 16, then 1."""
 
-SHORTEST = 20
-"""A time limit shrinks to no less than this share of the whole, and a batch takes no longer than as many limits."""
+MOST = 20
+"""Time limits that the calls of one batch may take together; each may shrink to that share of the whole."""
+
+SHORTEST = 1.0
+"""Seconds to which a time limit may shrink: a call that will run out of memory should have the time to."""
 
 OUTPUT = 16_384
 """Bytes kept of what rewards print in one batch, the last ones."""
@@ -68,6 +72,7 @@ class Child:
             self.end()
             loaded = f"rewards: loading {_specs(rewards)} took over {LOAD_LIMIT} s; run the file by itself to see why"
         except EOFError:
+            self._process.join(0.1)
             status = self.end()
             loaded = f"rewards: the process ended with status {status} while loading {_specs(rewards)}; run the file by itself to see why"
         self.fault: str | None = loaded
@@ -85,6 +90,7 @@ class Child:
         except TimeoutError:
             reply = Reply(("timeout", f"took longer than {limit:.3g} s"))
         except (OSError, EOFError):
+            self._process.join(0.1)  # so that it shows its own status
             return Reply(("died", f"the process ended with status {self.end()}"))
         if reply.failure and reply.failure[0] in ("timeout", "memory"):
             self.end()
@@ -93,7 +99,6 @@ class Child:
     def end(self) -> int | None:
         """Kills the child and all that it has started. Returns the exit status that it had, or has now."""
         if not self._connection.closed:
-            self._process.join(0.05)  # one that is ending by itself shows its own status
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid or 0, signal.SIGKILL)
             self._process.kill()  # where it had no time to make a group of its own
@@ -151,7 +156,7 @@ class Worker:
 
     def __init__(self, rewards: Sequence[Reward], timeout: float, memory: float):
         self.rewards, self.timeout, self.memory = rewards, timeout, memory
-        self.slowest: dict[str, float] = {}  # reward -> seconds of its slowest call that went well
+        self.seconds: dict[str, tuple[float, float]] = {}  # reward -> those of its quickest and slowest call that went well
         self._child: Child | None = None
 
     def child(self) -> Child:
@@ -163,16 +168,20 @@ class Worker:
     def end(self) -> None:
         if self._child is not None:
             self._child.end()
+        for process in multiprocessing.active_children():  # one that is just being made
+            process.kill()
+            process.join()
 
     def run(self, name: str, count: int, batch: bytes, first: bool) -> Outcome:
         """The outcome of a batch of `count` rows, pickled as `child.serve` says. first: whether the reward has never scored before.
 
-        A call that fails is split into PARTS, each of them again, until the guilty rows are alone. Time limits shrink with each one
-        that runs out (a half, a third, ..., no less than a twentieth or thrice the slowest good call). All calls of a batch together take
-        at most SHORTEST + 1 whole limits; rows that are left then fail untried. Loading the rewards after each loss comes on top.
+        A call that fails is split until the guilty rows are alone: into single rows at once where the reward is quick, else into PARTS and
+        each of them again. Time limits shrink with each one that runs out: a half, a third, ..., a twentieth, but no less than SHORTEST
+        or thrice the slowest good call. All calls of a batch together take at most MOST + 1 whole limits; rows that are left then fail
+        untried. Loading the rewards after each loss comes on top.
         """
         outcome = Outcome([None] * count)
-        timeouts, spent, most = 0, 0.0, SHORTEST * self.timeout
+        timeouts, spent, most = 0, 0.0, MOST * self.timeout
         parts = [(0, count)] if count else []
         knows = None  # the child that has been sent the batch
         while parts:
@@ -193,7 +202,8 @@ class Worker:
                 outcome.output = (outcome.output + child.printed.decode(errors="replace"))[-OUTPUT:]
                 child.printed.clear()
             if reply.failure is None:
-                self.slowest[name] = max(self.slowest.get(name, 0.0), seconds)
+                quickest, slowest = self.seconds.get(name, (math.inf, 0.0))
+                self.seconds[name] = min(quickest, seconds), max(slowest, seconds)
                 _enter(outcome, reply, start, stop)
                 continue
             kind, message = reply.failure
@@ -206,14 +216,15 @@ class Worker:
             if untried or stop - start == 1:
                 outcome.failed.update(dict.fromkeys(range(start, stop), reply.failure))
             else:
-                size = -(-(stop - start) // PARTS)
+                quick = self.seconds.get(name, (math.inf, 0.0))[0] * (stop - start) < self.timeout
+                size = 1 if quick else -(-(stop - start) // PARTS)
                 parts += reversed([(at, min(at + size, stop)) for at in range(start, stop, size)])
             timeouts += kind == "timeout"
         return outcome
 
     def _limit(self, name: str, timeouts: int) -> float:
-        shrunk = self.timeout / min(1 + timeouts, SHORTEST)
-        return min(self.timeout, max(shrunk, 3 * self.slowest.get(name, 0.0)))
+        slowest = self.seconds.get(name, (math.inf, 0.0))[1]
+        return min(self.timeout, max(self.timeout / min(1 + timeouts, MOST), SHORTEST, 3 * slowest))
 
 
 def _enter(outcome: Outcome, reply: Reply, start: int, stop: int) -> None:
