@@ -94,7 +94,7 @@ def last_tagged(text: str) -> str | None:
 
 
 def last_boxed(text: str, longest: int = LONGEST) -> str | None:
-    r"""What stands in the last `\boxed{...}` (or `\fbox`); None without one, or where the last does not close within `longest` characters."""
+    r"""What stands in the last `\boxed{...}` or `\fbox{...}`; None without one, or where it does not close within `longest` characters."""
     box = _box_before(text, len(text), longest)
     return box[2] if box else None
 
@@ -147,10 +147,8 @@ def last_number(text: str) -> str | None:
 
     Digits within words (`x2`, `m2`), powers, indices, times (`5:30`), dates and ordinals (`3rd`) are not numbers.
     """
-    found = None
-    for found in NUMBER_IN_TEXT.finditer(text, max(0, len(text) - LONGEST)):
-        pass
-    return found.group().strip().rstrip(",") if found else None
+    found = NUMBER_IN_TEXT.findall(text, max(0, len(text) - LONGEST))
+    return found[-1].strip().rstrip(",") if found else None
 
 
 def read_number(text: str) -> int | Fraction | None:
@@ -173,10 +171,10 @@ def read_number(text: str) -> int | Fraction | None:
         found = RATIO.fullmatch(text)
         if not found:
             return None
-        whole, above, below = (int(part.replace(",", "")) if part else None for part in found.groups()[1:])
-        if not below or (whole is not None and above >= below):
+        whole, above, below = (int((part or "0").replace(",", "")) for part in found.groups()[1:])
+        if not below or (found[2] and above >= below):
             return None
-        value = simplest(Fraction(above, below) + (whole or 0))
+        value = simplest(whole + Fraction(above, below))
     return -value if found[1] == "-" else value
 
 

@@ -22,6 +22,11 @@ from typing import Any
 BUILT_IN = {
     "countdown": "egg_reason.rewards.countdown",
     "countdown_graded": "egg_reason.rewards.countdown",
+    "gsm8k": "egg_reason.rewards.gsm8k",
+    "math": "egg_reason.rewards.math",
+    "format": "egg_reason.rewards.format",
+    "length": "egg_reason.rewards.length",
+    "reasoning_gym": "egg_reason.rewards.reasoning_gym",
 }
 """Built-in rewards and their modules, which are imported only when asked for."""
 
@@ -77,8 +82,13 @@ def load(spec: str) -> Callable:
         raise ValueError(f"reward: {spec!r} is not one of {', '.join(BUILT_IN)}; give one of them or path/to/file.py:function")
     function = import_function(spec, "reward")
     fault = _signature_fault(function)
+    name = spec.rpartition(":")[2]
+    if fault and "solution_str" in inspect.signature(function).parameters:
+        raise ValueError(
+            f"reward {spec}: this is verl's signature; import verl from egg_reason.rewards, write my_reward = verl({name}) and name my_reward"
+        )
     if fault:
-        raise ValueError(f"reward {spec}: {fault}; define it as def {spec.rpartition(':')[2]}(completions, **kwargs)")
+        raise ValueError(f"reward {spec}: {fault}; define it as def {name}(completions, **kwargs)")
     return function
 
 

@@ -1,0 +1,203 @@
+r"""Grades mathematical answers in LaTeX or plain: numbers, expressions, sets, tuples, intervals, matrices, equations, words.
+
+The right answer (column `answer`) is LaTeX as in MATH, AIME, HMMT or DeepScaleR: `\frac{1}{2}`, `025`, `x \in [-2,7]`. Every
+convention is in `docs/graders.md`. Numbers in digits are compared at once, everything else is read by `forms` and computed by
+`values`, under their limits; only what neither can read goes to `math-verify` and sympy, and only where it is short and simple.
+
+A variant of one's own, in a file of one's own, for `--reward my_file.py:strict_math`:
+
+    import functools
+    from egg_reason.rewards.math import math
+
+    strict_math = functools.partial(math, require_think=True)
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from egg_reason.rewards import forms
+from egg_reason.rewards.answers import (
+    LONGEST,
+    Verdict,
+    after_thought,
+    last_boxes,
+    last_number,
+    last_tagged,
+    read_number,
+    scores,
+    whole_texts,
+)
+from egg_reason.rewards.computation import fresh_budget
+from egg_reason.rewards.expressions import Unreadable
+
+STATED = re.compile(r"(?i)\banswer\b\**\s*(?:is|are|:|=)+\**:?\s*")
+FINALLY_STATED = re.compile(r"(?i)\bfinal answer\b\**\s*(?:is|:)+\**\s*(?:the final answer is\s*:?)?\s*")
+SENTENCE = re.compile(r"(?s)(.*?)(?:\n\s*\n|(?<![0-9]\.)(?<=[^\s.])\.(?=\s|\Z)|\Z)")
+SPAN = re.compile(r"(?s)\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)")
+JOINED = re.compile(r"[\s,;]*(?:and|or)?\s*")
+DENIAL = re.compile(r"(?i)\b(?:not|never|cannot|neither|nor|isn't|aren't|can't|unknown|unsure)\b")
+
+
+def math(
+    completions: Sequence,
+    answer: Sequence,
+    prompts: Sequence | None = None,
+    require_think: bool = False,
+    log_extra: Callable | None = None,
+    **kwargs: Any,
+) -> list[float]:
+    """1.0 where the completion's answer is equivalent to the right one, else 0.0.
+
+    A reward function in TRL's signature: every argument but the last two is a list with one entry per completion.
+
+    Args:
+        completions: strings, or lists of message dicts (the last message counts).
+        answer: the right answers, LaTeX or plain; a number is as good as its text.
+        prompts: where given, they say whether a completion starts inside a thought (`answers.whole_texts`).
+        require_think: whether completions start inside a thought; used only where prompts are not given.
+        log_extra: takes the columns `extracted` and `verdict`.
+    """
+    texts = whole_texts(prompts, completions, require_think)
+    return scores([verdict(text, gold) for text, gold in zip(texts, answer, strict=True)], log_extra)
+
+
+def verdict(completion: str, gold: object, require_think: bool = False) -> Verdict:
+    r"""Whether the answer in `completion` (see `answer_of`) is equivalent to the one in `gold` (see `gold_of`).
+
+    >>> verdict(r"<think>...</think>So it is \boxed{\frac{3}{6}}.", "0.5")
+    Verdict(answer='\\frac{3}{6}', correct=True, reason='right')
+    """
+    answer = answer_of(completion, require_think)
+    if answer is None:
+        return Verdict(None, False, "no answer")
+    right = gold_of(str(gold))
+    if equivalent(right, answer):
+        return Verdict(answer, True, "right")
+    return Verdict(answer, False, f"not {right}")
+
+
+def answer_of(completion: str, require_think: bool = False) -> str | None:
+    r"""The part of a completion that is its answer; None where there is none, as in a thought that does not end.
+
+    After the thought: the last `<answer>` pair; else what is last of `\boxed{...}` and a "final answer is ..." that can be read;
+    else the last "answer is ..."; else the last line if it is mathematics alone; else what comes last, mathematics between
+    dollar signs or a number. Boxes joined by a comma, "and" or "or" are one answer.
+    """
+    text = after_thought(completion, require_think)
+    if text is None:
+        return None
+    tagged = last_tagged(text)
+    if tagged is not None:
+        text = tagged
+    boxes = last_boxes(text)
+    if boxes is not None:
+        tail = text[boxes[0] :]
+        later = [found.end() for found in FINALLY_STATED.finditer(tail)] if len(tail) < 20_000 and "nswer" in tail else []
+        stated = _stated(tail[later[-1] :]) if later and "\\boxed" not in tail[later[-1] :] else None
+        answer = stated if stated is not None and _is_mathematics(stated) else boxes[1]
+        return answer.strip()[:LONGEST] or None
+    text = text[-LONGEST:].strip()
+    if tagged is not None and _is_mathematics(text):
+        return text
+    return (_answer_without_box(text) or "").strip() or None
+
+
+def _answer_without_box(text: str) -> str | None:
+    phrases = list(STATED.finditer(text))
+    if phrases:
+        stated = _stated(text[phrases[-1].end() :])
+        if stated is not None:
+            return stated
+    line = text.rpartition("\n")[2].strip().strip("*` ")
+    if line and "$" not in line and "\\(" not in line and _is_mathematics(line):
+        return line
+    spans = list(SPAN.finditer(text))
+    number = last_number(text)
+    if spans and (number is None or text.rfind(number) < spans[-1].end()):
+        return _joined_spans(text, spans)
+    return number
+
+
+def _stated(text: str) -> str | None:
+    """The answer in what follows "the answer is": mathematics at once, or the sentence if it is readable, or its last number."""
+    text = text[:LONGEST].lstrip("*: \n\"'")
+    spans = list(SPAN.finditer(text))
+    if spans and spans[0].start() == 0:
+        run = spans[:1]
+        for span in spans[1:]:
+            if not JOINED.fullmatch(text[run[-1].end() : span.start()]) or run[-1].end() == span.start():
+                break
+            run.append(span)
+        rest = text[run[-1].end() :].split("\n")[0].split(". ")[0].strip(" .*")
+        whole = text[: run[-1].end()] + " " + rest
+        return whole if rest and len(rest) < 40 and _is_mathematics(whole) else text[: run[-1].end()]
+    sentence = (found[1] if (found := SENTENCE.match(text)) else text).split("\n")[0].strip().strip("*`\"' ")
+    if not sentence or _is_mathematics(sentence):
+        return sentence or None
+    if DENIAL.search(sentence):
+        return sentence
+    inner = list(SPAN.finditer(sentence))
+    if inner:
+        return _joined_spans(sentence, inner)
+    return last_number(sentence) or sentence
+
+
+def _joined_spans(text: str, spans: list) -> str:
+    """The last span, with those before it that only "and", "or" or a comma separates from it."""
+    first = len(spans) - 1
+    while first and JOINED.fullmatch(gap := text[spans[first - 1].end() : spans[first].start()]) and gap.strip():
+        first -= 1
+    return text[spans[first].start() : spans[-1].end()]
+
+
+def _is_mathematics(text: str) -> bool:
+    """Whether a text can be read as a whole: not as words."""
+    if len(text) > 300 or text.count(" ") > 40:
+        return False
+    return read_number(text) is not None or not _wordy(forms.read(text))
+
+
+def _wordy(form: tuple) -> bool:
+    return form[0] in ("words", "other") or any(
+        _wordy(part) for part in form[1:] if isinstance(part, tuple) and part and form[0] != "value"
+    )
+
+
+@lru_cache(4096)
+def gold_of(gold: str) -> str:
+    r"""The right answer in a column's text: its last boxes if there are any (adjacent ones are one answer), else all of it."""
+    boxes = last_boxes(gold, adjacent=True)
+    return (boxes[1] if boxes else gold).strip()
+
+
+def equivalent(gold: str, answer: str) -> bool:
+    """Whether two answers are the same by the conventions of `docs/graders.md`. Never raises; False where it cannot be told.
+
+    Nearly symmetric: an equation states its right side as an answer more freely than as the right answer.
+    """
+    if gold == answer:
+        return bool(gold.strip())
+    x, y = _number(gold), read_number(answer)
+    if x is not None and y is not None:
+        return x == y
+    if not gold or not answer or len(answer) > LONGEST or len(gold) > LONGEST:
+        return False
+    fresh_budget()
+    try:
+        first, second = forms.read_known(gold), forms.read(answer)
+        if forms.same(first, second):
+            return True
+    except Unreadable:
+        return False
+    return (forms.has_other(first) or forms.has_other(second)) and _same_to_math_verify(gold, answer)
+
+
+_number = lru_cache(4096)(read_number)
+
+math.equivalent = equivalent  # type: ignore[attr-defined]
+
+
+def _same_to_math_verify(gold: str, answer: str) -> bool:
+    return False
