@@ -8,6 +8,7 @@ runs/NAME/
     tensorboard/           the same numbers as TensorBoard events
     samples/step_000123.jsonl
     summary.json           written at the end: the mark of a finished run
+    report.html            the curve and the samples, to be read in a browser
     .lock                  held by the process that writes
 """
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -21,7 +22,8 @@ from egg_reason.config import TrainConfig
 from egg_reason.display import Display
 from egg_reason.engine import Completions, Jobs
 from egg_reason.evals.heldout import Evaluation, evaluate
-from egg_reason.rewards.scorer import Scores
+from egg_reason.evals.report import write_report
+from egg_reason.rewards.scorer import RewardFailure, Scores
 from egg_reason.runs import Run, read_metrics
 from egg_reason.scalars import StepScalars, weights_hash
 from egg_reason.scoring import generate_and_score
@@ -60,7 +62,7 @@ def resume(path: str | Path, changes: dict | None = None, plain: bool | None = N
                 raise ValueError(
                     f"{path} was started with {name} = {getattr(config, name)!r}, not {value!r}: resume without it, or start a new run"
                 )
-        parts = build(config)
+        parts = build(config, resumed=True)
         with parts.scorer:
             stored = run.scalars.header["fingerprint"]
             if parts.model.fingerprint != stored:
@@ -101,6 +103,8 @@ class _Training:
     def __init__(self, config: TrainConfig, parts: Parts, run: Run, plain: bool | None, begun: float):
         self.config, self.parts, self.run, self.begun = config, parts, run, begun
         self.display = Display(config.steps, plain)
+        self.seen: set[tuple[str, str]] = set()  # reward failures that have been told in full
+        parts.scorer.log = run.path / "rewards.log"
         self.first_update_s: float | None = None
         self.stop = threading.Event()
 
@@ -113,6 +117,7 @@ class _Training:
                 self._evaluate_if_due(state)
                 while not self._ends_at(state.step):
                     started = time.perf_counter()
+                    self.parts.scorer.state = dataclasses.replace(self.parts.scorer.state, global_step=state.step)
                     rows = tasks.batch(self.parts.task.train, state.step, config.prompts, config.seed)
                     jobs = Jobs.grid(config.population, config.prompts, config.samples)
                     members = strategy.ask(state)
@@ -131,6 +136,8 @@ class _Training:
                         run.save_checkpoint(state.step, _arrays(state))
                     self._evaluate_if_due(state)
                 return self._finish(state)
+        except RewardFailure as failure:
+            raise RewardFailure(f"{failure}; correct it and go on with: egg-reason train --resume {run.path}") from None
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -165,9 +172,11 @@ class _Training:
                 "heldout_truncated": result.completions.truncated.mean(),
                 "heldout_completion_length": result.completions.lengths.mean(),
                 "seconds_evaluate": time.perf_counter() - started,
-            },
+            }
+            | {f"heldout_rewards/{name}/{kind}": float(count) for (name, kind), count in result.failures.items()},
         )
         self.display.evaluation(state.step, result.accuracy)
+        self._tell_failures(state.step, result.failures, result.messages)
         return result
 
     def _record(self, step, rows, jobs, completions, scores, fitness_NP, update, started, scored):
@@ -194,17 +203,25 @@ class _Training:
                 f"rewards/{name}/mean": float(np.nanmean(values)) for name, values in scores.by_reward.items() if not np.isnan(values).all()
             },
             **{f"rewards/{name}/{kind}": float(count) for (name, kind), count in scores.failures.items()},
+            **{f"metrics/{name}": value for name, value in scores.metrics.items()},
         }
         if update["update_rms"] == 0:
             self.display.note(f"step {step}: all members scored the same, no update")
-        for (name, kind), message in scores.messages.items():
-            self.display.note(f"step {step}: reward {name}: {scores.failures[name, kind]} x {kind}, e.g. {message}")
+        self._tell_failures(step, scores.failures, scores.messages)
         self.run.metrics(step, metrics)
         self.display.step(step, metrics)
         self.display.sample(rows[jobs.prompt[0]]["prompt"] + completions.texts[0])
         if config.sample_every and step % config.sample_every == 0:
             chosen = np.flatnonzero(jobs.member < SAVED_MEMBERS)
             self.run.samples(step, [_sample(rows, jobs, completions, scores, int(job)) for job in chosen])
+
+    def _tell_failures(self, step: int, failures: Counter, messages: dict[tuple[str, str], str]) -> None:
+        """Shows how many rewards failed, and an example the first time that a reward fails in some way."""
+        for key, message in messages.items():
+            if key not in self.seen:
+                self.display.note(f"step {step}: reward {key[0]}: {failures[key]} x {key[1]}, e.g. {message}; see rewards.log")
+        self.seen |= messages.keys()
+        self.display.failures(step, failures)
 
     def _finish(self, state: es.State) -> dict | None:
         """The last checkpoint and the model; if the run is complete also the last evaluation, the plot and the summary."""
@@ -229,12 +246,13 @@ class _Training:
             "seed": config.seed,
         }
         run.summary(summary)
+        write_report(run.path)
         if first is not None:
             self.display.note(
                 f"held-out accuracy {first['accuracy']:.3f} [{first['low']:.3f}, {first['high']:.3f}] -> {after.accuracy}"
                 f" on {after.accuracy.n_problems} problems, {run.seconds / 60:.1f} minutes"
             )
-        self.display.note(f"model: {run.path / 'model.pth'}  curve: {run.path / 'learning_curve.png'}")
+        self.display.note(f"model: {run.path / 'model.pth'}  curve: {run.path / 'learning_curve.png'}  report: {run.path / 'report.html'}")
         return summary
 
     def _introduce(self, state: es.State):
@@ -243,7 +261,8 @@ class _Training:
         self.display.start(
             {
                 "model": f"{config.model}, {weights:,} weights, on {jax.devices()[0].device_kind}",
-                "task": f"{config.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,} held-out problems",
+                "task": f"{config.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,} held-out problems"
+                + (f", no overlap with {', '.join(parts.compared)}" if parts.compared else ""),
                 "step": f"{config.population} members x {config.prompts} prompts x {config.samples} samples, rank {config.rank},"
                 f" sigma {config.sigma:g}, learning rate {config.learning_rate:g}",
                 "run": f"{self.run.path}" + (f", resumed at step {state.step}" if state.step else ""),
@@ -303,12 +322,15 @@ def _complete_metrics(run: Run):
 
 def _sample(rows, jobs: Jobs, completions: Completions, scores: Scores, job: int) -> dict:
     return {
+        **{column: entries[job] for column, entries in scores.extra.items()},
         "member": int(jobs.member[job]),
         "sample": int(jobs.sample[job]),
         "prompt": rows[jobs.prompt[job]]["prompt"],
         "completion": completions.texts[job],
         "reward": float(scores.total[job]),
         "truncated": bool(completions.truncated[job]),
+        **{f"rewards/{name}": float(values[job]) for name, values in scores.by_reward.items()},
+        "failure": ", ".join(f"{name}: {failed[job]}" for name, failed in scores.failed.items() if job in failed) or None,
     }
 
 

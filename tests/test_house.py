@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "engine": {"models", "perturb"},
     "es": {"models", "perturb"},
     "scoring": {"engine", "tasks", "rewards"},
-    "evals": {"scoring", "engine", "tasks", "rewards", "models", "perturb"},
+    "evals": {"scoring", "engine", "tasks", "rewards", "models", "perturb", "runs"},  # runs: the report reads a run's metrics
 }
 LOOPS = {"cli", "train", "compare", "probe", "replay"}  # only these, and __main__, may import one of these
 
