@@ -9,7 +9,6 @@ import pytest
 
 from egg_reason import tasks
 from egg_reason.tasks import Task
-from egg_reason.tasks.templates import TEMPLATES, choose
 
 SMALL = {"train_count": 40, "heldout_count": 20}
 
@@ -26,8 +25,9 @@ def test_validate_finds_what_is_wrong():
     task = tasks.make("countdown", tokenizer_name="byte", **SMALL)
     bad = dict(task.train[3], solution="1+1")
     faults = tasks.validate(replace(task, train=[*task.train[:3], bad], heldout=task.train[:1]))
-    assert len(faults) == 2
-    assert "in both splits" in faults[0] and "train row 3: reward countdown gives its solution '1+1' 0.0, not 1" in faults[1]
+    assert len(faults) == 3
+    assert "in both splits" in faults[0] and "2 rows have the id 'countdown-" in faults[1]
+    assert "train row 3: reward countdown gives its solution '1+1' 0, not 1" in faults[2]
     bare = [{"prompt": "a"}]
     assert "no column 'solution'" in tasks.validate(replace(task, train=bare, heldout=[]))[0]
 
@@ -37,7 +37,8 @@ def test_countdown_prompts():
     row = task.train[0]
     assert row["prompt"] == f"{' '.join(map(str, row['numbers']))}={row['target']}\n<think"
     assert (task.max_new_tokens, task.rewards) == (48, ("countdown",))
-    assert set(row) == {"prompt", "numbers", "target", "solution"}
+    assert set(row) == {"prompt", "id", "question", "numbers", "target", "solution"}
+    assert row["question"] == row["prompt"].removesuffix("\n<think") and row["id"].startswith("countdown-")
 
     task = tasks.make("countdown", tokenizer_name="world", **SMALL)
     row = task.train[0]
@@ -58,16 +59,6 @@ def test_countdown_splits_do_not_overlap_across_seeds():
     train = keys(tasks.make("countdown", seed=0, train_count=1500, heldout_count=0).train)
     heldout = keys(tasks.make("countdown", seed=1, train_count=0, heldout_count=300).heldout)
     assert len(train) == 1500 and len(heldout) == 300 and not train & heldout
-
-
-def test_templates():
-    assert TEMPLATES["g1"](" a\n\n\nb\n \nc\nd ") == "User: a\nb\nc\nd\n\nAssistant: <think"
-    assert TEMPLATES["g1-nothink"]("a") == "User: a\n\nAssistant:"
-    assert TEMPLATES["plain"]("a\n\nb") == "a\n\nb\n"
-    assert choose("auto", "byte", compact=True) == "compact"
-    assert choose("auto", "byte", compact=False) == choose("auto", None, compact=True) == "g1"
-    with pytest.raises(ValueError, match="'compact' is not one of auto, g1, g1-nothink, plain for this task"):
-        choose("compact", "byte", compact=False)
 
 
 def test_batches_cover_each_epoch_once():
@@ -112,16 +103,19 @@ def test_a_task_of_ones_own(tmp_path):
         "    return Task('mine', 'a test', rows, [], ('countdown',), 8)\n"
         "def other(**options):\n"
         "    return options\n"
+        "def needs(size):\n"
+        "    return make('byte', size)\n"
     )
     assert [row["prompt"] for row in tasks.make(f"{file}:make", tokenizer_name="byte", size=3).train] == ["byte 0", "byte 1", "byte 2"]
     for spec, options, message in [
-        (f"{file}:make", {"sise": 3}, "no option sise; its options: size"),
+        (f"{file}:make", {"sise": 3}, "no option sise; its options: exclude, size"),
+        (f"{file}:needs", {}, "it needs the option size; give it as name=value"),
         (f"{file}:other", {}, "must return an egg_reason.tasks.Task, got dict"),
-        (f"{file}:absent", {}, "no 'absent' in mine.py; it defines make, other"),
+        (f"{file}:absent", {}, "no 'absent' in mine.py; it defines make, other, needs"),
         (f"{tmp_path}/none.py:make", {}, "no file"),
         ("gsm9k", {}, "'gsm9k' is not one of countdown"),
-        ("countdown", {"number": (3, 3)}, "no option number; its options: heldout_count, largest"),
-        ("countdown", {"template": "g2"}, "'g2' is not one of auto, g1, g1-nothink, plain, compact"),
+        ("countdown", {"number": (3, 3)}, "no option number; its options: exclude, heldout_count, largest"),
+        ("countdown", {"template": "g2"}, "'g2' is not one of auto, g1, g1-nothink, plain, chat, compact"),
     ]:
         with pytest.raises(ValueError) as error:
             tasks.make(spec, **options)
@@ -148,7 +142,9 @@ def test_task_refuses(change, message):
 
 
 def test_available():
-    assert set(tasks.available()) == {"countdown"}
+    assert list(tasks.available()) == [
+        *("countdown", "gsm8k", "math", "math500", "aime24", "aime25", "hmmt_feb25", "amc23", "reasoning_gym")
+    ]
 
 
 def test_tasks_and_rewards_do_not_import_jax():

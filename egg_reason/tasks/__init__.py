@@ -1,19 +1,32 @@
 """Tasks: problems, prompts and the rewards that grade the answers.
 
-`make` builds a built-in task by name or a user's own by `path/to/file.py:function`; `batch` picks the rows of a training step.
+`make` builds a built-in task by name, one from a data file, or a user's own by `path/to/file.py:function`; `batch` picks the rows of a
+training step; `validate` and `overlaps` check the data.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from egg_reason.rewards.functions import import_function
-from egg_reason.tasks import countdown
+from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reasoning_gym
 from egg_reason.tasks.task import Task, batch, columns, validate
 
-__all__ = ["TASKS", "Task", "available", "batch", "columns", "make", "validate"]
+__all__ = ["TASKS", "Task", "available", "batch", "columns", "make", "overlaps", "refuse_overlap", "validate"]
 
-TASKS: dict[str, tuple[Callable[..., Task], str]] = {"countdown": (countdown.make, countdown.DESCRIPTION)}
+TASKS: dict[str, tuple[Callable[..., Task], str]] = {
+    "countdown": (countdown.make, countdown.DESCRIPTION),
+    "gsm8k": (gsm8k.make, gsm8k.DESCRIPTION),
+    "math": (math.make, math.DESCRIPTION),
+    **{name: (partial(benchmarks.make, name), benchmark.description) for name, benchmark in benchmarks.BENCHMARKS.items()},
+    "reasoning_gym": (reasoning_gym.make, reasoning_gym.DESCRIPTION),
+}
 """Built-in tasks: name -> (function that makes it, description)."""
+
+EVALUATIONS = {"gsm8k": gsm8k.TEST, **{name: benchmark.source for name, benchmark in benchmarks.BENCHMARKS.items()}}
+"""Problems that training must not have seen: task -> where its held-out ones come from."""
 
 
 def available() -> dict[str, str]:
@@ -21,35 +34,112 @@ def available() -> dict[str, str]:
     return {name: description for name, (_, description) in TASKS.items()}
 
 
-def make(name: str, template: str = "auto", tokenizer_name: str | None = None, **options) -> Task:
+def make(
+    name: str,
+    /,
+    template: str = "auto",
+    tokenizer_name: str | None = None,
+    data_dir: str | Path | None = None,
+    split: str = "both",
+    reward: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    **options,
+) -> Task:
     """A task by name.
 
     Args:
-        name: one of `available()`, or `path/to/file.py:function` for a function of the user's that returns a Task.
+        name: one of `available()`; `reasoning_gym:NAME`; a data file of the user's (`file`); or `path/to/file.py:function` for a
+            function that returns a Task.
         template: see `templates`.
-        tokenizer_name: what 'auto' decides by; 'byte' is the byte-level one.
+        tokenizer_name: what 'auto' decides by, and where 'chat' finds its template; 'byte' is the byte-level one.
+        data_dir: folder of the data sets, instead of the hub.
+        split: both, train or heldout: what is needed. A task may give more.
+        reward: specs of rewards, for a data file, which has none of its own.
+        exclude: tasks whose held-out problems are kept out of training: training rows that overlap with them are left out.
+            'heldout' is the task's own held-out split.
         options: the task's own keyword arguments.
 
-    `template` and `tokenizer_name` reach a user's function where it has parameters of these names.
+    All but `exclude` reach a function where it has parameters of these names.
 
     Raises:
         ValueError: one line, at an unknown task or option, or a value the task does not accept.
+        OSError: one line, where data are missing; it says how to get them.
     """
-    if name in TASKS:
-        function = TASKS[name][0]
-    elif ":" in name:
-        function = import_function(name, "task")
-    else:
-        raise ValueError(f"task: {name!r} is not one of {', '.join(TASKS)}; choose one of them or give path/to/file.py:function")
+    function = _function(name)
     parameters = inspect.signature(function).parameters
-    given = {"template": template, "tokenizer_name": tokenizer_name}
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        given = {key: value for key, value in given.items() if key in parameters}
-        unknown = sorted(set(options) - set(parameters))
-        if unknown:
-            accepted = ", ".join(sorted(set(parameters) - set(given))) or "none"
-            raise ValueError(f"task {name}: no option {', '.join(unknown)}; its options: {accepted}")
+    given = {"template": template, "tokenizer_name": tokenizer_name, "data_dir": data_dir, "split": split, "reward": reward}
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    given = {key: value for key, value in given.items() if key in parameters or (takes_all and key in ("template", "tokenizer_name"))}
+    unknown = sorted(set(options) - set(parameters))
+    if unknown and not takes_all:
+        accepted = ", ".join(sorted({*parameters, "exclude"} - set(given) - {"name", "path"})) or "none"
+        raise ValueError(f"task {name}: no option {', '.join(unknown)}; its options: {accepted}")
+    required = [
+        key for key, each in parameters.items() if each.default is each.empty and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+    ]
+    missing = sorted(set(required) - set(given) - set(options))
+    if missing:
+        raise ValueError(f"task {name}: it needs the option {', '.join(missing)}; give it as name=value")
     task = function(**given, **options)
     if not isinstance(task, Task):
         raise ValueError(f"task {name}: the function must return an egg_reason.tasks.Task, got {type(task).__name__}")
+    for other in (exclude,) if isinstance(exclude, str) else exclude:
+        rows = task.heldout if other == "heldout" else make(other, "plain", data_dir=data_dir, split="heldout").heldout
+        known = {pair.training for pair in overlap.find(task.train, rows, runs=not task.generated)}
+        task = replace(task, train=[row for place, row in enumerate(task.train) if place not in known])
     return task
+
+
+def _function(name: str) -> Callable[..., Task]:
+    if name in TASKS:
+        return TASKS[name][0]
+    kind, colon, rest = name.partition(":")
+    if kind == "reasoning_gym" and colon:
+        return partial(reasoning_gym.make, dataset=rest)
+    if Path(name).suffix in data.SUFFIXES:
+        return partial(file.make, name)
+    if colon:
+        return import_function(name, "task")
+    raise ValueError(
+        f"task: {name!r} is not one of {', '.join(TASKS)}; choose one of them, or give a data file ({', '.join(data.SUFFIXES)})"
+        " or path/to/file.py:function"
+    )
+
+
+def overlaps(task: Task, data_dir: str | Path | None = None) -> dict[str, tuple[list[overlap.Pair], list[dict]]]:
+    """Training problems of a task that are known from elsewhere: what they were compared with -> (pairs, its rows).
+
+    Compared with its own held-out problems ('heldout') and, where the problems are not generated, with the EVALUATIONS whose data are
+    at hand: in `data_dir`, or without one in the cache of the hub's library. Nothing is fetched. See `overlap` for what counts.
+    """
+    compared = {"heldout": task.heldout} if task.heldout else {}
+    for name, source in EVALUATIONS.items():
+        if not task.generated and name != task.name and data.at_hand(source, data_dir):
+            compared[name] = make(name, "plain", data_dir=data_dir, split="heldout").heldout
+    together = overlap.find(task.train, [row for rows in compared.values() for row in rows], runs=not task.generated)
+    found, first = {}, 0
+    for name, rows in compared.items():
+        places = range(first, first + len(rows))
+        found[name] = ([pair._replace(evaluation=pair.evaluation - first) for pair in together if pair.evaluation in places], rows)
+        first += len(rows)
+    return found
+
+
+def refuse_overlap(task: Task, data_dir: str | Path | None = None) -> list[str]:
+    """The names of what a task's training problems were compared with.
+
+    Raises ValueError, one line with the first pairs, where any overlaps. A task whose problems are `generated` is not compared:
+    its splits are apart by construction.
+    """
+    if task.generated:
+        return []
+    compared = overlaps(task, data_dir)
+    guilty = {name: found for name, found in compared.items() if found[0]}
+    if guilty:
+        counts = ", ".join(f"{len({pair.training for pair in pairs})} with {name}" for name, (pairs, _) in guilty.items())
+        shown = [line for pairs, rows in guilty.values() for line in overlap.lines(pairs[:2], task.train, rows, length=80)]
+        raise ValueError(
+            f"task {task.name}: training problems must not overlap with evaluation problems, found {counts}: {'; '.join(shown[:4])}."
+            f" Leave them out with --task-options exclude={','.join(guilty)}, or train on them all the same with --allow-overlap"
+        )
+    return list(compared)

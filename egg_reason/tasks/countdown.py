@@ -20,6 +20,9 @@ HELDOUT_SHARE = 0.1
 
 OPERATIONS = "+-*/"
 
+MAX_NEW_TOKENS = {"compact": 48, "g1": 1000}
+"""Longest completion by template; 200 for the others."""
+
 DESCRIPTION = "combine the given numbers with + - * / into an expression that equals the target"
 
 
@@ -115,24 +118,37 @@ def make(
     seed: int = 0,
     max_new_tokens: int | None = None,
 ) -> Task:
-    """The Countdown task: rows with `prompt`, `numbers` (list), `target` and `solution`; its reward is `countdown`.
+    """The Countdown task: rows with `prompt`, `id`, `question` (as in `compact`), `numbers` (list), `target` and `solution`.
 
     Args:
         template, tokenizer_name: see `templates.choose`; there is a compact form.
         numbers, largest, target: see `generate`. The defaults are those of the bundled model.
         train_count, heldout_count: rows of each split; either may be 0. No problem is in both.
         seed: another seed draws other problems, each from the same split.
-        max_new_tokens: None: the template's own.
+        max_new_tokens: None: MAX_NEW_TOKENS.
     """
     chosen = templates.choose(template, tokenizer_name, compact=True)
-    render = compact if chosen == "compact" else lambda problem: templates.TEMPLATES[chosen](question(problem))
+
+    def prompt(problem):
+        return compact(problem) if chosen.name == "compact" else chosen.render(question(problem), question(problem))
+
     splits = {}
     for split, count in (("train", train_count), ("heldout", heldout_count)):
         splits[split] = generate(split, count, seed, numbers, largest, target)
     keys = {split: {(tuple(sorted(p.numbers)), p.target) for p in problems} for split, problems in splits.items()}
     assert not keys["train"] & keys["heldout"]
     rows = {
-        split: [{"prompt": render(p), "numbers": list(p.numbers), "target": p.target, "solution": p.solution} for p in problems]
+        split: [
+            {
+                "prompt": prompt(p),
+                "id": f"countdown-{','.join(map(str, sorted(p.numbers)))}={p.target}",
+                "question": compact(p).partition("\n")[0],
+                "numbers": list(p.numbers),
+                "target": p.target,
+                "solution": p.solution,
+            }
+            for p in problems
+        ]
         for split, problems in splits.items()
     }
     return Task(
@@ -141,8 +157,9 @@ def make(
         train=rows["train"],
         heldout=rows["heldout"],
         rewards=("countdown",),
-        max_new_tokens=templates.MAX_NEW_TOKENS[chosen] if max_new_tokens is None else max_new_tokens,
-        stop=templates.STOP[chosen],
+        max_new_tokens=MAX_NEW_TOKENS.get(chosen.name, 200) if max_new_tokens is None else max_new_tokens,
+        stop=chosen.stop,
+        generated=True,
     )
 
 

@@ -2,10 +2,12 @@
 
 import functools
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from egg_reason.rewards.functions import load
+from egg_reason.rewards.functions import Reward
+from egg_reason.rewards.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,12 @@ class Task:
         description: one line.
         train, heldout: rows. Each has `prompt`, the complete text sent to the model; every other key is a column that reaches the
             rewards as a keyword argument. All rows have the same keys. One of the two may be empty, not both. A column
-            `solution`, where there is one, is an answer that the rewards must accept (`validate`).
+            `solution`, where there is one, is an answer that the rewards must accept (`validate`), `id` names the problem in
+            reports, and `question` is the problem alone, without template and instruction, for reports and the overlap check.
         rewards: default reward specs (`rewards.functions.load`).
         max_new_tokens: longest completion.
         stop: texts at which a completion ends, beside the model's end token.
+        generated: the problems come from a generator that keeps its splits apart, so that training is not checked for overlap.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Task:
     rewards: tuple[str, ...]
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    generated: bool = False
 
     def __post_init__(self) -> None:
         rows = self.train + self.heldout
@@ -87,29 +92,35 @@ def validate(task: Task) -> list[str]:
     """What is wrong with a task's data, one line each; empty where nothing is.
 
     Every row's `solution`, written as an answer (after a closed thought where the prompt opens one), must get 1 from every
-    default reward, and no prompt may be in both splits. Rewards run in this process.
+    default reward, and neither a prompt may be in both splits nor an `id` be given twice. Rewards run out of process.
     """
     faults = []
     shared = {row["prompt"] for row in task.train} & {row["prompt"] for row in task.heldout}
     faults += [f"{task.name}: in both splits: {prompt!r:.100}" for prompt in sorted(shared)]
-    for split, rows in (("train", task.train), ("heldout", task.heldout)):
-        if rows and "solution" not in rows[0]:
-            faults.append(f"{task.name}: {split} rows have no column 'solution', so nothing shows that their rewards accept a right answer")
-            continue
-        prompts = [row["prompt"] for row in rows]
-        completions = [gold(row) for row in rows]
-        for spec in task.rewards if rows else ():
-            values = load(spec)(prompts=prompts, completions=completions, **columns(rows))
-            for place, (row, value) in enumerate(zip(rows, values, strict=True)):
-                if value != 1:
-                    faults.append(
-                        f"{task.name}: {split} row {place}: reward {spec} gives its solution {row['solution']!r:.100} {value}, not 1"
-                    )
+    names = Counter(row["id"] for row in task.train + task.heldout if "id" in row)
+    faults += [f"{task.name}: {count} rows have the id {name!r}" for name, count in names.items() if count > 1]
+    with Scorer([Reward.of(spec) for spec in task.rewards]) as scorer:
+        for split, rows in (("train", task.train), ("heldout", task.heldout)):
+            if rows and "solution" not in rows[0]:
+                faults.append(
+                    f"{task.name}: {split} rows have no column 'solution', so nothing shows that their rewards accept a right answer"
+                )
+            elif rows:
+                scores = scorer.score([row["prompt"] for row in rows], [gold(row) for row in rows], columns(rows))
+                for name, values in scores.by_reward.items():
+                    faults += [
+                        f"{task.name}: {split} row {place}: reward {name} gives its solution {rows[place]['solution']!r:.100}"
+                        f" {values[place]:g}, not 1"
+                        for place in range(len(rows))
+                        if values[place] != 1
+                    ]
+                faults += [f"{task.name}: {split}: reward {name}: {message}" for (name, _), message in scores.messages.items()]
     return faults
 
 
 def gold(row: dict) -> str:
     """A completion that gives the row's solution: it closes the thought first where the prompt leaves one open."""
-    if row["prompt"].endswith("<think"):
+    end = row["prompt"].rstrip()
+    if end.endswith("<think"):
         return f"></think>{row['solution']}"
-    return f"</think>{row['solution']}" if row["prompt"].endswith("<think>") else f" {row['solution']}"
+    return f"</think>{row['solution']}" if end.endswith("<think>") else f" {row['solution']}"

@@ -1,0 +1,239 @@
+"""Problems from the hub, or the same from local files: what every task made of a data set shares."""
+
+import csv
+import hashlib
+import json
+import os
+import socket
+import urllib.parse
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from egg_reason.tasks import overlap, templates
+from egg_reason.tasks.task import Task
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+"""Of files that are read: a JSON object a line, a list of JSON objects, comma-separated values with a header, Parquet."""
+
+SPLITS = ("both", "train", "heldout")
+"""What may be asked of a task: evaluation need not load the training data."""
+
+BOXED = "Give the final answer inside \\boxed{}."
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a hub data set, and where to find it in a folder of the user's.
+
+    Attributes:
+        hub: owner/name.
+        split: its name on the hub.
+        files: names without suffix (SUFFIXES) that are looked for in the folder, in this order; then a copy of the hub's repository
+            in a subfolder of the data set's name.
+        config: None: the default one.
+        question: names of the column that holds the problem; the first that is there counts.
+    """
+
+    hub: str
+    split: str
+    files: tuple[str, ...]
+    config: str | None = None
+    question: tuple[str, ...] = ("problem",)
+
+    def __str__(self) -> str:
+        return f"{self.hub} ({self.config or 'default'}, {self.split})"
+
+    @property
+    def folder(self) -> str:
+        return self.hub.partition("/")[2]
+
+
+def load(name: str, source: Source, data_dir: str | Path | None = None) -> list[dict]:
+    """The rows of a source, in its order: `id`, `question` and `answer`, all text.
+
+    Ids are `name` and a hash of the question, so they are the same from every copy of the data.
+
+    Args:
+        name: of the task.
+        source: what to load.
+        data_dir: a folder to read from; the hub is not asked then. None: the hub, or its cache on this machine.
+
+    Raises:
+        OSError: the data are not there, or the hub cannot be reached: one line that says what to fetch and how.
+        ValueError: they are not as expected.
+    """
+    rows, where = _from_folder(source, Path(data_dir).expanduser()) if data_dir is not None else _from_hub(source)
+    found = set(rows[0]) if rows else set()
+    column = next((each for each in source.question if each in found), None)
+    if column is None or "answer" not in found:
+        wanted = " or ".join(source.question)
+        raise ValueError(f"{where}: the columns {wanted} and answer are needed, it has {', '.join(sorted(found)) or 'no rows'}")
+    return identified(name, [{"question": as_text(row[column]), "answer": as_text(row["answer"])} for row in rows], str(where))
+
+
+def identified(name: str, rows: list[dict], where: str) -> list[dict]:
+    """The rows with an `id` from their question, where they have none; a question that comes again is numbered.
+
+    An empty question or answer is an error, which names the place `where` the rows come from.
+    """
+    seen: Counter[str] = Counter()
+    made = []
+    for place, row in enumerate(rows):
+        for column in ("question", "answer"):
+            if not row[column]:
+                raise ValueError(f"{where}: row {place} has no {column}; correct it or leave it out")
+        key = hashlib.blake2b(row["question"].encode(), digest_size=6).hexdigest()
+        seen[key] += 1
+        made.append({"id": f"{name}-{key}" + (f"-{seen[key]}" if seen[key] > 1 else "")} | row)
+    return made
+
+
+def as_text(value: Any) -> str:
+    """A cell as stripped text; None is empty, and a float that is whole (as some sets store answers) has no '.0'."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
+
+
+def at_hand(source: Source, data_dir: str | Path | None) -> bool:
+    """Whether `load` would need no network: the data are in the folder, or, without one, in the cache of `datasets`."""
+    if data_dir is not None:
+        return _file(source, Path(data_dir).expanduser()) is not None or (Path(data_dir).expanduser() / source.folder).is_dir()
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets").expanduser()
+    wanted = source.hub.replace("/", "___").lower()
+    return cache.is_dir() and any(entry.name.lower() == wanted for entry in cache.iterdir())
+
+
+def read_file(path: str | Path) -> list[dict]:
+    """The rows of a file, by its suffix (SUFFIXES).
+
+    Raises FileNotFoundError, or ValueError with one line where the file is not what its suffix says.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such data file (looked in {Path.cwd()})")
+    try:
+        if path.suffix == ".parquet":
+            from pyarrow.parquet import read_table
+
+            return read_table(path).to_pylist()
+        with open(path, encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
+            if path.suffix == ".csv":
+                csv.field_size_limit(1 << 24)
+                rows = list(csv.DictReader(file, strict=True))
+                if any(None in row or None in row.values() for row in rows):
+                    raise ValueError("a row has more or fewer cells than the header")
+            elif path.suffix == ".json":
+                rows = json.load(file)
+            else:
+                rows = [json.loads(line) for line in file if line.strip()]
+    except (ValueError, csv.Error, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {error}; correct the file") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path}: every row must be an object with named columns; correct the file")
+    return rows
+
+
+def make_task(
+    name: str,
+    description: str,
+    train: list[dict],
+    heldout: list[dict],
+    rewards: tuple[str, ...],
+    max_new_tokens: int,
+    template: str,
+    tokenizer_name: str | None,
+    instruction: str = "",
+    solution: Callable[[dict], str] = lambda row: f"\\boxed{{{row['answer']}}}",
+) -> Task:
+    """A Task from rows with `question` and `answer`: adds `prompt` and `solution`.
+
+    Args:
+        instruction: how to answer, added to the question on a line of its own; empty: nothing.
+        solution: from a row to its gold answer as a model would write it.
+    """
+    chosen = templates.choose(template, tokenizer_name)
+
+    def finished(row: dict) -> dict:
+        asked = f"{row['question']}\n{instruction}" if instruction else row["question"]
+        return {"prompt": chosen.render(asked, row["question"]), **row, "solution": solution(row)}
+
+    return Task(
+        name, description, [finished(row) for row in train], [finished(row) for row in heldout], rewards, max_new_tokens, chosen.stop
+    )
+
+
+def check_split(name: str, split: str, evaluation_only: bool = False) -> None:
+    """Raises ValueError where the task has no such split."""
+    if split not in SPLITS:
+        raise ValueError(f"task {name}: split is {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got {split!r}")
+    if evaluation_only and split == "train":
+        raise ValueError(
+            f"task {name}: it is for evaluation only and has no training problems; train on another task, such as gsm8k or math"
+        )
+
+
+def divided(name: str, rows: list[dict], share: float) -> tuple[list[dict], list[dict]]:
+    """(training rows, held-out rows): which are held out is a fixed property of a problem's words, whatever else the data hold."""
+    if isinstance(share, str) or not 0 <= share <= 1:
+        raise ValueError(f"task {name}: heldout is a share from 0 to 1, got {share!r}")
+
+    def number(row: dict) -> int:
+        return int.from_bytes(hashlib.blake2b(" ".join(overlap.words(row["question"])).encode(), digest_size=8).digest(), "big")
+
+    held = [number(row) < share * 2**64 for row in rows]
+    return [row for row, out in zip(rows, held, strict=True) if not out], [row for row, out in zip(rows, held, strict=True) if out]
+
+
+def _file(source: Source, folder: Path) -> Path | None:
+    candidates = (folder / f"{stem}{suffix}" for stem in source.files for suffix in SUFFIXES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _from_folder(source: Source, folder: Path) -> tuple[Sequence[dict], Path]:
+    path = _file(source, folder)
+    if path is not None:
+        return read_file(path), path
+    copy = folder / source.folder
+    if not copy.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: neither a file {source.files[0]}.jsonl (.json, .csv, .parquet) nor a folder {source.folder}, which hold {source};"
+            f" fetch it: {_fetch(source, folder)}"
+        )
+    return _with_library(source, str(copy), f"{copy} does not hold {source}; fetch it: {_fetch(source, folder)}"), copy
+
+
+def _from_hub(source: Source) -> tuple[Sequence[dict], Source]:
+    address = urllib.parse.urlparse(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
+    if "HF_HUB_OFFLINE" not in os.environ and not proxied and not _resolves(address.hostname):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for the libraries: the cache at once, instead of half a minute of attempts
+    advice = f"where there is network run {_fetch(source, Path('DATA'))} and give --data-dir DATA"
+    return _with_library(source, source.hub, f"{source} could not be fetched from the hub: {advice}"), source
+
+
+def _with_library(source: Source, place: str, fault: str) -> list[dict]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(place, source.config, split=source.split).to_list()
+    except Exception as error:  # of many libraries; all of them mean that the data cannot be had
+        reason = " ".join(str(error).split())[:150]
+        raise OSError(f"{fault} ({type(error).__name__}: {reason})") from None
+
+
+def _fetch(source: Source, folder: Path) -> str:
+    return f"`hf download {source.hub} --repo-type dataset --local-dir {folder / source.folder}`"
+
+
+def _resolves(host: str | None) -> bool:
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True
