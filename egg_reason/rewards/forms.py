@@ -73,7 +73,7 @@ def _read_clean(text: str, depth: int = 0) -> tuple:
     if not entries or len(entries) > MOST:
         return ("other", _compact(text))
     if len(entries) == 1:
-        if re.search(r"\\[pm][pm](?![A-Za-z])", entries[0]):
+        if re.search(r"\\[pm][pm](?![A-Za-z])", entries[0]) and not (pieces[0][0] == "\\{" and _closes_at_end(pieces)):
             return ("several", *(_read_clean(_signed(entries[0], plus), depth + 1) for plus in (True, False)))
         return _read_one(entries[0], depth)
     found: list[tuple] = []
@@ -144,7 +144,7 @@ def _read_value(text: str, pieces: list) -> tuple:
             return ("ratio", *(_read_value(part.strip(), []) for part in _split(pieces, {":"})))
         return ("other", _compact(text))
     words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
-    if re.fullmatch(r"[A-Za-z][A-Za-z .'\-]*[A-Za-z.]", words.strip()) and ("\\text" in text or re.search("[A-Za-z]{4}", words)):
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9 .'\-]*", words.strip()) and ("\\text" in text or re.search("[A-Za-z]{4}", words)):
         return ("words", " ".join(words.lower().replace(".", "").split()))
     if text[0] == "(" and text[-1] == ")" and re.fullmatch(r"\(\s*[A-Za-z]\s*\)", text):
         text = text.strip("() ")
@@ -223,6 +223,8 @@ def same(gold: tuple, answer: tuple) -> bool:
         return all(same(value, entry) for entry in several[1:]) or _decimal_comma(several, value)
     if kinds == {"ratio", "value"}:
         return _same_values(_quotient(gold), _quotient(answer))
+    if kinds == {"relation"} and _names_of(gold) != _names_of(answer):
+        return False
     if kinds & {"union", "minus", "relation", "reals"} or (kinds == {"tuple"} and gold[1] != answer[1]):
         first, second = region(gold), region(answer)
         return first is not None and second is not None and same_region(first, second)
@@ -307,9 +309,11 @@ def _decimal_comma(several: tuple, value: tuple) -> bool:
 def _same_equation(gold: tuple, answer: tuple) -> bool:
     r"""x = 3 is 3; "3" is x = 3 where the left side only names it; two equations are equal where one is a multiple of the other."""
     if gold[0] != "equation":
-        return _states_value(answer[1]) and (value := _value_of(answer)) is not None and same(gold, value)
+        value = _value_of(answer) if _states_value(answer) or _is_number(answer[2]) else None
+        return value is not None and same(gold, value)
     if answer[0] != "equation":
-        return NAME.fullmatch(gold[1]) is not None and (value := _value_of(gold)) is not None and same(value, answer)
+        value = _value_of(gold) if NAME.fullmatch(gold[1]) or _is_number(gold[2]) else None
+        return value is not None and same(value, answer)
     if _compact(gold[1]) == _compact(answer[1]):
         first, second = _value_of(gold), _value_of(answer)
         if first is not None and second is not None and same(first, second):
@@ -332,18 +336,23 @@ def _same_pair(gold: tuple, answer: tuple) -> bool:
     return gold[2] == answer[2] and same(gold[3], answer[3])
 
 
-def _states_value(left: str) -> bool:
+def _states_value(equation: tuple) -> bool:
     """Whether the left side of an answer's equation stands for a value: letters, with digits as powers, indices and arguments only."""
+    left = equation[1]
     if NAME.fullmatch(left):
         return True
     left = re.sub(r"[\^_]\s*(?:\{[^{}]*\}|[0-9])|(?<=[A-Za-z])\s*\([^()]*\)|\\[A-Za-z]+", "", left)
     return bool(re.search("[A-Za-z]", left)) and not re.search("[0-9]", left)
 
 
+def _is_number(form: tuple) -> bool:
+    return form[0] == "value" and not names_in(form[1])
+
+
 def _value_of(equation: tuple) -> tuple | None:
     """The value that an equation states; None where its sides disagree. A decimal may be the rounding of the side before it."""
     sides = list(equation[2:])
-    if _states_value(equation[1]):
+    if _states_value(equation):
         sides = sides[1:]
     value = sides[0]
     for side in sides[1:]:
@@ -373,6 +382,10 @@ def _same_relation(gold: tuple, answer: tuple) -> bool:
             factor = ratio(a, b)
             return factor is not None and (factor > 0 or first == "!=")
     return False
+
+
+def _names_of(relation: tuple) -> set[str]:
+    return {side[3] for side in relation[2:] if side[0] == "value" and names_in(side[1])}
 
 
 def _as_less(form: tuple) -> tuple[str, tuple]:

@@ -78,6 +78,8 @@ THOUSANDS = _thousands(r",|\\,| ")
 THOUSANDS_IN_LIST = _thousands(r",|\\,")  # in brackets whose commas between entries are followed by a blank
 THOUSANDS_IN_BRACKET = _thousands(r"\\,")
 TRAILING_MARKS = re.compile(r"(?:[\s;:]|(?<!\\),|(?<!\.)\.(?!\.)|\*\*|`)+\Z")
+LEADING_MARKS = re.compile(r"\A(?:\s|\*\*|`)+")
+SQUARED_UNIT = re.compile("(?<=[0-9\\s])([kcdm]?m)([²³])")
 OPENING = ("(", "[", "\\{")
 CLOSING = (")", "]", "\\}")
 PIECE = re.compile(r"\\[A-Za-z]+|\\.|[()\[\]{}]|[0-9][0-9.,\s\\]*|.", re.DOTALL)
@@ -110,8 +112,8 @@ WORDS_AT_END = re.compile(r"(?<=[0-9)}\]\s])((?:[A-Za-z]+\.?(?:\s*\^\s*\{?[0-9]\
 def clean(text: str) -> str:
     """One spelling for each thing (see the head of this file). Of an answer of a hundred letters this takes some 50 microseconds."""
     if not text.isascii():
-        text = text.translate(SIGN_TABLE)
-    text = without_dollars(TRAILING_MARKS.sub("", text.strip().strip("*`")))
+        text = SQUARED_UNIT.sub(r"\\text{\1}\2", text).translate(SIGN_TABLE)
+    text = without_dollars(TRAILING_MARKS.sub("", LEADING_MARKS.sub("", text)))
     if "{" in text:
         text = re.sub(r"(?<=[0-9])\s*\{\s*,\s*\}\s*(?=[0-9])", r",\\!", text)
     if "\\" in text:
@@ -125,7 +127,7 @@ def clean(text: str) -> str:
             text = re.sub(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}", r"\1", text)
     if "," in text or " " in text:
         text = _without_thousands(text)
-    if "\\" in text:
+    if "\\" in text or "~" in text:
         text = re.sub(r"\\(?:[!,;:> ]|\Z)|~", " ", text)
     return TRAILING_MARKS.sub("", text.strip())
 
