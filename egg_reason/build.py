@@ -6,7 +6,7 @@ from egg_reason import es, models, tasks
 from egg_reason.config import TrainConfig, task_options
 from egg_reason.engine import Engine, Sampling
 from egg_reason.models.rwkv7 import Architecture
-from egg_reason.rewards.functions import Reward
+from egg_reason.rewards.functions import Reward, TrainerState
 from egg_reason.rewards.scorer import Scorer
 
 
@@ -20,6 +20,7 @@ class Parts:
     scorer: Scorer
     accuracy: str  # name of the reward that tells right from wrong: the task's first
     longest_prompt: int  # tokens
+    compared: list[str]  # evaluations that share no problem with the training problems; empty where that was not checked
 
 
 def build_strategy(config: TrainConfig, architecture: Architecture) -> es.EvolutionStrategy:
@@ -54,8 +55,8 @@ def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
 
 
 def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
-    """The task's own rewards, then those of the user's."""
-    specs = task.rewards + config.reward
+    """The task's own rewards, then those of the user's that are not among them (a data file's own are the user's)."""
+    specs = task.rewards + tuple(spec for spec in config.reward if spec not in task.rewards)
     weights = config.reward_weights or (1.0,) * len(specs)
     if len(weights) != len(specs):
         raise ValueError(
@@ -65,10 +66,17 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
     return [Reward.of(spec, weight) for spec, weight in zip(specs, weights, strict=True)]
 
 
-def build(config: TrainConfig) -> Parts:
-    """All parts, or a one-line error. The scorer's processes are started: close it."""
+def build_task(config: TrainConfig, tokenizer_name: str) -> tasks.Task:
+    given = {"template": config.template, "tokenizer_name": tokenizer_name, "data_dir": config.data_dir, "reward": config.reward}
+    columns = {"prompt_column": config.prompt_column, "answer_column": config.answer_column}
+    columns = {name: column for name, column in columns.items() if column is not None}
+    return tasks.make(config.task, **given | columns | task_options(config.task_options))
+
+
+def build(config: TrainConfig, resumed: bool = False) -> Parts:
+    """All parts, or a one-line error. The scorer's processes are started: close it. resumed: overlap is no longer a reason to stop."""
     model = models.load(config.model, config.tokenizer)
-    task = tasks.make(config.task, config.template, model.tokenizer.name, **task_options(config.task_options))
+    task = build_task(config, model.tokenizer.name)
     architecture = Architecture(model.shape)
     strategy = build_strategy(config, architecture)
     sampling = build_sampling(config, task)
@@ -77,14 +85,16 @@ def build(config: TrainConfig) -> Parts:
     tasks.batch(task.train, 0, config.prompts, config.seed)  # refuses more prompts a step than there are rows
     if not task.heldout:
         raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
+    compared = [] if config.allow_overlap or resumed else tasks.refuse_overlap(task, config.data_dir)
     rewards = build_rewards(config, task)
-    scorer = Scorer(rewards, timeout=config.reward_timeout)
+    scorer = Scorer(rewards, config.reward_timeout, config.reward_workers, config.reward_memory, config.reward_failure)
+    scorer.state = TrainerState(0, config.steps, task.name)
     try:
         scorer.check(task.train[:2])
     except BaseException:
         scorer.close()
         raise
-    return Parts(model, task, engine, strategy, sampling, scorer, rewards[0].name, longest)
+    return Parts(model, task, engine, strategy, sampling, scorer, rewards[0].name, longest, compared)
 
 
 def longest_prompt(tokenizer, rows, limit: int) -> int:

@@ -33,17 +33,32 @@ class TrainConfig:
 
     # Task and rewards
     task: str = "countdown"
-    """a built-in task (`egg-reason tasks list`) or my_task.py:make"""
+    """a built-in task (`egg-reason tasks list`), a data file (problems.jsonl; `reward` grades it), or my_task.py:make"""
     task_options: tuple[str, ...] = ()
-    """the task's own options as name=value, e.g. numbers=3,4 largest=50"""
+    """the task's own options as name=value, e.g. numbers=3,4 largest=50; all tasks: exclude=TASK,... (train without their problems)"""
+    data_dir: str | None = None
+    """folder of the data sets; by default they come from the Hugging Face hub"""
+    prompt_column: str | None = None
+    """of a data file: the column of problems; by default question"""
+    answer_column: str | None = None
+    """of a data file: the column of answers; by default answer"""
+    allow_overlap: bool = False
+    """train on problems that are also evaluation problems, instead of stopping"""
     template: str = "auto"
-    """how a question becomes a prompt: auto, g1, g1-nothink, plain, compact"""
+    """how a question becomes a prompt: auto, g1, g1-nothink, plain, chat, compact, a Jinja text with {{ question }}, or @file"""
     reward: Texts = ()
     """further rewards beside the task's own, separated by commas: a built-in name or my_rewards.py:function, each in TRL's signature"""
     reward_weights: Numbers = ()
     """one weight per reward, the task's own first, separated by commas; 0 records a reward without training on it; by default 1 each"""
     reward_timeout: float = 10.0
     """seconds a reward may take for a batch of 256 completions before its process is killed"""
+    reward_memory: float = 2.0
+    """GiB a reward may allocate over what it holds when loaded; 0: no limit. Linux alone keeps it"""
+    reward_workers: int = 1
+    """processes that call rewards at the same time"""
+    reward_failure: str = "zero"
+    """when a reward raises, hangs, dies, runs out of memory or gives no number: zero (it counts 0), drop (the completion is left out of
+    the fitness) or stop (the run ends with a line that names it); counted each way"""
 
     # Estimator
     population: int = 128
