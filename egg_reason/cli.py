@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from egg_reason.config import TrainConfig, task_options
+from egg_reason.config import Texts, TrainConfig, task_options
 
 # Every command imports what it needs when it runs: `egg-reason --help` should not wait for JAX.
 
@@ -113,48 +113,76 @@ def generate(
 
 
 def evaluate(
-    model: Annotated[str, tyro.conf.Positional],
-    /,
-    task: str = "countdown",
-    task_options_: Annotated[tuple[str, ...], tyro.conf.arg(name="task-options")] = (),
-    template: str = "auto",
-    problems: int = 1024,
+    model: str = "countdown-0.7m",
+    benchmarks: Texts = ("countdown",),
     samples: int = 1,
+    problems: int | None = None,
+    data_dir: str | None = None,
+    template: str = "auto",
+    task_options_: Annotated[tuple[str, ...], tyro.conf.arg(name="task-options")] = (),
     max_tokens: int | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
     think_tokens: int | None = None,
     seed: int = 0,
+    reward_timeout: float = 10.0,
     lanes: int = 256,
     tokenizer: str | None = None,
     dtype: str = "auto",
     out: Path | None = None,
 ) -> int:
-    """Measure accuracy on a task's held-out problems, with its 95% interval.
+    """Measure a model on held-out problems: avg@k, pass@k, maj@k with 95% intervals. Stopped, the same command goes on.
 
     Args:
         model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
-        task: a built-in task or my_task.py:make.
-        task_options_: the task's own options as name=value.
-        template: auto, g1, g1-nothink, plain or compact.
-        problems: how many held-out problems, the first ones.
-        samples: completions a problem; with several also pass@k.
-        max_tokens: longest completion; by default the task's.
+        benchmarks: tasks, separated by commas: their held-out problems (`egg-reason tasks list`), or my_task.py:make.
+        samples: completions a problem.
+        problems: the first so many of each benchmark; by default all.
+        data_dir: folder of the data sets; by default they come from the Hugging Face hub.
+        template: auto, g1, g1-nothink, plain, chat, compact, a Jinja text with {{ question }}, or @file.
+        task_options_: options of the tasks as name=value.
+        max_tokens: longest completion; by default each task's own.
         temperature: 0 is greedy.
         top_k: 0 is the whole vocabulary.
         top_p: 1 is the whole vocabulary.
         think_tokens: after so many tokens without </think> the tag is forced.
         seed: of the sampling.
+        reward_timeout: seconds a reward may take for a batch of 256 completions.
         lanes: completions written at once, a power of two.
         tokenizer: byte, world or a tokenizer.json.
         dtype: float32, bfloat16 or auto.
-        out: folder for results.json and samples.jsonl; by default none is written.
+        out: folder for results.json, samples.jsonl and report.html; by default one in evaluations/ for just these settings.
     """
+    settings = {k: v for k, v in locals().items() if k not in ("out", "data_dir", "task_options_")}
     from egg_reason.evals.command import evaluate_model
 
-    settings = {k: v for k, v in locals().items() if k not in ("out", "evaluate_model", "task_options_")}
-    evaluate_model(settings, task_options(task_options_), out)
+    evaluate_model(settings | {"task_options": task_options(task_options_)}, data_dir, out)
+    return 0
+
+
+def eval_diff(first: Annotated[Path, tyro.conf.Positional], second: Annotated[Path, tyro.conf.Positional], /) -> int:
+    """Compare two evaluations of the same problems: difference, 95% interval, paired permutation test.
+
+    Args:
+        first: folder of an evaluation.
+        second: another one; differences are second - first.
+    """
+    from egg_reason.evals.difference import print_difference
+
+    print_difference(first, second)
+    return 0
+
+
+def report(folder: Annotated[Path, tyro.conf.Positional], /) -> int:
+    """Write report.html, a page to read results and completions in: of an evaluation or of a training run.
+
+    Args:
+        folder: an evaluation's or a run's; the page is written into it.
+    """
+    from egg_reason.evals.report import write_report
+
+    print(write_report(folder))
     return 0
 
 
@@ -218,26 +246,47 @@ def tasks_list() -> int:
     return 0
 
 
+@dataclasses.dataclass
+class _TaskFlags:
+    data_dir: str | None = None
+    """folder of the data sets; by default they come from the Hugging Face hub"""
+    template: str = "auto"
+    """auto, g1, g1-nothink, plain, chat, compact, a Jinja text with {{ question }}, or @file"""
+    tokenizer: str = "byte"
+    """name of the tokenizer that `auto` decides by, or path of the tokenizer.json for `chat`"""
+    prompt_column: str | None = None
+    """of a data file: the column of problems; by default question"""
+    answer_column: str | None = None
+    """of a data file: the column of answers; by default answer"""
+    reward: Texts = ()
+    """of a data file: the rewards that grade its answers, separated by commas"""
+
+    def make(self, task: str, options: tuple[str, ...] = (), **given):
+        from egg_reason import tasks
+
+        given = {key: value for key, value in vars(self).items() if value is not None} | given
+        return tasks.make(task, **{"tokenizer_name": given.pop("tokenizer")} | given | task_options(options))
+
+
+TaskFlags = tyro.conf.OmitArgPrefixes[_TaskFlags]
+
+
 def tasks_show(
     task: Annotated[str, tyro.conf.Positional],
     options: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
     /,
     sample: int = 3,
-    template: str = "auto",
-    tokenizer: str = "byte",
+    flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
 ) -> int:
     """Show a task: its splits and some problems as the model sees them.
 
     Args:
-        task: a built-in task or my_task.py:make.
+        task: a built-in task, a data file or my_task.py:make.
         options: the task's own options as name=value.
         sample: how many problems of each split.
-        template: auto, g1, g1-nothink, plain or compact.
-        tokenizer: name of the tokenizer that `auto` decides by.
+        flags: where the data are, and how they become prompts.
     """
-    from egg_reason import tasks
-
-    made = tasks.make(task, template, tokenizer, **task_options(options))
+    made = flags.make(task, options)
     _print_table(
         {
             "name": made.name,
@@ -256,6 +305,67 @@ def tasks_show(
     return 0
 
 
+def tasks_validate(
+    task: Annotated[str, tyro.conf.Positional],
+    options: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    /,
+    flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
+) -> int:
+    """Check a task's data: every gold answer must pass its own verifier. Exit status 1 if one does not.
+
+    Args:
+        task: a built-in task, a data file or my_task.py:make.
+        options: the task's own options as name=value.
+        flags: where the data are, and how they become prompts.
+    """
+    from egg_reason import tasks
+
+    made = flags.make(task, options)
+    faults = tasks.validate(made)
+    for fault in faults:
+        print(fault)
+    problems = f"{len(made.train):,} training and {len(made.heldout):,} held-out problems"
+    print(f"{made.name}: {problems}, " + (f"{len(faults):,} faults" if faults else f"every gold answer passes {', '.join(made.rewards)}"))
+    return 1 if faults else 0
+
+
+def tasks_overlap(
+    task: Annotated[str, tyro.conf.Positional],
+    other: Annotated[str | None, tyro.conf.Positional] = None,
+    /,
+    show: int = 20,
+    flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
+) -> int:
+    """Look for problems that two tasks share: training problems of the first, held-out ones of the second. Exit status 1 if there are any.
+
+    A task that has one of the two only is compared with that.
+
+    Args:
+        task: a built-in task, a data file or my_task.py:make.
+        other: likewise; by default the task's own held-out problems, and every benchmark whose data are at hand.
+        show: how many pairs to print.
+        flags: where the data are.
+    """
+    from egg_reason import tasks
+
+    made = flags.make(task)
+    rows = made.train or made.heldout
+    if other is None:
+        compared = tasks.overlaps(made, flags.data_dir)
+        if not compared:
+            raise ValueError(f"task {task}: nothing to compare its training problems with; name another task, or give --data-dir")
+    else:
+        second = flags.make(other)
+        known = second.heldout or second.train
+        runs = not (made.generated or second.generated)
+        compared = {second.name: (tasks.overlap.find(rows, known, runs), known)}
+    for name, (pairs, known) in compared.items():
+        for line in tasks.overlap.lines(pairs[:show], rows, known):
+            print(line)
+        print(f"{made.name} ({len(rows):,}) and {name} ({len(known):,}): {len(pairs):,} overlapping pairs")
+    return 1 if any(pairs for pairs, _ in compared.values()) else 0
+
+
 def _print_table(facts: dict) -> None:
     width = max(map(len, facts))
     for key, value in facts.items():
@@ -266,11 +376,15 @@ COMMANDS: dict[str, Callable] = {
     "train": train,
     "generate": generate,
     "eval": evaluate,
+    "eval-diff": eval_diff,
+    "report": report,
     "export": export,
     "models list": models_list,
     "models show": models_show,
     "tasks list": tasks_list,
     "tasks show": tasks_show,
+    "tasks validate": tasks_validate,
+    "tasks overlap": tasks_overlap,
 }
 
 
@@ -300,7 +414,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"egg-reason: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("egg-reason: interrupted; a training run goes on with: egg-reason train --resume DIR", file=sys.stderr)
+        print("egg-reason: interrupted; go on with: egg-reason train --resume DIR, or the same eval command", file=sys.stderr)
         return 130
 
 

@@ -69,40 +69,24 @@ def test_generate(command, tiny_checkpoint):
 
 def test_eval_measures_what_the_run_measured(command, finished_run, tmp_path):
     path, summary = finished_run
-    arguments = [
-        "eval",
-        path,
-        *TASK,
-        "--problems",
-        "16",
-        "--max-tokens",
-        "12",
-        "--temperature",
-        "1",
-        "--lanes",
-        "16",
-        "--out",
-        tmp_path / "out",
-    ]
-    status, out, err = command(*arguments)
+    flags = ["--max-tokens", "12", "--temperature", "1", "--lanes", "16", "--out", tmp_path / "out"]
+    status, out, err = command("eval", "--model", path, *TASK, *flags)
     assert (status, err) == (0, "")
-    assert f"{path} on countdown: accuracy 0.000" in out and str(tmp_path / "out" / "results.json") in out
+    assert "countdown: problems 16 x 1, avg@1 0.000 [0.000, 0.194]" in out
+    assert f"{tmp_path / 'out' / 'results.json'}  {tmp_path / 'out' / 'report.html'}" in out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
+    found = results["benchmarks"]["countdown"]
     samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
     last = read_metrics(path / "metrics.jsonl")[-1]
-    assert {key: results[key] for key in ("accuracy", "low", "high")} == {
-        key: summary["heldout_after"][key] for key in ("accuracy", "low", "high")
-    }
-    assert results["mean_tokens"] == last["heldout_completion_length"] and results["truncated"] == last["heldout_truncated"]
-    assert results["problems"] == len(samples) == 16
-    assert results["accuracy"] == np.mean([row["reward"] >= 1 for row in samples])
+    assert list(found["avg"].values()) == [summary["heldout_after"][key] for key in ("accuracy", "low", "high")]
+    assert found["tokens"]["mean"] == last["heldout_completion_length"] and found["truncated"] == last["heldout_truncated"]
+    assert found["problems"] == len(samples) == 16
+    assert found["avg"]["mean"] == np.mean([row["reward"] >= 1 for row in samples])
     assert results["fingerprint"] == models.load(path).fingerprint
-    assert [row["prompt"] for row in samples] == [
-        row["prompt"] for row in tasks.make("countdown", tokenizer_name="byte", train_count=64, heldout_count=16).heldout
-    ]
-    assert sorted(os.listdir(tmp_path / "out")) == ["results.json", "samples.jsonl"]
-    status, _, err = command(*arguments)
-    assert status == 2 and "is not empty" in err
+    rows = tasks.make("countdown", tokenizer_name="byte", train_count=64, heldout_count=16).heldout
+    assert {row["problem"]: row["prompt"] for row in samples} == {number: row["prompt"] for number, row in enumerate(rows)}
+    written = ["evaluation.json", "report.html", "results.json", "samples.jsonl", "timing.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == written
 
 
 @pytest.mark.parametrize("format", ["pth", "hf"])
@@ -130,7 +114,9 @@ def test_models(command, tiny_checkpoint, tmp_path, monkeypatch):
 
 
 def test_tasks(command):
-    assert command("tasks", "list") == (0, f"countdown  {tasks.available()['countdown']}\n", "")
+    status, out, err = command("tasks", "list")
+    assert (status, err) == (0, "")
+    assert [tuple(line.split(maxsplit=1)) for line in out.splitlines()] == list(tasks.available().items())
     status, out, err = command("tasks", "show", "countdown", "train_count=7", "heldout_count=3", "--sample", "2")
     assert (status, err) == (0, "")
     assert "training     7 problems" in out and "held out     3 problems" in out
@@ -301,11 +287,15 @@ def test_a_run_in_use_cannot_be_resumed(refused, place):
         (["generate", "model.pth", "2+2=", "--temperature", "-1"], "temperature must be at least 0 (0: greedy), not -1.0"),
         (["generate", "model.pth", "2+2=", "--samples", "0"], "there must be at least one job"),
         (["generate", "model.pth", "2+2=", "--dtype", "float8"], "dtype must be auto, float32 or bfloat16, not 'float8'"),
-        (["eval", "missing.pth"], "missing.pth: no such file or folder"),
-        (["eval", "model.pth", "--task", "sudoku"], "'sudoku' is not one of countdown"),
-        (["eval", "model.pth", *TASK, "--problems", "0"], "at least one held-out problem is needed, not 0 of 16"),
-        (["eval", "model.pth", *TASK, "--lanes", "12"], "lanes must be a power of two, not 12"),
-        (["eval", "model.pth", *TASK, "--out", "runs"], "runs is not empty"),
+        (["eval", "--model", "missing.pth"], "missing.pth: no such file or folder"),
+        (["eval", "--model", "model.pth", "--benchmarks", "sudoku"], "'sudoku' is not one of countdown"),
+        (["eval", "--model", "model.pth", *TASK, "--problems", "0"], "problems must be at least 1, not 0"),
+        (["eval", "--model", "model.pth", *TASK, "--lanes", "12"], "lanes must be a power of two, not 12"),
+        (["eval", "--model", "model.pth", *TASK, "--out", "runs"], "runs is not empty, and no evaluation"),
+        (["eval", "--model", "model.pth", *TASK, "--samples", "0"], "samples must be at least 1, not 0"),
+        (["eval", "--model", "model.pth", *TASK, "--benchmarks", "countdown,countdown"], "each named once, got countdown, countdown"),
+        (["eval", "--model", "model.pth", *TASK, "--out", "file/new"], "file/new"),
+        (["eval-diff", "runs", "runs"], "runs/results.json is missing: give the folder of a finished evaluation"),
         (["export", "missing.pth", "out.pth"], "missing.pth: no such file or folder"),
         (["export", "model.pth", "nowhere/out.pth"], "nowhere/out.pth: its folder does not exist"),
         (["export", "model.pth", "runs", "--format", "hf"], "runs"),

@@ -9,7 +9,7 @@ gets the next direction. A completion depends on (weights, member, prompt, sampl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -119,35 +119,42 @@ class Engine:
         members,
         prompts: Sequence[Sequence[int]],
         jobs: Jobs,
-        sampling: Sampling,
+        sampling: Sampling | Sequence[Sampling],
         step: int = 0,
         longest_prompt: int | None = None,
         finished: Callable[[Completions, list[int]], None] | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> Completions:
         """Runs all jobs.
 
         Args:
             members: a population (`es.Members`) or `Single`.
             prompts: token ids, at least one each.
+            sampling: one for all, or one for each prompt; these may differ in max_tokens, think_tokens and stop only.
             step: names the randomness, with the seed, member (or pair), prompt and sample.
-            longest_prompt: the compiled prompt length is made for this many tokens (given once, it saves compilations); None: of these
-                prompts.
+            longest_prompt: prompts are read at one compiled length, made for this many tokens or the longest of them; None: each at its
+                `power_length`, beside others of that length.
             finished: called with the completions so far and the numbers of newly finished jobs, while the device decodes on.
+            numbers: what names each prompt in the randomness; None: its place.
         """
-        return _Call(self, members, prompts, jobs, sampling, step, longest_prompt, finished).run()
+        return _Call(self, members, prompts, jobs, sampling, step, longest_prompt, finished, numbers).run()
 
 
 class _Call:
     """The state of one `generate`."""
 
-    def __init__(self, engine, members, prompts, jobs, sampling, step, longest_prompt, finished):
-        self.engine, self.members, self.prompts, self.jobs, self.sampling, self.step = engine, members, prompts, jobs, sampling, step
+    def __init__(self, engine, members, prompts, jobs, samplings, step, longest_prompt, finished, numbers):
+        self.engine, self.members, self.prompts, self.jobs = engine, members, prompts, jobs
         self.finished_callback = finished
         if not len(jobs):
             raise ValueError("there must be at least one job to generate for")
         for number, prompt in enumerate(prompts):
             if not len(prompt):
                 raise ValueError(f"every prompt must hold at least one token, prompt {number} is empty")
+        self.samplings = [samplings] * len(prompts) if isinstance(samplings, Sampling) else list(samplings)
+        sampling, most = self.samplings[0], max(each.max_tokens for each in self.samplings)
+        if len({replace(each, max_tokens=most, think_tokens=None, stop=()) for each in self.samplings}) > 1:
+            raise ValueError("prompts may differ in max_tokens, think_tokens and stop; their other sampling must be the same")
         tokenizer = engine.tokenizer
         self.program = device.Program(
             engine.architecture, members.noise, sampling.temperature, sampling.top_k, sampling.top_p,
@@ -157,8 +164,10 @@ class _Call:
         self.group = engine.group if perturbed else engine.lanes
         self.groups = engine.lanes // self.group
         self.think_end = tokenizer.encode(THINK_END)
-        self.longest_prompt = max([longest_prompt or 0, *map(len, prompts)])
-        self.pause = sampling.think_tokens if sampling.think_tokens is not None else sampling.max_tokens
+        if longest_prompt is None:
+            self.widths = [power_length(len(prompt)) for prompt in prompts]
+        else:
+            self.widths = [padded_length(max([longest_prompt, *map(len, prompts)]))] * len(prompts)
 
         directions = np.asarray(members.direction(jobs.member))
         self.waiting: dict[int, deque[int]] = {}
@@ -169,15 +178,16 @@ class _Call:
         self.job_of_lane = np.full(engine.lanes, -1)
         count = len(jobs)
         self.result = Completions(
-            tokens=np.zeros((count, sampling.max_tokens), np.int32),
+            tokens=np.zeros((count, most), np.int32),
             lengths=np.zeros(count, np.int64),
             reasons=np.full(count, -1),
-            log_probabilities=np.zeros((count, sampling.max_tokens), np.float32),
+            log_probabilities=np.zeros((count, most), np.float32),
             texts=[""] * count,
         )
         self.scales = np.asarray(members.scale(jobs.member), np.float32)
         sharers = {"pair": directions, "all": np.zeros_like(directions), "none": jobs.member}[sampling.share_noise]
-        self.identity = np.stack([np.full(count, step), sharers, jobs.prompt, jobs.sample], 1).astype(np.int32)
+        names = np.arange(len(prompts)) if numbers is None else np.asarray(numbers)
+        self.identity = np.stack([np.full(count, step), sharers, names[jobs.prompt], jobs.sample], 1).astype(np.int32)
 
     def run(self) -> Completions:
         begun = time.perf_counter()
@@ -188,8 +198,8 @@ class _Call:
         while True:
             rows = self._next_rows()
             newly: list[int] = []
-            for start in range(0, len(rows), self.engine.refill):
-                newly += self._fill(rows[start : start + self.engine.refill])
+            for part in self._of_one_width(rows):
+                newly += self._fill(part)
             busy = lanes_count - len(self.idle)
             if newly:
                 self._announce(newly)
@@ -235,6 +245,17 @@ class _Call:
                 np.array(part + [self.groups] * pad, np.int32), np.array(directions + [0] * pad, np.int32),
             )  # fmt: skip
 
+    def _of_one_width(self, rows: list[tuple[int, int]]):
+        """The rows in parts that are read at once: at most `refill` of them, whose prompts are padded to one length."""
+        by_width: dict[int, list[tuple[int, int]]] = {}
+        for row in rows:
+            by_width.setdefault(self.widths[self.jobs.prompt[row[1]]], []).append(row)
+        for same in by_width.values():
+            yield from (same[start : start + self.engine.refill] for start in range(0, len(same), self.engine.refill))
+
+    def _sampling(self, job: int) -> Sampling:
+        return self.samplings[self.jobs.prompt[job]]
+
     def _fill(self, rows: list[tuple[int, int]]) -> list[int]:
         """Prompts (or prompts with what was written and a forced `</think>`) into lanes; returns jobs that ended with their first token."""
         count, result = self.engine.refill, self.result
@@ -242,14 +263,16 @@ class _Call:
         for _, job in rows:
             written = result.tokens[job, : result.lengths[job]].tolist()
             texts.append([*self.prompts[self.jobs.prompt[job]], *written])
-        width = padded_length(max([self.longest_prompt, *map(len, texts)]))
+        width = max(padded_length(max(map(len, texts))), *(self.widths[self.jobs.prompt[job]] for _, job in rows))
         tokens, length = np.zeros((count, width), np.int32), np.ones(count, np.int32)
         lane, position, limit = np.full(count, self.engine.lanes, np.int32), np.zeros(count, np.int32), np.zeros(count, np.int32)
         identity, scale = np.zeros((count, 4), np.int32), np.zeros(count, np.float32)
         for row, ((where, job), text) in enumerate(zip(rows, texts, strict=True)):
             tokens[row, : len(text)], length[row], lane[row] = text, len(text), where
             position[row], identity[row], scale[row] = result.lengths[job], self.identity[job], self.scales[job]
-            limit[row] = self.pause if result.lengths[job] < self.pause else self.sampling.max_tokens
+            sampling = self._sampling(job)
+            thinking = sampling.think_tokens is not None and result.lengths[job] < sampling.think_tokens
+            limit[row] = sampling.think_tokens if thinking else sampling.max_tokens
             self.idle.discard(where)
             self.job_of_lane[where] = job
         rows_array = device.Rows(*map(jnp.asarray, (lane, tokens, length, identity, position, limit, scale)))
@@ -283,10 +306,11 @@ class _Call:
         for lane in lanes:
             job = int(self.job_of_lane[lane])
             length = int(result.lengths[job])
-            stopped = self._cut_at_stop(job, length) if self.sampling.stop else False
+            sampling = self._sampling(job)
+            stopped = self._cut_at_stop(job, length) if sampling.stop else False
             if running[lane] and not stopped:
                 continue
-            if not stopped and result.tokens[job, length - 1] != end and length < self.sampling.max_tokens:
+            if not stopped and result.tokens[job, length - 1] != end and length < sampling.max_tokens:
                 resume.append((lane, job))
                 continue
             done.append(job)
@@ -296,7 +320,7 @@ class _Call:
                 ended = result.tokens[job, length - 1] == end
                 result.reasons[job] = REASONS.index("end" if ended else "length")
                 result.texts[job] = self._text(result.tokens[job, : length - int(ended)])
-        if done and self.sampling.stop:  # lanes cut at a stop text do not know yet
+        if done and any(self._sampling(job).stop for job in done):  # lanes cut at a stop text do not know yet
             self.lanes = self.lanes.replace(running=jnp.asarray(np.asarray(running) & (self.job_of_lane >= 0)))
         return done + (self._end_thoughts(resume) if resume else [])
 
@@ -309,12 +333,15 @@ class _Call:
             (closed if THINK_END in text else forced).append((lane, job))
         lanes = self.lanes
         if closed:
-            where = np.array([lane for lane, _ in closed])
-            self.lanes = lanes.replace(running=lanes.running.at[where].set(True), limit=lanes.limit.at[where].set(self.sampling.max_tokens))
+            where, limits = (
+                np.array([lane for lane, _ in closed]),
+                np.array([self._sampling(job).max_tokens for _, job in closed], np.int32),
+            )
+            self.lanes = lanes.replace(running=lanes.running.at[where].set(True), limit=lanes.limit.at[where].set(limits))
         newly: list[int] = []
         for _, job in forced:
             length = int(self.result.lengths[job])
-            tag = self.think_end[: self.sampling.max_tokens - length - 1]
+            tag = self.think_end[: self._sampling(job).max_tokens - length - 1]
             self.result.tokens[job, length : length + len(tag)] = tag
             self.result.lengths[job] += len(tag)
         for start in range(0, len(forced), self.engine.refill):
@@ -323,13 +350,13 @@ class _Call:
 
     def _cut_at_stop(self, job: int, length: int) -> bool:
         """Ends a job at the first stop text it wrote: tokens up to the one that completes the text, text before it."""
-        tokens = self.result.tokens[job, :length]
+        tokens, stops = self.result.tokens[job, :length], self._sampling(job).stop
         text = self._text(tokens)
-        if not any(stop in text for stop in self.sampling.stop):
+        if not any(stop in text for stop in stops):
             return False
         # However many tokens came at once: the stop text that was complete first decides.
-        keep, text = next((n, t) for n in range(1, length + 1) if any(stop in (t := self._text(tokens[:n])) for stop in self.sampling.stop))
-        place = min(text.index(stop) for stop in self.sampling.stop if stop in text)
+        keep, text = next((n, t) for n in range(1, length + 1) if any(stop in (t := self._text(tokens[:n])) for stop in stops))
+        place = min(text.index(stop) for stop in stops if stop in text)
         self.result.useful_lane_steps -= length - keep
         self.result.tokens[job, keep:] = 0
         self.result.log_probabilities[job, keep:] = 0
@@ -348,3 +375,8 @@ def padded_length(tokens: int) -> int:
     """The compiled length for a prompt: few lengths, little padding."""
     step = 8 if tokens <= 64 else 64 if tokens <= 512 else 512
     return -(-tokens // step) * step
+
+
+def power_length(tokens: int) -> int:
+    """The compiled length for prompts that may differ much: the power of two, from 32, that holds them. A handful for any data set."""
+    return max(32, 1 << (tokens - 1).bit_length())

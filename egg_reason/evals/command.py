@@ -1,85 +1,189 @@
-"""`egg-reason eval`: held-out accuracy of any model on a task, printed and, by wish, written down with every completion."""
+"""`egg-reason eval`: any model on the held-out problems of any tasks, restartable, with every completion kept."""
 
-import json
-import os
+import contextlib
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from egg_reason import models, tasks
-from egg_reason.engine import Engine, Sampling
-from egg_reason.evals.heldout import evaluate
+from egg_reason import models
+from egg_reason.engine import Engine
+from egg_reason.engine.generate import REASONS
+from egg_reason.evals import benchmarks as known
+from egg_reason.evals import results
+from egg_reason.evals.heldout import Questions, draw
+from egg_reason.evals.store import Store, plain, write_json
 from egg_reason.models.rwkv7 import Architecture
-from egg_reason.rewards.functions import Reward
 from egg_reason.rewards.scorer import Scorer
 
+FOLDER = Path("evaluations")
+"""Where evaluations lie that were not given a place, each under its model's name and a fingerprint of all that decides its results: the
+same command goes on with it, another one gets another folder."""
 
-def evaluate_model(settings: dict, task_options: dict, out: Path | None) -> dict:
-    """Evaluates and prints.
+VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "math-verify", "sympy")
+SAMPLING = ("temperature", "top_k", "top_p", "think_tokens", "seed")
+
+
+def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: Path | None = None, console: Console | None = None) -> dict:
+    """Evaluates, prints a table, and leaves a folder (see `store`) with results.json and report.html.
 
     Args:
-        settings: model, task, template, problems, samples, max_tokens, temperature, top_k, top_p, think_tokens, seed, lanes, tokenizer, dtype.
-        task_options: the task's own.
-        out: a new or empty folder for results.json and samples.jsonl; None: none.
+        settings: model, tokenizer, benchmarks, template, task_options, problems, samples, max_tokens, temperature, top_k, top_p,
+            think_tokens, seed, reward_timeout, lanes, dtype.
+        data_dir: see `tasks.make`.
+        out: the folder; None: one in FOLDER.
+        console: where to print; None: standard output.
 
     Returns: what results.json holds.
     """
-    if out is not None and out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty: results need a folder of their own, choose another")
+    started, console = time.monotonic(), console or Console(highlight=False, soft_wrap=True)
+    if settings["samples"] < 1:
+        raise ValueError(f"samples must be at least 1, not {settings['samples']}")
     model = models.load(settings["model"], settings["tokenizer"])
-    task = tasks.make(settings["task"], settings["template"], model.tokenizer.name, **task_options)
-    rows = task.heldout[: settings["problems"]]
-    if not rows:
-        raise ValueError(f"at least one held-out problem is needed, not {settings['problems']} of {len(task.heldout)}")
-    sampling = Sampling(
-        settings["max_tokens"] or task.max_new_tokens,
-        settings["temperature"], settings["top_k"], settings["top_p"], settings["think_tokens"], task.stop, settings["seed"],
+    benchmarks = known.load(
+        settings["benchmarks"], settings["template"], model.tokenizer.name, data_dir, settings["task_options"], settings["problems"],
+        settings["max_tokens"], {name: settings[name] for name in SAMPLING},
     )  # fmt: skip
+    dtype = jnp.dtype(models.compute_dtype(settings["dtype"]))
     engine = Engine(Architecture(model.shape), model.tokenizer, settings["lanes"], group=1)
-    params = jax.tree.map(lambda x: jnp.asarray(x, models.compute_dtype(settings["dtype"])), model.params)
-    rewards = [Reward.of(spec) for spec in task.rewards]
-    started = time.perf_counter()
-    with Scorer(rewards) as scorer:
-        scorer.start()
-        result = evaluate(engine, params, rows, sampling, scorer, rewards[0].name, settings["samples"])
-    seconds, completions, samples = time.perf_counter() - started, result.completions, settings["samples"]
-    report = {
-        "accuracy": result.accuracy.mean,
-        "low": result.accuracy.low,
-        "high": result.accuracy.high,
-        "problems": len(rows),
-        "samples": samples,
-        **{f"pass@{k}": result.pass_at(k) for k in (2**n for n in range(1, 12)) if k <= samples},
-        "truncated": float(completions.truncated.mean()),
-        "reward_failures": int(sum(result.scores.failures.values())),
-        "mean_tokens": float(completions.lengths.mean()),
-        "seconds": seconds,
-        "settings": {**settings, "task_options": task_options},
+    header = {
+        "format": 1,
+        "model": settings["model"],
         "fingerprint": model.fingerprint,
-        "versions": {name: version(name) for name in ("egg-reason", "jax")},
+        "settings": settings | {"dtype": dtype.name, "device": jax.devices()[0].device_kind},
+        "versions": {name: version(name) for name in VERSIONS},
+        "benchmarks": {each.name: each.about(settings["samples"], settings["template"]) for each in benchmarks},
     }
-    interval = f"accuracy {result.accuracy} (95%, {len(rows)} problems x {samples} samples, temperature {sampling.temperature:g})"
-    print(f"{settings['model']} on {task.name}: {interval}")
-    for name, value in report.items():
-        if name.startswith("pass@"):
-            print(f"{name:<9} {value:.3f}")
-    print(f"truncated {report['truncated']:.1%}, reward failures {report['reward_failures']}, {report['mean_tokens']:.1f} tokens a completion, {seconds:.1f} s")
-    if out is not None:
-        _write(out, report, rows, result, samples)
-        print(out / "results.json")
-    return report
+    folder = out or FOLDER / f"{model.name}-{known.fingerprint(header)[:8]}"
+    with contextlib.ExitStack() as closing:
+        scorers: dict[tuple, Scorer] = {}
+        for each in benchmarks:
+            if each.rewards not in scorers:
+                scorers[each.rewards] = closing.enter_context(Scorer(each.rewards, timeout=settings["reward_timeout"]))
+                scorers[each.rewards].start()
+        for each in benchmarks:
+            scorers[each.rewards].check(each.rows[:2])
+        store = closing.enter_context(Store(folder, header))
+        before = store.seconds
+
+        def seconds() -> float:
+            return before + time.monotonic() - started
+
+        jobs = [
+            (where, problem, sample)
+            for where, each in enumerate(benchmarks)
+            for problem in range(len(each.rows))
+            for sample in range(settings["samples"])
+            if (each.name, problem, sample) not in store.samples
+        ]
+        if jobs:
+            total = len(jobs) + len(store.samples)
+            console.print(
+                f"{total:,} completions for {', '.join(each.name for each in benchmarks)}, {len(store.samples):,} of them there: {folder}"
+            )
+            params = jax.tree.map(lambda x: jnp.asarray(x, dtype), model.params)
+            questions = [Questions(each.rows, each.sampling, scorers[each.rewards]) for each in benchmarks]
+            with _progress(console) as progress:
+                bar = progress.add_task("completions", total=total, completed=len(store.samples))
+
+                def graded(order, numbers, completions, scores):
+                    samples = [_sample(benchmarks, order[number], number, at, completions, scores) for at, number in enumerate(numbers)]
+                    store.add(samples, seconds())
+                    progress.update(bar, completed=len(store.samples))
+
+                draw(engine, params, questions, jobs, graded)
+        found = header | {"benchmarks": {each.name: _results(each, store, scorers[each.rewards], header) for each in benchmarks}}
+        write_json(folder / "results.json", found)
+        store.add([], seconds() if jobs else before)
+    from egg_reason.evals.report import write_report
+
+    report = write_report(folder)
+    console.print(_table(found["benchmarks"]) if console.is_terminal else _lines(found["benchmarks"]))
+    console.print(f"{folder / 'results.json'}  {report}")
+    return found
 
 
-def _write(out: Path, report: dict, rows, result, samples: int) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / "samples.jsonl.new", "w") as file:
-        for job, text in enumerate(result.completions.texts):
-            row = rows[job // samples]
-            line = {**row, "sample": job % samples, "completion": text, "reward": float(result.scores.total[job])}
-            file.write(json.dumps({**line, "truncated": bool(result.completions.truncated[job])}) + "\n")
-    os.replace(out / "samples.jsonl.new", out / "samples.jsonl")
-    (out / "results.json.new").write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(out / "results.json.new", out / "results.json")
+def _sample(benchmarks, job, number, at, completions, scores) -> dict[str, Any]:
+    """A line of samples.jsonl. number: of the completion; at: its place in the scores."""
+    benchmark, row = benchmarks[job[0]], benchmarks[job[0]].rows[job[1]]
+    first = benchmark.rewards[0].name
+    kinds = [scores.failed[reward.name][at] for reward in benchmark.rewards if at in scores.failed.get(reward.name, {})]
+    return {
+        "benchmark": benchmark.name,
+        "problem": job[1],
+        "id": row.get("id", str(job[1])),
+        "sample": job[2],
+        "prompt": row["prompt"],
+        "question": row.get("question"),
+        "completion": completions.texts[number],
+        "tokens": int(completions.lengths[number]),
+        "stop": REASONS[completions.reasons[number]],
+        "truncated": bool(completions.truncated[number]),
+        **{column: scores.extra[column][at] for column in ("extracted", "verdict") if column in scores.extra},
+        "gold": _text(row.get("answer", row.get("solution"))),
+        "reward": plain(scores.total[at]),
+        "rewards": {name: plain(values[at]) for name, values in scores.by_reward.items()},
+        "correct": bool(scores.by_reward[first][at] >= 1),
+        "failure": kinds[0] if kinds else None,
+    }
+
+
+def _results(benchmark: known.Benchmark, store: Store, scorer: Scorer, header: dict) -> dict[str, Any]:
+    samples = [sample for (name, *_), sample in sorted(store.samples.items()) if name == benchmark.name]
+    found = results.summarise(samples, len(benchmark.rows), lambda pairs: scorer.equivalent(benchmark.rewards[0].name, pairs))
+    return header["benchmarks"][benchmark.name] | found
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+# What is printed
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _columns(result: dict) -> dict[str, str]:
+    """One benchmark's results as they are shown: heading -> text."""
+    shown = {"problems": f"{result['problems']:,} x {result['samples']}", f"avg@{result['samples']}": _shown(result["avg"])}
+    for metric in ("pass", "maj"):
+        sizes: Sequence[str] = [k for k in result[f"{metric}@k"] if k != "1"]
+        shown |= {f"{metric}@{k}": _shown(result[f"{metric}@k"][k]) for k in sizes[-1:]}
+    return shown | {
+        "truncated": f"{result['truncated']:.1%}",
+        "no answer": "-" if result["no_answer"] is None else f"{result['no_answer']:.1%}",
+        "reward failures": f"{result['reward_failures']:.1%}",
+        "tokens": f"{result['tokens']['mean']:.1f}",
+    }
+
+
+def _shown(interval: dict) -> str:
+    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def _table(found: dict) -> Table:
+    table = Table("benchmark", title="95% intervals, clustered by problem", title_justify="left")
+    rows = {name: _columns(result) for name, result in found.items()}
+    headings = list(dict.fromkeys(heading for row in rows.values() for heading in row))
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *(row.get(heading, "-") for heading in headings))
+    return table
+
+
+def _lines(found: dict) -> str:
+    """One line a benchmark, for pipes."""
+    return "\n".join(
+        f"{name}: {', '.join(f'{heading} {text}' for heading, text in _columns(result).items())}" for name, result in found.items()
+    )

@@ -1,17 +1,119 @@
-"""Accuracy on a task's held-out problems, with its interval: before, during and after training, and for `egg-reason eval`."""
+"""Completions for evaluation problems, drawn and graded: before, during and after training, and for `egg-reason eval`."""
 
-from collections.abc import Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from egg_reason import tasks
 from egg_reason.engine import Completions, Engine, Jobs, Sampling, Single
-from egg_reason.evals.intervals import Interval, clustered_mean
-from egg_reason.rewards.scorer import Scorer, Scores
-from egg_reason.scoring import generate_and_score
+from egg_reason.engine.generate import power_length
+from egg_reason.evals import estimators
+from egg_reason.evals.intervals import Interval
+from egg_reason.rewards.scorer import BATCH, Pending, Scorer, Scores
 
 EVALUATION_STEP = 2**31 - 1
 """Takes the place of the step in the random numbers: all evaluations of a run draw the same ones, and none that training draws."""
+
+LAPSE = 5.0
+"""Seconds after which finished completions are graded though they do not fill a batch."""
+
+BEHIND = 2
+"""Batches that may be with the graders when another is sent, before the oldest is waited for."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Problems that are sampled and graded in one way. rows: see `tasks.Task`."""
+
+    rows: Sequence[dict]
+    sampling: Sampling
+    scorer: Scorer
+
+
+Job = tuple[int, int, int]
+"""Which of the questions, which of its problems, which sample."""
+
+
+def draw(
+    engine: Engine,
+    params,
+    questions: Sequence[Questions],
+    jobs: Sequence[Job],
+    graded: Callable[[Sequence[Job], list[int], Completions, Scores], None],
+    longest_prompt: int | None = None,
+) -> Completions:
+    """Completes the jobs with one set of weights, in one queue over all questions, and grades what is finished while the rest is written.
+
+    A completion depends on (weights, problem's number and prompt, sample, seed) alone: jobs drawn before need not be drawn again, and
+    further questions change nothing.
+
+    Args:
+        params: in compute precision.
+        questions: their sampling may differ in max_tokens, think_tokens and stop only.
+        jobs: at least one.
+        graded: called with (the jobs in the order of the completions, numbers of those graded now, completions, scores of these numbers).
+        longest_prompt: see `Engine.generate`.
+
+    Returns: the completions, of the jobs sorted: long budgets first, so that the lanes stay busy to the end, then prompts of one length.
+    """
+    used = sorted({job[:2] for job in jobs})
+    prompts = [engine.tokenizer.encode(questions[where].rows[problem]["prompt"]) for where, problem in used]
+    place = {key: number for number, key in enumerate(used)}
+
+    def order(job: Job):
+        return -questions[job[0]].sampling.max_tokens, power_length(len(prompts[place[job[:2]]])), job
+
+    sorted_jobs = sorted(jobs, key=order)
+    count = len(sorted_jobs)
+    numbered = Jobs(np.zeros(count, int), np.array([place[job[:2]] for job in sorted_jobs]), np.array([job[2] for job in sorted_jobs]))
+    grading = _Grading(questions, sorted_jobs, graded)
+    completions = engine.generate(
+        Single(params), prompts, numbered, [questions[where].sampling for where, _ in used], EVALUATION_STEP, longest_prompt,
+        grading.add, numbers=[problem for _, problem in used],
+    )  # fmt: skip
+    grading.finish(completions)
+    return completions
+
+
+class _Grading:
+    """Sends finished jobs to their scorers in batches, and hands on the scores as they come, oldest batch first."""
+
+    def __init__(self, questions: Sequence[Questions], jobs: Sequence[Job], graded: Callable):
+        self.questions, self.jobs, self.graded = questions, jobs, graded
+        self.waiting: list[int] = []
+        self.sent: deque[tuple[list[int], Pending]] = deque()
+        self.last = time.monotonic()
+
+    def add(self, completions: Completions, finished: list[int]) -> None:
+        self.waiting += finished
+        if len(self.waiting) >= BATCH or time.monotonic() - self.last > LAPSE:
+            self._send(completions)
+            while len(self.sent) > BEHIND:
+                self._settle(completions)
+
+    def finish(self, completions: Completions) -> None:
+        self._send(completions)
+        while self.sent:
+            self._settle(completions)
+
+    def _send(self, completions: Completions) -> None:
+        by_question: dict[int, list[int]] = {}
+        for number in self.waiting:
+            by_question.setdefault(self.jobs[number][0], []).append(number)
+        for where, numbers in by_question.items():
+            question = self.questions[where]
+            rows = [question.rows[self.jobs[number][1]] for number in numbers]
+            tokens = [completions.tokens[number, : completions.lengths[number]].tolist() for number in numbers]
+            texts, prompts = [completions.texts[number] for number in numbers], [row["prompt"] for row in rows]
+            self.sent.append((numbers, question.scorer.submit(prompts, texts, tasks.columns(rows), tokens)))
+        self.waiting, self.last = [], time.monotonic()
+
+    def _settle(self, completions: Completions) -> None:
+        numbers, pending = self.sent.popleft()
+        self.graded(self.jobs, numbers, completions, pending.result())
 
 
 @dataclass(frozen=True)
@@ -20,23 +122,29 @@ class Evaluation:
 
     accuracy: Interval
     completions: Completions
-    scores: Scores
-    correct: np.ndarray  # [problems, samples] bool
-
-    def pass_at(self, k: int) -> float:
-        """Unbiased share of problems solved by at least one of k samples (Chen et al. 2021, arXiv 2107.03374, equation 1)."""
-        problems, samples = self.correct.shape
-        if not 1 <= k <= samples:
-            raise ValueError(f"pass@k needs k from 1 to the {samples} samples drawn, not {k}")
-        right = self.correct.sum(1)
-        missed = [float(np.prod(1 - k / np.arange(samples - c + 1, samples + 1))) if samples - c >= k else 0.0 for c in right]
-        return float(1 - np.mean(missed))
+    correct_PK: np.ndarray  # bool
+    failures: Counter  # (reward, kind) -> completions that it could not score, which count as wrong; see `rewards.scorer.Scores`
+    messages: dict[tuple[str, str], str]
 
 
-def evaluate(engine: Engine, params, rows: Sequence[dict], sampling: Sampling, scorer: Scorer, accuracy: str, samples: int = 1) -> Evaluation:
-    """`samples` completions for each row by one set of weights (in compute precision). accuracy: name of the reward that tells right from wrong."""
+def evaluate(
+    engine: Engine, params, rows: Sequence[dict], sampling: Sampling, scorer: Scorer, accuracy: str, samples: int = 1
+) -> Evaluation:
+    """`samples` completions for each row by one set of weights (in compute precision).
+
+    accuracy: name of the reward that tells right from wrong.
+    """
     longest = max(len(engine.tokenizer.encode(row["prompt"])) for row in rows)
-    jobs = Jobs.grid(1, len(rows), samples)
-    completions, scores = generate_and_score(engine, Single(params), rows, jobs, sampling, scorer, EVALUATION_STEP, longest)
-    correct = (scores.by_reward[accuracy] >= 1).reshape(len(rows), samples)
-    return Evaluation(clustered_mean(correct.astype(float)), completions, scores, correct)
+    correct = np.zeros((len(rows), samples), bool)
+    failures: Counter = Counter()
+    messages: dict[tuple[str, str], str] = {}
+
+    def graded(jobs, numbers, completions, scores):
+        for number, value in zip(numbers, scores.by_reward[accuracy], strict=True):
+            correct[jobs[number][1:]] = value >= 1
+        failures.update(scores.failures)
+        messages.update(scores.messages)
+
+    jobs = [(0, problem, sample) for problem in range(len(rows)) for sample in range(samples)]
+    completions = draw(engine, params, [Questions(rows, sampling, scorer)], jobs, graded, longest)
+    return Evaluation(estimators.average(correct), completions, correct, failures, messages)
