@@ -28,9 +28,9 @@ DECIMAL = re.compile(rf"([+-]?)(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)")
 RATIO = re.compile(rf"([+-]?)(?:({_WHOLE})\s+)?({_WHOLE})\s*/\s*({_WHOLE})")
 NUMBER_IN_TEXT = re.compile(
     r"(?<![A-Za-z0-9_.^{\\])(?<![0-9][,:/])"  # not within a word, a power, an index, a time or a date
-    r"(?:(?<![)\]}])[-\u2212]\s?|(?<![)\]}])\+)?[$€£¥]?(?:[-\u2212](?=[0-9.]))?"
+    r"(?:(?<![)\]}])[-+\u2212])?[$€£¥]?(?:[-\u2212](?=[0-9.]))?"
     rf"(?:[0-9]+\s[0-9]+/[0-9]+|{_WHOLE}\s?/\s?[0-9]+|[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?![0-9]|[.,/:][0-9]|(?:st|nd|rd|th)\b)"
+    r"(?![0-9]|[.,/:][0-9]|\s?\^|_|(?:st|nd|rd|th)\b)"
 )
 
 
@@ -147,8 +147,11 @@ def last_number(text: str) -> str | None:
 
     Digits within words (`x2`, `m2`), powers, indices, times (`5:30`), dates and ordinals (`3rd`) are not numbers.
     """
-    found = NUMBER_IN_TEXT.findall(text, max(0, len(text) - LONGEST))
-    return found[-1].strip().rstrip(",") if found else None
+    for stretch in (200, LONGEST):  # it is nearly always in the last sentence
+        found = NUMBER_IN_TEXT.findall(text, max(0, len(text) - stretch))
+        if found:
+            return found[-1].rstrip(",")
+    return None
 
 
 def read_number(text: str) -> int | Fraction | None:

@@ -24,13 +24,15 @@ MARKS = "####"
 
 VALUE = re.compile(
     r"[\s*$\\(:]*(?:[A-Za-z]\w*\s*=\s*)?(?P<sign>[-+\u2212]?)\s*(?:\\?[$€£¥]|USD|Rs\.?)?\s*(?P<negative>[-\u2212]?)\s*"
-    r"(?P<number>[0-9]+\s+[0-9]+/[0-9]+|[0-9][0-9,]*\s*/\s*[0-9]+|[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)(?P<rest>.*)",
+    r"(?P<number>[0-9]+\s+[0-9]+/[0-9]+|[0-9][0-9,]*\s*/\s*[0-9]+|[0-9]+(?:,[0-9]+)*(?:\.[0-9]*)?|\.[0-9]+)(?P<rest>.*)",
     re.DOTALL,
 )
 """A number with a sign and currency before it, and what follows."""
 
-ANOTHER = re.compile(r"\s*(?:%|[A-Za-z$€£¥]{0,12})\s*(?:or|and|to|,|/|;|\||-|\+|\*|\u00d7|=|:|\^)\s*[-$€£¥]*\s*[0-9]")
-"""What may not follow a number that is an answer: `18 or 20`, `18, 20`, `3 - 4`, `1:2`."""
+ANOTHER = re.compile(
+    r"\s*(?:%|\\%)?\s*(?:(?:or|and|to|,|/|;|\||-|\+|\*|\u00d7|=|:|\^|[A-Za-z$€£¥%]{1,12}\s+(?:or|to))\s*[-$€£¥]*\s*[0-9]|[eExX][0-9+-])"
+)
+"""What may not follow a number that is an answer: `18 or 20`, `18, 20`, `3 - 4`, `1:2`, `1e5`."""
 
 
 def gsm8k(

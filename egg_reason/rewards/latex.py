@@ -70,19 +70,19 @@ _SPELLINGS: dict = {
 SPELLINGS = [(re.compile(pattern), spelling) for pattern, spelling in _SPELLINGS.items()]
 
 
-def _thousands(separators: str) -> re.Pattern:
-    return re.compile(rf"(?<![0-9.,])[0-9]{{1,3}}(?:(?:{separators})[0-9]{{3}})+(?![0-9]|,[0-9])")
+def _thousands(separators: str, not_before: str = "") -> str:
+    return rf"(?<![0-9.,])[0-9]{{1,3}}(?:(?:{separators})[0-9]{{3}})+(?![0-9]|,[0-9]{not_before})"
 
 
-THOUSANDS = _thousands(r",|\\,| ")
-THOUSANDS_IN_LIST = _thousands(r",|\\,")  # in brackets whose commas between entries are followed by a blank
-THOUSANDS_IN_BRACKET = _thousands(r"\\,")
+THOUSANDS = re.compile(_thousands(r",|\\,") + "|" + _thousands(" ", r"|\s*/"))  # `1 101/125` is a mixed number
+THOUSANDS_IN_LIST = re.compile(_thousands(r",|\\,"))  # in brackets whose commas between entries are followed by a blank
+THOUSANDS_IN_BRACKET = re.compile(_thousands(r"\\,"))
 TRAILING_MARKS = re.compile(r"(?:[\s;:]|(?<!\\),|(?<!\.)\.(?!\.)|\*\*|`)+\Z")
 LEADING_MARKS = re.compile(r"\A(?:\s|\*\*|`)+")
 SQUARED_UNIT = re.compile("(?<=[0-9\\s])([kcdm]?m)([²³])")
 OPENING = ("(", "[", "\\{")
 CLOSING = (")", "]", "\\}")
-PIECE = re.compile(r"\\[A-Za-z]+|\\.|[()\[\]{}]|[0-9][0-9.,\s\\]*|.", re.DOTALL)
+PIECE = re.compile(r"\\[A-Za-z]+|\\.|[()\[\]{}]|[0-9][0-9.,\s\\/]*|.", re.DOTALL)
 
 WORD_UNITS = {
     "cm": "cm|centimeters?|centimetres?", "mm": "mm|millimeters?", "m": "meters?|metres?", "km": "km|kilometers?|kilometres?",

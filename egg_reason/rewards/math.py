@@ -32,7 +32,9 @@ from egg_reason.rewards.answers import (
 from egg_reason.rewards.computation import fresh_budget
 from egg_reason.rewards.expressions import Unreadable
 
-STATED = re.compile(r"(?i)\banswer\b\**\s*(?:is|are|:|=)+\**:?\s*")
+STATED = re.compile(
+    r"(?i)\banswer\b(?P<between>[^.\n:=$0-9\\]{0,60}?)(?:(?P<verb>\b(?:is|are|be|was|equals|isn't|aren't)\b)|\s*[:=])\**:?\s*"
+)
 FINALLY_STATED = re.compile(r"(?i)\bfinal answer\b\**\s*(?:is|:)+\**\s*(?:the final answer is\s*:?)?\s*")
 SENTENCE = re.compile(r"(?s)(.*?)(?:\n\s*\n|(?<![0-9]\.)(?<=[^\s.])\.(?=\s|\Z)|\Z)")
 SPAN = re.compile(r"(?s)\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)")
@@ -108,11 +110,18 @@ def _answer_without_box(text: str) -> str | None:
     phrases = list(STATED.finditer(text))
     if phrases:
         stated = _stated(text[phrases[-1].end() :])
+        if DENIAL.search(phrases[-1].group()):
+            return phrases[-1].group() + (stated or "")
         if stated is not None:
             return stated
     line = text.rpartition("\n")[2].strip().strip("*` ")
     if line and "$" not in line and "\\(" not in line and _is_mathematics(line):
         return line
+    return _last_of(text)
+
+
+def _last_of(text: str) -> str | None:
+    """What comes last in a text, mathematics between dollar signs or a number."""
     spans = list(SPAN.finditer(text))
     number = last_number(text)
     if spans and (number is None or text.rfind(number) < spans[-1].end()):
@@ -138,10 +147,7 @@ def _stated(text: str) -> str | None:
         return sentence or None
     if DENIAL.search(sentence):
         return sentence
-    inner = list(SPAN.finditer(sentence))
-    if inner:
-        return _joined_spans(sentence, inner)
-    return last_number(sentence) or sentence
+    return _last_of(sentence) or sentence
 
 
 def _joined_spans(text: str, spans: list) -> str:
