@@ -223,7 +223,8 @@ def shape_fitness(fitness_NP, shaping) -> np.ndarray:
 
     * group: subtract each prompt's mean over members, divide by the standard deviation of the whole; mean over prompts.
     * zscore: subtract the mean of the whole instead. The same as `group` when every member answers every prompt.
-    * rank: centred ranks of the members' mean fitness (ties share their mean rank).
+    * rank: centred ranks of the members' mean fitness (ties share their mean rank), each prompt's mean subtracted first where some
+      did not answer it.
     * sign: +1 and -1 within each antithetic pair by who did better on the prompts that both answered, 0 for a draw.
 
     fitness_NP: [N, P]; NaN: no reward applies there (left out of every mean; a member without any gets z = 0).
@@ -245,7 +246,7 @@ def shape_fitness(fitness_NP, shaping) -> np.ndarray:
         z = np.where(np.abs(gain) > 1e-9, np.sign(gain), 0.0).repeat(2)
         z[1::2] *= -1
         return _standardise(z, answered)
-    if shaping == "group":
+    if shaping == "group" or (shaping == "rank" and not known.all()):  # else it would pay not to answer a hard prompt
         counts = known.sum(0)
         fitness = fitness - np.where(known, fitness, 0).sum(0) / np.maximum(counts, 1)
     mean = np.where(known, fitness, 0).sum(1) / np.maximum(known.sum(1), 1)
@@ -266,11 +267,14 @@ def _standardise(values, answered):
 def signal_to_noise(fitness_NP) -> float:
     """Spread (variance) of the members' mean fitness over that of members who differ by independent flips of single prompts alone.
 
-    1: what chance gives; above it members truly differ. 0 where nobody differs on any prompt.
+    1: what chance gives; above it members truly differ. 0 where nobody differs on any prompt. Who did not answer a prompt (NaN) counts
+    as its mean over those who did.
     """
     fitness = np.asarray(fitness_NP, np.float64)
-    fitness = fitness[:, ~np.isnan(fitness).any(0)]
+    known = ~np.isnan(fitness)
+    fitness, known = fitness[:, known.any(0)], known[:, known.any(0)]
     if fitness.shape[1] == 0:
         return 0.0
+    fitness = np.where(known, fitness, np.where(known, fitness, 0).sum(0) / known.sum(0))
     expected = fitness.var(0).sum() / fitness.shape[1] ** 2
     return float(fitness.mean(1).var() / expected) if expected > 0 else 0.0

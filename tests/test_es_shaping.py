@@ -27,6 +27,8 @@ def root(x):
         # Ranks 0, 4, 1.5, 1.5, 5, 3: the two of fitness 1 share theirs.
         ("rank", [[0], [10], [1], [1], [100], [3]], np.array([-2.5, 1.5, -1, -1, 2.5, 0.5]) / root(17 / 6)),
         ("rank", [[0, 0], [NAN, 10], [NAN, NAN], [1, NAN]], np.array([-1, 1, 0, 0]) / root(2 / 3)),
+        # Prompt means 2/3 and 9: member 1, which answered the prompt that pays everybody 9 and no other, does not win by that.
+        ("rank", [[1, 9], [NAN, 9], [0, NAN], [1, NAN]], np.array([0.5, -0.5, -1.5, 1.5]) / root(5 / 4)),
         # First pair: + wins. Second: a draw. Third: on the only prompt that both answered, - wins.
         ("sign", [[1, 0], [0, 0], [1, 1], [1, 1], [0, NAN], [1, 5]], np.array([1, -1, 0, 0, -1, 1]) * root(3 / 2)),
         # 0.1 + 0.2 + 0.3 differs from 0.3 + 0.2 + 0.1 in the last bit: a draw, by sign and by rank.
@@ -68,7 +70,7 @@ def test_signal_to_noise_by_hand():
     )  # variance of the means 1/4; each prompt's 1/4, so (1/4 + 1/4) / 2^2 by chance
     assert signal_to_noise([[1, 0], [0, 1]]) == 0
     assert signal_to_noise([[1, 1], [1, 1]]) == 0
-    assert signal_to_noise([[1, NAN, 1], [0, 1, 0]]) == pytest.approx(2)  # a prompt that some did not answer is left out
+    assert signal_to_noise([[1, NAN, 1], [0, 1, 0]]) == pytest.approx(2)  # a prompt that one alone answered says nothing
     assert signal_to_noise([[NAN], [1]]) == 0
 
 
@@ -81,5 +83,7 @@ def test_signal_to_noise_is_1_for_chance_and_above_it_for_members_that_differ():
     prompts = rng.uniform(0.1, 0.9, 32)
     chance = [signal_to_noise(rng.random((64, 32)) < prompts) for _ in range(400)]
     assert np.mean(chance) == pytest.approx(1, abs=0.045)
+    gaps = [signal_to_noise(np.where(rng.random((64, 32)) < 0.1, NAN, rng.random((64, 32)) < prompts)) for _ in range(400)]
+    assert np.mean(gaps) == pytest.approx(1, abs=0.045)
     ability = rng.choice([0.2, 0.8], (64, 1))
     assert signal_to_noise(rng.random((64, 32)) < ability) == pytest.approx(12, rel=0.25)

@@ -107,7 +107,7 @@ def _answer(functions: dict[str, Callable], batch: bytes, start: int, stop: int,
         return _out_of_memory(memory)
     except BaseException as error:
         if stop - start == 1:
-            traceback.print_exc()
+            traceback.print_exc(limit=-20)
         return Reply(("error", describe(error)))
     try:
         reply.values = to_numbers(values, stop - start, name)

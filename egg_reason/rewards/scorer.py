@@ -112,6 +112,7 @@ class Scorer:
         self.state = TrainerState()
         self.log: Path | None = None
         self._printed = ""
+        self._spawn = Spawn()
         self._pool: ProcessPool | None = None
         self._loaded: Future | None = None
         self._proven: set[str] = set()  # rewards that have scored before
@@ -188,7 +189,7 @@ class Scorer:
         if self._pool is None or not self._pool.active:
             self._stop_pool()
             settings = (self.rewards, self.timeout, self.memory)
-            self._pool = ProcessPool(self.workers, initializer=start_worker, initargs=settings, context=Spawn())
+            self._pool = ProcessPool(self.workers, initializer=start_worker, initargs=settings, context=self._spawn)
         # Workers keep the time limits; this one is for a worker that has itself been stopped or ended without a word.
         limit = 2 * LOAD_LIMIT + 2 * MOST * self.timeout
         return self._pool.schedule(function, args=arguments, timeout=limit)

@@ -6,7 +6,7 @@ import threading
 import types
 
 
-class _Process(multiprocessing.context.SpawnProcess):
+class Process(multiprocessing.context.SpawnProcess):
     """A spawned process that does not run the parent's main script a second time.
 
     Otherwise each worker would import all that the script imports (JAX among it), and a script without
@@ -17,7 +17,7 @@ class _Process(multiprocessing.context.SpawnProcess):
 
     @staticmethod
     def _Popen(process_obj):
-        with _Process._main_lock:
+        with Process._main_lock:
             main = sys.modules["__main__"]
             sys.modules["__main__"] = types.ModuleType("__main__")  # has no file, so there is nothing to run
             try:
@@ -27,4 +27,14 @@ class _Process(multiprocessing.context.SpawnProcess):
 
 
 class Spawn(multiprocessing.context.SpawnContext):
-    Process = _Process
+    """Keeps the locks that it makes as long as it lives: a worker that is still starting when its pool ends looks for them."""
+
+    Process = Process
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.locks: list = []
+
+    def RLock(self):
+        self.locks.append(super().RLock())
+        return self.locks[-1]

@@ -58,6 +58,7 @@ class Child:
     """A process that runs `child.serve`. Attributes: fault: the error of loading the rewards, None where there is none."""
 
     def __init__(self, rewards: Sequence[Reward], memory: float):
+        self.calls = 0
         self.printed = bytearray()
         self._connection, theirs = multiprocessing.Pipe()
         self._output, output = os.pipe()
@@ -84,6 +85,7 @@ class Child:
 
     def call(self, batch: bytes | None, start: int, stop: int, limit: float) -> Reply:
         """See `child.serve`. A reply of kind 'timeout' or 'died', and one of kind 'memory', is the last: the child has ended."""
+        self.calls += 1
         try:
             self._connection.send((batch, start, stop))
             reply = self._receive(limit)
@@ -106,9 +108,7 @@ class Child:
             self._drain(4)
             self._connection.close()
             os.close(self._output)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG) != (0, 0):  # what it had started
-                    pass
+            _bury()
         return self._process.exitcode
 
     @property
@@ -140,6 +140,15 @@ class Child:
                 self._sources.remove(self._output)
             self.printed = (self.printed + text)[-OUTPUT:]
             times -= 1
+
+
+def _bury() -> None:
+    """Waits for the processes that a lost child had started: killed with it, they need a moment. One that has left the group is let go."""
+    deadline = time.monotonic() + 0.1
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.001)
 
 
 def _specs(rewards: Sequence[Reward]) -> str:
@@ -176,9 +185,9 @@ class Worker:
         """The outcome of a batch of `count` rows, pickled as `child.serve` says. first: whether the reward has never scored before.
 
         A call that fails is split until the guilty rows are alone: into single rows at once where the reward is quick, else into PARTS and
-        each of them again. Time limits shrink with each one that runs out: a half, a third, ..., a twentieth, but no less than SHORTEST
-        or thrice the slowest good call. All calls of a batch together take at most MOST + 1 whole limits; rows that are left then fail
-        untried. Loading the rewards after each loss comes on top.
+        each of them again. A row that loses its child is guilty if it was the child's first. Time limits shrink with each one that runs
+        out: a half, a third, ..., a twentieth, but no less than SHORTEST or thrice the slowest good call. All calls of a batch together
+        take at most MOST + 1 whole limits; rows that are left then fail untried. Loading the rewards after each loss comes on top.
         """
         outcome = Outcome([None] * count)
         timeouts, spent, most = 0, 0.0, MOST * self.timeout
@@ -213,7 +222,9 @@ class Worker:
             if kind == "value" and first:
                 outcome.fault = message
                 return outcome
-            if untried or stop - start == 1:
+            if kind in ("died", "memory") and child.calls > 1 and stop - start == 1:
+                parts.append((start, stop))  # what earlier calls left behind may be the reason: again, in a fresh child
+            elif untried or stop - start == 1:
                 outcome.failed.update(dict.fromkeys(range(start, stop), reply.failure))
             else:
                 quick = self.seconds.get(name, (math.inf, 0.0))[0] * (stop - start) < self.timeout
@@ -247,12 +258,17 @@ def start_worker(rewards: Sequence[Reward], timeout: float, memory: float) -> No
     global _worker
     _worker = Worker(rewards, timeout, memory)
     prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: processes that a lost child had started end here, where they are waited for
-    multiprocessing.util.Finalize(None, _worker.end, exitpriority=100)  # before processes that this one has started are waited for
+    multiprocessing.util.Finalize(None, _stop, exitpriority=100)  # before processes that this one has started are waited for
     for reward in rewards:
         if reward.spec in BUILT_IN:  # once here and not in each child, which reports what goes wrong
             with contextlib.suppress(Exception):
                 load(reward.spec)
     _worker.child()
+
+
+def _stop() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the pool ends its workers by closing their channel and by this signal, in either order
+    _worker.end()
 
 
 def load_fault() -> str | None:
