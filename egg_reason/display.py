@@ -4,6 +4,7 @@ import itertools
 import math
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,7 @@ class Display:
         self._rewards: list[float] = []
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._evaluations: list[tuple[int, Interval]] = []
+        self._failures: Counter[tuple[str, str]] = Counter()
         self._phase, self._phase_started = "start", time.monotonic()
         self._sample = ""
         self._live = None if self.plain else Live(get_renderable=self._panel, console=self.console, refresh_per_second=4)
@@ -90,6 +92,12 @@ class Display:
         if self.plain:
             self._print(f"{self._step_label(step)}  held-out accuracy {interval}, {interval.n_problems} problems")
 
+    def failures(self, step: int, counts: Mapping[tuple[str, str], int]) -> None:
+        """Show how many rewards failed in a step or the evaluation after it: (reward, kind) -> rows. The panel adds them up."""
+        self._failures.update(counts)
+        if self.plain and counts:
+            self._print(f"{self._step_label(step)}  reward failures: {_counted(counts)}")
+
     def sample(self, completion: str) -> None:
         """Keep a completion for the panel, which shows its last lines."""
         self._sample = completion
@@ -138,6 +146,8 @@ class Display:
         speed, occupancy = _count(metrics.get("tokens_per_second")), _number(metrics.get("occupancy"), ".0%")
         table.add_row("speed", f"{speed} tokens/s, occupancy {occupancy}")
         table.add_row("completions", f"{length} tokens, {truncated} truncated")
+        if self._failures:
+            table.add_row("reward failures", Text(_printable(_counted(self._failures)), "red"))
         total = sum(self._seconds.values())
         split = "  ".join(f"{name} {seconds / total:.0%}" for name, seconds in self._seconds.items() if seconds) if total else "-"
         table.add_row("time", split)
@@ -162,6 +172,12 @@ def sparkline(values: list[float], width: int, ascii_only: bool = False) -> str:
     low, high = min(values), max(values)
     scale = (len(bars) - 1) / (high - low) if high > low else 0.0
     return "".join(bars[round((value - low) * scale)] for value in values)
+
+
+def _counted(failures: Mapping[tuple[str, str], int]) -> str:
+    """digits 3 timeout, 1 error; brevity 2 died"""
+    rewards = dict.fromkeys(name for name, _ in failures)
+    return "; ".join(f"{name} " + ", ".join(f"{count} {kind}" for (of, kind), count in failures.items() if of == name) for name in rewards)
 
 
 def _finite(value: Any) -> float | None:

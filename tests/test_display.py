@@ -50,6 +50,8 @@ def test_plain_lines_are_these():
         display.note("compiling")
         display.step(123, {**METRICS, "tokens_per_second": 950, "occupancy": 1.0, "seconds_left": 7})
         display.step(124, {"reward_mean": float("nan"), "seconds_left": None})
+        display.failures(124, {("digits", "timeout"): 3, ("brevity", "died"): 1, ("digits", "error"): 20})
+        display.failures(125, {})
 
     assert shown(True, use).splitlines() == [
         "model       small",
@@ -59,6 +61,7 @@ def test_plain_lines_are_these():
         "compiling",
         "step 123/300  reward  0.250  snr  0.50    950 tok/s  occ 100%  left    0:07",
         "step 124/300  reward      -  snr     -      - tok/s  occ    -  left       -",
+        "step 124/300  reward failures: digits 3 timeout, 20 error; brevity 1 died",
     ]
 
 
@@ -102,6 +105,7 @@ def test_the_panel_shows_the_run_in_80_columns():
         display.evaluation(0, Interval(0.2, 0.1, 0.3, 100, 400))
         for step in range(200):
             display.step(step, {**METRICS, "reward_mean": step / 200})
+            display.failures(step, {("digits", "timeout"): 2} if step % 10 == 0 else {})
         display.evaluation(199, INTERVAL)
         display.sample("first words " * 100 + HOSTILE)
         display.note("a [bold]note[/bold]")
@@ -118,6 +122,7 @@ def test_the_panel_shows_the_run_in_80_columns():
         "0.50 ",
         "12.3k tokens/s, occupancy 97%",
         "321 tokens, 2% truncated",
+        "digits 40 timeout",
         "generate 80%  score 5%  update 15%",
         "1:02:03",
         "generate 0:0",

@@ -85,7 +85,8 @@ def load(spec: str) -> Callable:
     name = spec.rpartition(":")[2]
     if fault and "solution_str" in inspect.signature(function).parameters:
         raise ValueError(
-            f"reward {spec}: this is verl's signature; import verl from egg_reason.rewards, write my_reward = verl({name}) and name my_reward"
+            f"reward {spec}: this is verl's signature; import verl from egg_reason.rewards, write my_reward = verl({name}),"
+            " and name my_reward"
         )
     if fault:
         raise ValueError(f"reward {spec}: {fault}; define it as def {name}(completions, **kwargs)")
