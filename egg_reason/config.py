@@ -93,7 +93,7 @@ class TrainConfig:
     """also train the embedding and the head"""
 
     # Sampling
-    temperature: float = 0.6
+    temperature: float = 0.3
     """0: greedy"""
     top_k: int = 0
     """0: all tokens"""
@@ -108,7 +108,7 @@ class TrainConfig:
     """which members draw the same random numbers for the same prompt: pair, all or none"""
 
     # Run
-    steps: int = 60
+    steps: int = 40
     """updates"""
     minutes: float | None = None
     """stop after so many minutes of training; by default only after `steps`"""
