@@ -1,9 +1,10 @@
 """Completions for (member, prompt, sample) jobs: the host's side of the engine.
 
 Jobs wait in one queue a direction; the lanes of a group work its direction's queue off (members of an antithetic pair
-share the noise, so any lane serves both). A lane that stops is filled with the next job, a group whose queue is empty and whose lanes
-stand still
-gets the next direction. A completion depends on (weights, member, prompt, sample, seed) alone, never on the lane or on what ran beside it.
+share the noise, so any lane serves both). A lane that stops is filled with the next job. A group whose queue is empty and whose lanes
+stand still gets the next direction, and when each has its group, helps with the longest queue.
+
+A completion depends on (weights, member, prompt, sample, seed) alone, never on the lane or on what ran beside it.
 """
 
 import time
@@ -132,7 +133,7 @@ class Engine:
             prompts: token ids, at least one each.
             sampling: one for all, or one for each prompt; these may differ in max_tokens, think_tokens and stop only.
             step: names the randomness, with the seed, member (or pair), prompt and sample.
-            longest_prompt: prompts are read at one compiled length, made for this many tokens or the longest of them; None: each at its
+            longest_prompt: prompts are read at one compiled length, this many tokens or those of the longest; None: each at its
                 `power_length`, beside others of that length.
             finished: called with the completions so far and the numbers of newly finished jobs, while the device decodes on.
             numbers: what names each prompt in the randomness; None: its place.
@@ -167,7 +168,7 @@ class _Call:
         if longest_prompt is None:
             self.widths = [power_length(len(prompt)) for prompt in prompts]
         else:
-            self.widths = [padded_length(max([longest_prompt, *map(len, prompts)]))] * len(prompts)
+            self.widths = [max([longest_prompt, *map(len, prompts)])] * len(prompts)
 
         directions = np.asarray(members.direction(jobs.member))
         self.waiting: dict[int, deque[int]] = {}
@@ -222,10 +223,11 @@ class _Call:
             by_group.setdefault(lane // self.group, []).append(lane)
         fresh = []
         for group, lanes in by_group.items():
-            direction = self.direction_of_group[group]
-            if self.unassigned and len(lanes) == self.group and not self.waiting.get(direction):
-                self.direction_of_group[group] = self.unassigned.popleft()
-                fresh.append(group)
+            if len(lanes) == self.group and not self.waiting.get(self.direction_of_group[group]):
+                direction = self._next_direction(by_group)
+                if direction is not None:
+                    self.direction_of_group[group] = direction
+                    fresh.append(group)
         if fresh and self.members.noise.parameters:
             self._assign(fresh)
         rows = []
@@ -233,6 +235,17 @@ class _Call:
             queue = self.waiting.get(self.direction_of_group[group])
             rows += [(lane, queue.popleft()) for lane in lanes[: len(queue)]] if queue else []
         return rows
+
+    def _next_direction(self, idle: dict[int, list[int]]) -> int | None:
+        """For a group that stands still: a direction that nobody serves yet, else the one with the longest queue; None: there is no work."""
+        if self.unassigned:
+            return self.unassigned.popleft()
+        left = {direction: len(queue) for direction, queue in self.waiting.items() if queue}
+        for group, lanes in idle.items():  # these are about to serve their own queues
+            if self.direction_of_group[group] in left:
+                left[self.direction_of_group[group]] -= len(lanes)
+        longest = max(left, key=left.__getitem__, default=None)
+        return longest if longest is not None and left[longest] > 0 else None
 
     def _assign(self, groups: list[int]):
         size = max(1, self.groups // 8)
@@ -263,7 +276,9 @@ class _Call:
         for _, job in rows:
             written = result.tokens[job, : result.lengths[job]].tolist()
             texts.append([*self.prompts[self.jobs.prompt[job]], *written])
-        width = max(padded_length(max(map(len, texts))), *(self.widths[self.jobs.prompt[job]] for _, job in rows))
+        width, longest = max(self.widths[self.jobs.prompt[job]] for _, job in rows), max(map(len, texts))
+        if longest > width:  # what was written before a forced text
+            width = padded_length(longest)
         tokens, length = np.zeros((count, width), np.int32), np.ones(count, np.int32)
         lane, position, limit = np.full(count, self.engine.lanes, np.int32), np.zeros(count, np.int32), np.zeros(count, np.int32)
         identity, scale = np.zeros((count, 4), np.int32), np.zeros(count, np.float32)
