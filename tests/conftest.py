@@ -1,6 +1,8 @@
 """What all tests share: JAX on the CPU with a compile cache of the session's own, a tiny model and a run of it, and data from outside."""
 
+import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -118,3 +120,24 @@ def shared_data():
         return path
 
     return find
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, driven by playwright (dependency group reference).
+
+    Where one of them is missing the test is skipped, or fails if EGG_REASON_REQUIRE_REFERENCE=1. Of the module, not of the session:
+    while it is open no other event loop can run in this thread.
+    """
+    lacking = "" if importlib.util.find_spec("playwright") else "playwright is not installed (dependency group reference)"
+    lacking = lacking or ("" if shutil.which("chromium") else "chromium is not installed (Debian, Ubuntu: apt install chromium)")
+    if lacking and os.environ.get("EGG_REASON_REQUIRE_REFERENCE") == "1":
+        pytest.fail(lacking)
+    if lacking:
+        pytest.skip(lacking)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -1,8 +1,8 @@
-"""report.html: one file, without network, in which the results of an evaluation or a training run can be seen and every completion read.
+"""report.html: one file, without network, that shows the results of an evaluation or of a training run and every completion.
 
-The page is `page/report.html` with its styles and scripts put in. Texts travel in blocks of gzip as base64, in which no text can end a script
-or open an element; the page unpacks a block when one of its problems is shown or searched, and so opens at once however much there is.
-Scripts of the page run by their hash (Content-Security-Policy): nothing that a model wrote can run, or reach a network.
+The page is `page/report.html` with its styles and scripts put in. Texts travel in blocks of gzip as base64, in which no text can end
+a script or open an element; the page unpacks a block when one of its problems is shown or searched, and so opens at once however much
+there is. Scripts of the page run by their hash (Content-Security-Policy): nothing that a model wrote can run, or reach a network.
 """
 
 import base64
@@ -13,6 +13,7 @@ import math
 import os
 import tomllib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,16 +36,18 @@ _BLOCK = '<script type="application/gzip" class="block">{}</script>\n'
 def write_report(folder: str | os.PathLike) -> Path:
     """Writes report.html into the folder of an evaluation (samples.jsonl, results.json) or of a training run (config.toml, samples/).
 
-    Returns its path. It is replaced as a whole. Works on what there is: an evaluation or run that goes on or was stopped has its report too,
-    and a torn last line is left out. Raises FileNotFoundError for another kind of folder, ValueError for damaged files.
+    Returns its path. It is replaced as a whole. Works on what there is: an evaluation or run that goes on or was stopped has its
+    report too, and a torn last line is left out. Raises FileNotFoundError for another kind of folder, ValueError for damaged files.
     """
     folder = Path(folder)
     if (folder / "samples.jsonl").is_file():
-        sources = {folder / "samples.jsonl": None}
+        sources: dict[Path, int | None] = {folder / "samples.jsonl": None}
         results = _read_json(folder / "results.json")
-        about = {"kind": "evaluation", "name": str(results.get("model") or folder.resolve().name), "results": results}
+        order = list(results.get("benchmarks", {}))
+        about: dict[str, Any] = {"kind": "evaluation", "name": str(results.get("model") or folder.resolve().name), "results": results}
     elif (folder / "config.toml").is_file():
         sources = {path: int(path.stem.removeprefix("step_")) for path in sorted((folder / "samples").glob("step_*.jsonl"))}
+        order = []
         about = {"kind": "training", "name": folder.resolve().name, "run": _run(folder)}
     else:
         what = "has neither samples.jsonl nor config.toml" if folder.is_dir() else "is no folder"
@@ -56,7 +59,7 @@ def write_report(folder: str | os.PathLike) -> Path:
         with open(temporary, "w", encoding="utf-8", newline="\n") as page:
             before, after = _template().split("<!-- data -->")
             page.write(before)
-            index = about | _write_blocks(page, _places(sources, list(about.get("results", {}).get("benchmarks", {}))), list(sources))
+            index = about | _write_blocks(page, _places(sources, order), list(sources))
             page.write(f'<script type="application/gzip" id="index">{_packed(json.dumps(index, allow_nan=False))}</script>\n')
             page.write(after)
         os.replace(temporary, target)
@@ -77,13 +80,17 @@ class _Place(NamedTuple):
 
 
 def _places(sources: dict[Path, int | None], order: list[str]) -> list[_Place]:
-    """All samples, those of a problem together. sources: files, with their step in a training run. order: of the benchmarks, as far as known."""
+    """All samples, those of a problem together.
+
+    sources: files, with their step in a training run. order: of the benchmarks, as far as known; others are added to it.
+    """
     places = []
     for source, (path, step) in enumerate(sources.items()):
         prompts: dict[str, int] = {}  # in a training run a problem is a prompt of a step
         for offset, row in _lines(path):
             if step is None:
-                name, sample = str(row.get("benchmark", "samples")), (_whole(row.get("sample")),)
+                name = str(row.get("benchmark", "samples"))
+                sample: tuple[int, ...] = (_whole(row.get("sample")),)
                 if name not in order:
                     order.append(name)
                 part, problem = order.index(name), row.get("problem")
@@ -103,8 +110,8 @@ def _write_blocks(page: Any, places: list[_Place], sources: list[Path]) -> dict[
     flags: list[int] = []
     block: list[str] = []
     blocks, answers = 0, False
-    opened = [open(path, "rb") for path in sources]
-    try:
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open(path, "rb")) for path in sources]
         for at, rows in _problems(places, opened):
             if at.name not in parts:
                 parts.append(at.name)
@@ -121,9 +128,6 @@ def _write_blocks(page: Any, places: list[_Place], sources: list[Path]) -> dict[
                 blocks, block = blocks + 1, []
         if block:
             page.write(_BLOCK.format(_packed(f"[{','.join(block)}]")))
-    finally:
-        for file in opened:
-            file.close()
     return {"parts": parts, "problems": problems, "flags": flags, "answers": answers}
 
 

@@ -127,7 +127,14 @@ function benchmarkDetails(name, result) {
 
 function facts(table) {
   return element("dl", { class: "facts" }, Object.entries(table).map(([key, value]) => element("div", null, element("dt", null, key.replaceAll("_", " ")),
-    appendVisible(element("dd", null), typeof value === "string" ? value : JSON.stringify(value)))));
+    appendVisible(element("dd", null), plainly(value)))));
+}
+
+// A setting as people write it.
+function plainly(value) {
+  if (typeof value === "string") return value;
+  if (finite(value)) return String(Number(value.toPrecision(6)));
+  return Array.isArray(value) && value.every((each) => typeof each !== "object") ? value.join(", ") || "none" : JSON.stringify(value);
 }
 
 function training(data, linkTo) {
@@ -155,7 +162,7 @@ function training(data, linkTo) {
 
 function curve(metrics, evaluations, parts, linkTo) {
   const rewards = metrics.filter((line) => finite(line.reward_mean));
-  const [width, height, left, right, top, bottom] = [960, 280, 48, 12, 12, 34];
+  const [width, height, left, right, top, bottom] = [innerWidth < 800 ? 430 : 960, 280, 40, 12, 12, 34];
   const values = [...rewards.map((line) => line.reward_mean), ...evaluations.flatMap((line) => [line.heldout_accuracy, line.heldout_accuracy_low, line.heldout_accuracy_high])].filter(finite);
   let [low, high] = [Math.min(...values), Math.max(...values)];
   const step = niceStep((high - low || 1) / 4);
@@ -169,7 +176,7 @@ function curve(metrics, evaluations, parts, linkTo) {
     grid.push(drawing("line", { class: "grid", x1: left, x2: width - right, y1: y(mark), y2: y(mark) }),
       drawing("text", { x: left - 8, y: y(mark) + 4, "text-anchor": "end" }, Number(mark.toFixed(6)).toString()));
   }
-  const across = Math.max(1, niceStep(last / 8));
+  const across = Math.max(1, niceStep(last / (width / 120)));
   for (let mark = 0; mark <= last; mark += across) {
     grid.push(drawing("text", { x: x({ step: mark }), y: height - 14, "text-anchor": "middle" }, counted(mark)));
   }
@@ -185,7 +192,7 @@ function curve(metrics, evaluations, parts, linkTo) {
       parts.length ? element("span", { class: "key saved" }, "saved samples") : null),
     drawing("svg", { viewBox: `0 0 ${width} ${height}`, class: "curve", role: "group", "aria-label": "held-out accuracy and training reward by step" },
       grid,
-      drawing("text", { x: (left + width - right) / 2, y: height - 1, "text-anchor": "middle" }, "step"),
+      drawing("text", { x: (left + width - right) / 2, y: height - 3, "text-anchor": "middle" }, "step"),
       band.length > 1 ? drawing("polygon", { class: "band", points: `${points(band, (line) => line.heldout_accuracy_high)} ${points(band.toReversed(), (line) => line.heldout_accuracy_low)}` })
         : band.map((line) => drawing("line", { class: "whisker", x1: x(line), x2: x(line), y1: y(line.heldout_accuracy_low), y2: y(line.heldout_accuracy_high) })),
       drawing("polyline", { class: "reward", points: points(rewards, (line) => line.reward_mean) }),

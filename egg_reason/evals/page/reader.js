@@ -134,7 +134,7 @@ class Reader {
     const { prompt, question, gold, id } = texts;
     const head = element("header", null,
       element("button", { type: "button", class: "back", onclick: () => report.go({ at: null, sample: null }) }, "← List"),
-      element("h2", null, partName(report.data, problem), id !== undefined && id !== null && String(id) !== String(problem.problem) ? element("small", null, String(id)) : null),
+      element("h2", null, partName(report.data, problem), " ", id !== undefined && id !== null && String(id) !== String(problem.problem) ? element("small", null, String(id)) : null),
       element("span", { class: "steps" },
         element("span", { class: "where" }, position < 0 ? "not in the list" : `${counted(position + 1)} of ${counted(report.visible.length)}`),
         element("button", { type: "button", "aria-label": "previous problem", title: "previous problem (k)", disabled: position <= 0, onclick: () => report.step(-1) }, "↑"),

@@ -57,10 +57,9 @@ class Report {
   go(changes, replace = false) {
     const next = address({ ...this.state, ...changes });
     if (next === (location.hash || "#")) return;
-    if (replace) {
-      history.replaceState(null, "", next);
-      this.show();
-    } else location.hash = next;
+    if (replace) history.replaceState(null, "", next);
+    else history.pushState(null, "", next);
+    this.show(); // at once, so that the next key finds it done
   }
 
   // Brings the page to what the address says.
@@ -118,6 +117,7 @@ class Report {
     if (mine !== this.searches) return;
     this.found = found;
     byId("list").removeAttribute("aria-busy");
+    byId("list").dataset.searched = find;
     this.filter();
     this.select();
   }

@@ -3,8 +3,8 @@
 // and what a search finds is marked. With mathematics off, the text of the elements made here is exactly the text given.
 
 // Controls but tab and line feed; invisible and direction-changing characters (joiners only where they join nothing); lone halves of surrogate
-// pairs; and what is no character.
-const ODD = /([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\uffff\u{e0000}-\u{e0fff}]|(?<=[\u0000-\u007f]|^)[\u200c\u200d]|\p{Surrogate})\1*/gu;
+// pairs; what is no character; and the fifth and further marks on one letter, which would cover the lines around it.
+const ODD = /([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\uffff\u{e0000}-\u{e0fff}]|(?<=[\u0000-\u007f]|^)[\u200c\u200d]|(?<=\p{M}{4})\p{M}|\p{Surrogate})\1*/gu;
 
 const SHOWN_HEAD = 16000; // characters of a longer text that are shown at first, at its beginning
 const SHOWN_TAIL = 4000; // and at its end, where the answer stands
@@ -94,7 +94,7 @@ function appendVisible(parent, text) {
 // A formula's source that stands alone, such as a gold answer: drawn where it looks like LaTeX.
 function appendAnswer(parent, text, options) {
   const bare = text.trim().replace(/^\$+([^$]*)\$+$/, "$1");
-  const latex = /\\[A-Za-z,!;{%$]|[\^_{}]/.test(bare);
+  const latex = bare.length <= 400 && !bare.includes("\n") && /\\[A-Za-z,!;{%$]|[\^_{}]/.test(bare);
   const drawn = options.mathematics && latex ? mathematics.convert(bare) : null;
   if (drawn) parent.append(element("span", { class: "formula", title: text }, drawn));
   else appendMarked(parent, text.length > 500 ? `${text.slice(0, boundary(text, 500))}…` : text, options.find);
@@ -141,9 +141,9 @@ function formulas(text) {
       display = true;
     } else {
       start = found.index;
-      end = after = balanced(text, from, 2000);
+      end = after = balanced(text, from, 600);
     }
-    if (end < 0) continue;
+    if (end < 0 || (!code && !text.slice(start, end).trim())) continue;
     if (found.index > at) parts.push({ text: text.slice(at, found.index) });
     parts.push(code ? { text: text.slice(found.index, after), code } : { text: text.slice(found.index, after), source: text.slice(start, end), display });
     opening.lastIndex = at = after;
