@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from egg_reason import tasks
 from egg_reason.engine import Completions, Engine, Jobs, Sampling
-from egg_reason.rewards.scorer import BATCH, Pending, Scorer, Scores
+from egg_reason.rewards.pending import BATCH, Pending, Scores
+from egg_reason.rewards.scorer import Scorer
 
 
 class Collector:

@@ -23,7 +23,7 @@ from egg_reason.display import Display
 from egg_reason.engine import Completions, Jobs
 from egg_reason.evals.heldout import Evaluation, evaluate
 from egg_reason.evals.report import write_report
-from egg_reason.rewards.scorer import RewardFailure, Scores
+from egg_reason.rewards.pending import RewardFailure, Scores
 from egg_reason.runs import Run, read_metrics
 from egg_reason.scalars import StepScalars, weights_hash
 from egg_reason.scoring import generate_and_score

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from egg_reason.rewards.functions import Reward
-from egg_reason.rewards.scorer import RewardFailure, Scorer
+from egg_reason.rewards.pending import RewardFailure
+from egg_reason.rewards.scorer import Scorer
 
 REWARDS = """
     import os

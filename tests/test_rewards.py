@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from egg_reason.rewards.functions import Reward, check_result, load
-from egg_reason.rewards.scorer import BATCH, Scorer
+from egg_reason.rewards.pending import BATCH
+from egg_reason.rewards.scorer import Scorer
 
 HOSTILE = """
     import os

@@ -12,7 +12,8 @@ from egg_reason.engine import Completions, Engine, Jobs, Sampling, Single
 from egg_reason.engine.generate import power_length
 from egg_reason.evals import estimators
 from egg_reason.evals.intervals import Interval
-from egg_reason.rewards.scorer import BATCH, Pending, Scorer, Scores
+from egg_reason.rewards.pending import BATCH, Pending, Scores
+from egg_reason.rewards.scorer import Scorer
 
 EVALUATION_STEP = 2**31 - 1
 """Takes the place of the step in the random numbers: all evaluations of a run draw the same ones, and none that training draws."""
@@ -123,7 +124,7 @@ class Evaluation:
     accuracy: Interval
     completions: Completions
     correct_PK: np.ndarray  # bool
-    failures: Counter  # (reward, kind) -> completions that it could not score, which count as wrong; see `rewards.scorer.Scores`
+    failures: Counter  # (reward, kind) -> completions that it could not score, which count as wrong; see `rewards.pending.Scores`
     messages: dict[tuple[str, str], str]
 
 

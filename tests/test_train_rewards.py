@@ -1,0 +1,94 @@
+"""Rewards that fail in a training run: what the run writes down, what the policies make of the fitness, and that a stopped run goes on."""
+
+import json
+import textwrap
+
+import numpy as np
+import pytest
+
+from egg_reason import cli
+from egg_reason import train as training
+from egg_reason.config import TrainConfig
+from egg_reason.runs import read_metrics
+from egg_reason.scalars import ScalarLog
+
+REWARDS = """
+    import os
+    from pathlib import Path
+
+    def fails(text):
+        return sum(map(ord, text)) % 3 == 0
+
+    def faulty(completions, trainer_state, log_extra, log_metric, **kwargs):
+        print("looking at", len(completions))
+        log_extra("length", [len(text) for text in completions])
+        log_metric("step", trainer_state.global_step)
+        if any(map(fails, completions)):
+            raise ValueError("not this one")
+        return [len(text) / 4 + sum(map(str.isdigit, text)) for text in completions]
+
+    def digits(completions, trainer_state, **kwargs):
+        if Path(__file__).with_name("broken").exists() and trainer_state.global_step == 4:
+            os._exit(0)
+        return [sum(map(str.isdigit, text)) + len(text) / 16 for text in completions]
+"""
+
+
+@pytest.fixture
+def faults(tmp_path):
+    path = tmp_path / "my_faults.py"
+    path.write_text(textwrap.dedent(REWARDS))
+    return path
+
+
+def fails(text):
+    return sum(map(ord, text)) % 3 == 0
+
+
+def score(text):
+    return len(text) / 4 + sum(map(str.isdigit, text))
+
+
+@pytest.mark.parametrize("policy", ["zero", "drop"])
+def test_failed_rewards_are_counted_and_shown(policy, faults, settings, tmp_path, capsys, monkeypatch):
+    """All 16 completions of the step are in the samples: from them what the fitness must be follows without the code that is tested."""
+    monkeypatch.setattr(training, "SAVED_MEMBERS", settings["population"])
+    given = {"steps": 1, "reward": (f"{faults}:faulty",), "reward_failure": policy}
+    training.train(TrainConfig(**settings | given), tmp_path / "run", plain=True)
+    samples = [json.loads(line) for line in (tmp_path / "run" / "samples" / "step_000000.jsonl").read_text().splitlines()]
+    texts = [sample["completion"] for sample in samples]
+    failed = sum(map(fails, texts))
+    assert len(samples) == 16 and 0 < failed < 16
+    with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
+        fitness_NP = next(log.records())[1].fitness_NP
+    missing = np.nan if policy == "drop" else 0.0
+    np.testing.assert_array_equal(fitness_NP.ravel(), np.float32([missing if fails(text) else score(text) for text in texts]))
+    [line] = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
+    assert line["rewards/faulty/error"] == failed and line["metrics/step"] == 0
+    assert line["reward_mean"] == pytest.approx(np.nanmean(fitness_NP))
+    assert [sample["failure"] for sample in samples] == ["faulty: error" if fails(text) else None for text in texts]
+    assert [sample["length"] for sample in samples] == [None if fails(text) else len(text) for text in texts]
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"reward failures: faulty {failed} error" in output
+    assert "error, e.g. ValueError: not this one (my_faults.py, line 13); see rewards.log" in output
+    assert output.count("not this one") == 1  # once and not at each step and evaluation
+    evaluations = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "heldout_accuracy" in line]
+    assert len(evaluations) == 2 and all(0 < line["heldout_rewards/faulty/error"] < 16 for line in evaluations)
+    log = (tmp_path / "run" / "rewards.log").read_text()
+    assert "looking at 16" in log and 'raise ValueError("not this one")' in log
+
+
+def test_a_run_that_a_reward_stopped_goes_on_when_it_is_corrected(faults, finished_run, settings, flags, tmp_path, capfd):
+    """The reward gives what that of the finished run gives, so that the run must end with the same bits."""
+    (tmp_path / "broken").touch()
+    given = flags(settings | {"reward": (f"{faults}:digits",), "reward_failure": "stop"})
+    assert cli.main(["train", "--plain", "--runs", str(tmp_path), "--name", "run", *given]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and "reward digits: died at completion " in error and " of step 4, whose prompt ends in" in error
+    assert f"correct it and go on with: egg-reason train --resume {tmp_path / 'run'}" in error
+    with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
+        assert [step for step, _ in log.records()] == [0, 1, 2, 3]
+    (tmp_path / "broken").unlink()
+    assert cli.main(["train", "--plain", "--resume", str(tmp_path / "run")]) == 0
+    for name in ("model.pth", "scalars/log.bin"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished_run[0] / name).read_bytes()
