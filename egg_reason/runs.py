@@ -7,6 +7,7 @@ runs/NAME/
     metrics.jsonl          one JSON object a line: {"step": 123, "time": seconds, name: number, …}
     tensorboard/           the same numbers as TensorBoard events
     samples/step_000123.jsonl
+    rewards.log            what rewards print, and the tracebacks of their errors; bounded
     summary.json           written at the end: the mark of a finished run
     report.html            the curve and the samples, to be read in a browser
     .lock                  held by the process that writes
