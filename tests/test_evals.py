@@ -1,5 +1,6 @@
 """Evaluations: what they record, that stopping them anywhere changes nothing, and the commands that the README shows."""
 
+import io
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from egg_reason import cli, models, tasks
 from egg_reason.engine import Engine, Jobs, Sampling, Single
@@ -217,6 +219,18 @@ def test_every_completion_is_recorded_as_the_rewards_saw_it(mixed):
     assert letters["no_answer"] == pytest.approx(len(silent) / 32)
     assert letters["sampling"] | {"max_tokens": 5, "stop": []} == lengths["sampling"]
     assert (letters["sampling"]["max_tokens"], letters["sampling"]["stop"], letters["sampling"]["temperature"]) == (9, ["e", "a"], 1.0)
+
+
+@pytest.mark.parametrize(("terminal", "width"), [(True, 200), (True, 80), (False, 200)])
+def test_one_line_a_benchmark_is_printed(terminal, width, whole, given):
+    screen = io.StringIO()
+    evaluate_model(given, out=whole, console=Console(file=screen, force_terminal=terminal, width=width, color_system=None, soft_wrap=True))
+    result = json.loads((whole / "results.json").read_text())["benchmarks"]["countdown"]
+    [line] = [line for line in screen.getvalue().splitlines() if line.strip().startswith("countdown")]
+    assert ("avg@64" in line) == (not terminal or width == 80)  # else in the head of a table
+    for metric in (result["avg"], result["pass@k"]["64"], result["maj@k"]["64"]):
+        assert f"{metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]" in line
+    assert f"{result['truncated']:.1%}" in line and f"{result['no_answer']:.1%}" in line
 
 
 def test_votes_are_by_equivalence_and_not_by_text(mixed):

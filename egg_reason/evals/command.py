@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -105,8 +106,8 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
     from egg_reason.evals.report import write_report
 
     report = write_report(folder)
-    console.print(_table(found["benchmarks"]) if console.is_terminal else _lines(found["benchmarks"]))
-    console.print(f"{folder / 'results.json'}  {report}")
+    console.print(_shown(found["benchmarks"], console))
+    console.print(f"{folder / 'results.json'}  {report}  ({store.seconds:.1f} s)")
     return found
 
 
@@ -155,10 +156,10 @@ def _progress(console: Console) -> Progress:
 
 def _columns(result: dict) -> dict[str, str]:
     """One benchmark's results as they are shown: heading -> text."""
-    shown = {"problems": f"{result['problems']:,} x {result['samples']}", f"avg@{result['samples']}": _shown(result["avg"])}
+    shown = {"problems": f"{result['problems']:,} x {result['samples']}", f"avg@{result['samples']}": _interval(result["avg"])}
     for metric in ("pass", "maj"):
         sizes: Sequence[str] = [k for k in result[f"{metric}@k"] if k != "1"]
-        shown |= {f"{metric}@{k}": _shown(result[f"{metric}@k"][k]) for k in sizes[-1:]}
+        shown |= {f"{metric}@{k}": _interval(result[f"{metric}@k"][k]) for k in sizes[-1:]}
     return shown | {
         "truncated": f"{result['truncated']:.1%}",
         "no answer": "-" if result["no_answer"] is None else f"{result['no_answer']:.1%}",
@@ -167,23 +168,20 @@ def _columns(result: dict) -> dict[str, str]:
     }
 
 
-def _shown(interval: dict) -> str:
+def _interval(interval: dict) -> str:
     return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-def _table(found: dict) -> Table:
-    table = Table("benchmark", title="95% intervals, clustered by problem", title_justify="left")
+def _shown(found: dict, console: Console) -> Table | str:
+    """A line for each benchmark: in a table, where one fits a terminal; else as text."""
     rows = {name: _columns(result) for name, result in found.items()}
     headings = list(dict.fromkeys(heading for row in rows.values() for heading in row))
+    table = Table("benchmark", title="with 95% intervals, clustered by problem", title_justify="left", box=SIMPLE)
     for heading in headings:
         table.add_column(heading, justify="right")
     for name, row in rows.items():
         table.add_row(name, *(row.get(heading, "-") for heading in headings))
-    return table
-
-
-def _lines(found: dict) -> str:
-    """One line a benchmark, for pipes."""
-    return "\n".join(
-        f"{name}: {', '.join(f'{heading} {text}' for heading, text in _columns(result).items())}" for name, result in found.items()
-    )
+    needed = console.measure(table, options=console.options.update(width=1000)).maximum
+    if console.is_terminal and needed <= console.width:
+        return table
+    return "\n".join(f"{name}: {', '.join(f'{heading} {text}' for heading, text in row.items())}" for name, row in rows.items())
