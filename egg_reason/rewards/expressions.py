@@ -190,7 +190,9 @@ class _Reader:
                 name in ("frac", "sqrt", "binom", "lfloor", "lceil", "lvert", "langle", "overline")
                 or name in GREEK or name in FUNCTIONS or name in CONSTANTS
             )  # fmt: skip
-        return self.next in ("(", "[", "{")
+        if self.next == "{":  # `1{2}` is printed as 12
+            return self.tokens[self.place + 1 : self.place + 2] == [] or self.tokens[self.place + 1][0] != "number"
+        return self.next in ("(", "[")
 
     def factor(self) -> tuple:
         self.deeper()

@@ -3,7 +3,7 @@ r"""Reads an answer as what it is (a value, several answers, a set, a tuple or i
 Forms are tuples that begin with their kind:
 
     ("value", tree, unit, text)             an expression; the unit is empty where there is none
-    ("several", entry, ...)                 "1, -2", "3 or 4", `1 \pm \sqrt{2}`: in any order, counted as often as they stand
+    ("several", entry, ...)                 "1, -2", "3 or 4", `1 \pm \sqrt{2}`: in any order
     ("set", entry, ...)                     `\{1, 2\}`: in any order, each counted once
     ("tuple", brackets, entry, ...)         `(1, 2)`, `[0, 1)`: in order; brackets are "()", "[]", "[)" or "(]"
     ("union", part, ...), ("minus", a, b)   of sets and intervals
@@ -22,10 +22,11 @@ Forms are tuples that begin with their kind:
 import re
 from fractions import Fraction
 from functools import lru_cache
+from itertools import combinations, pairwise
 from typing import Any
 
 from egg_reason.rewards.answers import LONGEST
-from egg_reason.rewards.expressions import Unreadable, names_in, parse
+from egg_reason.rewards.expressions import CONSTANTS, FUNCTIONS, Unreadable, names_in, parse
 from egg_reason.rewards.latex import clean, known_unit, split_unit
 from egg_reason.rewards.regions import NAME, region, same_region, turned
 from egg_reason.rewards.values import ratio, real_value, same_value
@@ -143,8 +144,8 @@ def _read_value(text: str, pieces: list) -> tuple:
         if not CLOCK.fullmatch(text):
             return ("ratio", *(_read_value(part.strip(), []) for part in _split(pieces, {":"})))
         return ("other", _compact(text))
-    words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9 .'\-]*", words.strip()) and ("\\text" in text or re.search("[A-Za-z]{4}", words)):
+    words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9 .'\-]*", words) and ("\\text" in text or _are_words(re.findall("[A-Za-z]+", words))):
         return ("words", " ".join(words.lower().replace(".", "").split()))
     if text[0] == "(" and text[-1] == ")" and re.fullmatch(r"\(\s*[A-Za-z]\s*\)", text):
         text = text.strip("() ")
@@ -153,6 +154,12 @@ def _read_value(text: str, pieces: list) -> tuple:
         return ("value", parse(value), unit, _compact(text))
     except Unreadable:
         return ("other", _compact(text))
+
+
+def _are_words(runs: list[str]) -> bool:
+    """Whether runs of letters are words and not variables and functions: one of four letters or more, or two of two or three in a row."""
+    unknown = [0 if run in FUNCTIONS or run in CONSTANTS or run == "sqrt" else len(run) for run in runs]
+    return max(unknown) > 3 or any(first > 1 and second > 1 for first, second in pairwise(unknown))
 
 
 def _scan(text: str) -> list[tuple[str, int]] | None:
@@ -239,7 +246,9 @@ def _same_kind(gold: tuple, answer: tuple) -> bool:
             return False
         return _same_values(gold[1], answer[1])
     if kind == "several":
-        return len(gold) == len(answer) and _same_multiset(gold[1:], answer[1:])
+        if len(gold) == len(answer):
+            return _same_multiset(gold[1:], answer[1:])
+        return len(answer) > len(gold) and not _repeats(gold[1:]) and _same_set(gold[1:], answer[1:])
     if kind == "set":
         return _same_set(gold[1:], answer[1:])
     if kind == "tuple":
@@ -291,6 +300,10 @@ def _same_multiset(gold: tuple, answer: tuple) -> bool:
             return False
         del left[found]
     return not left
+
+
+def _repeats(entries: tuple) -> bool:
+    return any(same(*pair) for pair in combinations(entries, 2))
 
 
 def _same_set(gold: tuple, answer: tuple) -> bool:
@@ -350,17 +363,17 @@ def _is_number(form: tuple) -> bool:
 
 
 def _value_of(equation: tuple) -> tuple | None:
-    """The value that an equation states; None where its sides disagree. A decimal may be the rounding of the side before it."""
+    """The value that an equation states: its last side, but the one before it where the last is that one rounded.
+
+    None where sides that are numbers alone disagree, as in 4 = 5.
+    """
     sides = list(equation[2:])
-    if _states_value(equation):
-        sides = sides[1:]
-    value = sides[0]
-    for side in sides[1:]:
-        if same(value, side):
-            value = side
-        elif not _rounds(side, value):
+    if not _states_value(equation):
+        if not all(same(first, second) or _rounds(second, first) for first, second in pairwise(sides)):
             return None
-    return value
+    elif len(sides) == 2:
+        return sides[1]
+    return sides[-2] if _rounds(sides[-1], sides[-2]) and not same(sides[-1], sides[-2]) else sides[-1]
 
 
 def _rounds(decimal: tuple, exact: tuple) -> bool:

@@ -30,7 +30,7 @@ VALUE = re.compile(
 """A number with a sign and currency before it, and what follows."""
 
 ANOTHER = re.compile(
-    r"\s*(?:%|\\%)?\s*(?:(?:or|and|to|,|/|;|\||-|\+|\*|\u00d7|=|:|\^|[A-Za-z$€£¥%]{1,12}\s+(?:or|to))\s*[-$€£¥]*\s*[0-9]|[eExX][0-9+-])"
+    r"\s*(?:%|\\%)?\s*(?:(?:or|and|to|,|/|;|\||-|\+|\*|\u00d7|=|:|\^|[A-Za-z$€£¥%]{1,12}\s+(?:or|to))\s*[-$€£¥]*\s*[0-9]|[eExX][0-9+-]|\s+[0-9])"
 )
 """What may not follow a number that is an answer: `18 or 20`, `18, 20`, `3 - 4`, `1:2`, `1e5`."""
 

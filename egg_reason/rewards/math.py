@@ -39,6 +39,7 @@ FINALLY_STATED = re.compile(r"(?i)\bfinal answer\b\**\s*(?:is|:)+\**\s*(?:the fi
 SENTENCE = re.compile(r"(?s)(.*?)(?:\n\s*\n|(?<![0-9]\.)(?<=[^\s.])\.(?=\s|\Z)|\Z)")
 SPAN = re.compile(r"(?s)\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)")
 JOINED = re.compile(r"[\s,;]*(?:and|or)?\s*")
+CHOICE = re.compile(r"\(?([A-J])(?:\)|[.,:;])")
 DENIAL = re.compile(r"(?i)\b(?:not|never|cannot|neither|nor|isn't|aren't|can't|unknown|unsure)\b")
 
 
@@ -146,7 +147,9 @@ def _stated(text: str) -> str | None:
     if not sentence or _is_mathematics(sentence):
         return sentence or None
     if DENIAL.search(sentence):
-        return sentence
+        return choice[1] if (choice := CHOICE.match(sentence)) else sentence
+    if choice := CHOICE.match(sentence):
+        return choice[1]
     return _last_of(sentence) or sentence
 
 
@@ -173,8 +176,13 @@ def _wordy(form: tuple) -> bool:
 
 @lru_cache(4096)
 def gold_of(gold: str) -> str:
-    r"""The right answer in a column's text: its last boxes if there are any (adjacent ones are one answer), else all of it."""
+    r"""The right answer in a column's text: its last boxes if there are any (adjacent ones are one answer), else all of it.
+
+    Of a solution in words without a box it is what the words state as the answer.
+    """
     boxes = last_boxes(gold, adjacent=True)
+    if boxes is None and STATED.search(gold):
+        return (_answer_without_box(gold[-LONGEST:]) or gold).strip()
     return (boxes[1] if boxes else gold).strip()
 
 

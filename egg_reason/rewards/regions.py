@@ -11,15 +11,15 @@ from typing import Any
 from egg_reason.rewards.expressions import Unreadable
 from egg_reason.rewards.values import real_value, same_real
 
-NAME = re.compile(
-    r"\s*(?:"
-    r"\\text\s*\{[^{}0-9]*\}"
-    r"|\|?\s*(?:\\(?:angle|triangle|overline|measuredangle|vec|hat|bar)\s*)?\{?(?:[A-Za-z]{1,4}|\\[A-Za-z]+)\}?'*"
-    r"(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9,+\- ]*\}|\\text\s*\{[^{}]*\}))?(?:\s*\([A-Za-z0-9,+\-\s]*\))?\s*\|?"
-    r"|\([A-Za-z,\s_0-9]*[A-Za-z][A-Za-z,\s_0-9]*\)"
-    r")\s*"
+_ONE = (
+    r"(?:\|?\s*(?:\\(?:angle|triangle|overline|measuredangle|vec|hat|bar)\s*)?\{?(?:[A-Za-z]{1,4}|\\[A-Za-z]+)\}?'*"
+    r"(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9,+\- ]*\}|\\text\s*\{[^{}]*\}))?(?:\s*\([A-Za-z0-9,+\-\s]*\))?\s*\|?)"
 )
-r"""What only names a value: `x`, `a_1`, `f(x)`, `AB`, `|AB|`, `\angle ABC`, `(x, y)`, `\text{Area}`."""
+NAME = re.compile(
+    rf"\s*(?:\\text\s*\{{[^{{}}0-9]*\}}|{_ONE}|{_ONE}\s*:\s*{_ONE}"
+    r"|\\frac\s*\{\s*[A-Z]{1,3}\s*\}\s*\{\s*[A-Z]{1,3}\s*\}|\([A-Za-z,\s_0-9]*[A-Za-z][A-Za-z,\s_0-9]*\))\s*"
+)
+r"""What only names a value: `x`, `a_1`, `f(x)`, `AB`, `|AB|`, `\angle ABC`, `(x, y)`, `\text{Area}`, `\frac{AB}{CD}`."""
 
 
 EVERYTHING = [(-float("inf"), False, float("inf"), False)]
