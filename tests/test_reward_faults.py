@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 import textwrap
 import time
 
@@ -220,3 +222,23 @@ def test_a_worker_that_is_killed_is_replaced_and_its_rows_sent_again(file):
         np.testing.assert_array_equal(scores.total, np.float32([0, 2]))
         assert scores.failures == {("drill", "timeout"): 1}
         assert not psutil.pid_exists(child.pid) or child.status() == psutil.STATUS_ZOMBIE  # init's to bury
+
+
+def test_nothing_outlives_a_run_that_is_killed(file):
+    script = (
+        "from egg_reason.rewards.functions import Reward\n"
+        "from egg_reason.rewards.scorer import Scorer\n"
+        f"scorer = Scorer([Reward.of({f'{file}:drill'!r})], timeout=1.0)\n"
+        "pending = scorer.submit([''], ['sleep'], {'answer': [1]})\n"
+        "scorer.check_loaded()\n"
+        "print('loaded', flush=True)\n"
+        "pending.result(), input()\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with run:
+        assert run.stdout.readline() == "loaded\n"
+        family = psutil.Process(run.pid).children(recursive=True)
+        assert len(family) >= 2
+        run.kill()
+        _, left = psutil.wait_procs(family, timeout=10)
+    assert [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []  # init buries those

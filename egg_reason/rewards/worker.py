@@ -101,8 +101,9 @@ class Child:
     def end(self) -> int | None:
         """Kills the child and all that it has started. Returns the exit status that it had, or has now."""
         if not self._connection.closed:
+            assert self._process.pid  # it has been started
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid or 0, signal.SIGKILL)
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()  # where it had no time to make a group of its own
             self._process.join()
             self._drain(4)
