@@ -119,7 +119,8 @@ function powers(benchmarks) {
 
 function benchmarkDetails(name, result) {
   const { prompt_example: example, sampling, ...others } = result;
-  const simple = Object.fromEntries(Object.entries(others).filter(([key, value]) => value === null || typeof value !== "object" || key === "failures"));
+  const inTable = new Set(["problems", "samples", "avg", "pass@k", "maj@k", "truncated", "no_answer", "reward_failures", "tokens"]);
+  const simple = Object.fromEntries(Object.entries(others).filter(([key]) => !inTable.has(key)));
   return element("section", null, element("h3", null, name), facts({ ...simple, ...prefixed("sampling: ", sampling) }),
     example === undefined || example === null ? null
       : element("div", null, element("p", { class: "label" }, "prompt"), appendText(element("pre", { class: "text" }), String(example))));
@@ -134,7 +135,8 @@ function facts(table) {
 function plainly(value) {
   if (typeof value === "string") return value;
   if (finite(value)) return String(Number(value.toPrecision(6)));
-  return Array.isArray(value) && value.every((each) => typeof each !== "object") ? value.join(", ") || "none" : JSON.stringify(value);
+  if (value === null || (typeof value === "object" && !Object.keys(value).length)) return "none";
+  return Array.isArray(value) && value.every((each) => typeof each !== "object") ? value.join(", ") : JSON.stringify(value);
 }
 
 function training(data, linkTo) {
