@@ -422,8 +422,15 @@ def test_format():
     assert score("a</think>b", require_think=True) == score("> a</think>b", prompts=["Assistant: <think"]) == 1.0
     assert score(">b", prompts=["Assistant: <think>\n</think"]) == 1.0 and score("b", prompts=["Assistant:"]) == 0.0
     assert score("<think>a</think>\n<answer>b</answer>\n", answer_tags=True) == 1.0
-    for text in ("<think>a</think>b", "<think>a</think><answer></answer>", "<think>a</think>x<answer>b</answer>", "<think><answer>a</answer></think>b",
-                 "<think>a</think><answer>b</answer><answer>c</answer>"):  # fmt: skip
+    wrong = [
+        "b",
+        "<answer></answer>",
+        "x<answer>b</answer>",
+        "<answer>b</answer>x",
+        "<answer>b</answer><answer>c</answer>",
+        "</answer><answer>",
+    ]
+    for text in ["<think><answer>a</answer></think>b", *(f"<think>a</think>{answer}" for answer in wrong)]:
         assert score(text, answer_tags=True) == 0.0
 
 

@@ -68,7 +68,7 @@ _SPELLINGS: dict = {
     r"(^|[,(=]\s*|\\or\s*|\\and\s*)\\text\s*\{\s*([A-Z])\s*\}": r"\1\2",
     r"\\text\s*\{\s*\(([A-Za-z])\)\s*\.?\s*\}": r" \1 ",
     r"\\text\s*\{\s*([A-Z](?:,\s*[A-Z])+)\s*\}": r"\1",
-    r"(?<=[0-9}\s])(?:\\text\s*\{\s*)?(hundred|thousand|million|billion|trillion)s?(?![A-Za-z])(?:\s*\})?": lambda found: MULTIPLES[found[1]],
+    r"(?<=[0-9}\s])(?:\\text\s*\{\s*)?(hundred|thousand|(?:m|b|tr)illion)s?(?![A-Za-z])(?:\s*\})?": lambda found: MULTIPLES[found[1]],
     r"\\text\s*\{\s*([-+]?[0-9][0-9.,/ ]*)\s*\}": r" \1 ",
     r"\\text\s*\{\s*\}": " ",
     r"<=": r"\\leq ", r">=": r"\\geq ", r"!=": r"\\neq ",
@@ -106,9 +106,9 @@ NOT_UNITS = frozenset(
     re.findall(
         "[a-z]+",
         "or and not no none nor but except than least most more less if when where for is are the sin cos tan log sqrt infinity import"
-        " lambda true false undefined between from only without point plus minus times over divided mod modulo squared cubed factorial dozen"
-        " dozens half halves third thirds fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths quarter quarters hundredth"
-        " hundredths thousandth thousandths wrong incorrect",
+        " lambda true false undefined between from only without wrong incorrect point plus minus times over divided mod modulo squared"
+        " cubed factorial dozen dozens half halves third thirds fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths"
+        " quarter quarters hundredth hundredths thousandth thousandths",
     )
 )
 CURRENCY = {"\\$": "dollar", "\\euro": "euro", "\\pound": "pound sterling", "\\yen": "yen"}
