@@ -166,6 +166,7 @@ def test_forced_tokens_have_no_log_probability_and_drawn_ones_do():
     result = recite([THOUGHTS["cut"][0]], think_tokens=5)
     forced = np.arange(MAX_TOKENS)[5:13]
     np.testing.assert_array_equal(result.log_probabilities[0, forced], 0)
+    np.testing.assert_array_equal(np.flatnonzero(result.forced[0]), forced)
     drawn = np.setdiff1d(np.arange(20), forced)
     np.testing.assert_allclose(result.log_probabilities[0, drawn], 0, atol=1e-6)  # the recital is certain of itself
 

@@ -123,7 +123,7 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
 def test_draws_have_the_distribution_of_the_settings(name):
     """Chi-square over 20,000 draws, false alarm 1e-6 a setting; no token outside the kept set is ever drawn.
 
-    Log-probabilities are the model's own whatever the token was drawn by: temperature 1, nothing cut, ids that exist.
+    Log-probabilities are those of the temperature the token was drawn at, nothing cut, over the ids that exist.
     """
     draws, settings = 20_000, dict(SETTINGS[name])
     logits = LOGITS_WITH_MORE_IDS if "vocabulary" in settings else LOGITS
@@ -141,7 +141,7 @@ def test_draws_have_the_distribution_of_the_settings(name):
     assert statistic <= stats.chi2.isf(1e-6, max(kept.sum() - 1, 1))
 
     assert tokens.dtype == np.int32 and log_probabilities.dtype == np.float32
-    np.testing.assert_allclose(log_probabilities, np.log(probabilities(LOGITS))[tokens], rtol=0, atol=5e-6)
+    np.testing.assert_allclose(log_probabilities, np.log(probabilities(LOGITS, arguments["temperature"]))[tokens], rtol=0, atol=5e-6)
 
 
 def test_greedy_takes_the_best_token_that_exists():

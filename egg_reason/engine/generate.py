@@ -65,8 +65,9 @@ class Completions:
     """What the jobs wrote, in job order.
 
     tokens: [J, max_tokens] int32, 0 after the end. lengths: [J], the end token included. reasons: [J] index into REASONS ('end': end token,
-    'stop': a stop text, 'length': budget spent, i.e. truncated). log_probabilities: [J, max_tokens] float32 of each token under the
-    model at temperature 1 (0 for forced tokens). texts: [J], without end token and stop text.
+    'stop': a stop text, 'length': budget spent, i.e. truncated). log_probabilities: [J, max_tokens] float32 of each token, at the
+    temperature it was drawn at (1 where greedy), nothing cut; 0 for forced tokens. texts: [J], without end token and stop text.
+    forced: [J, max_tokens] bool, tokens that were given (a thought's end), not drawn.
     lane_steps, useful_lane_steps: decode steps times lanes, and those that wrote a token of a completion.
     """
 
@@ -75,6 +76,7 @@ class Completions:
     reasons: np.ndarray
     log_probabilities: np.ndarray
     texts: list[str]
+    forced: np.ndarray
     prompt_tokens: int = 0
     lane_steps: int = 0
     useful_lane_steps: int = 0
@@ -184,6 +186,7 @@ class _Call:
             reasons=np.full(count, -1),
             log_probabilities=np.zeros((count, most), np.float32),
             texts=[""] * count,
+            forced=np.zeros((count, most), bool),
         )
         self.scales = np.asarray(members.scale(jobs.member), np.float32)
         sharers = {"pair": directions, "all": np.zeros_like(directions), "none": jobs.member}[sampling.share_noise]
@@ -358,6 +361,7 @@ class _Call:
             length = int(self.result.lengths[job])
             tag = self.think_end[: self._sampling(job).max_tokens - length - 1]
             self.result.tokens[job, length : length + len(tag)] = tag
+            self.result.forced[job, length : length + len(tag)] = True
             self.result.lengths[job] += len(tag)
         for start in range(0, len(forced), self.engine.refill):
             newly += self._fill(forced[start : start + self.engine.refill])

@@ -63,7 +63,9 @@ def uniforms(keys_B2, positions_B):
 
 
 def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=None):
-    """Next tokens and their log-probabilities under the model (temperature 1, nothing cut).
+    """Next tokens and their log-probabilities at the temperature they were drawn at (1 where greedy), nothing cut.
+
+    Those are what a policy gradient needs of the policy that acted.
 
     Args:
         logits_BV: float32. uniforms_B: in [0, 1).
@@ -84,8 +86,9 @@ def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=No
         before = (jnp.cumsum(weights, -1) - weights) / weights.sum(-1, keepdims=True)
         weights = jnp.where(before < top_p, weights, 0)  # the smallest set that reaches top_p: never empty
         tokens = jnp.take_along_axis(ids, inverse_cdf(weights, uniforms_B)[:, None], -1)[:, 0].astype(jnp.int32)
-    chosen = jnp.take_along_axis(logits_BV, tokens[:, None], -1)[:, 0]
-    return tokens, chosen - jax.nn.logsumexp(logits_BV, -1)
+    scaled = logits_BV / (temperature or 1.0)
+    chosen = jnp.take_along_axis(scaled, tokens[:, None], -1)[:, 0]
+    return tokens, chosen - jax.nn.logsumexp(scaled, -1)
 
 
 def _weights(logits):
