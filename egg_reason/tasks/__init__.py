@@ -111,7 +111,10 @@ def overlaps(task: Task, data_dir: str | Path | None = None) -> dict[str, tuple[
 
     Compared with its own held-out problems ('heldout') and, where the problems are not generated, with the EVALUATIONS whose data are
     at hand: in `data_dir`, or without one in the cache of the hub's library. Nothing is fetched. See `overlap` for what counts.
+    Empty where the task has no training problems.
     """
+    if not task.train:
+        return {}
     compared = {"heldout": task.heldout} if task.heldout else {}
     for name, source in EVALUATIONS.items():
         if not task.generated and name != task.name and data.at_hand(source, data_dir):
