@@ -118,6 +118,9 @@ def evaluate(
     samples: int = 1,
     problems: int | None = None,
     data_dir: str | None = None,
+    prompt_column: str | None = None,
+    answer_column: str | None = None,
+    reward: Texts = (),
     template: str = "auto",
     task_options_: Annotated[tuple[str, ...], tyro.conf.arg(name="task-options")] = (),
     max_tokens: int | None = None,
@@ -136,10 +139,13 @@ def evaluate(
 
     Args:
         model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
-        benchmarks: tasks, separated by commas: their held-out problems (`egg-reason tasks list`), or my_task.py:make.
+        benchmarks: tasks, separated by commas, for their held-out problems: built-in ones, data files, my_task.py:make.
         samples: completions a problem.
         problems: the first so many of each benchmark; by default all.
         data_dir: folder of the data sets; by default they come from the Hugging Face hub.
+        prompt_column: of a data file: the column of problems; by default question.
+        answer_column: of a data file: the column of answers; by default answer.
+        reward: of a data file: the rewards that grade its answers, separated by commas; the first tells right from wrong.
         template: auto, g1, g1-nothink, plain, chat, compact, a Jinja text with {{ question }}, or @file.
         task_options_: options of the tasks as name=value.
         max_tokens: longest completion; by default each task's own.

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 64
 SETTINGS = {
     "benchmarks": ("countdown",), "task_options": {"train_count": 0, "heldout_count": 16}, "template": "auto", "problems": None,
+    "prompt_column": None, "answer_column": None, "reward": (),
     "samples": SAMPLES, "max_tokens": 12, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "think_tokens": None, "seed": 0,
     "reward_timeout": 10.0, "lanes": 16, "tokenizer": None, "dtype": "auto",
 }  # fmt: skip
@@ -331,7 +332,8 @@ def test_the_fingerprint_is_of_the_problems_and_not_of_the_template(tiny_checkpo
     from egg_reason.evals import benchmarks
 
     def load(template, **options):
-        [found] = benchmarks.load(["countdown"], template, "byte", None, {"train_count": 0, **options}, 5, None, {})
+        given = {"template": template, "train_count": 0, "heldout_count": 8, **options}
+        [found] = benchmarks.load(["countdown"], given, 5, None, {})
         return found.about(1, template)
 
     compact, g1, other = load("compact"), load("g1"), load("compact", seed=1)
@@ -352,12 +354,10 @@ def test_the_commands_of_the_readme(finished_run, tiny_checkpoint, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished_run[0], tmp_path / "runs" / "demo")
     (tmp_path / "data").mkdir()
-    for name in ("gsm8k_main_test", "math_500", "aime_2024"):
-        rows = [
-            {"question": f"{n} and 1?", "problem": f"{n} and 1?", "answer": f"It is\n#### {n + 1}" if "gsm" in name else str(n + 1)}
-            for n in range(3)
-        ]
-        (tmp_path / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    long, short = "How many are {} and one more, counted with great care?", "{} and 1?"  # prompts of 65 to 128 bytes: compiled once
+    for path, question in (("problems", long), ("data/gsm8k_main_test", long), ("data/math_500", short), ("data/aime_2024", short)):
+        rows = [{"question": question.format(n), "problem": question.format(n), "answer": f"#### {n + 1}"} for n in range(30)]
+        (tmp_path / f"{path}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(models, "bundled", lambda: {"countdown-0.7m": tiny_checkpoint})
     for words in commands:
         small = ["--problems", "2", "--max-tokens", "12", "--lanes", "16", "--samples", "2"] if words[1] == "eval" else []

@@ -44,21 +44,13 @@ class Benchmark:
 
 
 def load(
-    names: Sequence[str],
-    template: str,
-    tokenizer_name: str,
-    data_dir: str | None,
-    task_options: dict,
-    problems: int | None,
-    max_tokens: int | None,
-    sampling: dict[str, Any],
+    names: Sequence[str], options: dict[str, Any], problems: int | None, max_tokens: int | None, sampling: dict[str, Any]
 ) -> list[Benchmark]:
     """The benchmarks of these names.
 
     Args:
-        names: tasks (`tasks.make`), at least one, each once.
-        template, tokenizer_name, data_dir: see `tasks.make`.
-        task_options: given to every task.
+        names: tasks, at least one, each once.
+        options: see `tasks.make`; given to every task.
         problems: the first so many of each; None: all.
         max_tokens: None: each task's own.
         sampling: further settings of `Sampling`.
@@ -72,7 +64,7 @@ def load(
         raise ValueError(f"problems must be at least 1, not {problems}")
     found = []
     for name in names:
-        task = tasks.make(name, template=template, tokenizer_name=tokenizer_name, data_dir=data_dir, split="heldout", **task_options)
+        task = tasks.make(name, **options)
         if not task.heldout:
             raise ValueError(f"benchmark {name} has no held-out problems; name another task, or give this one some")
         drawn = Sampling(max_tokens=task.max_new_tokens if max_tokens is None else max_tokens, stop=tuple(task.stop), **sampling)

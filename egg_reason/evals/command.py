@@ -29,6 +29,7 @@ FOLDER = Path("evaluations")
 same command goes on with it, another one gets another folder."""
 
 VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "math-verify", "sympy")
+TASK = ("template", "prompt_column", "answer_column", "reward")
 SAMPLING = ("temperature", "top_k", "top_p", "think_tokens", "seed")
 
 
@@ -36,8 +37,8 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
     """Evaluates, prints a table, and leaves a folder (see `store`) with results.json and report.html.
 
     Args:
-        settings: model, tokenizer, benchmarks, template, task_options, problems, samples, max_tokens, temperature, top_k, top_p,
-            think_tokens, seed, reward_timeout, lanes, dtype.
+        settings: model, tokenizer, benchmarks, template, task_options, prompt_column, answer_column, reward, problems,
+            samples, max_tokens, temperature, top_k, top_p, think_tokens, seed, reward_timeout, lanes, dtype.
         data_dir: see `tasks.make`.
         out: the folder; None: one in FOLDER.
         console: where to print; None: standard output.
@@ -49,9 +50,14 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
         raise ValueError(f"samples must be at least 1, not {settings['samples']}")
     model = models.load(settings["model"], settings["tokenizer"])
     benchmarks = known.load(
-        settings["benchmarks"], settings["template"], model.tokenizer.name, data_dir, settings["task_options"], settings["problems"],
-        settings["max_tokens"], {name: settings[name] for name in SAMPLING},
-    )  # fmt: skip
+        settings["benchmarks"],
+        {name: settings[name] for name in TASK if settings[name] is not None}
+        | {"tokenizer_name": model.tokenizer.name, "data_dir": data_dir, "split": "heldout"}
+        | settings["task_options"],
+        settings["problems"],
+        settings["max_tokens"],
+        {name: settings[name] for name in SAMPLING},
+    )
     dtype = jnp.dtype(models.compute_dtype(settings["dtype"]))
     engine = Engine(Architecture(model.shape), model.tokenizer, settings["lanes"], group=1)
     header = {
