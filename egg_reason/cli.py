@@ -32,6 +32,7 @@ def train(
     runs: Path = Path("runs"),
     resume: Path | None = None,
     replace: bool = False,
+    rewind: int | None = None,
     plain: bool = False,
 ) -> int:
     """Fine-tune a model by evolution strategies. Without options: the bundled model on Countdown.
@@ -42,6 +43,7 @@ def train(
         runs: folder that holds the run directories.
         resume: a run directory to go on with, with its own settings.
         replace: delete an existing run of that name first.
+        rewind: with --resume: keep so many steps only and take the others again, as where the scalar log is damaged.
         plain: lines instead of the live view.
     """
     import egg_reason.train as training
@@ -54,7 +56,9 @@ def train(
             for field in dataclasses.fields(TrainConfig)
             if getattr(checked, field.name) != field.default
         }
-        summary = training.resume(resume, given, show, BEGUN)
+        summary = training.resume(resume, given, show, BEGUN, rewind)
+    elif rewind is not None:
+        raise ValueError("--rewind goes with --resume: name the run whose steps are to be taken again")
     else:
         path = runs / (name or f"{Path(config.task.partition(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         summary = training.train(checked, path, show, BEGUN, replace)
@@ -189,6 +193,65 @@ def report(folder: Annotated[Path, tyro.conf.Positional], /) -> int:
     from egg_reason.evals.report import write_report
 
     print(write_report(folder))
+    return 0
+
+
+def replay(
+    source: Annotated[Path, tyro.conf.Positional],
+    /,
+    out: Path,
+    step: int | None = None,
+    model: str | None = None,
+    from_base: bool = False,
+    allow_drift: bool = False,
+) -> int:
+    """Rebuild a run's weights from its base model and its scalar log, bit for bit, as they were after any step.
+
+    Args:
+        source: a run directory (also while it trains), or a file that `egg-reason pack` wrote.
+        out: the .pth file to write, float32.
+        step: after so many steps; by default all.
+        model: the base model, where it is not in the place that the run's settings name.
+        from_base: from the base model even where a checkpoint is nearer.
+        allow_drift: write the weights even if they are not the run's to the bit, as on another kind of machine.
+    """
+    from egg_reason import models
+    from egg_reason.replay import Replay
+
+    models.save(Replay(source, model).model(step, from_base, allow_drift), out, dtype="float32")
+    print(out)
+    return 0
+
+
+def verify(source: Annotated[Path, tyro.conf.Positional], /, model: str | None = None) -> int:
+    """Replay a run and compare the weights after every step, its checkpoints and its model. Exit status 1 if one differs.
+
+    Args:
+        source: a run directory, or a file that `egg-reason pack` wrote.
+        model: the base model, where it is not in the place that the run's settings name.
+    """
+    from egg_reason.replay import Replay
+
+    replayed = Replay(source, model)
+    steps, fault = replayed.verify()
+    print(f"{source}: {steps} of {len(replayed.recorded)} steps replayed from {replayed.base.source}, the same weights after each")
+    if fault:
+        print(fault)
+    return 1 if fault else 0
+
+
+def pack(run: Annotated[Path, tyro.conf.Positional], /, out: Path) -> int:
+    """Write a run as one small file, from which `egg-reason replay` rebuilds its weights wherever the base model is.
+
+    Args:
+        run: a run directory.
+        out: the file to write.
+    """
+    from egg_reason import recording
+
+    recorded = recording.read(run)
+    raw = recording.write(recorded, out)
+    print(f"{out}: {len(recorded)} steps in {out.stat().st_size:,} bytes ({raw:,} before compression)")
     return 0
 
 
@@ -384,6 +447,9 @@ COMMANDS: dict[str, Callable] = {
     "eval": evaluate,
     "eval-diff": eval_diff,
     "report": report,
+    "replay": replay,
+    "verify": verify,
+    "pack": pack,
     "export": export,
     "models list": models_list,
     "models show": models_show,

@@ -167,15 +167,21 @@ class EvolutionStrategy:
         shape = np.shape(fitness_NP)
         if len(shape) != 2 or shape[0] != self.population or shape[1] == 0:
             raise ValueError(f"fitness must be [{self.population} members, prompts], not {list(shape)}")
-        z = shape_fitness(fitness_NP, self.shaping)
         rate = float(self.learning_rate(state.step))
-        info = {"update_rms": 0.0, "learning_rate": rate, "sigma": float(self.sigma(state.step))}
-        if not z.any():
-            return state.replace(step=state.step + 1), info
-        direction = self.direction(state, (z[0::2] - z[1::2]) / np.sqrt(self.population))
+        after, rms = self.advance(state, pair_weights(fitness_NP, self.shaping), rate)
+        return after, {"update_rms": rms, "learning_rate": rate, "sigma": float(self.sigma(state.step))}
+
+    def advance(self, state: State, weights, rate: float) -> tuple[State, float]:
+        """The step that `tell` takes once fitness has become one number a direction: all that a replay needs.
+
+        weights: float32 [N / 2] of `pair_weights`, or None: weights and optimiser stay as they are. rate: the step's learning rate.
+        Returns: the new state and the RMS change per trained weight.
+        """
+        if weights is None:
+            return state.replace(step=state.step + 1), 0.0
+        direction = self.direction(state, weights)
         leaves, optimiser, rms = self._apply(self._leaves(state.params), state.optimiser, state.anchor, direction, rate)
-        info["update_rms"] = float(rms)
-        return State(put(state.params, leaves), optimiser, state.anchor, state.step + 1), info
+        return State(put(state.params, leaves), optimiser, state.anchor, state.step + 1), float(rms)
 
     def direction(self, state: State, weights, first=0):
         """sum_k weights[k] E_(first + k), float32 {name: array}: additive over any split of the directions."""
@@ -216,6 +222,12 @@ def _sum_in_chunks(noise, shapes, epoch, weights_CK, first):
 
     zero = {p.name: jnp.zeros(shapes[p.name]) for p in noise.parameters}
     return jax.lax.scan(add, zero, (jnp.arange(weights_CK.shape[0]), weights_CK))[0]
+
+
+def pair_weights(fitness_NP, shaping) -> np.ndarray | None:
+    """float32 [N / 2]: what each direction counts in the estimate, (z_2k - z_2k+1) / sqrt(N). None where members do not differ."""
+    z = shape_fitness(fitness_NP, shaping)
+    return ((z[0::2] - z[1::2]) / np.sqrt(len(z))).astype(np.float32) if z.any() else None
 
 
 def shape_fitness(fitness_NP, shaping) -> np.ndarray:

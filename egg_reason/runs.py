@@ -2,8 +2,8 @@
 
 runs/NAME/
     config.toml            settings; the run can be started again from it alone
-    scalars/log.bin        fitness scalars of every step (`egg_reason.scalars`)
-    checkpoints/000123/    weights and optimiser state after step 123, the newest two
+    scalars/log.bin        fitness scalars of every step, and the settings once more (`egg_reason.scalars`)
+    checkpoints/000123/    weights and optimiser state after step 123, the newest two (`egg_reason.checkpoints`)
     metrics.jsonl          one JSON object a line: {"step": 123, "time": seconds, name: number, …}
     tensorboard/           the same numbers as TensorBoard events
     samples/step_000123.jsonl
@@ -13,6 +13,8 @@ runs/NAME/
     .lock                  held by the process that writes
 """
 
+import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -21,16 +23,25 @@ import os
 import shutil
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
 
-from egg_reason.scalars import ScalarLog, weights_hash
+from egg_reason.checkpoints import Checkpoints
+from egg_reason.scalars import ScalarLog, sync
 
-KEPT_CHECKPOINTS = 2
+_STORAGE = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "raise the quota or make room",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EROFS: "mount it writable",
+    errno.EACCES: "restore the permissions",
+    errno.EPERM: "restore the permissions",
+    errno.EIO: "check the disk",
+}
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +63,19 @@ class Run:
     Attributes:
         path: the directory.
         config: the settings as config.toml holds them (tuples have become lists, None values are absent).
-        scalars: the log of fitness scalars; its header holds the base fingerprint and the seed.
+        scalars: the log of fitness scalars; its header holds the base model's "fingerprint" and the settings, "config".
+        checkpoints: weights and optimiser states.
     """
 
-    def __init__(self, path: Path, lock: int):
+    def __init__(self, path: Path, lock: int, steps: int | None = None):
         self.path = path
         self._lock: int | None = lock
-        self._writer: Any = None  # TensorBoard, at the first metrics
-        self.scalars = ScalarLog.open(path / "scalars" / "log.bin")
+        self._events: Any = None  # TensorBoard, at the first metrics
+        self.checkpoints = Checkpoints(path / "checkpoints")
+        self.scalars = ScalarLog.open(path / "scalars" / "log.bin", steps)
         try:
-            self.config: dict[str, Any] = _read_config(path / "config.toml")
+            self.config: dict[str, Any] = self.scalars.header["config"]
+            self._check_config()
             self._opened = time.monotonic()
             self._last_step = -1
             self._seconds_before = 0.0
@@ -71,13 +85,14 @@ class Run:
             raise
 
     @classmethod
-    def create(cls, path: str | os.PathLike, config: Mapping[str, Any], fingerprint: str) -> "Run":
+    def create(cls, path: str | os.PathLike, config: Mapping[str, Any], fingerprint: str, made_with: str = "") -> "Run":
         """A new run in a new or empty directory; parent directories are made.
 
         Args:
             path: the directory. One that holds anything is a FileExistsError.
-            config: settings that TOML can hold; a None value is left out (absent means None). "seed" also goes into the scalar log.
-            fingerprint: of the base checkpoint, kept in the header of the scalar log, for the replay to check.
+            config: settings that TOML can hold; a None value is left out (absent means None). Kept in the header of the scalar log too.
+            fingerprint: of the base checkpoint, kept in the same place, for the replay to check.
+            made_with: versions and machine, kept there for people.
 
         The directory appears whole or not at all.
         """
@@ -99,9 +114,13 @@ class Run:
                 (temporary / name).mkdir()
             (temporary / "metrics.jsonl").touch()
             (temporary / "config.toml").write_text(text, encoding="utf-8")
-            ScalarLog.create(temporary / "scalars" / "log.bin", {"fingerprint": fingerprint, "seed": config.get("seed")}).close()
+            sync(temporary / "config.toml")
+            header = {"fingerprint": fingerprint, "config": tomllib.loads(text), "made_with": made_with}
+            ScalarLog.create(temporary / "scalars" / "log.bin", header).close()
+            sync(temporary)
             lock = _take_lock(temporary)
             os.rename(temporary, path)  # takes the place of an empty directory too
+            sync(path.parent)
             return cls(path, lock)
         except BaseException as error:
             _release_lock(lock)
@@ -115,19 +134,24 @@ class Run:
             raise
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> "Run":
+    def open(cls, path: str | os.PathLike, steps: int | None = None) -> "Run":
         """An existing run, to go on with it. A torn end of the scalar log or of the metrics is cut off.
 
+        steps: of the scalar log, so many are kept (`ScalarLog.open`), and the run is not finished any more. None: all.
+
         Raises FileNotFoundError where there is no run, BlockingIOError where another process has it open, ValueError where its
-        files are damaged.
+        files are damaged. A config.toml that was deleted is written anew from the log.
         """
         path = Path(path)
-        if not (path / "config.toml").is_file():
+        if not (path / "config.toml").is_file() and not (path / "scalars" / "log.bin").is_file():
             what = "is not a run directory (no config.toml)" if path.is_dir() else "does not exist"
             raise FileNotFoundError(f"{path} {what}: give the directory of a run, or start a new one without --resume")
         lock = _take_lock(path)
         try:
-            return cls(path, lock)
+            run = cls(path, lock, steps)
+            if steps is not None:
+                (path / "summary.json").unlink(missing_ok=True)
+            return run
         except BaseException:
             _release_lock(lock)
             raise
@@ -136,68 +160,6 @@ class Run:
     def finished(self) -> bool:
         """Whether the run came to its end: its summary is written."""
         return (self.path / "summary.json").exists()
-
-    # Checkpoints
-
-    def save_checkpoint(self, step: int, arrays: Any) -> None:
-        """Keep the arrays as they are after `step`; returns when they are on the disk.
-
-        The newest two are kept. Checkpoints of later steps go: they belong to a future that has been taken back.
-
-        Args:
-            arrays: a pytree of NumPy or JAX arrays and numbers; no array of size 0 (orbax refuses those).
-        """
-        import jax
-        from orbax.checkpoint import PyTreeCheckpointer  # a second to import
-
-        arrays = jax.tree.map(np.asarray, arrays)
-        folder = self.path / "checkpoints"
-        final, temporary = folder / f"{step:06d}", folder / f".{step:06d}"
-        for unfinished in folder.glob(".*"):  # of a process that was killed
-            shutil.rmtree(unfinished)
-        try:
-            with PyTreeCheckpointer() as checkpointer:
-                checkpointer.save(temporary.absolute() / "arrays", arrays)
-            (temporary / "checkpoint.json").write_text(json.dumps({"step": step, "hash": weights_hash(arrays).hex()}))
-            shutil.rmtree(final, ignore_errors=True)
-            os.rename(temporary, final)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        kept = [saved for saved in self._checkpoints() if saved <= step][-KEPT_CHECKPOINTS:]
-        for saved in self._checkpoints():
-            if saved not in kept:
-                shutil.rmtree(folder / f"{saved:06d}")
-
-    def load_checkpoint(self, like: Any = None) -> tuple[int, Any] | None:
-        """(step, arrays) of the newest good checkpoint, as NumPy arrays; None if there is none.
-
-        A checkpoint that cannot be read, or whose content differs from the stored hash, is passed over with a warning.
-
-        Args:
-            like: a pytree whose structure the arrays are put into, leaf by name. None: nested dictionaries and lists (tuples
-                come back as lists, named tuples as dictionaries). Other names than the saved ones are a ValueError.
-        """
-        from orbax.checkpoint import PyTreeCheckpointer
-
-        for step in reversed(self._checkpoints()):
-            folder = self.path / "checkpoints" / f"{step:06d}"
-            try:
-                stored = json.loads((folder / "checkpoint.json").read_text())
-                with PyTreeCheckpointer() as checkpointer:
-                    arrays = checkpointer.restore(folder.absolute() / "arrays")
-                if weights_hash(arrays).hex() != stored["hash"]:
-                    raise ValueError("its content differs from its hash")
-            except Exception as error:  # orbax raises whatever the damaged file makes it raise
-                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-                log.warning("%s: damaged checkpoint, the one before it is used (%s)", folder, reason)
-                continue
-            return step, arrays if like is None else _arrange(arrays, like, folder)
-        return None
-
-    def _checkpoints(self) -> list[int]:
-        folder = self.path / "checkpoints"
-        return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()) if folder.is_dir() else []
 
     # What is written for people
 
@@ -213,15 +175,9 @@ class Run:
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"step": int(step), "time": round(self.seconds, 3), **numbers}) + "\n")
         self._last_step = step
-        if self._writer is None:
-            from tensorboardX import SummaryWriter  # two seconds to import
-
-            # Events of steps that are taken again are hidden from here on.
-            self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
-        for name, number in numbers.items():
-            if number is not None:
-                self._writer.add_scalar(name, number, step)
-        self._writer.flush()
+        if self._events is None:
+            self._events = _Events(self.path / "tensorboard", step)
+        self._events.add(step, {name: number for name, number in numbers.items() if number is not None})
 
     def rewind(self, step: int) -> None:
         """Forget the metrics of steps after `step` (-1: all). Call it on resuming, with the last step that counts."""
@@ -243,9 +199,9 @@ class Run:
 
     def close(self) -> None:
         """Finish what is being written and give the lock back. Closing twice is fine."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
         self.scalars.close()
         _release_lock(self._lock)
         self._lock = None
@@ -256,6 +212,20 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check_config(self) -> None:
+        """config.toml is for people; that of the log has a checksum."""
+        path = self.path / "config.toml"
+        if not path.exists():
+            log.warning("%s: missing, written anew from the scalar log", path)
+            _write(path, tomli_w.dumps(self.config, multiline_strings=False))
+        found, known = _read_config(path), self.config
+        for name in sorted(found.keys() | known.keys()):
+            if found.get(name) != known.get(name):
+                raise ValueError(
+                    f"{path}: {name} = {found.get(name)!r} is not what the run was started with ({known.get(name)!r}):"
+                    " put it back, or delete the file (it is written anew), or start a new run"
+                )
+
     def _keep_metrics(self, lines: list[dict[str, Any]]) -> None:
         _write(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self._last_step = lines[-1]["step"] if lines else -1
@@ -263,21 +233,69 @@ class Run:
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; [] where there is no such file. A torn last line is left out, a bad one before it is a ValueError."""
+    """The lines of a metrics.jsonl; [] where there is no such file. A torn last line is left out, another damaged one with a warning."""
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     metrics = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last line end is torn, or nothing
         try:
             entry = json.loads(line)
-            if not (isinstance(entry, dict) and isinstance(entry["step"], int) and isinstance(entry["time"], int | float)):
+            if not (isinstance(entry["step"], int) and math.isfinite(entry["time"])):
                 raise TypeError
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f'{path}: line {number} is not a JSON object with "step" and "time": repair or remove that line') from None
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            log.warning('%s: line %d is not a JSON object with "step" and "time" and is left out', path, number)
+            continue
         metrics.append(entry)
     return metrics
+
+
+@contextlib.contextmanager
+def storage(path: str | os.PathLike) -> Iterator[None]:
+    """What the file system refuses to a run (full, read-only, no permission) becomes one line: what, why, and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        place = error.filename or path
+        raise type(error)(
+            f"{place} cannot be written ({error.strerror}): {_STORAGE[error.errno]}, then go on with: egg-reason train --resume {path}"
+        ) from None
+
+
+class _Events:
+    """A TensorBoard event file, written in the caller's thread: a disk that is full must stop the run, not hang it."""
+
+    def __init__(self, folder: Path, step: int):
+        """step: the events of this and later steps in earlier files are hidden: those steps are taken again."""
+        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.record_writer import RecordWriter  # two seconds to import
+
+        folder.mkdir(exist_ok=True)
+        last = max((int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*.run")), default=0)
+        # Read in the order of their names, whatever the clock does.
+        self._writer = RecordWriter(str(folder / f"events.out.tfevents.{max(last + 1, int(time.time())):010d}.run"))
+        self.close = weakref.finalize(self, _close, self._writer)  # at the latest when the process ends
+        self._write(step, file_version="brain.Event:2")
+        self._write(step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        self._write(step, summary=Summary(value=[Summary.Value(tag=name, simple_value=number) for name, number in values.items()]))
+        self._writer.flush()
+
+    def _write(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write(Event(step=step, wall_time=time.time(), **content).SerializeToString())
+
+
+def _close(writer: Any) -> None:
+    with contextlib.suppress(OSError):  # what it still held was for people
+        writer.close()
 
 
 def _take_lock(path: Path) -> int:
@@ -306,26 +324,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid TOML ({error}): repair it, or start a new run") from None
+        raise ValueError(f"{path} is not valid TOML ({error}): repair it, or delete it (it is written anew from the scalar log)") from None
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _without_none(value) if isinstance(value, Mapping) else value for name, value in table.items() if value is not None}
-
-
-def _arrange(arrays: Any, like: Any, folder: Path) -> Any:
-    from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
-
-    def names(tree):
-        paths, structure = tree_flatten_with_path(tree)
-        return {keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}, structure
-
-    (saved, _), (wanted, structure) = names(arrays), names(like)
-    if different := sorted(saved.keys() ^ wanted.keys()):
-        raise ValueError(
-            f"{folder} holds other arrays than this run needs ({', '.join(different[:5])}): resume with the settings it was made with"
-        )
-    return tree_unflatten(structure, [saved[name] for name in wanted])
 
 
 def _json_data(value: Any) -> Any:

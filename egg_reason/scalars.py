@@ -17,6 +17,7 @@ A step's payload: learning rate f64, sigma f64, N u32, P u32, number of hash byt
 fitness as f32 [N, P] in row order. NaN payload bits are kept.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -32,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAGIC = b"EGGS"
 HEADER_STEP = -1
 HASH_BYTES = 16
@@ -70,7 +71,7 @@ class ScalarLog:
         cut_bytes: size of the torn last record that was found on opening, 0 if none. `open` cuts it off, `read` passes over it.
     """
 
-    def __init__(self, path: str | os.PathLike, *, writable: bool):
+    def __init__(self, path: str | os.PathLike, *, writable: bool, steps: int | None = None):
         self.path = Path(path)
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND if writable else os.O_RDONLY)
@@ -78,17 +79,18 @@ class ScalarLog:
             raise FileNotFoundError(f"{self.path}: no scalar log here: give the directory of a run that has taken a step") from None
         self._offsets = array("Q")  # where each step's frame starts
         try:
-            self.header, self._end = self._scan()
+            self.header, self._end = self._scan(steps)
             self.cut_bytes = os.fstat(self._file).st_size - self._end
             if self.cut_bytes and writable:
                 os.ftruncate(self._file, self._end)
                 os.fsync(self._file)
-                log.warning(
-                    "%s: the last record was torn (%d bytes) and is cut off: step %d is to be taken again",
-                    self.path,
-                    self.cut_bytes,
-                    len(self),
-                )
+                if steps != len(self):
+                    log.warning(
+                        "%s: the last record was torn (%d bytes) and is cut off: step %d is to be taken again",
+                        self.path,
+                        self.cut_bytes,
+                        len(self),
+                    )
         except BaseException:
             os.close(self._file)
             raise
@@ -112,14 +114,18 @@ class ScalarLog:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
         return cls(path, writable=True)
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> "ScalarLog":
-        """An existing log, to append. A torn last record is cut off; damage before the last record is a ValueError."""
-        return cls(path, writable=True)
+    def open(cls, path: str | os.PathLike, steps: int | None = None) -> "ScalarLog":
+        """An existing log, to append. A torn last record is cut off; damage before the last record is a ValueError.
+
+        steps: so many are kept and what follows, damaged or not, is cut off; fewer are a ValueError. None: all.
+        """
+        return cls(path, writable=True, steps=steps)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "ScalarLog":
@@ -154,8 +160,12 @@ class ScalarLog:
                 raise OSError(f"only {written} of {len(frame)} bytes went in")
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, self._end)
-            raise OSError(f"{self.path}: step {step} could not be written ({error}): make room on the disk and resume") from None
+            with contextlib.suppress(OSError):  # what cannot be cut off now is a torn record to the next process
+                os.ftruncate(self._file, self._end)
+            reason = error.strerror or error
+            raise OSError(
+                f"{self.path}: step {step} could not be written ({reason}): make room on the disk, or mend it, and resume"
+            ) from None
         self._offsets.append(self._end)
         self._end += len(frame)
 
@@ -164,7 +174,7 @@ class ScalarLog:
         for step in range(start, len(self)):
             frame = self._frame_at(step)
             if not _intact(frame):  # it was when the log was opened
-                raise ValueError(self._damage(f"step {step}", self._offsets[step]))
+                raise ValueError(self._damage(step, self._offsets[step]))
             yield step, _decode(frame[_FRAME_BYTES:])
 
     def close(self) -> None:
@@ -184,18 +194,21 @@ class ScalarLog:
         end = self._offsets[step + 1] if step + 1 < len(self) else self._end
         return os.pread(self._file, end - start, start)
 
-    def _damage(self, what: str, offset: int) -> str:
-        return f"{self.path}: the record of {what} at byte {offset} is damaged: restore the file from a copy, or start a new run"
+    def _damage(self, step: int, offset: int, note: str = "") -> str:
+        what, again = f"step {step}{note}", f"take the steps again from there with egg-reason train --resume RUN --rewind {step}"
+        if step == HEADER_STEP:
+            what, again = "the header", "start a new run"
+        return f"{self.path}: the record of {what} at byte {offset} is damaged: restore the file from a copy, or {again}"
 
-    def _scan(self) -> tuple[dict[str, Any], int]:
-        """Check every frame and note the steps' offsets. Returns the header and where the last good frame ends."""
+    def _scan(self, steps: int | None) -> tuple[dict[str, Any], int]:
+        """Check every frame, or those of the first `steps`, and note their offsets. Returns the header and where the last good one ends."""
         size = os.fstat(self._file).st_size
         if size < _FRAME_BYTES or os.pread(self._file, len(MAGIC), 0) != MAGIC:
             raise ValueError(f"{self.path}: not a scalar log: it does not start with {MAGIC!r}; give the scalars/log.bin of a run")
         with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as data:
             length = _length(data, 0)
             if length is None or not _intact(data[:length]):
-                raise ValueError(self._damage("the header", 0))
+                raise ValueError(self._damage(HEADER_STEP, 0))
             header = json.loads(data[_FRAME_BYTES:length])
             if header.get("format") != FORMAT_VERSION:
                 written = header.get("format")
@@ -203,18 +216,20 @@ class ScalarLog:
                     f"{self.path}: format {written!r} is not the {FORMAT_VERSION} this version reads: use the version that wrote it"
                 )
             offset = length
-            while offset < size:
+            while offset < size and len(self) != steps:
                 length = _length(data, offset)
                 frame = data[offset : offset + length] if length else b""
                 if not _intact(frame):
                     if _another_frame_follows(data, offset, length):
-                        raise ValueError(self._damage(f"step {len(self)}", offset))
+                        raise ValueError(self._damage(len(self), offset))
                     break  # torn: the write was cut short, and nothing was written after it
                 step = _FRAME.unpack_from(frame)[1]
                 if step != len(self):
-                    raise ValueError(self._damage(f"step {len(self)} (it says step {step})", offset))
+                    raise ValueError(self._damage(len(self), offset, f" (it says step {step})"))
                 self._offsets.append(offset)
                 offset += len(frame)
+        if steps is not None and len(self) != steps:
+            raise ValueError(f"{self.path}: {len(self)} steps are recorded, {steps} cannot be kept: go back to one of 0 to {len(self)}")
         return header, offset
 
 
@@ -232,6 +247,15 @@ def weights_hash(arrays: Any) -> bytes:
         digest.update(json.dumps([name, value.dtype.name, np.shape(leaf)]).encode())
         digest.update(value.reshape(-1).view(np.uint8).data)
     return digest.digest()
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _frame(step: int, payload: bytes) -> bytes:

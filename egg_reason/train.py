@@ -23,8 +23,10 @@ from egg_reason.display import Display
 from egg_reason.engine import Completions, Jobs
 from egg_reason.evals.heldout import Evaluation, evaluate
 from egg_reason.evals.report import write_report
+from egg_reason.recording import from_log
+from egg_reason.replay import arrays_of, check_base, made_with, replay, start
 from egg_reason.rewards.pending import RewardFailure, Scores
-from egg_reason.runs import Run, read_metrics
+from egg_reason.runs import Run, read_metrics, storage
 from egg_reason.scalars import StepScalars, weights_hash
 from egg_reason.scoring import generate_and_score
 
@@ -41,21 +43,31 @@ def train(
     once everything else has proved to be in order.
     """
     begun = begun or time.time()
+    config = dataclasses.replace(
+        config, dtype=jnp.dtype(models.compute_dtype(config.dtype)).name
+    )  # `auto` means another precision elsewhere
     parts = build(config)
     with parts.scorer:
         if replace and (Path(path) / "config.toml").is_file():
             with Run.open(path):  # not while another process writes it
                 shutil.rmtree(path)
-        with Run.create(path, dataclasses.asdict(config), parts.model.fingerprint) as run:
+        with Run.create(path, dataclasses.asdict(config), parts.model.fingerprint, made_with()) as run:
             return _Training(config, parts, run, plain, begun).run_steps(parts.strategy.init(parts.model.params))
 
 
-def resume(path: str | Path, changes: dict | None = None, plain: bool | None = None, begun: float | None = None) -> dict | None:
-    """Goes on with a run that was interrupted or killed; see `train`. changes: settings given again, which must be the run's own."""
+def resume(
+    path: str | Path, changes: dict | None = None, plain: bool | None = None, begun: float | None = None, rewind: int | None = None
+) -> dict | None:
+    """Goes on with a run that was interrupted or killed; see `train`.
+
+    changes: settings given again, which must be the run's own. rewind: only so many steps are kept, the others are taken again.
+    """
     begun = begun or time.time()
-    with Run.open(path) as run:
+    with storage(path):
+        run = Run.open(path, rewind)
+    with run:
         config = TrainConfig.from_table(run.config)
-        if run.finished:
+        if run.finished and rewind is None:
             raise ValueError(f"{path} is finished after {config.steps} steps: start a new run from it with --model {path}")
         for name, value in (changes or {}).items():
             if value != getattr(config, name):
@@ -64,37 +76,14 @@ def resume(path: str | Path, changes: dict | None = None, plain: bool | None = N
                 )
         parts = build(config, resumed=True)
         with parts.scorer:
-            stored = run.scalars.header["fingerprint"]
-            if parts.model.fingerprint != stored:
-                raise ValueError(
-                    f"{config.model} is not the model that {path} started from"
-                    f" (fingerprint {parts.model.fingerprint[:12]}, not {stored[:12]}): put that file back, or start a new run"
-                )
-            state = replay(run, parts)
-            run.rewind(state.step - 1)  # an evaluation of this very step is made again
-            _complete_metrics(run)
+            check_base(parts.model, run.scalars.header["fingerprint"], path)
+            recorded = from_log(run.scalars)
+            state = start(run.checkpoints, parts.strategy.init(parts.model.params), recorded)
+            state = replay(parts.strategy, state, recorded)
+            with storage(path):
+                run.rewind(state.step - 1)  # an evaluation of this very step is made again
+                _complete_metrics(run)
             return _Training(config, parts, run, plain, begun).run_steps(state)
-
-
-def replay(run: Run, parts: Parts) -> es.State:
-    """The state after the last step in the scalar log: from the newest checkpoint, telling the strategy what the log holds after it."""
-    state = parts.strategy.init(parts.model.params)
-    saved = run.load_checkpoint(like=_arrays(state))
-    if saved is not None:
-        step, arrays = saved
-        arrays = jax.tree.map(jnp.asarray, arrays)
-        state = state.replace(params=arrays["params"], optimiser=arrays["optimiser"], step=step)
-    for _, scalars in run.scalars.records(state.step):
-        state, _ = parts.strategy.tell(state, scalars.fitness_NP)
-        if scalars.weights_hash is not None and weights_hash(state.params) != scalars.weights_hash:
-            raise ValueError(
-                f"{run.path}: replaying step {state.step - 1} gives other weights than the run had: another machine or jax version?"
-            )
-    return state
-
-
-def _arrays(state: es.State):
-    return {"params": state.params, "optimiser": state.optimiser}
 
 
 class _Training:
@@ -112,7 +101,7 @@ class _Training:
         config, strategy, run = self.config, self.parts.strategy, self.run
         previous = self._catch_signals()
         try:
-            with self.display:
+            with self.display, storage(run.path):
                 self._introduce(state)
                 self._evaluate_if_due(state)
                 while not self._ends_at(state.step):
@@ -133,7 +122,7 @@ class _Training:
                     self._record(state.step, rows, jobs, completions, scores, fitness_NP, update, started, scored)
                     state = after
                     if config.checkpoint_every and state.step % config.checkpoint_every == 0 and not self._ends_at(state.step):
-                        run.save_checkpoint(state.step, _arrays(state))
+                        run.checkpoints.save(state.step, arrays_of(state))
                     self._evaluate_if_due(state)
                 return self._finish(state)
         except RewardFailure as failure:
@@ -226,7 +215,7 @@ class _Training:
     def _finish(self, state: es.State) -> dict | None:
         """The last checkpoint and the model; if the run is complete also the last evaluation, the plot and the summary."""
         config, run, parts = self.config, self.run, self.parts
-        run.save_checkpoint(state.step, _arrays(state))
+        run.checkpoints.save(state.step, arrays_of(state))
         trained = dataclasses.replace(parts.model, params=jax.tree.map(np.asarray, state.params))
         models.save(trained, run.path / "model.pth", dtype="float32")
         if self.stop.is_set() and state.step < config.steps:

@@ -6,11 +6,13 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import jax
 import numpy as np
 import pytest
+import tomli_w
 
 from egg_reason import cli, models, tasks
 from egg_reason.models.checkpoints import write_pth
@@ -165,12 +167,13 @@ def place(tiny_checkpoint, finished_run, tmp_path_factory):
     (place / "file").touch()
     runs = place / "runs"
     done = shutil.copytree(finished_run[0], runs / "done")
-    for name in ("unfinished", "other model", "bad config"):
+    for name in ("unfinished", "bad config"):
         run = shutil.copytree(done, runs / name)
         (run / "summary.json").unlink()
-    config = (done / "config.toml").read_text()
-    (runs / "other model" / "config.toml").write_text(config.replace(str(tiny_checkpoint), "other.pth"))
-    (runs / "bad config" / "config.toml").write_text(config + "\nwarp = 9\n")
+    config = tomllib.loads((done / "config.toml").read_text())
+    (runs / "bad config" / "config.toml").write_text(tomli_w.dumps(config | {"warp": 9}))
+    Run.create(runs / "other model", config | {"model": "other.pth"}, models.load(tiny_checkpoint).fingerprint).close()
+    Run.create(runs / "other version", config | {"warp": 9}, "").close()
     return place
 
 
@@ -266,7 +269,8 @@ def test_settings_that_cannot_be_are_refused(changes, message, refused, settings
         (["runs/done"], "runs/done is finished after 6 steps: start a new run from it with --model runs/done"),
         (["runs/unfinished", "--sigma", "0.1"], "was started with sigma = 0.05, not 0.1"),
         (["runs/other model"], "other.pth is not the model that runs/other model started from"),
-        (["runs/bad config"], "config.toml must hold only settings of this version, not warp"),
+        (["runs/bad config"], "config.toml: warp = 9 is not what the run was started with (None): put it back, or delete the file"),
+        (["runs/other version"], "config.toml must hold only settings of this version, not warp"),
     ],
 )
 def test_runs_that_cannot_be_resumed(arguments, message, refused):

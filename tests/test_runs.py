@@ -46,7 +46,7 @@ def test_a_new_run_can_be_opened_again(tmp_path):
     with Run.create(path, CONFIG, "abc") as run:
         expected = {"seed": 3, "model": "small", "sigma": 0.001, "schedule": ["linear", 2], "task": {"name": "countdown"}}
         assert run.config == expected
-        assert (run.scalars.header["fingerprint"], run.scalars.header["seed"]) == ("abc", 3)
+        assert (run.scalars.header["fingerprint"], run.scalars.header["config"]) == ("abc", expected)
         run.scalars.append(0, StepScalars(np.ones((2, 2), np.float32), 1.0, 1.0))
         assert not run.finished
     assert os.listdir(path.parent) == ["run"]
@@ -134,16 +134,16 @@ def test_a_damaged_config_is_named_and_frees_the_lock(tmp_path):
 
 
 def test_checkpoints_come_back_and_the_newest_two_are_kept(run):
-    assert run.load_checkpoint() is None
+    assert run.checkpoints.load() is None
     for step in (4, 9, 14):
-        run.save_checkpoint(step, arrays_of(step))
+        run.checkpoints.save(step, arrays_of(step))
     assert sorted(os.listdir(run.path / "checkpoints")) == ["000009", "000014"]
-    step, arrays = run.load_checkpoint()
+    step, arrays = run.checkpoints.load()
     assert step == 14
     assert_same_arrays(arrays, arrays_of(14))
-    run.save_checkpoint(14, arrays_of(15))  # again: the newer content counts
-    assert_same_arrays(run.load_checkpoint()[1], arrays_of(15))
-    run.save_checkpoint(10, arrays_of(10))  # the run went back
+    run.checkpoints.save(14, arrays_of(15))  # again: the newer content counts
+    assert_same_arrays(run.checkpoints.load()[1], arrays_of(15))
+    run.checkpoints.save(10, arrays_of(10))  # the run went back
     assert sorted(os.listdir(run.path / "checkpoints")) == ["000009", "000010"]
 
 
@@ -154,8 +154,8 @@ def test_checkpoints_keep_the_structure_of_an_optimiser_state(run):
 
     weights = {"w": jnp.linspace(0, 1, 6, dtype=jnp.bfloat16).reshape(2, 3), "b": jnp.zeros(3)}
     state = optax.chain(optax.clip(1.0), optax.adam(1e-3)).init(weights)
-    run.save_checkpoint(0, {"weights": weights, "state": state})
-    _, restored = run.load_checkpoint(like={"weights": weights, "state": state})
+    run.checkpoints.save(0, {"weights": weights, "state": state})
+    _, restored = run.checkpoints.load(like={"weights": weights, "state": state})
     assert type(restored["state"][1][0]) is type(state[1][0])
     assert restored["weights"]["w"].dtype == jnp.bfloat16
     assert jax.tree.structure(restored) == jax.tree.structure({"weights": weights, "state": state})
@@ -163,7 +163,7 @@ def test_checkpoints_keep_the_structure_of_an_optimiser_state(run):
         assert isinstance(a, np.ndarray | np.generic)
         assert a.dtype == b.dtype and a.tobytes() == np.asarray(b).tobytes()
     with pytest.raises(ValueError, match=r"holds other arrays than this run needs .*state/1/0/count") as caught:
-        run.load_checkpoint(like={"weights": weights, "state": ()})
+        run.checkpoints.load(like={"weights": weights, "state": ()})
     one_line(caught)
 
 
@@ -174,10 +174,12 @@ def largest_file(folder):
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "hash"])
 def test_a_damaged_checkpoint_is_passed_over(run, damage, caplog):
     for step in (1, 2):
-        run.save_checkpoint(step, {"w": np.random.default_rng(step).integers(0, 256, 20_000, np.uint8)})
+        run.checkpoints.save(step, {"w": np.random.default_rng(step).integers(0, 256, 20_000, np.uint8)})
     folder = run.path / "checkpoints" / "000002"
     if damage == "hash":
-        (folder / "checkpoint.json").write_text(json.dumps({"step": 2, "hash": "0" * 32}))
+        stored = json.loads((folder / "checkpoint.json").read_text())
+        stored["files"][min(stored["files"])] = "0" * 32
+        (folder / "checkpoint.json").write_text(json.dumps(stored))
     else:
         victim = largest_file(folder)
         content = victim.read_bytes()
@@ -188,36 +190,36 @@ def test_a_damaged_checkpoint_is_passed_over(run, damage, caplog):
             victim.write_bytes(content[:middle])
         else:
             victim.unlink()
-    step, arrays = run.load_checkpoint()
+    step, arrays = run.checkpoints.load()
     assert step == 1
     np.testing.assert_array_equal(arrays["w"], np.random.default_rng(1).integers(0, 256, 20_000, np.uint8))
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "egg_reason.runs"]
-    assert "000002: damaged checkpoint, the one before it is used" in line and "\n" not in line
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "egg_reason.checkpoints"]
+    assert "000002: damaged checkpoint, passed over" in line and "\n" not in line
 
 
 def test_an_interrupted_save_leaves_the_last_checkpoint(run, monkeypatch):
-    run.save_checkpoint(1, arrays_of(1))
+    run.checkpoints.save(1, arrays_of(1))
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("egg_reason.runs.weights_hash", stop)
+    monkeypatch.setattr("egg_reason.checkpoints._digests", stop)
     with pytest.raises(KeyboardInterrupt):
-        run.save_checkpoint(2, arrays_of(2))
+        run.checkpoints.save(2, arrays_of(2))
     monkeypatch.undo()
     assert os.listdir(run.path / "checkpoints") == ["000001"]
     (run.path / "checkpoints" / ".000002").mkdir()  # what a killed process leaves
-    assert run.load_checkpoint()[0] == 1
-    run.save_checkpoint(3, arrays_of(3))
+    assert run.checkpoints.load()[0] == 1
+    run.checkpoints.save(3, arrays_of(3))
     assert sorted(os.listdir(run.path / "checkpoints")) == ["000001", "000003"]
 
 
 def test_checkpoints_are_quick_and_leave_no_thread(run):
     arrays = {f"layer_{index}": np.random.default_rng(index).normal(size=(120, 125)).astype(np.float32) for index in range(50)}
-    run.save_checkpoint(0, arrays)  # imports
+    run.checkpoints.save(0, arrays)  # imports
     started = time.perf_counter()
-    run.save_checkpoint(1, arrays)
-    run.load_checkpoint()
+    run.checkpoints.save(1, arrays)
+    run.checkpoints.load()
     assert time.perf_counter() - started < 5, "0.3 s on a free machine"
     assert [thread for thread in threading.enumerate() if not thread.daemon] == [threading.main_thread()]
 
@@ -279,16 +281,17 @@ def test_a_resumed_run_has_no_step_twice_and_its_clock_goes_on(tmp_path):
     assert collections.Counter(file.read_text().count("reward_mean") for file in path.glob("*.jsonl")) == {6: 1}
 
 
-def test_a_bad_line_of_metrics_is_named(tmp_path):
+def test_a_bad_line_of_metrics_is_named_and_left_out(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     assert read_metrics(path) == []
-    good = '{"step": 0, "time": 1.5}\n'
-    for bad in ("{", "3", '{"step": 1}', '{"step": "1", "time": 2}'):
-        path.write_text(good + bad + "\n" + good)
-        with pytest.raises(ValueError, match="line 2 is not a JSON object") as caught:
-            read_metrics(path)
-        one_line(caught)
-    path.write_text(good + "{")
+    good = b'{"step": 0, "time": 1.5}\n'
+    for bad in (b"{", b"3", b'{"step": 1}', b'{"step": "1", "time": 2}', b'{"step": 1, "time": 1e999}', b"\xff", b"[" * 100_000):
+        caplog.clear()
+        path.write_bytes(good + bad + b"\n" + good)
+        assert read_metrics(path) == [{"step": 0, "time": 1.5}] * 2
+        (line,) = caplog.messages
+        assert "metrics.jsonl: line 2 is not a JSON object" in line and "\n" not in line
+    path.write_bytes(good + b"{")
     assert read_metrics(path) == [{"step": 0, "time": 1.5}]
 
 
@@ -316,7 +319,7 @@ def test_a_process_with_a_run_exits_at_once(tmp_path):
 import numpy as np, time
 from egg_reason.runs import Run
 run = Run.create({str(tmp_path / "run")!r}, {{"seed": 0}}, "abc")
-run.save_checkpoint(0, {{"w": np.ones(3)}})
+run.checkpoints.save(0, {{"w": np.ones(3)}})
 run.metrics(0, {{"a": 1.0}})
 print(time.time(), flush=True)
 """

@@ -1,0 +1,145 @@
+"""A run's checkpoints: weights and optimiser state after a step, whole on the disk before they count and checked before they are believed.
+
+checkpoints/000123/
+    arrays/            what orbax writes
+    checkpoint.json    {"step": 123, "files": {path below 000123: BLAKE2b-128 of the file, hexadecimal}}
+
+They save time, no more: the base checkpoint and the scalar log hold the same weights.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from egg_reason.scalars import sync
+
+KEPT = 2
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints in a folder, which is made when the first one is saved."""
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, damaged ones included, in order."""
+        return sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdigit()) if self.folder.is_dir() else []
+
+    def save(self, step: int, arrays: Any) -> None:
+        """Keep the arrays as they are after `step`; returns when they are on the disk (fsync).
+
+        The newest two are kept. Checkpoints of later steps go: they belong to a future that has been taken back.
+        Where the disk is full, OSError, and the checkpoints stay as they were.
+
+        Args:
+            arrays: a pytree of NumPy or JAX arrays and numbers; no array of size 0 (orbax refuses those).
+        """
+        import jax
+        from orbax.checkpoint import PyTreeCheckpointer  # a second to import
+
+        arrays = jax.tree.map(np.asarray, arrays)
+        final, temporary = self._path(step), self.folder / f".{step:06d}"
+        try:
+            temporary.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.folder.glob(".*"):  # of a process that was killed
+                shutil.rmtree(unfinished)
+            with PyTreeCheckpointer() as checkpointer:
+                checkpointer.save(temporary.absolute() / "arrays", arrays)
+            (temporary / "checkpoint.json").write_text(json.dumps({"step": step, "files": _digests(temporary)}))
+            for folder, _, files in os.walk(temporary):
+                for name in files:
+                    sync(os.path.join(folder, name))
+                sync(folder)
+            shutil.rmtree(final, ignore_errors=True)
+            os.rename(temporary, final)
+            sync(self.folder)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, Exception):  # orbax raises this and that where a write fails
+                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+                raise OSError(getattr(error, "errno", None), f"the checkpoint of step {step} could not be written: {reason}") from None
+            raise
+        kept = [saved for saved in self.steps() if saved <= step][-KEPT:]
+        for saved in self.steps():
+            if saved not in kept:
+                shutil.rmtree(self._path(saved))
+
+    def load(self, like: Any = None, most: int | None = None) -> tuple[int, Any] | None:
+        """(step, arrays) of the newest good checkpoint, as NumPy arrays; None if there is none.
+
+        One that is damaged (a file is missing, added or differs from its hash) is passed over with a warning: orbax never sees it.
+
+        Args:
+            like: a pytree whose structure the arrays are put into, leaf by name. None: nested dictionaries and lists (tuples
+                come back as lists, named tuples as dictionaries). Other names than the saved ones are a ValueError.
+            most: checkpoints of later steps are passed over.
+        """
+        from orbax.checkpoint import PyTreeCheckpointer
+
+        for step in reversed(self.steps()):
+            if most is not None and step > most:
+                continue
+            folder = self._path(step)
+            try:
+                if fault := self.fault(step):
+                    raise ValueError(fault)
+                with PyTreeCheckpointer() as checkpointer:
+                    arrays = checkpointer.restore(folder.absolute() / "arrays")
+            except Exception as error:
+                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+                log.warning("%s: damaged checkpoint, passed over (%s)", folder, reason)
+                continue
+            return step, arrays if like is None else _arrange(arrays, like, folder)
+        return None
+
+    def fault(self, step: int) -> str | None:
+        """What is damaged of the checkpoint of a step, by its hashes; None if nothing is."""
+        folder = self._path(step)
+        try:
+            stored = json.loads((folder / "checkpoint.json").read_bytes())
+            if stored["step"] != step:
+                return "checkpoint.json names another step"
+            there, files = _digests(folder), dict(stored["files"])
+        except (ValueError, KeyError, TypeError):
+            return "checkpoint.json cannot be read"
+        except OSError as error:
+            return f"{error.filename}: {error.strerror}"
+        return next(
+            (f"{name} is not as it was written" for name in sorted(there.keys() | files) if there.get(name) != files.get(name)), None
+        )
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"{step:06d}"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): _digest(path) for path in sorted((folder / "arrays").rglob("*")) if path.is_file()}
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _arrange(arrays: Any, like: Any, folder: Path) -> Any:
+    from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
+
+    def names(tree):
+        paths, structure = tree_flatten_with_path(tree)
+        return {keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}, structure
+
+    (saved, _), (wanted, structure) = names(arrays), names(like)
+    if different := sorted(saved.keys() ^ wanted.keys()):
+        raise ValueError(
+            f"{folder} holds other arrays than this run needs ({', '.join(different[:5])}): resume with the settings it was made with"
+        )
+    return tree_unflatten(structure, [saved[name] for name in wanted])
