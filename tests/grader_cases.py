@@ -564,6 +564,8 @@ MATH_DIFFERENT = [
     ("1:4", "4:1"),
     ("12:00", "1:00"),
     ("12:30", "2:05"),
+    ("1:4", ":4"),
+    ("1:4", "1:"),
     (r"\text{October 30}", "October 31"),
     # programs and attacks
     ("5", "__import__('os').system('echo 5')"),

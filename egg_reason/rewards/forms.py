@@ -141,9 +141,10 @@ def _read_value(text: str, pieces: list) -> tuple:
     if numeral := NUMERAL.fullmatch(text):
         return ("numeral", numeral[1].lstrip("0"), int(numeral[2] or numeral[3]))
     if any(piece == ":" and level == 0 for piece, level in pieces):
-        if not CLOCK.fullmatch(text):
-            return ("ratio", *(_read_value(part.strip(), []) for part in _split(pieces, {":"})))
-        return ("other", _compact(text))
+        parts = [part.strip() for part in _split(pieces, {":"})]
+        if CLOCK.fullmatch(text) or not all(parts):
+            return ("other", _compact(text))
+        return ("ratio", *(_read_value(part, []) for part in parts))
     words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9 .'\-]*", words) and ("\\text" in text or _are_words(re.findall("[A-Za-z]+", words))):
         return ("words", " ".join(words.lower().replace(".", "").split()))
@@ -173,6 +174,11 @@ def _scan(text: str) -> list[tuple[str, int]] | None:
         found.append((piece, level))
         level += piece in OPENING or piece.startswith("\\begin")
     return found if level == 0 else None
+
+
+def balanced(text: str) -> bool:
+    """Whether every bracket that is opened is closed by one of some kind, and none is closed before."""
+    return _scan(text) is not None
 
 
 def _closes_at_end(pieces: list[tuple[str, int]]) -> bool:

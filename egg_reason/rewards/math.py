@@ -213,7 +213,9 @@ _number = lru_cache(4096)(read_number)
 math.equivalent = equivalent  # type: ignore[attr-defined]
 
 
-SIMPLE = re.compile(r"(?!.*[0-9]{4})(?!.*(?:\^.*){4})(?!.*\^\s*\{[^{}]*\^)(?!.*(?:\{[^{}]*){4})[A-Za-z0-9 +\-*/^_=<>(){}\[\],.|'\\]{1,80}")
+SIMPLE = re.compile(
+    r"(?=.*\\[A-Za-z])(?!.*[0-9]{4})(?!.*(?:\^.*){4})(?!.*\^\s*\{[^{}]*\^)(?!.*(?:\{[^{}]*){4})[A-Za-z0-9 +\-*/^_=<>(){}\[\],.|'\\]{1,60}"
+)
 REFUSED = re.compile(r"\\(?:i+nt|oint|sum|prod|lim|limsup|liminf|partial|input|include|def|text)(?![A-Za-z])|[A-Za-z]{16}|__|!")
 
 
@@ -223,7 +225,7 @@ def _same_to_math_verify(gold: str, answer: str) -> bool:
     Its time limits need the main thread and a signal, so they are switched off, and SIMPLE and REFUSED take their place: without long
     numbers, towers of powers, sums, products, limits and integrals sympy has nothing to compute for long.
     """
-    if not all(SIMPLE.fullmatch(text) and not REFUSED.search(text) for text in (gold, answer)):
+    if not all(SIMPLE.fullmatch(text) and forms.balanced(text) and not REFUSED.search(text) for text in (gold, answer)):
         return False
     try:
         parse, verify, config = _math_verify()
