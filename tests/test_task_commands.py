@@ -96,6 +96,7 @@ def test_the_commands_of_the_readme(command, flags, settings, tiny_checkpoint, t
     """Every command of the section, made small: a tiny model, and settings and prompt lengths for which other tests have compiled."""
     tiny = {key: value for key, value in settings.items() if key not in ("model", "task_options", "reward", "reward_weights")}
     tiny |= {"template": "plain"}
+    write(tmp_path / "problems.jsonl", [{"question": row["question"][8:-1] + " makes?", "answer": row["answer"]} for row in SUMS])
     section = (ROOT / "README.md").read_text().split("\n### Add your own task\n")[1].split("\n### ")[0]
     blocks = re.findall(r"```(\w*)\n(.*?)```", section, re.DOTALL)
     [code] = [text for language, text in blocks if language == "python"]
