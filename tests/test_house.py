@@ -29,6 +29,9 @@ MAY_IMPORT = {
     "tasks": {"rewards"},
     "engine": {"models", "perturb"},
     "es": {"models", "perturb"},
+    "objective": set(),
+    "rollouts": {"engine"},
+    "grpo": {"engine", "perturb", "objective", "rollouts"},
     "scoring": {"engine", "tasks", "rewards"},
     "evals": {"scoring", "engine", "tasks", "rewards", "models", "perturb", "runs"},  # runs: the report reads a run's metrics
 }

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from egg_reason.models.wkv import wkv as wkv_any
-from egg_reason.models.wkv import wkv_step
+from egg_reason.models.wkv import wkv_chunked, wkv_step
 from egg_reason.perturb import Parameter, named
 
 GROUP_NORM_EPS = 64e-5
@@ -266,6 +266,14 @@ class Architecture:
 
     def forward(self, weights, tokens_BT, state, lengths_B=None):
         return forward(weights, tokens_BT, state, lengths_B)
+
+    def read(self, weights, tokens_BT, remat=True):
+        """Hidden [B, T, D] of whole texts, for training: the recurrence by matrix products, so that no state is kept per token.
+
+        remat: as in `forward`.
+        """
+        start = init_state(self.shape, tokens_BT.shape[0], weights.emb.dtype)
+        return forward(weights, tokens_BT, start, remat=remat, wkv=wkv_chunked)[0]
 
     def logits(self, weights, hidden):
         """float32 [..., V]."""
