@@ -25,25 +25,19 @@ class LowRank(struct.PyTreeNode):
     """A matrix plus rank-R noise. `scale` already holds the sign and the 1/sqrt(R)."""
 
     base: jax.Array  # [m, n]
-    a: jax.Array  # [K, m, R]
-    b: jax.Array  # [K, n, R]
+    a: jax.Array  # [K, R, m]
+    b: jax.Array  # [K, R, n]
     scale: jax.Array  # [B] float32
 
     def __rmatmul__(self, x):
         """x [B, ..., m] -> [B, ..., n]."""
-        grouped = x.reshape(self.a.shape[0], -1, x.shape[-1])
-        small = by_row(jnp.einsum("kxm,kmr->kxr", grouped, self.a), x, self.scale)
-        correction = jnp.einsum("kxr,knr->kxn", small.reshape(*grouped.shape[:2], -1), self.b)
-        return x @ self.base + correction.reshape(*x.shape[:-1], -1)
+        small = jnp.einsum("kxm,krm->kxr", x.reshape(self.a.shape[0], -1, x.shape[-1]), self.a)
+        return by_row(jnp.einsum("kxr,krn->kxn", small, self.b), x, self.scale) + x @ self.base
 
     def __getitem__(self, ids):
         """Rows of a table: ids int [B, T] -> [B, T, n]."""
-        groups = self.a.shape[0]
-        grouped = ids.reshape(groups, -1)
-        rows = jax.vmap(lambda a, i: a[i])(self.a, grouped)
-        small = by_row(rows, ids[..., None], self.scale)
-        correction = jnp.einsum("kxr,knr->kxn", small.reshape(*grouped.shape, -1), self.b)
-        return self.base[ids] + correction.reshape(*ids.shape, -1)
+        small = jax.vmap(lambda a, i: a[:, i])(self.a, ids.reshape(self.a.shape[0], -1))
+        return by_row(jnp.einsum("krx,krn->kxn", small, self.b), ids[..., None], self.scale) + self.base[ids]
 
 
 class FullRank(struct.PyTreeNode):
@@ -56,13 +50,12 @@ class FullRank(struct.PyTreeNode):
     def __rmatmul__(self, x):
         """x [B, ..., m] -> [B, ..., n]."""
         grouped = x.reshape(self.noise.shape[0], -1, x.shape[-1])
-        correction = by_row(jnp.einsum("kxm,kmn->kxn", grouped, self.noise), x, self.scale)
-        return x @ self.base + correction.reshape(*x.shape[:-1], -1)
+        return by_row(jnp.einsum("kxm,kmn->kxn", grouped, self.noise), x, self.scale) + x @ self.base
 
     def __getitem__(self, ids):
         """Rows of a table: ids int [B, T] -> [B, T, n]."""
         rows = jax.vmap(lambda noise, i: noise[i])(self.noise, ids.reshape(self.noise.shape[0], -1))
-        return self.base[ids] + by_row(rows, ids[..., None], self.scale).reshape(*ids.shape, -1)
+        return by_row(rows, ids[..., None], self.scale) + self.base[ids]
 
 
 class Offset(struct.PyTreeNode):
@@ -88,9 +81,12 @@ class Offset(struct.PyTreeNode):
 
 
 def by_row(y, x, scale):
-    """y [K, B/K * ..., c], a product of x [B, ..., m]: every row times its own scale, still in y's dtype; returns y's shape."""
-    per_row = y.reshape(scale.shape[0], -1)
-    return (per_row * scale[:, None].astype(y.dtype)).reshape(y.shape)
+    """y [K, B/K * ..., n], a product of x [B, ..., m]: [B, ..., n], every row times its own scale, still in y's dtype.
+
+    The product is scaled last, where the addition of the base product takes it along: as a step of its own it costs a tenth of the tax.
+    """
+    rows = y.reshape(*x.shape[:-1], -1)
+    return rows * scale.astype(y.dtype).reshape(-1, *[1] * (rows.ndim - 1))
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ class Noise:
     dtype: Any = jnp.float32
 
     def draw(self, shapes, epoch, directions):
-        """Noise for `directions` [K]: {name: (a [(L,) K, m, R], b [(L,) K, n, R])}, or an array [(L,) K, ...] where dense.
+        """Noise for `directions` [K]: {name: (a [(L,) K, R, m], b [(L,) K, R, n])}, or an array [(L,) K, ...] where dense.
 
         shapes: {name: shape}, with the layer axis where stacked. epoch: integer, one for as long as noise is reused.
         """
@@ -133,8 +129,8 @@ class Noise:
             here = jax.random.fold_in(jax.random.fold_in(key, layer), direction)
             if not parameter.low_rank(self.rank):
                 return jax.random.normal(here, inner).astype(self.dtype)
-            factors = jax.random.normal(here, (sum(inner), self.rank)).astype(self.dtype)
-            return factors[: inner[0]], factors[inner[0] :]
+            factors = jax.random.normal(here, (self.rank, sum(inner))).astype(self.dtype)
+            return factors[:, : inner[0]], factors[:, inner[0] :]
 
         inner = shape[1:] if parameter.stacked else shape
         over_directions = jax.vmap(one, (None, 0))
@@ -163,7 +159,7 @@ class Noise:
     def weighted_sum(self, shapes, epoch, directions, weights):
         """sum_k weights[k] E_k, float32, {name: array}: the estimator's inner sum over `directions` [K], from one small product a matrix.
 
-        For low rank the K directions stand side by side as [m, K R] and [n, K R], so that no E_k is ever formed. Full float32 products:
+        For low rank the K directions stand side by side as [K R, m] and [K R, n], so that no E_k is ever formed. Full float32 products:
         by default a GPU would round their inputs to 10 bits (TF32).
         """
         exact = jax.lax.Precision.HIGHEST
@@ -173,7 +169,7 @@ class Noise:
             if p.low_rank(self.rank):
                 a, b = (x.astype(jnp.float32) for x in noise[p.name])
                 a = a * (weights * self.rank**-0.5)[:, None, None]
-                total[p.name] = jnp.einsum("...kmr,...knr->...mn", a, b, precision=exact)
+                total[p.name] = jnp.einsum("...krm,...krn->...mn", a, b, precision=exact)
             else:
                 dense = jnp.moveaxis(noise[p.name].astype(jnp.float32), 1 if p.stacked else 0, 0)
                 total[p.name] = jnp.tensordot(weights, dense, 1, precision=exact)

@@ -87,7 +87,7 @@ def sampled(fitness, sigma, rank, count):
     @jax.jit
     def moments(numbers):
         drawn = noise.draw({"w": (ROWS, COLUMNS)}, 0, numbers)["w"]
-        e = drawn if rank == 0 else jnp.einsum("kmr,knr->kmn", *drawn) * rank**-0.5
+        e = drawn if rank == 0 else jnp.einsum("krm,krn->kmn", *drawn) * rank**-0.5
         move = sigma * jnp.einsum("kmn,qmn->kq", e, direction)
         difference = (amplitude * (jnp.sin(phase + move) - jnp.sin(phase - move))).sum(1)
         samples = difference[:, None, None] * e / (2 * sigma)

@@ -139,7 +139,7 @@ def dense_weights(member):
     noise = members.noise.draw(shapes, members.epoch, jnp.array([member // 2]))
     a, b = (np.asarray(factor, np.float64)[:, 0] for factor in noise["blocks.ffn.key"])
     directions = {
-        "blocks.ffn.key": np.einsum("lmr,lnr->lmn", a, b) / np.sqrt(RANK),
+        "blocks.ffn.key": np.einsum("lrm,lrn->lmn", a, b) / np.sqrt(RANK),
         "blocks.att.x_k": np.asarray(noise["blocks.att.x_k"])[:, 0],
     }
     scale = SIGMA if member % 2 == 0 else -SIGMA

@@ -54,7 +54,7 @@ def dense(drawn, rank, parameter):
     if not parameter.low_rank(rank):
         return np.asarray(drawn, np.float64).squeeze(1 if parameter.stacked else 0)
     a, b = (np.asarray(x, np.float64).squeeze(1 if parameter.stacked else 0) for x in drawn)
-    return a @ np.swapaxes(b, -1, -2) / np.sqrt(rank)
+    return np.swapaxes(a, -1, -2) @ b / np.sqrt(rank)
 
 
 @functools.partial(jax.jit, static_argnums=0)

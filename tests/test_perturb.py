@@ -39,11 +39,11 @@ def dense_rows(base, noise_K, scale_B):
 
 def product(a, b):
     """A B^T / sqrt(R) in float64."""
-    return np.asarray(a, np.float64) @ np.swapaxes(np.asarray(b, np.float64), -1, -2) / np.sqrt(a.shape[-1])
+    return np.swapaxes(np.asarray(a, np.float64), -1, -2) @ np.asarray(b, np.float64) / np.sqrt(a.shape[-2])
 
 
 def low_rank(rank, groups, m, n, layers=()):
-    a, b = normal(1, *layers, groups, m, rank), normal(2, *layers, groups, n, rank)
+    a, b = normal(1, *layers, groups, rank, m), normal(2, *layers, groups, rank, n)
     base = normal(3, *layers, m, n)
     scale = np.broadcast_to(SCALE_B * np.float32(rank**-0.5), (*layers, ROWS))
     return LowRank(*map(jnp.asarray, (base, a, b, scale)))
@@ -152,7 +152,7 @@ def made_noise(parameters, shapes, rank, groups):
     for p in parameters:
         layers, inner = (shapes[p.name][:1], shapes[p.name][1:]) if p.stacked else ((), shapes[p.name])
         if p.low_rank(rank):
-            noise[p.name] = tuple(jnp.asarray(normal([p.index, side], *layers, groups, inner[side], rank)) for side in (0, 1))
+            noise[p.name] = tuple(jnp.asarray(normal([p.index, side], *layers, groups, rank, inner[side])) for side in (0, 1))
         else:
             noise[p.name] = jnp.asarray(normal(p.index, *layers, groups, *inner))
     return noise
