@@ -106,7 +106,7 @@ class ScalarLog:
             raise FileExistsError(
                 f"{path}: exists already: a scalar log is never overwritten; open it to go on, or choose another directory"
             )
-        payload = json.dumps({**header, "format": FORMAT_VERSION}, sort_keys=True).encode()
+        payload = json.dumps({**header, "format": FORMAT_VERSION}).encode()
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with open(temporary, "wb") as file:

@@ -104,6 +104,23 @@ def finished_run(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
+def command(capfd):
+    """Runs `egg-reason` in this process; returns (status, standard output, standard error), those of reward workers included."""
+
+    from egg_reason import cli
+
+    def run(*arguments):
+        capfd.readouterr()
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        return (status, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def shared_data():
     """A function from the name of a file in ../shared/data, which is not part of the repository, to its path.
 

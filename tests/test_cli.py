@@ -24,21 +24,6 @@ TASK = ["--task-options", "train_count=64", "heldout_count=16"]
 COMMAND = [sys.executable, "-m", "egg_reason.cli"]
 
 
-@pytest.fixture
-def command(capfd):
-    """Runs `egg-reason` in this process; returns (status, standard output, standard error), those of reward workers included."""
-
-    def run(*arguments):
-        capfd.readouterr()
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            status = end.code
-        return (status, *capfd.readouterr())
-
-    return run
-
-
 # What the commands do
 
 
