@@ -1,11 +1,14 @@
 """From settings to the parts of a run: model, task, rewards, engine, estimator. Everything is checked here, before anything is written."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from egg_reason import es, models, tasks
 from egg_reason.config import TrainConfig, task_options
 from egg_reason.engine import Engine, Sampling
+from egg_reason.grpo import GRPO
 from egg_reason.models.rwkv7 import Architecture
+from egg_reason.objective import Objective
 from egg_reason.rewards.functions import Reward, TrainerState
 from egg_reason.rewards.scorer import Scorer
 
@@ -15,8 +18,9 @@ class Parts:
     model: models.Model
     task: tasks.Task
     engine: Engine
-    strategy: es.EvolutionStrategy
+    strategy: es.EvolutionStrategy | GRPO
     sampling: Sampling
+    evaluation: Sampling  # of the held-out completions
     scorer: Scorer
     accuracy: str  # name of the reward that tells right from wrong: the task's first
     longest_prompt: int  # tokens
@@ -24,21 +28,63 @@ class Parts:
 
 
 def build_strategy(config: TrainConfig, architecture: Architecture) -> es.EvolutionStrategy:
-    if config.optimiser not in es.OPTIMISERS:
-        raise ValueError(f"optimiser must be one of {', '.join(es.OPTIMISERS)}, not {config.optimiser!r}")
     return es.EvolutionStrategy(
-        parameters=architecture.parameters(config.vectors, config.embeddings),
+        **_trained(config, architecture),
         population=config.population,
-        rank=config.rank,
+        rank=config.rank or 0,  # openes has none
         sigma=es.schedule(config.sigma_schedule, config.sigma, config.sigma_final, config.steps),
-        learning_rate=es.schedule(config.learning_rate_schedule, config.learning_rate, config.learning_rate_final, config.steps),
-        optimiser=es.OPTIMISERS[config.optimiser],
         shaping=config.shaping,
         noise_reuse=config.noise_reuse,
         anchor_decay=config.anchor_decay,
-        seed=config.seed,
-        compute_dtype=models.compute_dtype(config.dtype),
     )
+
+
+def build_grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> GRPO:
+    architecture = Architecture(model.shape)
+    if config.reference is not None and not config.beta:
+        raise ValueError(f"reference is read where beta is above 0 only: give --beta, or leave out {config.reference}")
+    return GRPO(
+        **_trained(config, architecture),
+        architecture=architecture,
+        samples=config.samples,
+        max_tokens=sampling.max_tokens,
+        objective=Objective(config.loss_type, config.epsilon_low, config.epsilon_high, config.beta),
+        scale_rewards=config.scale_rewards,
+        overlong=config.overlong,
+        iterations=config.iterations,
+        minibatches=config.minibatches,
+        backward_tokens=config.backward_tokens,
+        recompute=config.recompute,
+        max_gradient_norm=config.max_gradient_norm,
+        temperature=sampling.temperature,
+        vocabulary=model.tokenizer.vocab_size,
+        remat=config.remat,
+        reference=_reference(config, model).params if config.beta else None,
+    )
+
+
+def _trained(config: TrainConfig, architecture: Architecture) -> dict:
+    """What every algorithm is told in the same words."""
+    if config.optimiser not in es.OPTIMISERS:
+        raise ValueError(f"optimiser must be one of {', '.join(es.OPTIMISERS)}, not {config.optimiser!r}")
+    return {
+        "parameters": architecture.parameters(config.vectors, config.embeddings),
+        "learning_rate": es.schedule(config.learning_rate_schedule, config.learning_rate, config.learning_rate_final, config.steps),
+        "optimiser": es.OPTIMISERS[config.optimiser],
+        "seed": config.seed,
+        "compute_dtype": models.compute_dtype(config.dtype),
+    }
+
+
+def _reference(config: TrainConfig, model: models.Model) -> models.Model:
+    if config.reference is None:
+        return model
+    reference = models.load(config.reference, config.tokenizer)
+    ours, theirs = dataclasses.asdict(model.shape), dataclasses.asdict(reference.shape)
+    different = ", ".join(f"{name} {theirs[name]}, not {ours[name]}" for name in ours if ours[name] != theirs[name])
+    if different:
+        raise ValueError(f"the reference {config.reference} must have the shape of {config.model}: it has {different}")
+    return reference
 
 
 def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
@@ -50,7 +96,7 @@ def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
         think_tokens=config.think_tokens,
         stop=task.stop,
         seed=config.seed,
-        share_noise=config.share_noise,
+        share_noise=config.share_noise or "none",  # where there is one member
     )
 
 
@@ -78,8 +124,10 @@ def build(config: TrainConfig, resumed: bool = False) -> Parts:
     model = models.load(config.model, config.tokenizer)
     task = build_task(config, model.tokenizer.name)
     architecture = Architecture(model.shape)
-    strategy = build_strategy(config, architecture)
     sampling = build_sampling(config, task)
+    strategy = build_grpo(config, model, sampling) if config.algorithm == "grpo" else build_strategy(config, architecture)
+    warmth = sampling.temperature if config.eval_temperature is None else config.eval_temperature
+    evaluation = dataclasses.replace(sampling, temperature=warmth)
     engine = Engine(architecture, model.tokenizer, config.lanes, config.group)
     longest = longest_prompt(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
     tasks.batch(task.train, 0, config.prompts, config.seed)  # refuses more prompts a step than there are rows
@@ -94,7 +142,7 @@ def build(config: TrainConfig, resumed: bool = False) -> Parts:
     except BaseException:
         scorer.close()
         raise
-    return Parts(model, task, engine, strategy, sampling, scorer, rewards[0].name, longest, compared)
+    return Parts(model, task, engine, strategy, sampling, evaluation, scorer, rewards[0].name, longest, compared)
 
 
 def longest_prompt(tokenizer, rows, limit: int) -> int:

@@ -35,7 +35,7 @@ def train(
     rewind: int | None = None,
     plain: bool = False,
 ) -> int:
-    """Fine-tune a model by evolution strategies. Without options: the bundled model on Countdown.
+    """Fine-tune a model by evolution strategies or GRPO. Without options: EGGROLL, the bundled model, Countdown.
 
     Args:
         config: the run's settings, kept in its config.toml.
@@ -49,19 +49,15 @@ def train(
     import egg_reason.train as training
 
     show = True if plain else None
-    checked = TrainConfig(**vars(config))
     if resume is not None:
-        given = {
-            field.name: getattr(checked, field.name)
-            for field in dataclasses.fields(TrainConfig)
-            if getattr(checked, field.name) != field.default
-        }
+        values = {field.name: (getattr(config, field.name), field.default) for field in dataclasses.fields(TrainConfig)}
+        given = {name: value for name, (value, default) in values.items() if value != default}
         summary = training.resume(resume, given, show, BEGUN, rewind)
     elif rewind is not None:
         raise ValueError("--rewind goes with --resume: name the run whose steps are to be taken again")
     else:
         path = runs / (name or f"{Path(config.task.partition(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-        summary = training.train(checked, path, show, BEGUN, replace)
+        summary = training.train(TrainConfig(**vars(config)), path, show, BEGUN, replace)
     return 0 if summary else 130
 
 

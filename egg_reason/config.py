@@ -1,7 +1,7 @@
 """Everything a training run can be told, in one flat table. It is config.toml, the command line and the Python API at once."""
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
@@ -19,6 +19,61 @@ def _separated(kind, name):
 
 Texts = Annotated[tuple[str, ...], _separated(str, "TEXT")]
 Numbers = Annotated[tuple[float, ...], _separated(float, "NUMBER")]
+
+if TYPE_CHECKING:  # a setting that its algorithm has is None in the hands of the user only
+    Whole: TypeAlias = int
+    Number: TypeAlias = float
+    Text: TypeAlias = str
+    Switch: TypeAlias = bool
+else:
+    Whole, Number, Text, Switch = int | None, float | None, str | None, bool | None
+BY_ALGORITHM: Any = None
+"""Default of the settings that not every algorithm has, or has the same default for: see `DEFAULTS`."""
+
+_EVOLUTION: dict[str, Any] = {
+    "population": 128,
+    "prompts": 8,
+    "samples": 1,
+    "sigma": 0.02,
+    "sigma_schedule": "constant",
+    "sigma_final": None,
+    "learning_rate": 0.004,
+    "learning_rate_schedule": "linear",
+    "learning_rate_final": 0.001,
+    "optimiser": "sgd",
+    "shaping": "group",
+    "noise_reuse": 1,
+    "anchor_decay": 0.0,
+    "share_noise": "pair",
+    "temperature": 0.3,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "eggroll": _EVOLUTION | {"rank": 1},
+    "openes": _EVOLUTION,
+    "grpo": {
+        "prompts": 16,
+        "samples": 16,
+        "learning_rate": 3e-4,
+        "learning_rate_schedule": "constant",
+        "learning_rate_final": None,
+        "optimiser": "adam",
+        "temperature": 1.0,
+        "loss_type": "dapo",
+        "scale_rewards": "group",
+        "epsilon_low": 0.2,
+        "epsilon_high": 0.2,
+        "beta": 0.0,
+        "reference": None,
+        "iterations": 1,
+        "minibatches": 1,
+        "backward_tokens": 4096,
+        "recompute": False,
+        "overlong": "keep",
+        "max_gradient_norm": 1.0,
+        "remat": True,
+    },
+}
+"""Per algorithm, the settings it has beside those of all, and their defaults."""
 
 
 @dataclass
@@ -60,41 +115,79 @@ class TrainConfig:
     """when a reward raises, hangs, dies, runs out of memory or gives no number: zero (it counts 0), drop (the completion is left out of
     the fitness) or stop (the run ends with a line that names it); counted each way"""
 
-    # Estimator
-    population: int = 128
-    """members per step, even: they come in antithetic pairs"""
-    prompts: int = 8
-    """prompts per step, answered by every member"""
-    samples: int = 1
-    """completions per member and prompt"""
-    rank: int = 1
-    """rank of the perturbations (EGGROLL); 0: full rank (OpenES)"""
-    sigma: float = 0.02
-    """standard deviation of a perturbed weight"""
-    sigma_schedule: str = "constant"
-    """constant, linear, exponential or cosine, from sigma to sigma_final"""
-    sigma_final: float | None = None
-    learning_rate: float = 0.004
-    """with sgd: RMS change per weight and step, whatever population, sigma and rank"""
-    learning_rate_schedule: str = "linear"
-    """constant, linear, exponential or cosine, from learning_rate to learning_rate_final"""
-    learning_rate_final: float | None = 0.001
-    optimiser: str = "sgd"
-    """sgd, momentum (0.9), adam or adamw"""
-    shaping: str = "group"
-    """fitness shaping: group, zscore, rank or sign"""
-    noise_reuse: int = 1
-    """steps that share one draw of noise; 0: all"""
-    anchor_decay: float = 0.0
-    """share of the way back to the starting weights taken after each step"""
+    # Algorithm
+    algorithm: str = "eggroll"
+    """eggroll (evolution strategies, low-rank noise), openes (full-rank noise) or grpo (policy gradients)"""
+    prompts: Whole = BY_ALGORITHM
+    """prompts per step, answered by every member; by default 8, grpo: 16"""
+    samples: Whole = BY_ALGORITHM
+    """completions per member and prompt; by default 1, grpo: 16, the group that an advantage compares"""
+    learning_rate: Number = BY_ALGORITHM
+    """with sgd and evolution strategies: RMS change per weight and step, whatever population, sigma and rank; by default 0.004,
+    grpo: 0.0003"""
+    learning_rate_schedule: Text = BY_ALGORITHM
+    """constant, linear, exponential or cosine, from learning_rate to learning_rate_final; by default linear, grpo: constant"""
+    learning_rate_final: float | None = None
+    """by default 0.001, grpo: none"""
+    optimiser: Text = BY_ALGORITHM
+    """sgd, momentum (0.9), adam, adamw, radam or lion; by default sgd, grpo: adam"""
     vectors: bool = False
-    """also train norms, biases and mixes (full-rank noise)"""
+    """also train norms, biases and mixes (eggroll: full-rank noise)"""
     embeddings: bool = False
-    """also train the embedding and the head"""
+    """also train the embedding and the head; with --vectors the whole model"""
+
+    # Evolution strategies
+    population: Whole = BY_ALGORITHM
+    """members per step, even: they come in antithetic pairs; by default 128"""
+    rank: Whole = BY_ALGORITHM
+    """eggroll: rank of the perturbations, from 1; by default 1"""
+    sigma: Number = BY_ALGORITHM
+    """standard deviation of a perturbed weight; by default 0.02"""
+    sigma_schedule: Text = BY_ALGORITHM
+    """constant, linear, exponential or cosine, from sigma to sigma_final; by default constant"""
+    sigma_final: float | None = None
+    shaping: Text = BY_ALGORITHM
+    """fitness shaping: group, zscore, rank or sign; by default group"""
+    noise_reuse: Whole = BY_ALGORITHM
+    """steps that share one draw of noise; 0: all; by default 1"""
+    anchor_decay: Number = BY_ALGORITHM
+    """share of the way back to the starting weights taken after each step; by default 0"""
+    share_noise: Text = BY_ALGORITHM
+    """which members draw the same random numbers for the same prompt: pair, all or none; by default pair"""
+
+    # GRPO
+    loss_type: Text = BY_ALGORITHM
+    """grpo, dapo, dr_grpo or gspo; by default dapo"""
+    scale_rewards: Text = BY_ALGORITHM
+    """advantages are divided by the standard deviation of the group, the batch, or none; by default group"""
+    epsilon_low: Number = BY_ALGORITHM
+    """probability ratios count down to 1 - epsilon_low; by default 0.2"""
+    epsilon_high: Number = BY_ALGORITHM
+    """and up to 1 + epsilon_high; by default 0.2"""
+    beta: Number = BY_ALGORITHM
+    """weight of the KL divergence to the reference; by default 0: none"""
+    reference: str | None = None
+    """model of the KL divergence, as --model; by default the starting weights"""
+    iterations: Whole = BY_ALGORITHM
+    """passes over the completions of a step; by default 1"""
+    minibatches: Whole = BY_ALGORITHM
+    """updates in a pass, each of a random part of the completions; by default 1"""
+    backward_tokens: Whole = BY_ALGORITHM
+    """tokens in one backward pass, prompts and padding included; gradients are summed over several: sets memory; by default 4096"""
+    recompute: Switch = BY_ALGORITHM
+    """take the old log-probabilities from the trainer instead of the sampler; by default no"""
+    overlong: Text = BY_ALGORITHM
+    """completions that spent their budget: keep, or mask (no part in the loss; the reward `length` is a softer way); by default keep"""
+    max_gradient_norm: Number = BY_ALGORITHM
+    """longer gradients are scaled down to it; 0: never; by default 1"""
+    remat: Switch = BY_ALGORITHM
+    """compute layers again in the backward pass instead of keeping them: less memory; by default yes"""
 
     # Sampling
-    temperature: float = 0.3
-    """0: greedy"""
+    temperature: Number = BY_ALGORITHM
+    """0: greedy; by default 0.3, grpo: 1"""
+    eval_temperature: float | None = None
+    """of the held-out completions; by default the same"""
     top_k: int = 0
     """0: all tokens"""
     top_p: float = 1.0
@@ -104,8 +197,6 @@ class TrainConfig:
     """after so many tokens without </think> the tag is forced; by default never"""
     max_prompt_tokens: int = 1024
     """a longer prompt is an error, never cut"""
-    share_noise: str = "pair"
-    """which members draw the same random numbers for the same prompt: pair, all or none"""
 
     # Run
     steps: int = 40
@@ -121,9 +212,9 @@ class TrainConfig:
     final_problems: int = 1024
     """held-out problems of the evaluations before and after"""
     checkpoint_every: int = 10
-    """steps between checkpoints; what lies between is replayed from the scalar log"""
+    """steps between checkpoints; what lies between is replayed from the scalar log (grpo: taken again)"""
     sample_every: int = 10
-    """steps between saved samples (of the first members, all prompts)"""
+    """steps between saved samples (of the first members and samples, all prompts)"""
 
     # Machine
     lanes: int = 256
@@ -134,20 +225,33 @@ class TrainConfig:
     """compute precision: float32, bfloat16, or auto (bfloat16 on an accelerator); the master weights are float32 always"""
 
     def __post_init__(self):
-        for name in ("population", "prompts", "samples", "steps", "final_problems", "max_prompt_tokens"):
-            if getattr(self, name) < 1:
+        if self.algorithm not in DEFAULTS:
+            raise ValueError(f"algorithm must be one of {', '.join(DEFAULTS)}, not {self.algorithm!r}")
+        self._complete(DEFAULTS[self.algorithm])
+        for name in ("population", "prompts", "samples", "rank", "steps", "final_problems", "max_prompt_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("eval_every", "eval_problems", "checkpoint_every", "sample_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes must be above 0, not {self.minutes}")
-        if not self.sigma > 0:
+        if self.sigma is not None and not self.sigma > 0:
             raise ValueError(f"sigma must be above 0, not {self.sigma}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be from 0 to {2**31 - 1}, not {self.seed}")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"dtype must be auto, float32 or bfloat16, not {self.dtype!r}")
+
+    def _complete(self, defaults: dict[str, Any]) -> None:
+        """Fills in what was not given, and refuses what the algorithm does not have."""
+        for name in {name: None for table in DEFAULTS.values() for name in table}:
+            given = getattr(self, name)
+            if given is None:
+                setattr(self, name, defaults.get(name))
+            elif name not in defaults:
+                having = [algorithm for algorithm, table in DEFAULTS.items() if name in table]
+                raise ValueError(f"{name} is a setting of {' and '.join(having)}, which {self.algorithm} does not have: leave it out")
 
     @classmethod
     def from_table(cls, table: dict) -> "TrainConfig":

@@ -34,6 +34,8 @@ OPTIMISERS = {
     "momentum": optax.sgd(1.0, momentum=0.9),
     "adam": optax.adam(1.0),
     "adamw": optax.adamw(1.0),
+    "radam": optax.radam(1.0),
+    "lion": optax.lion(1.0),
 }
 
 
@@ -120,6 +122,8 @@ class EvolutionStrategy:
     compute_dtype: Any = jnp.float32
     chunk: int = 64
 
+    STANDSTILL = "all members scored the same"
+
     def __post_init__(self):
         if self.population < 2 or self.population % 2:
             raise ValueError(f"population must be even and at least 2 (members come in antithetic pairs), not {self.population}")
@@ -156,6 +160,19 @@ class EvolutionStrategy:
     def epoch(self, step: int) -> int:
         """The number that names a step's noise."""
         return step // self.noise_reuse if self.noise_reuse else 0
+
+    def fitness(self, rewards_NPG) -> np.ndarray:
+        """Rewards of all completions -> what `tell` takes and the log keeps: float32 [N, P], means over samples, NaN where none has one."""
+        rewards = np.asarray(rewards_NPG, np.float64)
+        known = ~np.isnan(rewards)
+        sums = np.where(known, rewards, 0).sum(-1)
+        return np.where(known.any(-1), sums / np.maximum(known.sum(-1), 1), np.nan).astype(np.float32)
+
+    def metrics(self, fitness_NP) -> dict[str, float]:
+        return fitness_metrics(fitness_NP)
+
+    def describe(self) -> str:
+        return f"{'full rank' if self.rank == 0 else f'rank {self.rank}'}, sigma {self.sigma(0):g}"
 
     def tell(self, state: State, fitness_NP) -> tuple[State, dict[str, float]]:
         """One step. fitness_NP [N, P]: members by prompts, NaN where no reward applies.
@@ -274,6 +291,23 @@ def _standardise(values, answered):
     centred = np.where(answered, values - values[answered].mean(), 0.0)
     spread = np.sqrt((centred[answered] ** 2).mean())
     return centred / spread if spread > 1e-9 else np.zeros_like(centred)
+
+
+def fitness_metrics(fitness_NP) -> dict[str, float]:
+    """What the fitness of one step, [N, P] with NaN where no reward applies, says of it.
+
+    reward_mean: of all members and prompts. reward_std: of the members' means. frac_prompts_differ: share of the prompts on which members
+    differ. signal_to_noise: see there. NaN where no member has a reward.
+    """
+    known = ~np.isnan(fitness_NP)
+    answered = fitness_NP[known.any(1)]
+    highest, lowest = np.where(known, fitness_NP, -np.inf).max(0), np.where(known, fitness_NP, np.inf).min(0)
+    return {
+        "reward_mean": float(fitness_NP[known].mean()) if known.any() else float("nan"),
+        "reward_std": float(np.nanmean(answered, 1).std()) if known.any() else float("nan"),
+        "frac_prompts_differ": float((highest > lowest).mean()),
+        "signal_to_noise": signal_to_noise(fitness_NP),
+    }
 
 
 def signal_to_noise(fitness_NP) -> float:

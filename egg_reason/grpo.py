@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 
 from egg_reason.engine import Single
+from egg_reason.es import State
 from egg_reason.objective import SCALES, Objective, Rows, advantages, reward_metrics, token_weights
 from egg_reason.perturb import Parameter, get, put
 from egg_reason.rollouts import Rollouts, padded
@@ -38,14 +38,6 @@ LOGITS_AT_ONCE = 1 << 25
 
 class NotFinite(ValueError):
     """A loss or gradient that is NaN or infinite; the state that `tell` was given is still good."""
-
-
-class State(struct.PyTreeNode):
-    """params: float32 master weights. optimiser: its state over the trained leaves. step: how many `tell`s."""
-
-    params: Any
-    optimiser: Any
-    step: int = struct.field(pytree_node=False)
 
 
 @dataclass(frozen=True)
@@ -91,6 +83,7 @@ class GRPO:
 
     population = 1
     """Members: the weights themselves."""
+    STANDSTILL = "the completions of each prompt scored the same"
 
     def __post_init__(self):
         if self.samples < 2:
@@ -114,10 +107,23 @@ class GRPO:
     def init(self, params) -> State:
         """The state before the first step. params: any float arrays; kept as float32."""
         params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
-        return State(params, self.optimiser.init(self._leaves(params)), 0)
+        return State(params, self.optimiser.init(self._leaves(params)), None, 0)
 
     def ask(self, state: State) -> Single:
         return Single(self._compute(state.params))
+
+    def fitness(self, rewards_NPG) -> np.ndarray:
+        """Rewards of all completions -> what `tell` takes and the log keeps: float32 [samples, prompts]."""
+        return np.asarray(rewards_NPG[0], np.float32).T
+
+    def metrics(self, rewards_GP) -> dict[str, float]:
+        found = reward_metrics(rewards_GP)
+        return {"reward_mean": found["reward"], **found}
+
+    def describe(self) -> str:
+        objective = self.objective
+        kl = f", beta {objective.beta:g}" if objective.beta else ""
+        return f"loss {objective.loss_type}, {self.iterations} iterations of {self.minibatches} minibatches{kl}"
 
     def tell(self, state: State, rewards_GP, rollouts: Rollouts) -> tuple[State, dict[str, float]]:
         """One step: iterations x minibatches updates.
@@ -136,7 +142,7 @@ class GRPO:
         if self.minibatches > len(rollouts):
             raise ValueError(f"minibatches must be at most the {len(rollouts)} completions of a step, not {self.minibatches}")
         rate = float(self.learning_rate(state.step))
-        info = {"learning_rate": rate, "update_rms": 0.0, **reward_metrics(rewards), **rollouts.metrics()}
+        info = {"learning_rate": rate, "update_rms": 0.0, **rollouts.metrics()}
         advantages_J = advantages(rewards, self.scale_rewards).T.reshape(-1)
         mask = rollouts.drawn & ~(rollouts.truncated[:, None] & (self.overlong == "mask"))
         if not (advantages_J[mask.any(1)].any() or (self.objective.beta and mask.any())):
@@ -169,7 +175,7 @@ class GRPO:
         rms = float(_rms(start, leaves))
         if not np.isfinite(rms):
             raise NotFinite("the weights after the last minibatch are not finite")
-        after = State(put(state.params, leaves), optimiser, state.step + 1)
+        after = State(put(state.params, leaves), optimiser, None, state.step + 1)
         return after, info | self._update_metrics(updates) | {"update_rms": rms}
 
     def _leaves(self, params):

@@ -136,7 +136,7 @@ def _differ(rewards_GP) -> np.ndarray:
 
 def reward_metrics(rewards_GP) -> dict[str, float]:
     """TRL's metrics of rewards [samples, prompts]; NaN: no reward applies. NaN where none does."""
-    known = rewards_GP[~np.isnan(rewards_GP)]
+    known = np.asarray(rewards_GP, np.float64)[~np.isnan(rewards_GP)]
     return {
         "reward": float(known.mean()) if len(known) else float("nan"),
         "reward_std": float(known.std(ddof=1)) if len(known) > 1 else float("nan"),

@@ -54,11 +54,12 @@ class Recording:
 
 
 def from_log(log: ScalarLog) -> Recording:
-    """Raises ValueError where a record is damaged."""
+    """Raises ValueError where a record is damaged. Of GRPO: hashes and learning rates alone, its weights do not follow from scalars."""
     config = log.header["config"]
     records = [scalars for _, scalars in log.records()]
-    weights = [pair_weights(scalars.fitness_NP, config["shaping"]) for scalars in records]
-    nothing = np.zeros(config["population"] // 2, np.float32)
+    replayable = config["algorithm"] != "grpo"
+    weights = [pair_weights(scalars.fitness_NP, config["shaping"]) if replayable else None for scalars in records]
+    nothing = np.zeros(config["population"] // 2 if replayable else 0, np.float32)
     return Recording(
         str(log.path.parent.parent),
         config,
@@ -81,6 +82,8 @@ def read(path: str | os.PathLike) -> Recording:
     path = Path(path)
     if path.is_dir():
         with ScalarLog.read(path / "scalars" / "log.bin") as log:
+            if log.header["config"]["algorithm"] == "grpo":
+                raise ValueError(f"{path}: the weights of GRPO do not follow from its scalars: use its model.pth or --resume")
             return from_log(log)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such run or pack: give a run directory, or a file that egg-reason pack wrote")

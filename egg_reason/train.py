@@ -16,22 +16,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egg_reason import es, models, tasks
+from egg_reason import models, tasks
 from egg_reason.build import Parts, build
 from egg_reason.config import TrainConfig
 from egg_reason.display import Display
 from egg_reason.engine import Completions, Jobs
 from egg_reason.evals.heldout import Evaluation, evaluate
 from egg_reason.evals.report import write_report
+from egg_reason.grpo import GRPO, NotFinite
 from egg_reason.recording import from_log
 from egg_reason.replay import arrays_of, check_base, made_with, replay, start
 from egg_reason.rewards.pending import RewardFailure, Scores
+from egg_reason.rollouts import Rollouts
 from egg_reason.runs import Run, read_metrics, storage
 from egg_reason.scalars import StepScalars, weights_hash
 from egg_reason.scoring import generate_and_score
 
 SAVED_MEMBERS = 4
-"""Members whose completions are saved in samples/."""
+"""Members, and samples of each, whose completions are saved in samples/."""
 
 
 def train(
@@ -79,10 +81,11 @@ def resume(
             check_base(parts.model, run.scalars.header["fingerprint"], path)
             recorded = from_log(run.scalars)
             state = start(run.checkpoints, parts.strategy.init(parts.model.params), recorded)
-            state = replay(parts.strategy, state, recorded)
+            if not isinstance(parts.strategy, GRPO):  # whose steps are taken again: they need completions, not scalars alone
+                state = replay(parts.strategy, state, recorded)
             with storage(path):
                 run.rewind(state.step - 1)  # an evaluation of this very step is made again
-                _complete_metrics(run)
+                _complete_metrics(run, parts.strategy, state.step)
             return _Training(config, parts, run, plain, begun).run_steps(state)
 
 
@@ -97,7 +100,7 @@ class _Training:
         self.first_update_s: float | None = None
         self.stop = threading.Event()
 
-    def run_steps(self, state: es.State) -> dict | None:
+    def run_steps(self, state) -> dict | None:
         config, strategy, run = self.config, self.parts.strategy, self.run
         previous = self._catch_signals()
         try:
@@ -108,18 +111,17 @@ class _Training:
                     started = time.perf_counter()
                     self.parts.scorer.state = dataclasses.replace(self.parts.scorer.state, global_step=state.step)
                     rows = tasks.batch(self.parts.task.train, state.step, config.prompts, config.seed)
-                    jobs = Jobs.grid(config.population, config.prompts, config.samples)
+                    jobs = Jobs.grid(strategy.population, config.prompts, config.samples)
                     members = strategy.ask(state)
                     self.display.phase("generate")
                     completions, scores = self._generate_and_score(members, rows, jobs, state.step)
                     scored = time.perf_counter()
-                    fitness_NP = members_by_prompts(scores.total, config)
+                    fitness = strategy.fitness(scores.total.reshape(strategy.population, config.prompts, config.samples))
                     self.display.phase("update")
-                    after, update = strategy.tell(state, fitness_NP)
-                    run.scalars.append(
-                        state.step, StepScalars(fitness_NP, update["learning_rate"], update["sigma"], weights_hash(after.params))
-                    )
-                    self._record(state.step, rows, jobs, completions, scores, fitness_NP, update, started, scored)
+                    after, update = self._tell(state, fitness, rows, jobs, completions)
+                    scalars = StepScalars(fitness, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params))
+                    run.scalars.append(state.step, scalars)
+                    self._record(state.step, rows, jobs, completions, scores, fitness, update, started, scored)
                     state = after
                     if config.checkpoint_every and state.step % config.checkpoint_every == 0 and not self._ends_at(state.step):
                         run.checkpoints.save(state.step, arrays_of(state))
@@ -135,11 +137,25 @@ class _Training:
         parts = self.parts
         return generate_and_score(parts.engine, members, rows, jobs, parts.sampling, parts.scorer, step, parts.longest_prompt)
 
+    def _tell(self, state, fitness, rows, jobs, completions):
+        strategy = self.parts.strategy
+        if not isinstance(strategy, GRPO):
+            return strategy.tell(state, fitness)
+        prompts = [self.parts.engine.tokenizer.encode(row["prompt"]) for row in rows]
+        try:
+            return strategy.tell(state, fitness, Rollouts.of(prompts, jobs, completions))
+        except NotFinite as failure:
+            self._save(state)
+            raise NotFinite(
+                f"step {state.step}: {failure}; the weights before this step are saved: go on from them with other settings,"
+                f" such as a lower learning rate, by --model {self.run.path}"
+            ) from None
+
     def _ends_at(self, step: int) -> bool:
         """Whether `step`, which is not taken yet, will not be taken by this process."""
         return step >= self.config.steps or self.stop.is_set() or self._out_of_time()
 
-    def _evaluate_if_due(self, state: es.State):
+    def _evaluate_if_due(self, state):
         """Before the first step, and between steps; the evaluation after the last one is `_finish`'s."""
         config = self.config
         if state.step == 0:
@@ -147,12 +163,12 @@ class _Training:
         elif config.eval_every and state.step % config.eval_every == 0 and not self._ends_at(state.step):
             self._evaluate(state, config.eval_problems)
 
-    def _evaluate(self, state: es.State, problems: int) -> Evaluation:
+    def _evaluate(self, state, problems: int) -> Evaluation:
         """Held-out accuracy of the weights themselves (no perturbation), shown and recorded."""
         self.display.phase("evaluate")
         parts, started = self.parts, time.perf_counter()
         params = parts.strategy.ask(state).params
-        result = evaluate(parts.engine, params, parts.task.heldout[:problems], parts.sampling, parts.scorer, parts.accuracy)
+        result = evaluate(parts.engine, params, parts.task.heldout[:problems], parts.evaluation, parts.scorer, parts.accuracy)
         self.run.metrics(
             state.step,
             result.accuracy.metrics("heldout_accuracy")
@@ -168,7 +184,7 @@ class _Training:
         self._tell_failures(state.step, result.failures, result.messages)
         return result
 
-    def _record(self, step, rows, jobs, completions, scores, fitness_NP, update, started, scored):
+    def _record(self, step, rows, jobs, completions, scores, fitness, update, started, scored):
         """Metrics, samples and the view of one step."""
         config = self.config
         if self.first_update_s is None and step == 0:
@@ -178,7 +194,7 @@ class _Training:
         if config.minutes is not None:
             left = min(left, config.minutes * 60 - self.run.seconds)
         metrics = {
-            **fitness_metrics(fitness_NP),
+            **self.parts.strategy.metrics(fitness),
             "completion_length": float(completions.lengths.mean()),
             "truncated": float(completions.truncated.mean()),
             "tokens_per_second": float((completions.lengths.sum() + completions.prompt_tokens) / completions.seconds),
@@ -195,13 +211,13 @@ class _Training:
             **{f"metrics/{name}": value for name, value in scores.metrics.items()},
         }
         if update["update_rms"] == 0:
-            self.display.note(f"step {step}: all members scored the same, no update")
+            self.display.note(f"step {step}: {self.parts.strategy.STANDSTILL}, no update")
         self._tell_failures(step, scores.failures, scores.messages)
         self.run.metrics(step, metrics)
         self.display.step(step, metrics)
         self.display.sample(rows[jobs.prompt[0]]["prompt"] + completions.texts[0])
         if config.sample_every and step % config.sample_every == 0:
-            chosen = np.flatnonzero(jobs.member < SAVED_MEMBERS)
+            chosen = np.flatnonzero((jobs.member < SAVED_MEMBERS) & (jobs.sample < SAVED_MEMBERS))
             self.run.samples(step, [_sample(rows, jobs, completions, scores, int(job)) for job in chosen])
 
     def _tell_failures(self, step: int, failures: Counter, messages: dict[tuple[str, str], str]) -> None:
@@ -212,12 +228,10 @@ class _Training:
         self.seen |= messages.keys()
         self.display.failures(step, failures)
 
-    def _finish(self, state: es.State) -> dict | None:
+    def _finish(self, state) -> dict | None:
         """The last checkpoint and the model; if the run is complete also the last evaluation, the plot and the summary."""
-        config, run, parts = self.config, self.run, self.parts
-        run.checkpoints.save(state.step, arrays_of(state))
-        trained = dataclasses.replace(parts.model, params=jax.tree.map(np.asarray, state.params))
-        models.save(trained, run.path / "model.pth", dtype="float32")
+        config, run = self.config, self.run
+        self._save(state)
         if self.stop.is_set() and state.step < config.steps:
             self.display.note(f"stopped after step {state.step}; go on with: egg-reason train --resume {run.path}")
             return None
@@ -235,7 +249,10 @@ class _Training:
             "seed": config.seed,
         }
         run.summary(summary)
-        write_report(run.path)
+        try:
+            write_report(run.path)
+        except ValueError as error:  # a damaged file of samples; the run is whole
+            self.display.note(str(error))
         if first is not None:
             self.display.note(
                 f"held-out accuracy {first['accuracy']:.3f} [{first['low']:.3f}, {first['high']:.3f}] -> {after.accuracy}"
@@ -244,7 +261,13 @@ class _Training:
         self.display.note(f"model: {run.path / 'model.pth'}  curve: {run.path / 'learning_curve.png'}  report: {run.path / 'report.html'}")
         return summary
 
-    def _introduce(self, state: es.State):
+    def _save(self, state) -> None:
+        """A checkpoint, and the model."""
+        self.run.checkpoints.save(state.step, arrays_of(state))
+        trained = dataclasses.replace(self.parts.model, params=jax.tree.map(np.asarray, state.params))
+        models.save(trained, self.run.path / "model.pth", dtype="float32")
+
+    def _introduce(self, state):
         config, parts = self.config, self.parts
         weights = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(parts.model.params))
         self.display.start(
@@ -252,8 +275,9 @@ class _Training:
                 "model": f"{config.model}, {weights:,} weights, on {jax.devices()[0].device_kind}",
                 "task": f"{config.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,} held-out problems"
                 + (f", no overlap with {', '.join(parts.compared)}" if parts.compared else ""),
-                "step": f"{config.population} members x {config.prompts} prompts x {config.samples} samples, rank {config.rank},"
-                f" sigma {config.sigma:g}, learning rate {config.learning_rate:g}",
+                "algorithm": f"{config.algorithm}: {parts.strategy.describe()}",
+                "step": f"{parts.strategy.population} members x {config.prompts} prompts x {config.samples} samples,"
+                f" learning rate {config.learning_rate:g}",
                 "run": f"{self.run.path}" + (f", resumed at step {state.step}" if state.step else ""),
             }
         )
@@ -276,37 +300,13 @@ class _Training:
         return previous
 
 
-def members_by_prompts(total: np.ndarray, config: TrainConfig) -> np.ndarray:
-    """Scores [J] of `Jobs.grid` -> float32 [N, P]: the mean over samples, NaN where none has a reward."""
-    scores = total.reshape(config.population, config.prompts, config.samples).astype(np.float64)
-    known = ~np.isnan(scores)
-    sums = np.where(known, scores, 0).sum(-1)
-    return np.where(known.any(-1), sums / np.maximum(known.sum(-1), 1), np.nan).astype(np.float32)
-
-
-def fitness_metrics(fitness_NP: np.ndarray) -> dict[str, float]:
-    """What the fitness of one step, [N, P] with NaN where no reward applies, says of it.
-
-    reward_mean: of all members and prompts. reward_std: of the members' means. frac_prompts_differ: share of the prompts on which members
-    differ. signal_to_noise: see `es.signal_to_noise`. NaN where no member has a reward.
-    """
-    known = ~np.isnan(fitness_NP)
-    answered = fitness_NP[known.any(1)]
-    highest, lowest = np.where(known, fitness_NP, -np.inf).max(0), np.where(known, fitness_NP, np.inf).min(0)
-    return {
-        "reward_mean": float(fitness_NP[known].mean()) if known.any() else float("nan"),
-        "reward_std": float(np.nanmean(answered, 1).std()) if known.any() else float("nan"),
-        "frac_prompts_differ": float((highest > lowest).mean()),
-        "signal_to_noise": es.signal_to_noise(fitness_NP),
-    }
-
-
-def _complete_metrics(run: Run):
-    """Adds the metrics of steps that were in the scalar log when the process died, and not yet in metrics.jsonl."""
+def _complete_metrics(run: Run, strategy, steps: int):
+    """Adds the metrics of those of the first `steps` steps that the scalar log has and metrics.jsonl lost when the process died."""
     recorded = [line["step"] for line in read_metrics(run.path / "metrics.jsonl") if "reward_mean" in line]
     for step, scalars in run.scalars.records(max(recorded, default=-1) + 1):
-        rates = {"learning_rate": scalars.learning_rate, "sigma": scalars.sigma}
-        run.metrics(step, {**fitness_metrics(scalars.fitness_NP), **rates})
+        if step < steps:
+            rates = {"learning_rate": scalars.learning_rate, "sigma": scalars.sigma}
+            run.metrics(step, {**strategy.metrics(scalars.fitness_NP), **rates})
 
 
 def _sample(rows, jobs: Jobs, completions: Completions, scores: Scores, job: int) -> dict:

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "es": {"models", "perturb"},
     "objective": set(),
     "rollouts": {"engine"},
-    "grpo": {"engine", "perturb", "objective", "rollouts"},
+    "grpo": {"engine", "perturb", "es", "objective", "rollouts"},  # es: the state
     "scoring": {"engine", "tasks", "rewards"},
     "evals": {"scoring", "engine", "tasks", "rewards", "models", "perturb", "runs"},  # runs: the report reads a run's metrics
 }

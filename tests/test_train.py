@@ -21,10 +21,10 @@ from egg_reason import cli, models
 from egg_reason import train as training
 from egg_reason.checkpoints import Checkpoints
 from egg_reason.config import TrainConfig
-from egg_reason.es import shape_fitness
+from egg_reason.es import EvolutionStrategy, fitness_metrics, shape_fitness
 from egg_reason.runs import Run, read_metrics
 from egg_reason.scalars import ScalarLog
-from egg_reason.train import fitness_metrics, members_by_prompts, resume
+from egg_reason.train import resume
 
 KILLS = 3
 
@@ -141,11 +141,10 @@ def test_a_reward_that_does_not_apply_everywhere(settings, rewards_file, tmp_pat
     assert [line["reward_mean"] for line in lines] == pytest.approx([np.nanmean(values) for values in fitness])
 
 
-def test_members_by_prompts():
+def test_fitness_of_members_on_prompts():
     """Two members, two prompts, two samples; the mean is over the samples that have a reward."""
-    config = TrainConfig(population=2, prompts=2, samples=2)
     nan = np.nan
-    fitness_NP = members_by_prompts(np.array([1, 3, nan, 5, nan, nan, 0, 0], np.float32), config)
+    fitness_NP = EvolutionStrategy.fitness(None, np.array([[[1, 3], [nan, 5]], [[nan, nan], [0, 0]]], np.float32))
     assert fitness_NP.dtype == np.float32
     np.testing.assert_array_equal(fitness_NP, [[2, 5], [nan, 0]])
 
@@ -214,7 +213,7 @@ def test_a_run_that_dies_goes_on_as_if_nothing_had_happened(owner, name, number,
         pytest.param(
             {"optimiser": "adam", "anchor_decay": 0.1, "learning_rate_schedule": "linear", "learning_rate_final": 0.001}, id="adam"
         ),
-        pytest.param({"rank": 0, "optimiser": "momentum"}, id="full rank"),
+        pytest.param({"algorithm": "openes", "optimiser": "momentum"}, id="full rank"),
     ],
 )
 def test_every_estimator_resumes_to_the_same_bits(changes, settings, tmp_path, monkeypatch):
