@@ -24,7 +24,7 @@ demo: $(SETUP)  ## train the bundled model on Countdown, in runs/demo (DEMO_FLAG
 	$(BIN)/egg-reason train --name demo --replace $(DEMO_FLAGS)
 
 test: $(SETUP)  ## run the tests (PYTEST_FLAGS: more flags for pytest)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
 
 reference: $(REFERENCE)  ## add torch and rwkv to .venv, so that the tests compare with the official model too
 
