@@ -191,13 +191,15 @@ def test_what_a_disk_refuses_is_told_with_the_way_out(code, remedy):
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["SIGTERM", "SIGINT twice"])
-def test_signals_stop_a_run_that_can_go_on(signals, finished_run, settings, tmp_path, monkeypatch):
+def test_signals_stop_a_run_that_can_go_on(signals, finished_run, settings, tmp_path, monkeypatch, request):
     """The first one ends the step in progress, a second one the process; here after a step's scalars and before its metrics."""
 
     def send():
         for number in signals:
             signal.raise_signal(number)
 
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner's worker may ignore the signal
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, outside))
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patch:
         at_call(patch, ScalarLog, "append", 3, send, after=True)
