@@ -7,11 +7,14 @@ checkpoints/000123/
 They save time, no more: the base checkpoint and the scalar log hold the same weights.
 """
 
+import gc
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +47,15 @@ class Checkpoints:
             arrays: a pytree of NumPy or JAX arrays and numbers; no array of size 0 (orbax refuses those).
         """
         import jax
-        from orbax.checkpoint import PyTreeCheckpointer  # a second to import
 
         arrays = jax.tree.map(np.asarray, arrays)
         final, temporary = self._path(step), self.folder / f".{step:06d}"
         try:
-            temporary.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)
             for unfinished in self.folder.glob(".*"):  # of a process that was killed
                 shutil.rmtree(unfinished)
-            with PyTreeCheckpointer() as checkpointer:
-                checkpointer.save(temporary.absolute() / "arrays", arrays)
+            temporary.mkdir()
+            _orbax("save", temporary.absolute() / "arrays", arrays)
             (temporary / "checkpoint.json").write_text(json.dumps({"step": step, "files": _digests(temporary)}))
             for folder, _, files in os.walk(temporary):
                 for name in files:
@@ -62,12 +64,11 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             os.rename(temporary, final)
             sync(self.folder)
-        except BaseException as error:
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"{final} could not be written ({reason}): make room on the disk, or mend it, and resume") from None
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, Exception):  # orbax raises this and that where a write fails
-                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-                raise OSError(getattr(error, "errno", None), f"the checkpoint of step {step} could not be written: {reason}") from None
-            raise
         kept = [saved for saved in self.steps() if saved <= step][-KEPT:]
         for saved in self.steps():
             if saved not in kept:
@@ -83,8 +84,6 @@ class Checkpoints:
                 come back as lists, named tuples as dictionaries). Other names than the saved ones are a ValueError.
             most: checkpoints of later steps are passed over.
         """
-        from orbax.checkpoint import PyTreeCheckpointer
-
         for step in reversed(self.steps()):
             if most is not None and step > most:
                 continue
@@ -92,9 +91,8 @@ class Checkpoints:
             try:
                 if fault := self.fault(step):
                     raise ValueError(fault)
-                with PyTreeCheckpointer() as checkpointer:
-                    arrays = checkpointer.restore(folder.absolute() / "arrays")
-            except Exception as error:
+                arrays = _orbax("restore", folder.absolute() / "arrays")
+            except (ValueError, OSError) as error:
                 reason = (str(error) or type(error).__name__).splitlines()[0][:200]
                 log.warning("%s: damaged checkpoint, passed over (%s)", folder, reason)
                 continue
@@ -119,6 +117,35 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{step:06d}"
+
+
+def _orbax(method: str, *arguments: Any) -> Any:
+    """Calls a method of orbax's checkpointer in a thread of its own, without a word in the logs. What it raises becomes a short OSError.
+
+    orbax drives an event loop and threads. A Ctrl-C within them, or a disk that is full, would print tracebacks by the page; in this
+    way the first waits until the work is done, and the second is told by the caller.
+    """
+    from orbax.checkpoint import PyTreeCheckpointer  # a second to import
+
+    def work() -> tuple[Any, str | None]:
+        try:
+            with PyTreeCheckpointer() as checkpointer:
+                return getattr(checkpointer, method)(*arguments), None
+        except Exception as error:
+            number = re.search(r"os_error_code='(\d+)'", str(error))  # as tensorstore tells it
+            return None, os.strerror(int(number[1])) if number else (str(error) or type(error).__name__).splitlines()[0][:200]
+
+    silenced = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            result, reason = thread.submit(work).result()
+    finally:
+        gc.collect()  # tasks of an event loop that failed log it when they are collected
+        logging.disable(silenced)
+    if reason is not None:
+        raise OSError(reason)
+    return result
 
 
 def _digests(folder: Path) -> dict[str, str]:

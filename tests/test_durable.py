@@ -1,6 +1,6 @@
 """Nothing that happens to a run's files, disk, clock or process loses it: it goes on to the same bits, or says in one line what is damaged.
 
-Cuts at every byte of the log's last record: tests/test_scalars.py. Kills: tests/test_train.py and scripts/soak.py.
+Cuts at every byte of the log's last record: tests/test_scalars.py. Kills: tests/test_train.py.
 """
 
 import errno
