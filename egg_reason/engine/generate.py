@@ -240,7 +240,7 @@ class _Call:
         return rows
 
     def _next_direction(self, idle: dict[int, list[int]]) -> int | None:
-        """For a group that stands still: a direction that nobody serves yet, else the one with the longest queue; None: there is no work."""
+        """For a group that stands still: a direction that nobody serves yet, else the one with the longest queue; None: no work."""
         if self.unassigned:
             return self.unassigned.popleft()
         left = {direction: len(queue) for direction, queue in self.waiting.items() if queue}
