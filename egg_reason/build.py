@@ -12,6 +12,9 @@ from egg_reason.objective import Objective
 from egg_reason.rewards.functions import Reward, TrainerState
 from egg_reason.rewards.scorer import Scorer
 
+VALIDATION_SEED = 2**31
+"""No run's: its shuffles of the training rows have nothing to do with who is set aside."""
+
 
 @dataclass
 class Parts:
@@ -116,7 +119,17 @@ def build_task(config: TrainConfig, tokenizer_name: str) -> tasks.Task:
     given = {"template": config.template, "tokenizer_name": tokenizer_name, "data_dir": config.data_dir, "reward": config.reward}
     columns = {"prompt_column": config.prompt_column, "answer_column": config.answer_column}
     columns = {name: column for name, column in columns.items() if column is not None}
-    return tasks.make(config.task, **given | columns | task_options(config.task_options))
+    task = tasks.make(config.task, **given | columns | task_options(config.task_options))
+    return validation_split(task, config.validation) if config.validation else task
+
+
+def validation_split(task: tasks.Task, count: int) -> tasks.Task:
+    """`count` training rows drawn by chance (the same for the same rows) as the held-out ones, the others to train on."""
+    if count >= len(task.train):
+        raise ValueError(f"validation must leave some of the {len(task.train)} training problems to train on, not take {count}")
+    held = tasks.batch(task.train, 0, count, VALIDATION_SEED)
+    chosen = {id(row) for row in held}
+    return dataclasses.replace(task, train=[row for row in task.train if id(row) not in chosen], heldout=held)
 
 
 def build(config: TrainConfig, resumed: bool = False) -> Parts:

@@ -167,6 +167,74 @@ def evaluate(
     return 0
 
 
+def compare(
+    out: Path,
+    task: str = "countdown",
+    algorithms: Texts = ("eggroll", "grpo", "openes"),
+    minutes: float | None = None,
+    tokens: int | None = None,
+    updates: int | None = None,
+    seeds: int = 3,
+    tune: int = 0,
+    tune_share: float = 0.2,
+    jobs: int = 1,
+    model: str = "countdown-0.7m",
+    task_options_: Annotated[tuple[str, ...], tyro.conf.arg(name="task-options")] = (),
+    other_task: str | None = None,
+    other_task_options: tuple[str, ...] = (),
+    set_: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = (),
+    eval_temperature: float = 0.3,
+    evaluations: int = 10,
+    problems: int = 512,
+    final_samples: int = 2,
+    spread_samples: int = 16,
+    spread_problems: int = 256,
+) -> int:
+    """Compare algorithms on one model, task and budget: curves, intervals, a table and a paragraph. Stopped, the same command goes on.
+
+    Args:
+        out: folder for everything: run directories, evaluations, results.json, comparison.md and report.html.
+        task: as in train.
+        algorithms: of eggroll, openes and grpo, separated by commas.
+        minutes: budget of a run: minutes of generating, scoring and updating (evaluating and compiling are free). Or:
+        tokens: generated tokens. Or:
+        updates: updates.
+        seeds: runs of each algorithm.
+        tune: trials of each algorithm's random search, before, on other problems and seeds; the first has its defaults.
+        tune_share: of the budget that a trial gets.
+        jobs: runs at a time, each on its own equal share of the cores.
+        model: as in train.
+        task_options_: options of the task as name=value.
+        other_task: a task that is measured before and after, and not trained on.
+        other_task_options: its options as name=value.
+        set_: further settings of train as name=value, or algorithm.name=value for one of them; tuning leaves these as they are.
+        eval_temperature: of held-out completions, for all algorithms; 0 is greedy.
+        evaluations: held-out evaluations of a run, after equal parts of the budget.
+        problems: held-out problems of each of them; as many training problems judge the trials.
+        final_samples: completions a problem of the last evaluation, on all held-out problems.
+        spread_samples: completions a problem at temperature 1, for pass@k and distinct answers.
+        spread_problems: problems of that.
+    """
+    from egg_reason.compare.command import compare as run
+    from egg_reason.compare.plan import Plan, parse_settings
+
+    given = {name: amount for name, amount in (("minutes", minutes), ("tokens", tokens), ("updates", updates)) if amount is not None}
+    if len(given) != 1:
+        raise ValueError(f"a comparison needs one budget, --minutes, --tokens or --updates, not {' and '.join(given) or 'none'}")
+    [(budget, amount)] = given.items()
+    common, own = parse_settings(set_, algorithms)
+    plan = Plan(
+        algorithms=algorithms, seeds=seeds, budget=budget, amount=amount, tune=tune, tune_share=tune_share, jobs=jobs,
+        settings={"model": model, "task": task, "task_options": task_options_} | common, own=own, evaluations=evaluations,
+        problems=problems, eval_temperature=eval_temperature, final_samples=final_samples, spread_samples=spread_samples,
+        spread_problems=spread_problems,
+        other_task=other_task, other_options=other_task_options,
+    )  # fmt: skip
+    found = run(plan, out)
+    print(f"\n{found['words']}\n\n{out / 'report.html'}  {out / 'comparison.md'}  {out / 'results.json'}")
+    return 0
+
+
 def eval_diff(first: Annotated[Path, tyro.conf.Positional], second: Annotated[Path, tyro.conf.Positional], /) -> int:
     """Compare two evaluations of the same problems: difference, 95% interval, paired permutation test.
 
@@ -442,6 +510,7 @@ COMMANDS: dict[str, Callable] = {
     "generate": generate,
     "eval": evaluate,
     "eval-diff": eval_diff,
+    "compare": compare,
     "report": report,
     "replay": replay,
     "verify": verify,

@@ -202,15 +202,23 @@ class TrainConfig:
     steps: int = 40
     """updates"""
     minutes: float | None = None
-    """stop after so many minutes of training; by default only after `steps`"""
+    """stop after so many minutes of generating, scoring and updating (not evaluating and compiling); by default only after `steps`"""
+    tokens: int | None = None
+    """stop after so many generated tokens; by default only after `steps`"""
     seed: int = 0
     """names all randomness of the run"""
     eval_every: int = 10
     """steps between held-out evaluations; 0: only before and after"""
+    evaluations: int = 0
+    """held-out evaluations after equal parts of the budget (the first to be spent of steps, minutes and tokens), in the place of
+    eval_every; 0: none"""
     eval_problems: int = 256
     """held-out problems of an evaluation during the run"""
     final_problems: int = 1024
     """held-out problems of the evaluations before and after"""
+    validation: int = 0
+    """so many training problems, drawn by chance, are kept out of training and take the place of the held-out ones, for choosing
+    settings; 0: none"""
     checkpoint_every: int = 10
     """steps between checkpoints; what lies between is replayed from the scalar log (grpo: taken again)"""
     sample_every: int = 10
@@ -231,11 +239,13 @@ class TrainConfig:
         for name in ("population", "prompts", "samples", "rank", "steps", "final_problems", "max_prompt_tokens"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("eval_every", "eval_problems", "checkpoint_every", "sample_every"):
+        for name in ("eval_every", "evaluations", "eval_problems", "validation", "checkpoint_every", "sample_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes must be above 0, not {self.minutes}")
+        if self.tokens is not None and self.tokens < 1:
+            raise ValueError(f"tokens must be at least 1, not {self.tokens}")
         if self.sigma is not None and not self.sigma > 0:
             raise ValueError(f"sigma must be above 0, not {self.sigma}")
         if not 0 <= self.seed < 2**31:

@@ -7,6 +7,7 @@ runs/NAME/
     metrics.jsonl          one JSON object a line: {"step": 123, "time": seconds, name: number, …}
     tensorboard/           the same numbers as TensorBoard events
     samples/step_000123.jsonl
+    evaluations/step_000123.json   which held-out completions were right, [problem][sample], 1 or 0
     rewards.log            what rewards print, and the tracebacks of their errors; bounded
     summary.json           written at the end: the mark of a finished run
     report.html            the curve and the samples, to be read in a browser
@@ -192,6 +193,12 @@ class Run:
         """Write samples/step_NNNNNN.jsonl: one row a line, such as {"prompt", "completion", "reward", "member"}."""
         text = "".join(json.dumps(_json_data(row), ensure_ascii=False) + "\n" for row in rows)
         _write(self.path / "samples" / f"step_{step:06d}.jsonl", text)
+
+    def evaluation(self, step: int, correct_PK: Sequence[Sequence[int]]) -> None:
+        """Write evaluations/step_NNNNNN.json."""
+        folder = self.path / "evaluations"
+        folder.mkdir(exist_ok=True)
+        _write(folder / f"step_{step:06d}.json", json.dumps(correct_PK) + "\n")
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Write summary.json, which marks the run as finished."""

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from egg_reason import models, tasks
+from egg_reason.budget import Budget, peak_memory
 from egg_reason.build import Parts, build
+from egg_reason.clock import TrainingClock
 from egg_reason.config import TrainConfig
 from egg_reason.display import Display
 from egg_reason.engine import Completions, Jobs
@@ -99,29 +101,32 @@ class _Training:
         parts.scorer.log = run.path / "rewards.log"
         self.first_update_s: float | None = None
         self.stop = threading.Event()
+        self.clock = TrainingClock()
 
     def run_steps(self, state) -> dict | None:
         config, strategy, run = self.config, self.parts.strategy, self.run
+        self.budget = Budget(config, read_metrics(run.path / "metrics.jsonl"), state.step)
         previous = self._catch_signals()
         try:
             with self.display, storage(run.path):
                 self._introduce(state)
                 self._evaluate_if_due(state)
                 while not self._ends_at(state.step):
-                    started = time.perf_counter()
+                    started = self.clock.now()
                     self.parts.scorer.state = dataclasses.replace(self.parts.scorer.state, global_step=state.step)
                     rows = tasks.batch(self.parts.task.train, state.step, config.prompts, config.seed)
                     jobs = Jobs.grid(strategy.population, config.prompts, config.samples)
                     members = strategy.ask(state)
                     self.display.phase("generate")
-                    completions, scores = self._generate_and_score(members, rows, jobs, state.step)
-                    scored = time.perf_counter()
+                    completions, scores, generating = self._generate_and_score(members, rows, jobs, state.step)
+                    scored = self.clock.now()
                     fitness = strategy.fitness(scores.total.reshape(strategy.population, config.prompts, config.samples))
                     self.display.phase("update")
                     after, update = self._tell(state, fitness, rows, jobs, completions)
                     scalars = StepScalars(fitness, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params))
                     run.scalars.append(state.step, scalars)
-                    self._record(state.step, rows, jobs, completions, scores, fitness, update, started, scored)
+                    seconds = (generating, scored - started - generating, self.clock.now() - scored)
+                    self._record(state.step, rows, jobs, completions, scores, fitness, update, seconds)
                     state = after
                     if config.checkpoint_every and state.step % config.checkpoint_every == 0 and not self._ends_at(state.step):
                         run.checkpoints.save(state.step, arrays_of(state))
@@ -133,9 +138,11 @@ class _Training:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _generate_and_score(self, members, rows, jobs, step) -> tuple[Completions, Scores]:
-        parts = self.parts
-        return generate_and_score(parts.engine, members, rows, jobs, parts.sampling, parts.scorer, step, parts.longest_prompt)
+    def _generate_and_score(self, members, rows, jobs, step) -> tuple[Completions, Scores, float]:
+        """Also the seconds of generation by the training clock."""
+        parts, compiling = self.parts, self.clock.compiling()
+        found = generate_and_score(parts.engine, members, rows, jobs, parts.sampling, parts.scorer, step, parts.longest_prompt)
+        return *found, found[0].seconds - (self.clock.compiling() - compiling)
 
     def _tell(self, state, fitness, rows, jobs, completions):
         strategy = self.parts.strategy
@@ -153,15 +160,17 @@ class _Training:
 
     def _ends_at(self, step: int) -> bool:
         """Whether `step`, which is not taken yet, will not be taken by this process."""
-        return step >= self.config.steps or self.stop.is_set() or self._out_of_time()
+        return step >= self.config.steps or self.stop.is_set() or self.budget.over
 
     def _evaluate_if_due(self, state):
         """Before the first step, and between steps; the evaluation after the last one is `_finish`'s."""
         config = self.config
         if state.step == 0:
             self._evaluate(state, config.final_problems)
-        elif config.eval_every and state.step % config.eval_every == 0 and not self._ends_at(state.step):
-            self._evaluate(state, config.eval_problems)
+        elif not self._ends_at(state.step):
+            due = self.budget.evaluation_due if config.evaluations else config.eval_every and state.step % config.eval_every == 0
+            if due:
+                self._evaluate(state, config.eval_problems)
 
     def _evaluate(self, state, problems: int) -> Evaluation:
         """Held-out accuracy of the weights themselves (no perturbation), shown and recorded."""
@@ -177,32 +186,29 @@ class _Training:
                 "heldout_truncated": result.completions.truncated.mean(),
                 "heldout_completion_length": result.completions.lengths.mean(),
                 "seconds_evaluate": time.perf_counter() - started,
+                "budget_spent": self.budget.share,
             }
             | {f"heldout_rewards/{name}/{kind}": float(count) for (name, kind), count in result.failures.items()},
         )
+        self.run.evaluation(state.step, result.correct_PK.astype(int).tolist())
         self.display.evaluation(state.step, result.accuracy)
         self._tell_failures(state.step, result.failures, result.messages)
         return result
 
-    def _record(self, step, rows, jobs, completions, scores, fitness, update, started, scored):
-        """Metrics, samples and the view of one step."""
+    def _record(self, step, rows, jobs, completions, scores, fitness, update, seconds):
+        """Metrics, samples and the view of one step. seconds: of generating, scoring and updating, without compiling."""
         config = self.config
         if self.first_update_s is None and step == 0:
             self.first_update_s = time.time() - self.begun
-        seconds = time.perf_counter() - started
-        left = (config.steps - step - 1) * seconds
-        if config.minutes is not None:
-            left = min(left, config.minutes * 60 - self.run.seconds)
         metrics = {
+            **self.budget.add(sum(seconds), int(completions.lengths.sum())),
             **self.parts.strategy.metrics(fitness),
             "completion_length": float(completions.lengths.mean()),
             "truncated": float(completions.truncated.mean()),
             "tokens_per_second": float((completions.lengths.sum() + completions.prompt_tokens) / completions.seconds),
             "occupancy": completions.occupancy,
-            "seconds_generate": completions.seconds,
-            "seconds_score": scored - started - completions.seconds,
-            "seconds_update": started + seconds - scored,
-            "seconds_left": left,
+            **dict(zip(("seconds_generate", "seconds_score", "seconds_update"), seconds, strict=True)),
+            "seconds_left": self.budget.seconds_left(sum(seconds)),
             **update,
             **{
                 f"rewards/{name}/mean": float(np.nanmean(values)) for name, values in scores.by_reward.items() if not np.isnan(values).all()
@@ -245,6 +251,9 @@ class _Training:
             "heldout_after": _accuracy(after),
             "steps": state.step,
             "minutes": run.seconds / 60,
+            "training_minutes": self.budget.seconds / 60,
+            "training_tokens": self.budget.tokens,
+            "peak_memory_gib": peak_memory(),
             "first_update_s": self.first_update_s,
             "seed": config.seed,
         }
@@ -282,9 +291,6 @@ class _Training:
             }
         )
         self.display.note("compiling (kept for the next run) ...")
-
-    def _out_of_time(self) -> bool:
-        return self.config.minutes is not None and self.run.seconds > self.config.minutes * 60
 
     def _catch_signals(self) -> dict:
         """The first Ctrl-C (or SIGTERM) ends the run after the step in progress; a second one ends it at once."""

@@ -1,0 +1,199 @@
+"""`egg-reason compare`: tunes, runs, measures and reports. Stopped anywhere, the same command goes on.
+
+DIR/
+    plan.json                what is compared; another plan needs another folder
+    tuning/ALG-N/            run directories of the tuning trials
+    runs/ALG-seedS/          run directories of the comparison
+    measures/WHAT/KIND/      evaluations (`egg-reason eval`) of the model before, WHAT = start, and after each run:
+                             accuracy (eval temperature), spread (temperature 1, many samples), other (the other task)
+    logs/                    what the processes wrote
+    results.json comparison.md report.html
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from egg_reason.compare import results
+from egg_reason.compare.plan import Plan
+from egg_reason.compare.work import Failed, Work, do
+from egg_reason.config import TrainConfig
+from egg_reason.evals.store import write_json
+
+SHARED = (
+    *("tokenizer", "data_dir", "prompt_column", "answer_column", "reward", "template", "max_tokens", "top_k", "top_p", "think_tokens"),
+    *("reward_timeout", "lanes", "dtype"),
+)
+"""Settings that training and evaluation call the same."""
+
+KINDS = ("accuracy", "spread", "other")
+
+
+def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[str, Any]:
+    """Does all that is still to be done; returns what results.json holds.
+
+    Raises ValueError where DIR holds another comparison, where the budget is too small for one update, and where a process failed. If
+    nothing had been computed yet, nothing is left of DIR.
+    """
+    made = _claim(plan, out)
+    folder = Folder(plan, out)
+    try:
+        do(folder.tuning(), plan.jobs, tell)
+        do(folder.final(), plan.jobs, tell)
+    except Failed:
+        if made and not any(out.glob("*/*/config.toml")):
+            shutil.rmtree(out)
+        raise
+    found = results.gather(folder)
+    from egg_reason.compare.page import write_page
+    from egg_reason.compare.words import markdown, paragraph
+
+    found["words"] = paragraph(found)
+    write_json(out / "results.json", found)
+    (out / "comparison.md").write_text(markdown(found), encoding="utf-8")
+    write_page(found, out / "report.html")
+    return found
+
+
+def _claim(plan: Plan, out: Path) -> bool:
+    """Whether the folder is new. Writes plan.json, or compares with it."""
+    path, wanted = out / "plan.json", json.loads(json.dumps(plan.table()))
+    if path.is_file():
+        there = json.loads(path.read_text())
+        for name in wanted | there:
+            if there.get(name) != wanted.get(name):
+                raise ValueError(
+                    f"{out} holds a comparison with {name} = {there.get(name)!r}, not {wanted.get(name)!r}: give another folder with --out"
+                )
+        return False
+    if out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty, and no comparison: it needs a folder of its own, choose another")
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, wanted)
+    except OSError as error:
+        raise type(error)(f"{out} cannot be written ({error.strerror or error}): choose a place where you may write") from None
+    return new
+
+
+class Folder:
+    """DIR: where everything lies, and the work that fills it."""
+
+    def __init__(self, plan: Plan, out: Path):
+        self.plan, self.out = plan, out
+
+    def trial(self, algorithm: str, number: int) -> Path:
+        return self.out / "tuning" / f"{algorithm}-{number}"
+
+    def run(self, algorithm: str, seed: int) -> Path:
+        return self.out / "runs" / f"{algorithm}-seed{seed}"
+
+    def measure(self, what: str, kind: str) -> Path:
+        return self.out / "measures" / what / kind
+
+    def tuning(self) -> list[Work]:
+        """The trials, in turn."""
+        return [
+            self._training(
+                f"tuning {algorithm} {number}", self.trial(algorithm, number), partial(self.plan.trial, algorithm, number), number > 0
+            )
+            for number in range(self.plan.tune)
+            for algorithm in self.plan.order(number)
+        ]
+
+    def best(self, algorithm: str) -> int | None:
+        """The trial whose weights got most validation problems right; ties go to the first. None without tuning."""
+        scores = [self.score(algorithm, number) for number in range(self.plan.tune)]
+        known = {number: score for number, score in enumerate(scores) if score is not None}
+        return max(known, key=lambda number: known[number]) if known else None
+
+    def score(self, algorithm: str, number: int) -> float | None:
+        """None: the trial failed."""
+        path = self.trial(algorithm, number) / "summary.json"
+        return json.loads(path.read_text())["heldout_after"]["accuracy"] if path.is_file() else None
+
+    def config(self, algorithm: str, seed: int) -> TrainConfig:
+        """Of a final run: with the best trial's settings."""
+        best = self.best(algorithm)
+        return self.plan.config(algorithm, seed, chosen=self.plan.drawn(algorithm, best) if best is not None else None)
+
+    def final(self) -> list[Work]:
+        """Runs in turn, then measurements; a measurement may begin beside the last run."""
+        works, measures = [], self._measures("start", self.plan.config(self.plan.algorithms[0], 0).model, lambda: True)
+        for seed in range(self.plan.seeds):
+            for algorithm in self.plan.order(seed):
+                run = self.run(algorithm, seed)
+                works.append(self._training(f"{algorithm}, seed {seed}", run, partial(self.config, algorithm, seed)))
+                measures += self._measures(run.name, str(run), (run / "summary.json").is_file)
+        return works + measures
+
+    def _training(self, name: str, run: Path, config: Callable[[], TrainConfig], tuning: bool = False) -> Work:
+        failed = run.with_name(f"{run.name}.failed")
+
+        def command() -> list[str]:
+            if (run / "config.toml").is_file():
+                return ["train", "--resume", str(run), "--plain"]
+            return ["train", "--runs", str(run.parent), "--name", run.name, "--plain", *words(config())]
+
+        def finished() -> None:
+            summary, plan = json.loads((run / "summary.json").read_text()), self.plan
+            if summary["steps"] <= 1 and plan.budget != "updates" and not tuning:
+                took = f"{summary['training_minutes']:.3g} minutes, {summary['training_tokens']:,} tokens"
+                raise ValueError(
+                    f"{name}: {plan.budget} = {plan.amount:g} is too small, one update took {took}: give more, or smaller steps by --set"
+                )
+
+        def excused(reason: str) -> bool:
+            if tuning and "not finite" in reason:
+                failed.write_text(reason + "\n")
+            return failed.is_file()
+
+        def done() -> bool:
+            return (run / "summary.json").is_file() or failed.is_file()
+
+        return Work(name, command, done, self.out / "logs" / f"{run.parent.name}-{run.name}.log", finished=finished, excused=excused)
+
+    def _measures(self, what: str, model: str, ready: Callable[[], bool]) -> list[Work]:
+        plan = self.plan
+        shared = vars(plan.config(plan.algorithms[0], 0))
+        sizes = {
+            "accuracy": {"samples": plan.final_samples, "temperature": plan.eval_temperature},
+            "spread": {"samples": plan.spread_samples, "temperature": 1.0, "problems": plan.spread_problems},
+            "other": {"samples": plan.final_samples, "temperature": plan.eval_temperature, "problems": plan.spread_problems},
+        }
+        works = []
+        for kind in KINDS if plan.other_task else KINDS[:2]:
+            out = self.measure(what, kind)
+            settings = {name: shared[name] for name in SHARED} | sizes[kind]
+            settings |= {"benchmarks": (shared["task"],), "task_options": shared["task_options"], "out": str(out)}
+            if kind == "other":
+                settings |= {"benchmarks": (plan.other_task,), "task_options": plan.other_options}
+
+            command, log = ["eval", "--model", model, *_words(settings)], self.out / "logs" / f"{what}-{kind}.log"
+            works.append(Work(f"measure {what}: {kind}", command.copy, (out / "results.json").is_file, log, ready))
+        return works
+
+
+def words(config: TrainConfig) -> list[str]:
+    """The settings on the command line of `egg-reason train`: those that are not the default."""
+    plain = vars(TrainConfig(algorithm=config.algorithm))
+    return _words({"algorithm": config.algorithm} | {name: value for name, value in vars(config).items() if value != plain[name]})
+
+
+def _words(settings: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    for name, value in settings.items():
+        flag = "--" + name.replace("_", "-")
+        if value is None or value == ():
+            continue
+        if isinstance(value, bool):
+            found.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, tuple) and name != "task_options":
+            found += [flag, ",".join(map(str, value))]
+        else:
+            found += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+    return found

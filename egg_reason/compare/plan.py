@@ -1,0 +1,195 @@
+"""What a comparison runs: settings of every run and trial, all drawn and checked before anything starts."""
+
+import dataclasses
+import math
+import random
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from egg_reason.config import DEFAULTS, TrainConfig, task_options
+
+UNBOUNDED = 1_000_000
+"""Steps of a run that ends by minutes or tokens."""
+
+TUNING_SEED = 1000
+"""Added to the seeds of tuning runs: they draw other noise, and see the training problems in another order."""
+
+_EVOLUTION: dict[Any, tuple] = {
+    "sigma": ("factor", 1 / 3, 3.0),
+    "learning_rate": ("factor", 1 / 4, 4.0),
+    ("population", "prompts"): ("scaled", "population", "prompts"),
+    "temperature": ("choice", 0.3, 0.6, 1.0),
+}
+SEARCHED: dict[str, dict[Any, tuple]] = {
+    "eggroll": _EVOLUTION,
+    "openes": _EVOLUTION,
+    "grpo": {
+        "learning_rate": ("factor", 1 / 3, 10.0),
+        ("prompts", "samples"): ("scaled", "prompts", "samples"),
+        ("iterations", "minibatches"): ("choice", (1, 1), (1, 2), (1, 4), (2, 2)),
+        "temperature": ("choice", 0.6, 1.0),
+    },
+}
+"""What tuning draws, per algorithm. factor: log-uniform between so many times the algorithm's default. choice: one of them.
+scaled: one setting times 1/2, 1, 2 or 4, the other divided by it: completions a step stay about the same."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole comparison. Two plans that are equal may go on in one folder.
+
+    budget: minutes, tokens or updates. amount: so many of it for each run; tuning trials get `tune_share` of it.
+    settings: of all runs. own: {algorithm: its own settings}. Neither is searched by tuning.
+    evaluations: equal parts of the budget after which held-out accuracy is measured, on `problems` problems.
+    eval_temperature: of those. spread_samples: completions a problem, at temperature 1, before and after, of `spread_problems` problems.
+    other_task: measured before and after and never trained on; None: none.
+    """
+
+    algorithms: tuple[str, ...]
+    seeds: int
+    budget: str
+    amount: float
+    tune: int
+    tune_share: float
+    jobs: int
+    settings: dict[str, Any]
+    own: dict[str, dict[str, Any]]
+    evaluations: int = 10
+    problems: int = 512
+    eval_temperature: float = 0.3
+    final_samples: int = 2
+    spread_samples: int = 16
+    spread_problems: int = 256
+    other_task: str | None = None
+    other_options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.algorithms if name not in DEFAULTS]
+        if unknown or not self.algorithms:
+            raise ValueError(f"algorithms must be some of {', '.join(DEFAULTS)}, not {', '.join(unknown) or 'none'}")
+        twice = [name for name in DEFAULTS if self.algorithms.count(name) > 1]
+        if twice:
+            raise ValueError(f"algorithms must be named once each, {twice[0]} is there twice: leave one out")
+        for name in ("seeds", "jobs", "evaluations", "problems", "final_samples", "spread_samples", "spread_problems"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.tune < 0:
+            raise ValueError(f"tune must be at least 0 trials, not {self.tune}")
+        if not 0 < self.tune_share <= 1:
+            raise ValueError(f"tune_share must be above 0 and at most 1, not {self.tune_share:g}")
+        if not self.amount > 0 or (self.budget != "minutes" and self.amount < 1):
+            raise ValueError(f"{self.budget} must be {'above 0' if self.budget == 'minutes' else 'at least 1'}, not {self.amount:g}")
+        reserved = {"algorithm", "seed", "steps", "minutes", "tokens", "evaluations", "validation", "eval_every", "final_problems"}
+        reserved |= {"eval_problems", "eval_temperature"}
+        for name in self.own:
+            if name not in self.algorithms:
+                raise ValueError(f"--set {name}.…: {name} is not among the algorithms ({', '.join(self.algorithms)})")
+        for table in (self.settings, *self.own.values()):
+            for name in table:
+                if name in reserved:
+                    raise ValueError(f"--set {name}: the comparison decides it; leave it out (see egg-reason compare --help)")
+        for algorithm in self.algorithms:
+            self.config(algorithm, 0)
+        if self.other_options and self.other_task is None:
+            raise ValueError("other_task_options need --other-task: name the task they belong to")
+        task_options(self.other_options)
+
+    def config(self, algorithm: str, seed: int, share: float = 1.0, chosen: dict[str, Any] | None = None) -> TrainConfig:
+        """Settings of a run. share: of the budget. chosen: settings in the place of the defaults.
+
+        Learning rates are constant: a schedule over steps would need to know how many there will be.
+        """
+        table: dict[str, Any] = {"algorithm": algorithm, "seed": seed, "learning_rate_schedule": "constant"} | self.settings
+        table |= (chosen or {}) | self.own.get(algorithm, {})
+        if table["learning_rate_schedule"] == "constant":
+            table["learning_rate_final"] = None
+        table |= {
+            "steps": UNBOUNDED,
+            "eval_every": 0,
+            "evaluations": self.evaluations,
+            "eval_problems": self.problems,
+            "final_problems": self.problems,
+            "eval_temperature": self.eval_temperature,
+        }
+        amount = self.amount * share
+        if self.budget == "updates":
+            table["steps"] = max(1, round(amount))
+        else:
+            table[self.budget] = amount if self.budget == "minutes" else max(1, round(amount))
+        known = {field.name for field in dataclasses.fields(TrainConfig)}
+        for name in table:
+            if name not in known:
+                raise ValueError(f"--set {name}: not a setting of a run; see egg-reason train --help")
+        try:
+            return TrainConfig(**table)
+        except TypeError:
+            raise ValueError(f"--set: a value of another kind than its setting's among {table}") from None
+
+    def trial(self, algorithm: str, number: int) -> TrainConfig:
+        """Settings of a tuning trial: number 0 has the algorithm's own. Judged on training problems that it does not train on."""
+        drawn = self.drawn(algorithm, number)
+        config = self.config(algorithm, TUNING_SEED + number, self.tune_share, drawn)
+        return dataclasses.replace(config, evaluations=0, validation=self.problems)
+
+    def drawn(self, algorithm: str, number: int) -> dict[str, Any]:
+        """What trial `number` has in the place of the defaults."""
+        if number == 0:
+            return {}
+        draw = random.Random(f"{algorithm}/{number}")
+        defaults = vars(self.config(algorithm, 0))
+        found: dict[str, Any] = {}
+        for names, (kind, *range_) in SEARCHED[algorithm].items():
+            names = names if isinstance(names, tuple) else (names,)
+            position = draw.random()
+            if kind == "factor":
+                low, high = range_
+                values: Sequence[Any] = [float(f"{defaults[names[0]] * low * (high / low) ** position:.3g}")]
+            elif kind == "choice":
+                one = range_[int(position * len(range_))]
+                values = one if isinstance(one, tuple) else (one,)
+            else:
+                factors = [f for f in (0.5, 1, 2, 4) if _even(defaults[names[0]] * f) and defaults[names[1]] / f >= 1]
+                factor = factors[int(position * len(factors))]
+                values = [int(defaults[names[0]] * factor), max(1, int(defaults[names[1]] / factor))]
+            found |= dict(zip(names, values, strict=True))
+        given = self.settings.keys() | self.own.get(algorithm, {}).keys()
+        return {name: value for name, value in found.items() if name not in given}
+
+    def order(self, number: int) -> list[str]:
+        """The algorithms, each first in its turn."""
+        start = number % len(self.algorithms)
+        return [*self.algorithms[start:], *self.algorithms[:start]]
+
+    def table(self) -> dict[str, Any]:
+        """As plan.json keeps it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+
+def _even(value: float) -> bool:
+    return value >= 2 and math.isclose(value % 2, 0)
+
+
+def parse_settings(pairs: Sequence[str], algorithms: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """('lanes=64', 'grpo.learning_rate=1e-3') -> settings of all runs, and settings of one algorithm's.
+
+    A value is what TOML makes of it (numbers, true, ["a", "b"], "text"), else the text itself.
+    """
+    common: dict[str, Any] = {}
+    own: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set must read name=value or algorithm.name=value, not {pair!r}")
+        algorithm, dot, setting = name.rpartition(".")
+        (own.setdefault(algorithm, {}) if dot else common)[setting.replace("-", "_")] = _value(text)
+    return common, own
+
+
+def _value(text: str) -> Any:
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,186 @@
+"""What came of a comparison, as numbers: everything that results.json holds but the words. Reads folders, computes nothing by itself."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from egg_reason.budget import SECONDS, TOKENS
+from egg_reason.compare.distance import distance
+from egg_reason.compare.statistics import Estimate, crossed, over_seeds
+from egg_reason.evals import estimators
+from egg_reason.evals.store import read_samples
+from egg_reason.runs import read_metrics
+
+if TYPE_CHECKING:
+    from egg_reason.compare.command import Folder
+
+VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "optax")
+
+
+def gather(folder: "Folder") -> dict[str, Any]:
+    plan = folder.plan
+    start = _Measures(folder, ["start"])
+    found: dict[str, Any] = {
+        "format": 1,
+        "plan": plan.table(),
+        "versions": {name: version(name) for name in VERSIONS},
+        "machine": {"cores": os.cpu_count(), "processor": _processor()},
+        "problems": len(start.accuracy[0]),
+        "start": start.table(),
+        "tuning": {algorithm: _trials(folder, algorithm) for algorithm in plan.algorithms} if plan.tune else {},
+        "algorithms": {},
+    }
+    finals = {}
+    for algorithm in plan.algorithms:
+        runs = [folder.run(algorithm, seed) for seed in range(plan.seeds)]
+        measures = _Measures(folder, [run.name for run in runs])
+        finals[algorithm] = np.array([_means(correct) for correct in measures.accuracy])
+        config = folder.config(algorithm, 0)
+        found["algorithms"][algorithm] = {
+            "settings": {name: value for name, value in vars(config).items() if value not in (None, ())},
+            "curve": curve([Path(run) for run in runs], plan.evaluations),
+            **measures.table(),
+            "distance": _distances(config.model, runs),
+            **_costs(runs),
+        }
+    found["differences"] = [
+        {"first": first, "second": second, **_plain(crossed(finals[second] - finals[first], -1, 1))}
+        for first, second in combinations(plan.algorithms, 2)
+    ]
+    return found
+
+
+def curve(runs: Sequence[Path], parts: int) -> list[dict[str, Any]]:
+    """Held-out accuracy after k of `parts` equal parts of the budget: of each seed, and the mean over seeds and problems.
+
+    A part in which some seed has no evaluation (a single step went past it) is left out.
+    """
+    points = [_points(run, parts) for run in runs]
+    found = []
+    for part in sorted(set.intersection(*(set(each) for each in points))):
+        here = [each[part] for each in points]
+        correct_SP = np.array([point.pop("correct") for point in here])
+        means = {name: float(np.mean([point[name] for point in here])) for name in here[0]}
+        by_seed = [dict(point, accuracy=float(correct.mean())) for point, correct in zip(here, correct_SP, strict=True)]
+        found.append({"part": part / parts, **means, "accuracy": _plain(crossed(correct_SP, 0, 1)), "by_seed": by_seed})
+    return found
+
+
+def _points(run: Path, parts: int) -> dict[int, dict[str, Any]]:
+    """Of one run: part of the budget -> updates, minutes, tokens and each problem's share of right completions."""
+    found: dict[int, dict[str, Any]] = {}
+    spent = {"minutes": 0.0, "tokens": 0.0}
+    for line in read_metrics(run / "metrics.jsonl"):
+        if SECONDS in line:
+            spent = {"minutes": line[SECONDS] / 60, "tokens": line[TOKENS]}
+        if "heldout_accuracy" in line:
+            correct = json.loads((run / "evaluations" / f"step_{line['step']:06d}.json").read_text())
+            part = int(line["budget_spent"] * parts + 1e-9)
+            found[part] = {"updates": line["step"], **spent, "correct": _means(correct)}
+    return found
+
+
+class _Measures:
+    """Evaluations of the weights of several seeds, by kind."""
+
+    def __init__(self, folder: "Folder", whats: Sequence[str]):
+        plan, self.folder = folder.plan, folder
+        task = folder.plan.config(plan.algorithms[0], 0).task
+        self.accuracy = [read_samples(folder.measure(what, "accuracy"), task) for what in whats]
+        self.spread = [read_samples(folder.measure(what, "spread"), task) for what in whats]
+        self.distinct = [_distinct(folder.measure(what, "spread")) for what in whats]
+        self.other = [read_samples(folder.measure(what, "other"), plan.other_task) for what in whats] if plan.other_task else None
+        self.answered = [
+            json.loads((folder.measure(what, "accuracy") / "results.json").read_text())["benchmarks"][task] for what in whats
+        ]  # fmt: skip
+
+    def table(self) -> dict[str, Any]:
+        spread = [np.array(correct) for correct in self.spread]
+        sizes = estimators.sizes(spread[0].shape[1])
+        found: dict[str, Any] = {
+            "accuracy": _plain(crossed([_means(correct) for correct in self.accuracy], 0, 1)),
+            "accuracy_by_seed": [float(np.mean(_means(correct))) for correct in self.accuracy],
+            "pass@k": {
+                str(k): _plain(crossed(np.array([estimators.pass_by_problem(correct, k) for correct in spread]), 0, 1)) for k in sizes
+            },
+            "distinct_completions": _plain(crossed([each["completions"] for each in self.distinct], 0)),
+            "distinct_answers": _plain(crossed([each["answers"] for each in self.distinct], 0)),
+            "tokens_per_completion": float(np.mean([each["tokens"]["mean"] for each in self.answered])),
+            "truncated": float(np.mean([each["truncated"] for each in self.answered])),
+        }  # fmt: skip
+        if self.other is not None:
+            found["other"] = _plain(crossed([_means(correct) for correct in self.other], 0, 1))
+        return found
+
+
+def _distinct(folder: Path) -> dict[str, list[float]]:
+    """For each problem how many different completions, and how many different extracted answers, its samples have."""
+    completions: dict[int, set[str]] = {}
+    answers: dict[int, set[str]] = {}
+    with open(folder / "samples.jsonl", "rb") as file:
+        for line in file:
+            sample = json.loads(line)
+            completions.setdefault(sample["problem"], set()).add(sample["completion"])
+            here = answers.setdefault(sample["problem"], set())
+            if sample.get("extracted") is not None:
+                here.add(str(sample["extracted"]))
+    return {
+        name: [float(len(each[problem])) for problem in sorted(each)] for name, each in (("completions", completions), ("answers", answers))
+    }
+
+
+def _distances(model: str, runs: Sequence[Path]) -> dict[str, Any]:
+    each = [distance(model, run) for run in runs]
+    return {
+        "rms": _plain(over_seeds([found["rms"] for found in each])),
+        "relative": _plain(over_seeds([found["relative"] for found in each])),
+        "by_kind": {kind: float(np.mean([found["by_kind"][kind] for found in each])) for kind in each[0]["by_kind"]},
+    }
+
+
+def _costs(runs: Sequence[Path]) -> dict[str, Any]:
+    """What the runs took: means over seeds; of memory the most. Seconds: see `Budget`; other: the rest of the run, such as compiling."""
+    costs = []
+    for run in runs:
+        lines, summary = read_metrics(run / "metrics.jsonl"), json.loads((run / "summary.json").read_text())
+        seconds = {kind: sum(line.get(f"seconds_{kind}", 0.0) for line in lines) for kind in ("generate", "score", "update", "evaluate")}
+        seconds["other"] = max(0.0, summary["minutes"] * 60 - sum(seconds.values()))
+        costs.append({"updates": summary["steps"], "minutes": summary["training_minutes"], "tokens": summary["training_tokens"], **seconds})
+    means = {name: float(np.mean([each[name] for each in costs])) for name in costs[0]}
+    split = {name: means.pop(name) for name in ("generate", "score", "update", "evaluate", "other")}
+    memory = max(json.loads((run / "summary.json").read_text())["peak_memory_gib"] for run in runs)
+    return {"spent": means, "seconds": split, "peak_memory_gib": memory}
+
+
+def _trials(folder: "Folder", algorithm: str) -> dict[str, Any]:
+    trials = []
+    for number in range(folder.plan.tune):
+        settings = folder.plan.drawn(algorithm, number)
+        summary = folder.trial(algorithm, number) / "summary.json"
+        steps = json.loads(summary.read_text())["steps"] if summary.is_file() else None
+        trials.append({"settings": settings, "accuracy": folder.score(algorithm, number), "updates": steps})
+    return {"trials": trials, "best": folder.best(algorithm)}
+
+
+def _means(correct_PK: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(samples) / len(samples) for samples in correct_PK]
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    """As JSON has it: None for an end that is not known."""
+    return {name: float(value) if np.isfinite(value) else None for name, value in estimate._asdict().items()}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

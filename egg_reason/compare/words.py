@@ -1,0 +1,144 @@
+"""A comparison in words and tables, made from its numbers alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+NAMES = {"eggroll": "EGGROLL", "openes": "OpenES", "grpo": "GRPO"}
+
+
+def interval(estimate: dict[str, float | None], form: str = ".3f") -> str:
+    """0.459 [0.429, 0.490]; without brackets where it has no ends."""
+    if estimate["low"] is None or estimate["high"] is None:
+        return format(estimate["mean"], form)
+    return f"{estimate['mean']:{form}} [{estimate['low']:{form}}, {estimate['high']:{form}}]"
+
+
+def paragraph(found: dict[str, Any]) -> str:
+    """What was measured, who won where the intervals can tell, whether the policies narrowed or forgot, and what it cost."""
+    plan, algorithms = found["plan"], found["algorithms"]
+    ranked = sorted(algorithms, key=lambda name: -algorithms[name]["accuracy"]["mean"])
+    seeds, temperature = plan["seeds"], plan["eval_temperature"]
+    tuned = f", with the best of {plan['tune']} trials' settings each" if plan["tune"] else ", with their default settings"
+    sentences = [
+        f"{_listed([NAMES[name] for name in algorithms])} were trained on {plan['settings']['task']} from {plan['settings']['model']}, "
+        f"{seeds} {_plural('seed', seeds)} each, for {_budget(plan)} a run{tuned}.",
+        f"Held-out accuracy ({found['problems']:,} problems, {'greedy' if temperature == 0 else f'temperature {temperature:g}'}) was"
+        f" {interval(found['start']['accuracy'])} before and "
+        + _listed([f"{interval(algorithms[name]['accuracy'])} after {NAMES[name]}" for name in ranked])
+        + f" (95% intervals over problems{' and seeds' if seeds > 1 else ' alone: one seed says nothing of others'}).",
+    ]
+    sentences += [verdict(each) for each in found["differences"]]
+    sentences += [_narrowing(found), *([_forgetting(found, plan["other_task"])] if plan["other_task"] else [])]
+    costs = [
+        f"{NAMES[name]} {one['spent']['updates']:,.0f} updates, {one['spent']['tokens'] / 1e6:.2f} million generated tokens"
+        f" and {one['peak_memory_gib']:.2f} GiB"
+        for name, one in algorithms.items()
+    ]
+    return " ".join([*sentences, f"A run took {_listed(costs)} at the most."])
+
+
+def verdict(difference: dict[str, Any]) -> str:
+    """One sentence on two algorithms; difference: second - first in accuracy, with its interval."""
+    first, second = NAMES[difference["first"]], NAMES[difference["second"]]
+    low, high = difference["low"], difference["high"]
+    if low is not None and low > 0:
+        return f"{second} ended above {first} by {interval(difference)}."
+    if high is not None and high < 0:
+        flipped = {"mean": -difference["mean"], "low": -high, "high": -low}
+        return f"{first} ended above {second} by {interval(flipped)}."
+    return f"Between {first} and {second} there is no difference that the intervals could tell ({interval(difference, '+.3f')})."
+
+
+def _narrowing(found: dict[str, Any]) -> str:
+    """pass@k of the most samples, and different answers among them, against before."""
+    most = max(found["start"]["pass@k"], key=int)
+    before = found["start"]
+    parts = []
+    for name, one in found["algorithms"].items():
+        now, answers = one["pass@k"][most], one["distinct_answers"]
+        parts.append(f"{NAMES[name]} {now['mean']:.3f} ({_changed(before['pass@k'][most], now)}) and {answers['mean']:.1f}")
+    return (
+        f"At temperature 1, pass@{most} and the number of different answers among {most} were {before['pass@k'][most]['mean']:.3f} and"
+        f" {before['distinct_answers']['mean']:.1f} before, after {_listed(parts)}."
+    )
+
+
+def _forgetting(found: dict[str, Any], task: str) -> str:
+    before = found["start"]["other"]
+    parts = [
+        f"{NAMES[name]} {interval(one['other'])} ({_changed(before, one['other'])})" for name, one in found["algorithms"].items()
+    ]  # fmt: skip
+    options = " ".join(found["plan"]["other_options"])
+    return (
+        f"On a task that was not trained on ({task}{' ' + options if options else ''}) accuracy was {interval(before)} before, after"
+        f" {_listed(parts)}."
+    )
+
+
+def _changed(before: dict[str, float], after: dict[str, float]) -> str:
+    """Intervals that do not overlap differ; others are not called different."""
+    if after["low"] is not None and after["low"] > before["high"]:
+        return "higher"
+    if after["high"] is not None and after["high"] < before["low"]:
+        return "lower"
+    return "not clearly different"
+
+
+def rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The table: headings, and a row of texts for the model before and for each algorithm."""
+    most = max(found["start"]["pass@k"], key=int)
+    headings = ["", "accuracy", f"pass@{most}", f"distinct answers of {most}", *(["other task"] if found["plan"]["other_task"] else [])]
+    headings += ["updates", "tokens", "minutes", "generate / score / update", "peak memory", "weights moved (RMS, relative)"]
+
+    def measured(one: dict[str, Any]) -> list[str]:
+        texts = [interval(one["accuracy"]), interval(one["pass@k"][most]), interval(one["distinct_answers"], ".1f")]
+        return texts + ([interval(one["other"])] if "other" in one else [])
+
+    table = [["before", *measured(found["start"]), *["-"] * 6]]
+    for name, one in found["algorithms"].items():
+        spent, seconds = one["spent"], one["seconds"]
+        working = sum(seconds[kind] for kind in ("generate", "score", "update")) or 1.0
+        split = " / ".join(f"{seconds[kind] / working:.0%}" for kind in ("generate", "score", "update"))
+        moved = f"{one['distance']['rms']['mean']:.4f}, {one['distance']['relative']['mean']:.1%}"
+        costs = [f"{spent['updates']:,.0f}", f"{spent['tokens'] / 1e6:.2f} M", f"{spent['minutes']:.1f}", split]
+        table.append([NAMES[name], *measured(one), *costs, f"{one['peak_memory_gib']:.2f} GiB", moved])
+    return headings, table
+
+
+def trials(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The tuning table; the best trial of each algorithm has a star."""
+    table = []
+    for name, tuning in found["tuning"].items():
+        for number, trial in enumerate(tuning["trials"]):
+            settings = ", ".join(f"{key} {value}" for key, value in trial["settings"].items()) or "its defaults"
+            score = "failed" if trial["accuracy"] is None else f"{trial['accuracy']:.3f}"
+            steps = "-" if trial["updates"] is None else f"{trial['updates']:,}"
+            table.append([NAMES[name], f"{number}{' *' if number == tuning['best'] else ''}", settings, score, steps])
+    return ["", "trial", "settings", "validation accuracy", "updates"], table
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """comparison.md."""
+    parts = [found["words"], _table(*rows(found))]
+    if found["tuning"]:
+        parts += [f"Tuning, {found['plan']['tune_share']:.0%} of the budget a trial (* used):", _table(*trials(found))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(headings: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *table]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _budget(plan: dict[str, Any]) -> str:
+    amount = plan["amount"]
+    unit = {"minutes": "minute", "tokens": "generated token", "updates": "update"}[plan["budget"]]
+    return f"{amount:,g} {_plural(unit, amount)}"
+
+
+def _plural(word: str, count: float) -> str:
+    return word if count == 1 else word + "s"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,107 @@
+"""Work done by processes of their own, so many at a time, each on its own equal share of the cores.
+
+Every piece of work is a command that can be stopped anywhere and called again: a training run, or an evaluation.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from egg_reason.rewards.child import prctl
+
+LOOK_EVERY = 0.2
+"""Seconds."""
+
+
+class Failed(ValueError):
+    """A process ended with an error; `work` is what it was doing, `reason` the last line that it wrote."""
+
+    def __init__(self, work: "Work", reason: str):
+        super().__init__(f"{work.name}: {reason} (all that it wrote: {work.log})")
+        self.work, self.reason = work, reason
+
+
+@dataclass(frozen=True)
+class Work:
+    """name: for people. command: gives the words of `egg-reason` that do it or go on with it. done: whether nothing is left to do.
+    ready: whether it can begin. finished: called when it is done; what it raises stops everything. excused: whether a failure with
+    this last line counts as done; then `done` must say so from there on."""
+
+    name: str
+    command: Callable[[], list[str]]
+    done: Callable[[], bool]
+    log: Path
+    ready: Callable[[], bool] = lambda: True
+    finished: Callable[[], None] = lambda: None
+    excused: Callable[[str], bool] = lambda reason: False
+
+
+def shares(jobs: int) -> list[set[int] | None]:
+    """The cores of each place, equally many; what is left over stays idle. None: the system has no say in that, or there is one place."""
+    if jobs == 1 or not hasattr(os, "sched_setaffinity"):
+        return [None] * jobs
+    cores = sorted(os.sched_getaffinity(0))
+    size = len(cores) // jobs
+    if size == 0:
+        raise ValueError(f"jobs must be at most the {len(cores)} cores there are, not {jobs}: each gets its own")
+    return [set(cores[place * size : (place + 1) * size]) for place in range(jobs)]
+
+
+def do(works: Sequence[Work], jobs: int, tell: Callable[[str], None]) -> None:
+    """Does what is not done, in this order, as soon as a place is free.
+
+    Raises Failed at the first process that fails. However it ends, the processes that are still at work are asked to stop first: they
+    save what they have.
+    """
+    places = shares(jobs)
+    waiting = [work for work in works if not work.done()]
+    running: dict[int, tuple[Work, subprocess.Popen, float]] = {}
+    try:
+        while waiting or running:
+            for place, cores in enumerate(places):
+                startable = next((work for work in waiting if work.ready()), None)
+                if place not in running and startable is not None:
+                    waiting.remove(startable)
+                    tell(f"{startable.name} ({len(waiting)} to come)")
+                    running[place] = startable, _start(startable, cores), time.monotonic()
+            time.sleep(LOOK_EVERY)
+            for place, (work, process, started) in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[place]
+                if process.returncode != 0 or not work.done():
+                    reason = _last_line(work.log) or f"ended with status {process.returncode}"
+                    if not work.excused(reason):
+                        raise Failed(work, reason)
+                else:
+                    work.finished()
+                tell(f"{work.name}: done after {(time.monotonic() - started) / 60:.1f} minutes")
+    finally:
+        for _, process, _ in running.values():
+            process.send_signal(signal.SIGTERM)
+        for _, process, _ in running.values():
+            process.wait()
+
+
+def _start(work: Work, cores: set[int] | None) -> subprocess.Popen:
+    def prepare() -> None:
+        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: it saves what it has and ends if this process is killed
+        if cores:
+            os.sched_setaffinity(0, cores)  # before JAX counts them
+
+    work.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(work.log, "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "egg_reason.cli", *work.command()],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, preexec_fn=prepare, start_new_session=True,
+        )  # fmt: skip
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+    return lines[-1].removeprefix("egg-reason: ") if lines else ""
