@@ -19,7 +19,7 @@ from typing import Any
 
 from egg_reason.compare import results
 from egg_reason.compare.plan import Plan
-from egg_reason.compare.work import Failed, Work, do
+from egg_reason.compare.work import Failed, Work, do, sole
 from egg_reason.config import TrainConfig
 from egg_reason.evals.store import write_json
 
@@ -41,11 +41,13 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
     made = _claim(plan, out)
     folder = Folder(plan, out)
     try:
-        do(folder.tuning(), plan.jobs, tell)
-        do(folder.final(), plan.jobs, tell)
-    except Failed:
+        with sole(out / ".lock", tell) as lock:
+            do(folder.tuning(), plan.jobs, lock, tell)
+            do(folder.final(), plan.jobs, lock, tell)
+    except Failed as failure:
         if made and not any(out.glob("*/*/config.toml")):
             shutil.rmtree(out)
+            raise ValueError(f"{failure.work.name}: {failure.reason}") from None
         raise
     found = results.gather(folder)
     from egg_reason.compare.page import write_page

@@ -6,7 +6,7 @@ import random
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from egg_reason.config import DEFAULTS, TrainConfig, task_options
 
@@ -86,10 +86,19 @@ class Plan:
         for name in self.own:
             if name not in self.algorithms:
                 raise ValueError(f"--set {name}.…: {name} is not among the algorithms ({', '.join(self.algorithms)})")
+        kinds = get_type_hints(TrainConfig)
         for table in (self.settings, *self.own.values()):
-            for name in table:
+            for name, value in table.items():
                 if name in reserved:
                     raise ValueError(f"--set {name}: the comparison decides it; leave it out (see egg-reason compare --help)")
+                if name not in kinds:
+                    raise ValueError(f"--set {name}: not a setting of a run; see egg-reason train --help")
+                if not _fits(value, kinds[name]):
+                    raise ValueError(f"--set {name}: {value!r} is not of the setting's kind; see egg-reason train --help")
+                if name.endswith("_schedule") and value != "constant" and self.budget != "updates":
+                    raise ValueError(
+                        f"--set {name}={value}: a schedule runs over updates, whose number {self.budget} leave open; use --updates"
+                    )
         for algorithm in self.algorithms:
             self.config(algorithm, 0)
         if self.other_options and self.other_task is None:
@@ -118,14 +127,7 @@ class Plan:
             table["steps"] = max(1, round(amount))
         else:
             table[self.budget] = amount if self.budget == "minutes" else max(1, round(amount))
-        known = {field.name for field in dataclasses.fields(TrainConfig)}
-        for name in table:
-            if name not in known:
-                raise ValueError(f"--set {name}: not a setting of a run; see egg-reason train --help")
-        try:
-            return TrainConfig(**table)
-        except TypeError:
-            raise ValueError(f"--set: a value of another kind than its setting's among {table}") from None
+        return TrainConfig(**table)
 
     def trial(self, algorithm: str, number: int) -> TrainConfig:
         """Settings of a tuning trial: number 0 has the algorithm's own. Judged on training problems that it does not train on."""
@@ -169,6 +171,12 @@ class Plan:
 
 def _even(value: float) -> bool:
     return value >= 2 and math.isclose(value % 2, 0)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value can be that of a setting with this annotation; whole numbers are also decimals."""
+    kinds = [get_origin(each) or each for each in get_args(kind) or (kind,)] if get_origin(kind) is not tuple else [tuple]
+    return type(value) in kinds or (type(value) is int and float in kinds)
 
 
 def parse_settings(pairs: Sequence[str], algorithms: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -47,6 +47,7 @@ def gather(folder: "Folder") -> dict[str, Any]:
             "settings": {name: value for name, value in vars(config).items() if value not in (None, ())},
             "curve": curve([Path(run) for run in runs], plan.evaluations),
             **measures.table(),
+            "change": measures.change(start),
             "distance": _distances(config.model, runs),
             **_costs(runs),
         }
@@ -117,6 +118,22 @@ class _Measures:
         }  # fmt: skip
         if self.other is not None:
             found["other"] = _plain(crossed([_means(correct) for correct in self.other], 0, 1))
+        return found
+
+    def change(self, start: "_Measures") -> dict[str, Any]:
+        """Of these weights minus those of `start`, problem by problem."""
+
+        def paired(after: Sequence, before: Sequence) -> dict[str, float | None]:
+            return _plain(crossed(np.array(after) - np.array(before)))
+
+        most = len(self.spread[0][0])
+        found = {
+            "accuracy": paired([_means(each) for each in self.accuracy], [_means(start.accuracy[0])]),
+            f"pass@{most}": paired(*([estimators.pass_by_problem(np.array(each), most) for each in of.spread] for of in (self, start))),
+            "distinct_answers": paired([each["answers"] for each in self.distinct], [start.distinct[0]["answers"]]),
+        }
+        if self.other is not None and start.other is not None:
+            found["other"] = paired([_means(each) for each in self.other], [_means(start.other[0])])
         return found
 
 

@@ -55,8 +55,11 @@ def _narrowing(found: dict[str, Any]) -> str:
     before = found["start"]
     parts = []
     for name, one in found["algorithms"].items():
-        now, answers = one["pass@k"][most], one["distinct_answers"]
-        parts.append(f"{NAMES[name]} {now['mean']:.3f} ({_changed(before['pass@k'][most], now)}) and {answers['mean']:.1f}")
+        now, answers, change = one["pass@k"][most], one["distinct_answers"], one["change"]
+        parts.append(
+            f"{NAMES[name]} {now['mean']:.3f} ({changed(change[f'pass@{most}'])}) and {answers['mean']:.1f}"
+            f" ({changed(change['distinct_answers'])})"
+        )
     return (
         f"At temperature 1, pass@{most} and the number of different answers among {most} were {before['pass@k'][most]['mean']:.3f} and"
         f" {before['distinct_answers']['mean']:.1f} before, after {_listed(parts)}."
@@ -66,7 +69,7 @@ def _narrowing(found: dict[str, Any]) -> str:
 def _forgetting(found: dict[str, Any], task: str) -> str:
     before = found["start"]["other"]
     parts = [
-        f"{NAMES[name]} {interval(one['other'])} ({_changed(before, one['other'])})" for name, one in found["algorithms"].items()
+        f"{NAMES[name]} {interval(one['other'])} ({changed(one['change']['other'])})" for name, one in found["algorithms"].items()
     ]  # fmt: skip
     options = " ".join(found["plan"]["other_options"])
     return (
@@ -75,13 +78,12 @@ def _forgetting(found: dict[str, Any], task: str) -> str:
     )
 
 
-def _changed(before: dict[str, float], after: dict[str, float]) -> str:
-    """Intervals that do not overlap differ; others are not called different."""
-    if after["low"] is not None and after["low"] > before["high"]:
+def changed(difference: dict[str, float | None]) -> str:
+    """In a word: whether the interval of a paired difference has 0 in it, or on which side it lies."""
+    low, high = difference["low"], difference["high"]
+    if low is not None and low > 0:
         return "higher"
-    if after["high"] is not None and after["high"] < before["low"]:
-        return "lower"
-    return "not clearly different"
+    return "lower" if high is not None and high < 0 else "not clearly different"
 
 
 def rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -3,12 +3,14 @@
 Every piece of work is a command that can be stopped anywhere and called again: a training run, or an evaluation.
 """
 
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +54,23 @@ def shares(jobs: int) -> list[set[int] | None]:
     return [set(cores[place * size : (place + 1) * size]) for place in range(jobs)]
 
 
-def do(works: Sequence[Work], jobs: int, tell: Callable[[str], None]) -> None:
-    """Does what is not done, in this order, as soon as a place is free.
+@contextlib.contextmanager
+def sole(path: Path, tell: Callable[[str], None]) -> Iterator[int]:
+    """Holds a lock file, once every process of an earlier comparison has let go of it: those that save what they have, too.
+
+    Gives the descriptor, which the processes inherit.
+    """
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell(f"waiting for the processes that hold {path}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def do(works: Sequence[Work], jobs: int, lock: int, tell: Callable[[str], None]) -> None:
+    """Does what is not done, in this order, as soon as a place is free. lock: see `sole`.
 
     Raises Failed at the first process that fails. However it ends, the processes that are still at work are asked to stop first: they
     save what they have.
@@ -68,7 +85,7 @@ def do(works: Sequence[Work], jobs: int, tell: Callable[[str], None]) -> None:
                 if place not in running and startable is not None:
                     waiting.remove(startable)
                     tell(f"{startable.name} ({len(waiting)} to come)")
-                    running[place] = startable, _start(startable, cores), time.monotonic()
+                    running[place] = startable, _start(startable, cores, lock), time.monotonic()
             time.sleep(LOOK_EVERY)
             for place, (work, process, started) in list(running.items()):
                 if process.poll() is None:
@@ -88,7 +105,7 @@ def do(works: Sequence[Work], jobs: int, tell: Callable[[str], None]) -> None:
             process.wait()
 
 
-def _start(work: Work, cores: set[int] | None) -> subprocess.Popen:
+def _start(work: Work, cores: set[int] | None, lock: int) -> subprocess.Popen:
     def prepare() -> None:
         prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: it saves what it has and ends if this process is killed
         if cores:
@@ -99,6 +116,7 @@ def _start(work: Work, cores: set[int] | None) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-m", "egg_reason.cli", *work.command()],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, preexec_fn=prepare, start_new_session=True,
+            pass_fds=(lock,),
         )  # fmt: skip
 
 
