@@ -19,7 +19,7 @@ from typing import Any
 
 from egg_reason.compare import results
 from egg_reason.compare.plan import Plan
-from egg_reason.compare.work import Failed, Work, do, sole
+from egg_reason.compare.work import Failed, Work, do, shares, sole
 from egg_reason.config import TrainConfig
 from egg_reason.evals.store import write_json
 
@@ -38,6 +38,7 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
     Raises ValueError where DIR holds another comparison, where the budget is too small for one update, and where a process failed. If
     nothing had been computed yet, nothing is left of DIR.
     """
+    shares(plan.jobs)
     made = _claim(plan, out)
     folder = Folder(plan, out)
     try:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from egg_reason.rewards.child import prctl
-
 LOOK_EVERY = 0.2
 """Seconds."""
 
@@ -106,17 +104,12 @@ def do(works: Sequence[Work], jobs: int, lock: int, tell: Callable[[str], None])
 
 
 def _start(work: Work, cores: set[int] | None, lock: int) -> subprocess.Popen:
-    def prepare() -> None:
-        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: it saves what it has and ends if this process is killed
-        if cores:
-            os.sched_setaffinity(0, cores)  # before JAX counts them
-
     work.log.parent.mkdir(parents=True, exist_ok=True)
+    where = ",".join(map(str, sorted(cores or ())))
     with open(work.log, "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "egg_reason.cli", *work.command()],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, preexec_fn=prepare, start_new_session=True,
-            pass_fds=(lock,),
+            [sys.executable, "-m", "egg_reason.compare.child", str(os.getpid()), where, *work.command()],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=(lock,),
         )  # fmt: skip
 
 
