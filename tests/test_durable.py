@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import random
+import resource
 import shutil
 import signal
 import time
@@ -165,6 +166,25 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(place, finished_run, settin
     assert "No space left on device" in error and "make room on the disk" in error and str(run) in error
     assert cli.main(["train", "--plain", "--resume", str(run)]) == 0
     assert_same_run(run, finished_run[0])
+
+
+def test_a_disk_that_fills_up_while_orbax_writes(tmp_path, capfd):
+    """The limit on file size stops it part of the way, as a full disk does. Its own threads say nothing."""
+    kept = Checkpoints(tmp_path)
+    kept.save(1, {"w": np.zeros(9, np.float32)})
+    noise = {f"w{index}": np.random.default_rng(index).integers(0, 256, 20_000, np.uint8) for index in range(9)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    capfd.readouterr()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"/000002 could not be written \(File too large\): make room on the disk") as caught:
+            kept.save(2, noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value) and capfd.readouterr() == ("", "")
+    assert os.listdir(tmp_path) == ["000001"] and kept.fault(1) is None
+    kept.save(2, noise)
+    assert kept.fault(2) is None
 
 
 @pytest.mark.parametrize(
