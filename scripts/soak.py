@@ -1,26 +1,29 @@
 """Trains the bundled model while everything goes wrong, and checks that it ends with the weights of a run that nothing disturbed.
 
     python scripts/soak.py --minutes 60      # faults of all kinds
-    python scripts/soak.py --kills 200       # kill -9 alone, in every part of a step
-    python scripts/soak.py --flips 1000      # random bits of the scalar log and the checkpoints
+    python scripts/soak.py --kills 200       # kill -9 of the trainer alone, in every part of a step
+    python scripts/soak.py --flips 1000      # bits of the scalar log and the checkpoints, cuts of the last record (scripts/soak_flips.py)
 
 Runs of a few steps are trained one after the other, EGGROLL, OpenES and GRPO in turn. A run is killed, stopped, damaged and resumed
 until it is finished; then its model and scalar log are compared with those of the undisturbed run. Faults:
 
-    kill        SIGKILL inside generation, scoring, update, evaluation, a checkpoint, metrics, the start or the end; or of its own at a
-                random system call while the log or a checkpoint is written, a write cut short there
-    signal      SIGTERM, SIGINT, SIGINT twice; SIGSTOP and SIGCONT
-    hang        a reward that sleeps (its weight is 0; its worker is killed after a second)
-    file        bits flipped and ends cut in the scalar log, checkpoints, config.toml and metrics.jsonl
-    disk        full, read-only (a small tmpfs where this may mount one, else a limit on the size of files)
-    second      a second process on the same run
+    kill      SIGKILL inside generation, scoring, update, append to the log, a checkpoint, an evaluation, metrics, the start, the end, or
+              between; or of its own at a random system call while the log or a checkpoint is written, a write cut short there
+    worker    SIGKILL of a reward worker
+    signal    SIGTERM, SIGINT, SIGINT twice
+    pause     SIGSTOP of the trainer, a reward worker or both, then SIGCONT
+    hang      a reward that sleeps for a minute at a twentieth of its calls; its weight is 0, it has 3 seconds
+    file      bits flipped, ends cut and files deleted: scalar log, checkpoints, config.toml, metrics.jsonl
+    disk      full, or read-only (a small tmpfs where this may mount one, else a limit on the size of files)
+    second    a second process on the same run
 
-Every process must end as its fault says: killed, stopped, finished, or refused with status 2 and one line that names the damage, never
-a traceback. What is refused is mended as the line says (--rewind, deleting config.toml), or from a copy where the line says so.
+Every process must end as its fault says: killed, stopped, finished, or refused with status 2 and one line that names the damage; never
+with a traceback. What is refused is mended as the line says (--rewind, deleting config.toml), or from a copy where the line says so.
 
-The last line is JSON. differing_bits: of all models and scalar logs against the undisturbed run's. lost_steps: steps that were
-recorded, in logs that were not damaged, and not there on resuming. wrong: processes that did not end as they should; their output is
-printed.
+A line for each process, with the time; then one for each run, as JSON; the last one is of all runs. differing_bits: of their models and
+scalar logs against the undisturbed ones. lost_steps: steps that were recorded, in logs that were not damaged, and not there on resuming.
+wrong: processes that did not end as they should (their output is printed), and reward workers that outlived their run. Exit status 1
+if one of the three is not 0.
 """
 
 import argparse
@@ -29,28 +32,31 @@ import json
 import os
 import random
 import re
-import resource
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-PHASES = ("generate", "score", "update", "append", "checkpoint", "evaluate", "metrics", "start", "finish")
-SETTINGS = """--model countdown-0.7m --task-options train_count=256 heldout_count=16 --reward {me}:digits,{me}:hangs --reward-weights 0,1,0
- --reward-timeout 1 --max-tokens 16 --lanes 16 --group 2 --temperature 1 --steps 12 --eval-every 5 --checkpoint-every 3 --sample-every 4
- --eval-problems 8 --final-problems 8"""
+HERE = Path(__file__).resolve()
+SETTINGS = f"""--model countdown-0.7m --task-options train_count=256 heldout_count=16
+ --reward {HERE}:digits,{HERE}:hangs --reward-weights 0,1,0 --reward-timeout 3 --temperature 1 --max-tokens 12
+ --lanes 16 --group 2 --steps 12 --eval-every 5 --checkpoint-every 3 --sample-every 4 --eval-problems 8 --final-problems 8"""
 ALGORITHMS = {
     "eggroll": "--population 8 --prompts 2 --learning-rate 0.002",
     "openes": "--population 8 --prompts 2 --learning-rate 0.002 --optimiser adam",
     "grpo": "--prompts 2 --samples 4",
 }
+WEIGHTS = {"kill": 5, "worker": 1, "signal": 1, "pause": 1, "hang": 1, "file": 2, "disk": 1, "second": 1}
+FULL = (0, 4096, 20_000, 200_000, 3_000_000, 6_000_000, 9_000_000)
+"""Bytes left on a disk that is about to be full; one undisturbed run takes about 10 million."""
+LARGEST_FILE = (1000, 3000, 100_000, 1_000_000)
 
 
-# Rewards; these two run in workers
+# Rewards, called in workers
 
 
 def digits(completions, **kwargs):
@@ -63,369 +69,250 @@ def hangs(completions, **kwargs):
     return [0.0] * len(completions)
 
 
-# The process that trains
-
-
-def child(pipe: int, die: str, words: list[str]) -> int:
-    """`egg-reason train`, telling through the pipe where it is. die: "phase count call" at which it kills itself, or ""."""
-    import egg_reason.train as training
-    from egg_reason import cli
-    from egg_reason.checkpoints import Checkpoints
-    from egg_reason.engine import Engine
-    from egg_reason.es import EvolutionStrategy
-    from egg_reason.grpo import GRPO
-    from egg_reason.runs import Run
-    from egg_reason.scalars import ScalarLog
-    from egg_reason.scoring import Collector
-
-    stack, calls = ["start"], [0]
-    counts: collections.Counter = collections.Counter()
-    wanted, count, call = (die or "none 0 0").split()
-
-    def tell(text):
-        os.write(pipe, f"{text}\n".encode())
-
-    def phase(owner, name, label, after=lambda owner: None):
-        original = getattr(owner, name)
-
-        def wrapped(*arguments, **named):
-            if "evaluate" in stack and label in ("generate", "score"):
-                return original(*arguments, **named)
-            stack.append(label)
-            counts[label] += 1
-            calls[0] = 0
-            tell(label)
-            try:
-                result = original(*arguments, **named)
-            finally:
-                stack.pop()
-                tell(stack[-1])
-            after(arguments[0])
-            return result
-
-        setattr(owner, name, wrapped)
-
-    phase(Engine, "generate", "generate")
-    phase(Collector, "result", "score")
-    phase(EvolutionStrategy, "tell", "update")
-    phase(GRPO, "tell", "update")
-    phase(ScalarLog, "append", "append", lambda log: tell(f"recorded {len(log)}"))
-    phase(Checkpoints, "save", "checkpoint")
-    phase(training, "evaluate", "evaluate")
-    phase(Run, "metrics", "metrics")
-    phase(training._Training, "run_steps", "between steps")
-    phase(training._Training, "_finish", "finish")
-    phase(Run, "rewind", "start", lambda run: tell(f"opened {len(run.scalars)}"))  # the last thing that resuming does
-
-    def mortal(name):
-        original = getattr(os, name)
-
-        def function(*arguments, **named):
-            if stack[-1] == wanted and counts[wanted] == int(count):
-                calls[0] += 1
-                if calls[0] == int(call):
-                    if name == "write":  # torn
-                        original(arguments[0], arguments[1][: random.SystemRandom().randrange(len(arguments[1]))])
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return original(*arguments, **named)
-
-        setattr(os, name, function)
-
-    if die:
-        tell_write = os.write
-        for name in ("write", "fsync", "rename", "replace", "ftruncate"):
-            mortal(name)
-
-        def tell(text):
-            tell_write(pipe, f"{text}\n".encode())
-
-    return cli.main(words)
-
-
-class Life:
-    """One such process, as seen from outside."""
-
-    def __init__(self, words, output: Path, die="", hangs=0.0, largest_file=None):
-        read, write = os.pipe()
-        environment = os.environ | {"SOAK_HANGS": str(hangs), "COLUMNS": "200"}
-
-        def limit():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
-
-        with open(output, "w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, __file__, "--child", str(write), die, *words],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                pass_fds=[write],
-                env=environment,
-                start_new_session=True,
-                preexec_fn=limit if largest_file else None,
-            )
-        os.close(write)
-        self.pipe, self.output, self.rest = read, output, b""
-        self.phase, self.recorded = "start", 0
-        self.opened: int | None = None
-        self.began = time.monotonic()
-        self.durations: dict[str, list[float]] = collections.defaultdict(list)
-
-    def event(self, timeout: float) -> str | None:
-        """The next thing it tells; None after `timeout` seconds without, "" when it has ended."""
-        deadline = time.monotonic() + timeout
-        while b"\n" not in self.rest:
-            if not select.select([self.pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                return None
-            data = os.read(self.pipe, 4096)
-            if not data:
-                return ""
-            self.rest += data
-        line, self.rest = self.rest.split(b"\n", 1)
-        event = line.decode()
-        if event.startswith("recorded"):
-            self.recorded = int(event.split()[1])
-        elif event.startswith("opened"):
-            self.opened = int(event.split()[1])
-        else:
-            now = time.monotonic()
-            self.durations[self.phase].append(now - self.began)
-            self.phase, self.began = event, now
-        return event
-
-    def wait_for(self, phase: str, count: int, limit: float = 300) -> bool:
-        """Until the phase begins for the count-th time; whether the process still runs then."""
-        deadline = time.monotonic() + limit
-        while time.monotonic() < deadline:
-            event = self.event(1)
-            if event == "":
-                return False
-            if event == phase:
-                count -= 1
-                if count <= 0:
-                    return True
-        return True
-
-    def end(self, limit: float = 300) -> tuple[int, str]:
-        """(exit status, output). A process that does not end in `limit` seconds is killed, and its status is 999."""
-        deadline, hung = time.monotonic() + limit, False
-        while self.event(1) != "":
-            if time.monotonic() > deadline and not hung:
-                hung = True
-                self.process.kill()
-        os.close(self.pipe)
-        status = self.process.wait()
-        return 999 if hung else status, self.output.read_text(errors="replace")
-
-
 class Soak:
-    def __init__(self, folder: Path, algorithms: list[str], seed: int):
-        self.random = random.Random(seed)
-        self.folder, self.algorithms = folder, algorithms
-        self.place = folder / "runs"
+    """A folder with undisturbed runs and one that is disturbed, and what has been counted so far."""
+
+    def __init__(self, folder: Path, seed: int):
+        import jax
+
+        os.environ["SOAK_FOLDER"] = str(folder)  # by which its reward workers are known
+        jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        self.folder, self.random = folder, random.Random(seed)
+        self.place = folder / "place"  # of the disturbed run
         self.place.mkdir()
-        self.mounted = (
-            os.geteuid() == 0
-            and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(self.place)], stderr=subprocess.DEVNULL).returncode
-            == 0
-        )
-        self.copies = folder / "copies"
-        self.copies.mkdir()
-        self.output = folder / "output.txt"
-        self.references: dict[str, Path] = {}
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(self.place)]
+        self.mounted = os.geteuid() == 0 and subprocess.run(mount, stderr=subprocess.DEVNULL).returncode == 0
+        self.run, self.algorithm, self.kept = self.place / "run", "", 0
+        self.seconds: dict[str, dict[str, list[float]]] = {}  # algorithm -> phase -> durations in the undisturbed run
+        self.calls: dict[str, collections.Counter] = {}
         self.faults: collections.Counter = collections.Counter()
-        self.kills: collections.Counter = collections.Counter()
-        self.wrong: list[str] = []
-        self.life: Life | None = None
-        self.differing_bits = self.lost_steps = self.runs = self.refused = 0
-        self.typical: dict[str, float] = {}
+        self.kills: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+        self.differing_bits = self.lost_steps = self.runs = self.refused = self.wrong = 0
+        self.began = time.monotonic()
 
-    def words(self, algorithm: str, name: str, runs: Path) -> list[str]:
-        words = SETTINGS.format(me=Path(__file__).resolve()).split() + ALGORITHMS[algorithm].split()
-        return ["train", "--plain", "--runs", str(runs), "--name", name, "--algorithm", algorithm, *words]
+    def words(self, name: str | None = None, runs: Path | None = None) -> list[str]:
+        """Of the command that begins a run, or goes on with the disturbed one."""
+        if name is None and (self.run / "scalars").exists():
+            return ["train", "--plain", "--resume", str(self.run)]
+        begin = ["train", "--plain", "--runs", str(runs or self.place), "--name", name or "run", "--algorithm", self.algorithm]
+        return [*begin, *SETTINGS.split(), *ALGORITHMS[self.algorithm].split()]
 
-    def reference(self, algorithm: str) -> Path:
-        if algorithm not in self.references:
-            path = self.folder / algorithm
-            life = Life(self.words(algorithm, algorithm, self.folder), self.output)
-            status, output = life.end(900)
+    def undisturbed(self, algorithm: str) -> Path:
+        """The run that the others are compared with, trained now if it was not before."""
+        self.algorithm = algorithm
+        if algorithm not in self.seconds:
+            life = self.life(self.words(algorithm, self.folder))
+            status, output = life.end(1200)
             if status != 0:
                 raise SystemExit(f"the undisturbed run of {algorithm} failed:\n{output}")
-            self.references[algorithm] = path
-            self.learn(life)
-        return self.references[algorithm]
+            self.seconds[algorithm], self.calls[algorithm] = life.seconds, life.calls
+            self.say("undisturbed run")
+        return self.folder / algorithm
 
-    def learn(self, life: Life):
-        for phase, seconds in life.durations.items():
-            self.typical[phase] = sum(seconds) / len(seconds)
-
-    def round(self, algorithm: str, kinds: list[str], over) -> None:
+    def disturb(self, algorithm: str, faults: list[str], over) -> None:
         """One run from its first step to its last; faults until `over()`, then it is left alone."""
-        reference = self.reference(algorithm)
-        run = self.place / "run"
-        shutil.rmtree(run, ignore_errors=True)
-        begin = self.words(algorithm, "run", self.place)
-        recorded = 0
-        while not (run / "summary.json").exists():
-            words = ["train", "--plain", "--resume", str(run)] if (run / "scalars").exists() else begin
-            kind = "none" if over() else self.random.choice(kinds)
-            damaged = getattr(self, f"_{kind}")(run, words) is True
-            life, self.life = self.life, None
-            if life is not None:
-                if life.opened is not None and not damaged:
-                    self.lost_steps += max(0, recorded - life.opened)
-                recorded = max(0 if damaged else recorded, life.recorded)
-                self.learn(life)
+        reference = self.undisturbed(algorithm)
+        shutil.rmtree(self.run, ignore_errors=True)
+        self.kept = 0
+        while not (self.run / "summary.json").exists():
+            getattr(self, "nothing" if over() else self.random.choice(faults))()
         self.runs += 1
-        for name in ("model.pth", "scalars/log.bin"):
-            self.differing_bits += differing(reference / name, run / name)
+        different = sum(differing(reference / name, self.run / name) for name in ("model.pth", "scalars/log.bin"))
+        self.differing_bits += different
+        self.await_workers()
+        print(json.dumps(self.report()), flush=True)
 
-    def expect(self, life: Life, allowed: dict[int, str], limit: float = 300) -> tuple[int, str]:
-        """Its exit status and output; notes a status that is not allowed, or an output without the words that go with it."""
-        self.life = life
-        status, output = life.end(limit)
+    def life(self, words: list[str] | None = None, name: str = "output", **how):
+        from soak_process import Life
+
+        return Life(self.words() if words is None else words, self.folder / f"{name}.txt", **how)
+
+    def expect(self, life, what: str, allowed: dict[int, str], mine: bool = True) -> tuple[int, str]:
+        """Waits for its end: (exit status, output). A status that is not allowed, or an output without the words that go with it, is wrong.
+
+        mine: its steps are those of the disturbed run.
+        """
+        status, output = life.end()
         lines = [line for line in output.splitlines() if line.startswith("egg-reason: ")]
         good = status in allowed and re.search(allowed[status], output) and "Traceback" not in output
         if not good or (status == 2 and len(lines) != 1):
-            self.wrong.append(f"status {status}, allowed {allowed}")
-            print(f"--- {self.wrong[-1]}\n{output[-6000:]}", flush=True)
+            self.wrong += 1
+            print(f"--- {what}: status {status}, allowed {allowed}\n{output[-6000:]}\n---", flush=True)
         self.refused += status == 2
+        if mine and life.opened is not None:
+            self.lost_steps += max(0, self.kept - life.opened)
+        self.kept = max(self.kept, life.recorded) if mine else self.kept
+        self.say(
+            f"{what}: status {status} in {life.phase}, {life.recorded} steps" + (f": {lines[0][12:]}" if status == 2 and lines else "")
+        )
         return status, output
 
-    # Faults: each starts one process and tells whether it damaged the log
+    def say(self, text: str) -> None:
+        print(f"{(time.monotonic() - self.began) / 60:6.1f} min  {self.algorithm:7}  {text}", flush=True)
 
-    def _none(self, run, words):
-        self.expect(Life(words, self.output), {0: ""})
+    # Faults: each starts one process or two
 
-    def _kill(self, run, words, hangs=0.002, also=None):
-        """also: what else its end may be, as in `expect`."""
-        phase = min(self.random.sample(PHASES, 3), key=lambda name: self.kills[name])
-        count = self.random.randint(1, {"evaluate": 2, "checkpoint": 2, "start": 1, "finish": 1}.get(phase, 5))
+    def nothing(self) -> None:
+        self.expect(self.life(), "nothing", {0: ""})
+
+    def kill(self, words: list[str] | None = None, or_refused: str | None = None) -> tuple[int, str]:
+        """or_refused: words of the line with which the process may end instead."""
+        from soak_process import PHASES, Death, typical
+
+        kills = self.kills[self.algorithm]
+        phase = min(self.random.sample(["start", *PHASES], 3), key=lambda name: kills[name])
+        count = 1 if phase in ("start", "finish") or self.random.random() < 0.3 else self.random.randint(2, 4)
         itself = phase in ("append", "checkpoint") and self.random.random() < 0.8
-        call = self.random.randint(1, 2 if phase == "append" else 25)
-        life = Life(words, self.output, f"{phase} {count} {call}" if itself else "", hangs)
+        call = self.random.randint(1, max(1, self.calls[self.algorithm][phase]))
+        life = self.life(words, death=Death(phase, count, call) if itself else None)
         if phase == "start" or (not itself and life.wait_for(phase, count)):
-            time.sleep(self.random.uniform(0, 1.2 * self.typical.get(phase, 0.1)))
-            life.process.kill()
-        status, output = self.expect(life, {0: "", -9: ""} | (also or {}))
+            time.sleep(self.random.uniform(0, 1.1 * typical(self.seconds[self.algorithm][phase], count == 1)))
+            life.signal(signal.SIGKILL)
+        allowed = {0: "", -9: ""} | ({} if or_refused is None else {2: or_refused})
+        status, output = self.expect(life, f"kill in {phase}", allowed)
         if status == -9:
             self.faults["kill"] += 1
-            self.kills[life.phase] += 1
+            kills[life.phase] += 1
         return status, output
 
-    def _signal(self, run, words):
-        life = Life(words, self.output)
-        kind = self.random.choice(["SIGTERM", "SIGINT", "SIGINT twice", "SIGSTOP"])
-        if not life.wait_for("between steps", self.random.randint(2, 20)):
-            self.expect(life, {0: ""})
-            return
-        self.faults[kind] += 1
-        if kind == "SIGSTOP":
-            os.killpg(life.process.pid, signal.SIGSTOP)
-            time.sleep(self.random.uniform(0, 3))
-            os.killpg(life.process.pid, signal.SIGCONT)
-            self.expect(life, {0: ""})
-            return
-        number = getattr(signal, kind.split()[0])
-        life.process.send_signal(number)
-        if kind.endswith("twice"):
-            time.sleep(self.random.uniform(0, 0.05))
-            life.process.send_signal(number)
-        self.expect(life, {0: "", 130: "go on with: egg-reason train --resume"})
+    def worker(self) -> None:
+        from soak_process import workers
 
-    def _hang(self, run, words):
-        self.faults["hang"] += 1
-        self._kill(run, words, hangs=0.05)
+        life = self.life()
+        if life.wait_for("generate", self.random.randint(1, 4)):
+            time.sleep(self.random.uniform(0, 0.3))
+            if there := workers(self.folder):
+                os.kill(self.random.choice(there), signal.SIGKILL)
+                self.faults["worker killed"] += 1
+        self.expect(life, "worker", {0: ""})
 
-    def _file(self, run, words):
-        if not (run / "scalars").exists():
-            self._kill(run, words)
-            return False
-        kind = self.random.choice(
-            ["log flip", "log flip", "log cut", "checkpoint flip", "checkpoint cut", "checkpoint lost", "config", "metrics"]
-        )
+    def signal(self) -> None:
+        kind = self.random.choice(["SIGTERM", "SIGINT", "SIGINT twice"])
+        life = self.life()
+        if life.wait_for(self.random.choice(["generate", "update", "metrics"]), self.random.randint(1, 5)):
+            self.faults[kind] += 1
+            for _ in range(1 + kind.endswith("twice")):
+                life.signal(getattr(signal, kind.split()[0]))
+                time.sleep(self.random.uniform(0, 0.05))
+        self.expect(life, kind, {0: "", 130: "go on with: egg-reason train --resume"})
+
+    def pause(self) -> None:
+        from soak_process import workers
+
+        life = self.life()
+        if life.wait_for("generate", self.random.randint(1, 4)):
+            trainer, others = [life.process.pid], workers(self.folder)
+            stopped = self.random.choice([trainer, others[:1], trainer + others])
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                for process in stopped:
+                    os.kill(process, number)
+                time.sleep(self.random.uniform(0, 5) if number == signal.SIGSTOP else 0)
+            self.faults["SIGSTOP"] += 1
+        self.expect(life, "pause", {0: ""})
+
+    def hang(self) -> None:
+        self.faults["hanging rewards"] += 1
+        self.expect(self.life(hangs=0.05), "hang", {0: ""})
+
+    def file(self) -> None:
+        """Something is damaged. The process is killed as well, if it runs; what it refuses is mended."""
+        if not (self.run / "scalars").exists():
+            self.kill()
+            return
+        copy = self.folder / "copy.bin"
+        log, config = self.run / "scalars" / "log.bin", self.run / "config.toml"
+        shutil.copy(log, copy)
+        checkpoints = [path for path in (self.run / "checkpoints").rglob("*") if path.is_file()]
+        damages: dict[str, tuple[Callable[[Path], None], list[Path]]] = {
+            "log flipped": (self.flip, [log]),
+            "log cut": (self.cut, [log]),
+            "checkpoint flipped": (self.flip, checkpoints),
+            "checkpoint cut": (self.cut, checkpoints),
+            "checkpoint file deleted": (Path.unlink, checkpoints),
+            "config.toml flipped": (self.flip, [config]),
+            "metrics.jsonl flipped": (self.flip, [self.run / "metrics.jsonl"]),
+        }
+        kind = self.random.choice([name for name, (_, files) in damages.items() if files])
+        damage, files = damages[kind]
+        damage(self.random.choice(files))
         self.faults[kind] += 1
-        copy = self.copies / "run"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(run, copy)
-        log, config = run / "scalars" / "log.bin", run / "config.toml"
-        if kind == "log flip":
-            self.flip(log)
-        elif kind == "log cut":
-            with open(log, "r+b") as file:
-                file.truncate(max(2000, log.stat().st_size - self.random.randint(1, 600)))
-        elif kind == "config":
-            self.flip(config)
-        elif kind == "metrics":
-            self.flip(run / "metrics.jsonl")
+        if kind.startswith("log"):
+            self.kept = 0
+        status, output = self.kill(or_refused="damaged|not a scalar log|config.toml")
+        if status != 2:
+            return
+        if rewind := re.search(r"--rewind (\d+)", output):
+            self.kept = 0
+            self.kill([*self.words(), "--rewind", rewind[1]])
+        elif "config.toml" in output:
+            config.unlink()
         else:
-            files = [path for path in (run / "checkpoints").rglob("*") if path.is_file()]
-            if files:
-                path = self.random.choice(files)
-                if kind == "checkpoint flip":
-                    self.flip(path)
-                elif kind == "checkpoint cut":
-                    os.truncate(path, self.random.randint(0, path.stat().st_size))
-                else:
-                    path.unlink()
-        status, output = self._kill(run, words, also={2: "damaged|not a scalar log|config.toml|format"})
-        if status == 2:
-            rewind = re.search(r"--rewind (\d+)", output)
-            if rewind:
-                self._kill(run, [*words, "--rewind", rewind[1]])
-            elif "config.toml" in output:
-                config.unlink()
-            else:
-                shutil.copy(copy / "scalars" / "log.bin", log)
-        return kind.startswith("log")
+            shutil.copy(copy, log)
 
-    def _disk(self, run, words):
+    def disk(self) -> None:
+        refused = {2: "No space left|File too large|Read-only|could not be written|cannot be (written|made)"}
         kind = self.random.choice(["full", "full", "read-only"]) if self.mounted else "full"
         self.faults[f"disk {kind}"] += 1
-        allowed = {0: "", 2: "No space left|File too large|Read-only|RESOURCE_EXHAUSTED|could not be written"}
         if kind == "read-only":
-            self.remount("ro")
-            self.expect(Life(words, self.output), {2: "Read-only|cannot be made a run directory"})
-            self.remount("rw")
+            subprocess.run(["mount", "-o", "remount,ro", str(self.place)], check=True)
+            self.expect(self.life(), "disk read-only", refused)
+            subprocess.run(["mount", "-o", "remount,rw", str(self.place)], check=True)
         elif self.mounted:
             ballast = self.place / "ballast"
-            free = shutil.disk_usage(self.place).free
-            ballast.write_bytes(bytes(max(0, free - self.random.choice([0, 4096, 20_000, 200_000, 3_000_000, 6_000_000, 9_000_000]))))
-            self.expect(Life(words, self.output), allowed)
+            ballast.write_bytes(bytes(max(0, shutil.disk_usage(self.place).free - self.random.choice(FULL))))
+            self.expect(self.life(), "disk full", refused | {0: ""})
             ballast.unlink()
         else:
-            self.expect(Life(words, self.output, largest_file=self.random.choice([1000, 3000, 100_000, 1_000_000])), allowed)
+            self.expect(self.life(largest_file=self.random.choice(LARGEST_FILE)), "disk full", refused | {0: ""})
 
-    def _second(self, run, words):
-        life = Life(words, self.output)
-        if life.wait_for("generate", 1):
-            second = Life(["train", "--plain", "--resume", str(run)], self.folder / "second.txt")
-            self.expect(second, {2: "is in use by process|is finished"})
+    def second(self) -> None:
+        life = self.life()
+        if life.wait_for("generate"):
+            self.expect(self.life(name="second"), "second process", {2: "is in use by process|is finished"}, mine=False)
             self.faults["second process"] += 1
-        self.expect(life, {0: ""})
+        self.expect(life, "first process", {0: ""})
 
-    def flip(self, path: Path):
+    def flip(self, path: Path) -> None:
+        """One random bit of a file, where it has one."""
         content = bytearray(path.read_bytes())
         if content:
             content[self.random.randrange(len(content))] ^= 1 << self.random.randrange(8)
             path.write_bytes(content)
 
-    def remount(self, how: str):
-        subprocess.run(["mount", "-o", f"remount,{how}", str(self.place)], check=True)
+    def cut(self, path: Path) -> None:
+        """The end of a file; most of the time a few hundred bytes at most."""
+        size = path.stat().st_size
+        os.truncate(path, max(0, size - self.random.randint(1, 600)) if self.random.random() < 0.8 else self.random.randint(0, size))
 
-    def close(self):
+    # The end
+
+    def await_workers(self) -> None:
+        from soak_process import workers
+
+        deadline = time.monotonic() + 30
+        while (left := workers(self.folder)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if left:
+            self.wrong += 1
+            self.say(f"reward workers outlived their run: {left}")
+            for process in left:
+                os.kill(process, signal.SIGKILL)
+
+    def close(self) -> None:
         if self.mounted:
             subprocess.run(["umount", "-l", str(self.place)], check=True)
 
-    def report(self, began: float) -> dict:
+    def report(self) -> dict:
         return {
-            "minutes": round((time.monotonic() - began) / 60, 1),
+            "minutes": round((time.monotonic() - self.began) / 60, 1),
             "runs": self.runs,
-            "algorithms": self.algorithms,
             "differing_bits": self.differing_bits,
             "lost_steps": self.lost_steps,
-            "faults": dict(self.faults),
-            "kills_in": dict(self.kills),
+            "wrong": self.wrong,
             "refused": self.refused,
-            "wrong": len(self.wrong),
+            "faults": dict(self.faults),
+            "kills": {algorithm: dict(kills) for algorithm, kills in self.kills.items()},
         }
 
 
@@ -437,75 +324,34 @@ def differing(first: Path, second: Path) -> int:
     return different.bit_count() + 8 * abs(len(a) - len(b))
 
 
-def flips(soak: Soak, count: int) -> dict:
-    """Random bits of the log and the checkpoints of a finished run, one at a time, each followed by a replay to its last step."""
-    import logging
-
-    from egg_reason.recording import read
-    from egg_reason.replay import Replay
-    from egg_reason.scalars import weights_hash
-
-    logging.disable(logging.CRITICAL)
-    run = soak.reference("eggroll")
-    recorded = read(run)
-    outcomes: collections.Counter = collections.Counter()
-    log = run / "scalars" / "log.bin"
-    files = [log] + sorted(path for path in (run / "checkpoints").rglob("*") if path.is_file() and path.stat().st_size)
-    for _ in range(count):
-        path = log if soak.random.random() < 0.5 else soak.random.choice(files)
-        good = path.read_bytes()
-        soak.flip(path)
-        try:
-            replay = Replay(run)
-            steps = len(replay.recorded)
-            same = weights_hash(replay.model().params) == recorded.hash_after(steps)
-            outcomes["right" if same and steps == len(recorded) else "one step to be taken again" if same else "wrong weights"] += 1
-        except (ValueError, OSError) as error:
-            outcomes["refused" if "\n" not in str(error) and str(run) in str(error) else "unclear line"] += 1
-        except Exception as error:
-            outcomes[f"traceback: {error!r}"] += 1
-        path.write_bytes(good)
-    return {"flips": count, **outcomes}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=0, help="train under faults of all kinds for so long")
     parser.add_argument("--kills", type=int, default=0, help="kill so many times, and nothing else")
-    parser.add_argument("--flips", type=int, default=0, help="flip so many bits of a finished run, one at a time")
-    parser.add_argument("--faults", default="kill,kill,kill,kill,kill,signal,hang,file,file,disk,second", help="drawn from for --minutes")
+    parser.add_argument("--flips", type=int, default=0, help="flip so many bits of finished runs, one at a time")
+    parser.add_argument("--faults", default=",".join(WEIGHTS), help="of --minutes")
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS))
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if not (given.minutes or given.kills or given.flips):
         parser.error("give --minutes, --kills or --flips")
-    began = time.monotonic()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    algorithms = given.algorithms.split(",")
+    faults = ["kill"] if given.kills else [name for name in given.faults.split(",") for _ in range(WEIGHTS[name])]
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled")
-        soak = Soak(Path(folder), given.algorithms.split(","), given.seed)
+        soak = Soak(Path(folder), given.seed)
         try:
+            for algorithm in algorithms:
+                soak.undisturbed(algorithm)
             if given.flips:
-                result = flips(soak, given.flips)
-                bad = sum(number for name, number in result.items() if name.startswith(("wrong", "unclear", "traceback")))
-                print(json.dumps(result))
-                return 1 if bad else 0
-            for algorithm in soak.algorithms:
-                soak.reference(algorithm)
-            started = time.monotonic()
+                from soak_flips import flips
 
-            def over():
-                if given.kills:
-                    return soak.faults["kill"] >= given.kills
-                return time.monotonic() - started > 60 * given.minutes
-
-            kinds = ["kill"] if given.kills else given.faults.split(",")
-            while not over():
-                algorithm = soak.algorithms[soak.runs % len(soak.algorithms)]
-                soak.round(algorithm, kinds, over)
-                print(f"{algorithm}: {json.dumps(soak.report(began))}", flush=True)
-            result = soak.report(began)
+                result = flips({name: soak.undisturbed(name) for name in algorithms}, given.flips, soak.random)
+            else:
+                end = time.monotonic() + 60 * given.minutes
+                while not (over := lambda: soak.faults["kill"] >= given.kills if given.kills else time.monotonic() > end)():
+                    soak.disturb(algorithms[soak.runs % len(algorithms)], faults, over)
+                result = soak.report()
         finally:
             soak.close()
     print(json.dumps(result))
@@ -513,6 +359,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1 and sys.argv[1] == "--child":
-        sys.exit(child(int(sys.argv[2]), sys.argv[3], sys.argv[4:]))
     sys.exit(main())
