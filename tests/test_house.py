@@ -217,6 +217,14 @@ def test_no_file_in_git_is_over_6_mb() -> None:
     assert [f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes" for path in files if path.stat().st_size > 6_000_000] == []
 
 
+@pytest.mark.parametrize(("page", "least"), [("README.md", 16), ("docs/reliability.md", 16)])
+def test_tests_that_a_page_names_exist(page: str, least: int) -> None:
+    """As `test_file.py::test_name`: what a page promises is backed by a test that is still there."""
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / page).read_text())
+    assert len(set(named)) >= least
+    assert [f"{file}::{name}" for file, name in named if f"\ndef {name}(" not in (ROOT / "tests" / file).read_text()] == []
+
+
 def make(folder: Path, *arguments: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
     """Runs make in a folder that holds copies of what .venv is made from, without the settings of a make that runs this test."""
     if shutil.which("make") is None:
