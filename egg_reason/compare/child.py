@@ -5,22 +5,22 @@ none: as they are. They are set before JAX is imported, which counts them.
 """
 
 import os
+import runpy
 import signal
 import sys
 
 from egg_reason.rewards.child import prctl
 
 
-def main(parent: int, cores: str, words: list[str]) -> int:
+def main(parent: int, cores: str, words: list[str]) -> None:
     prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:  # it has died already
-        return 1
+        sys.exit(1)
     if cores:
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
-    from egg_reason import cli
-
-    return cli.main(words)
+    sys.argv = ["egg-reason", *words]
+    runpy.run_module("egg_reason.cli", run_name="__main__")
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
