@@ -106,7 +106,7 @@ class Bench:
         self.generated = work.members * work.prompts * work.tokens
 
     def generate(self, members, jobs: Jobs, step: int) -> Completions:
-        completions = self.engine.generate(members, self.prompts, jobs, Sampling(self.work.tokens), step)
+        completions = self.engine.generate(members, self.prompts, jobs, Sampling(self.work.tokens), step, self.work.prompt_tokens)
         assert completions.lengths.sum() == self.generated, "both sides must write the same number of tokens"
         return completions
 

@@ -3,16 +3,16 @@
     python scripts/simulate_scale.py [--out docs/scaling.png] [--seed 0]      # what docs/scaling.md shows, in about a minute
     python scripts/simulate_scale.py --measure                                # step parts of the bundled model on this machine, as JSON
 
-What is simulated is a step as the toolkit takes it. The jobs of N members x P prompts are split over M devices by members. A device writes
-with B lanes in lockstep; a lane that has finished takes the device's next job. Lengths are log-normal, cut at the token budget. All
-devices wait for the last one, exchange the fitness (N P float32, all-gather) and then each of them takes the whole update ("every device"):
-it draws the noise of all N / 2 directions again and sums them. The alternative ("sharded") sums a part of the weights on each
-device and all-gathers the new weights in compute precision.
+What is simulated is a step as the toolkit takes it. The jobs of N members x P prompts are split over M devices by members. A device
+writes with B lanes in lockstep, as many as serve it best; a lane that has finished takes the device's next job. Lengths are log-normal,
+cut at the token budget. All devices wait for the last one, exchange the fitness (N P float32, all-gather) and then each of them takes
+the whole update ("every device"): it draws the noise of all N / 2 directions again and sums them. The alternative ("sharded")
+sums a part of the weights on each device and all-gathers the new weights in compute precision.
 
 Two ways to grow. Fixed: the same population on more devices, as for a result in less time. Growing: the same number of members on each
 device, as for a better estimate in the same time.
 
-Step parts of the bundled model are measured (MEASURED). Those of the 1.5B and 14B shapes are a roofline of one accelerator, by default an
+Step parts of the bundled model are measured (BUNDLED). Those of the 1.5B and 14B shapes are a roofline of one accelerator, by default an
 NVIDIA H100 SXM by its data sheet, of which fixed shares are reached (`Accelerator`; every number is an option). With B lanes in bfloat16,
 P weights in matrices, L layers of width D, R the rank, m + n summed over the perturbed matrices, g lanes a direction:
 
@@ -125,7 +125,10 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Measured:
-    """Straight lines through measurements. Both sums of a sharded update are taken to shrink with its share of the weights."""
+    """Straight lines through measurements; a sharded update is taken to shrink with its share of the weights.
+
+    fewest: lanes that were measured; fewer are taken to cost as much.
+    """
 
     token_fixed: float
     token_lane: float
@@ -133,9 +136,10 @@ class Measured:
     update_fixed: float
     update_member: float
     gathered: float
+    fewest: int = 1
 
     def token(self, lanes: int) -> float:
-        return self.token_fixed + self.token_lane * lanes
+        return self.token_fixed + self.token_lane * max(lanes, self.fewest)
 
     def prompt(self, tokens: int) -> float:
         return self.prompt_token * tokens
@@ -149,6 +153,7 @@ class Workload:
     """A step. members: in all, where the population is fixed. each: on a device, where it grows with them.
 
     median, spread: of the log-normal lengths, spread as the standard deviation of the logarithm; budget: where they are cut.
+    lanes: the most that a device has memory for, a power of two.
     slow, slowness: share of the devices that are slow, and how many times; jitter: standard deviation of the logarithm of all speeds.
     """
 
@@ -176,6 +181,18 @@ def finish(lengths, lanes: int) -> int:
     for length in lengths[lanes:]:
         heapq.heapreplace(free, free[0] + int(length))
     return max(free)
+
+
+def draw_lengths(workload: Workload, jobs: int, rng: np.random.Generator) -> np.ndarray:
+    """Whole numbers of tokens [jobs]."""
+    drawn = workload.median * np.exp(workload.spread * rng.standard_normal(jobs))
+    return np.clip(np.ceil(drawn), 1, workload.budget).astype(int)
+
+
+def best_lanes(workload: Workload, lengths: np.ndarray) -> int:
+    """The power of two with which a device is done first with such jobs; more lanes cost more a step and stand idle at the end."""
+    choices = [1 << power for power in range(workload.lanes.bit_length()) if 1 << power < 2 * len(lengths)]
+    return min(choices, key=lambda lanes: finish(lengths, lanes) * workload.parts.token(lanes))
 
 
 @dataclass(frozen=True)
@@ -225,14 +242,13 @@ def draw(workload: Workload, devices: int, growing: bool, accelerator: Accelerat
     members = workload.each * devices if growing else workload.members
     pairs = members // 2
     shares = [len(part) for part in np.array_split(np.arange(pairs), devices)]  # pairs of each device
-    lanes = min(workload.lanes, 1 << (2 * max(shares) * workload.prompts - 1).bit_length())
+    lanes = best_lanes(workload, draw_lengths(workload, 2 * max(shares) * workload.prompts, np.random.default_rng(seed[0])))
     speed = np.exp(workload.jitter * rng.standard_normal(devices)) * np.where(rng.random(devices) < workload.slow, workload.slowness, 1.0)
     times, written, taken = [], 0, 0
     for share, factor in zip(shares, speed, strict=True):
         jobs = 2 * share * workload.prompts
         if jobs:
-            drawn = workload.median * np.exp(workload.spread * rng.standard_normal(jobs))
-            lengths = np.clip(np.ceil(drawn), 1, workload.budget)
+            lengths = draw_lengths(workload, jobs, rng)
             prompts = jobs * workload.parts.prompt(workload.prompt_tokens)
             last = finish(lengths, lanes)
             times.append(factor * (prompts + last * workload.parts.token(lanes)))
@@ -289,8 +305,8 @@ def measure() -> dict[str, float]:
     }
 
 
-BUNDLED = Measured(2e-3, 3.6e-5, 2e-5, 0.01, 2e-4, 2.9e6)
-"""What `--measure` printed; see docs/scaling.md."""
+BUNDLED = Measured(0.0, 5.70e-5, 6.27e-5, 1.61e-3, 9.19e-5, 2.90e6, fewest=32)
+"""What `--measure` printed, 2 cores of a virtual machine (Xeon, AVX-512), nothing else running; its token_fixed was -8e-5."""
 ETHERNET = Accelerator(link=0.8 * 125e6, latency=50e-6)
 """Between machines such as the one that was measured: 1 Gbit/s."""
 
@@ -300,7 +316,7 @@ def workloads(accelerator: Accelerator) -> list[tuple[Workload, Accelerator]]:
     small = Shape(24, 2048, (96, 96, 64, 256))
     large = Shape(61, 4096, (192, 192, 128, 384))
     return [
-        (Workload("bundled (0.7M), 2 CPU cores", BUNDLED, 128, 128, 8, 19, 48, 24.0, 256), ETHERNET),
+        (Workload("bundled", BUNDLED, 128, 128, 8, 19, 48, 24.0, 256), ETHERNET),
         (Workload("1.5B", Roofline(small, accelerator), 512, 64, 16, 200, 1000, 400.0, 1024), accelerator),
         (Workload("14B", Roofline(large, accelerator), 512, 64, 16, 200, 5000, 2000.0, 512), accelerator),
     ]
@@ -344,16 +360,18 @@ def plot(results: dict[tuple[str, bool], dict[int, Step]], path: Path) -> None:
             colors=["#4878a8", "#a8c4e0", "#e8b050", "#c85050"],
         )
         axis.plot(devices, [steps[m].best for m in devices], "k--", lw=1, label="step with a sharded update where faster")
-        axis.set(xscale="log", title=f"{name}: {'members a device fixed' if growing else 'population fixed'}")
-        axis.set_xscale("log", base=2)
+        axis.set_title(f"{name}, {'members on each device fixed' if growing else 'population fixed'}", fontsize=10)
+        axis.set_xscale("log", base=8)
+        axis.set_xticks(devices[::3], [f"{m:,}" for m in devices[::3]])
+        axis.minorticks_off()
         axis.set_ylim(0)
         if not growing:
-            axis.set(yscale="log", ylim=(0.5 * min(steps[m].generate - steps[m].waiting for m in devices), None))
+            axis.set(yscale="log", ylim=(0.3 * min(step.every for step in steps.values()), None))
     for axis in axes[:, 0]:
         axis.set_ylabel("seconds a step")
     for axis in axes[1]:
         axis.set_xlabel("devices")
-    axes[1, 0].legend(fontsize=7, loc="upper left")
+    axes[1, 0].legend(fontsize=8, loc="upper left")
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         figure.savefig(temporary, dpi=110)

@@ -103,7 +103,7 @@ class Soak:
         self.algorithm = algorithm
         if algorithm not in self.seconds:
             life = self.life(self.words(algorithm, self.folder))
-            status, output = life.end(1200)
+            status, output = life.end()
             if status != 0:
                 raise SystemExit(f"the undisturbed run of {algorithm} failed:\n{output}")
             self.seconds[algorithm], self.calls[algorithm] = life.seconds, life.calls

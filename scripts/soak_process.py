@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,9 @@ PHASES = {
     "finish": (training._Training, "_finish"),
 }
 """Parts of a run, each a function. Beside them a process is at its "start", or "between" them."""
+
+LONGEST_SILENCE = 300
+"""Seconds without a word after which a process hangs; to compile the largest program takes about a minute."""
 
 SYSTEM_CALLS = ("write", "fsync", "rename", "replace", "ftruncate")
 _write = os.write  # before anything replaces it
@@ -153,39 +157,50 @@ class Life:
         self.recorded = 0
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
         self.calls: Counter[str] = Counter()
-        self._text = b""
+        self._text, self._ended = b"", False
         self._inside = [("start", time.monotonic())]
 
     @property
     def phase(self) -> str:
         return self._inside[-1][0]
 
-    def wait_for(self, phase: str, count: int = 1, limit: float = 300) -> bool:
-        """Until the phase has begun `count` times; False if the process ends before that."""
-        deadline = time.monotonic() + limit
-        while time.monotonic() < deadline:
-            event = self._event(1)
-            if event == "":
-                return False
+    def wait_for(self, phase: str, count: int = 1) -> bool:
+        """Until the phase has begun `count` times; False if the process ends before that, or hangs."""
+        for event in self._events():
             count -= event == f"in {phase}"
             if count == 0:
                 return True
-        return True
+        return False
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid or 0, number)
 
-    def end(self, limit: float = 300) -> tuple[int, str]:
-        """(exit status, output). A process that does not end in `limit` seconds is killed, and its status is 999."""
-        deadline, hung = time.monotonic() + limit, False
-        while self._event(1) != "":
-            if time.monotonic() > deadline and not hung:
-                hung = True
-                self.process.kill()
-        os.close(self._pipe)
+    def end(self) -> tuple[int, str]:
+        """(exit status, output). A process that hangs is killed, and its status is 999."""
+        for _ in self._events():
+            pass
+        hung = not self._ended
+        if hung:
+            self.process.kill()
         self.process.join()
+        os.close(self._pipe)
         return 999 if hung else self.process.exitcode or 0, self.output.read_text(errors="replace")
+
+    def _events(self) -> Iterator[str]:
+        """What it tells, until it ends, or says nothing for LONGEST_SILENCE looks of a second.
+
+        Looks, not a clock: the soak and its processes may be stopped together for as long as somebody likes.
+        """
+        silence = 0
+        while silence < LONGEST_SILENCE:
+            event = self._event(1)
+            if event == "":
+                self._ended = True
+                return
+            silence = 0 if event else silence + 1
+            if event:
+                yield event
 
     def _event(self, timeout: float) -> str | None:
         """The next thing that it tells; None after `timeout` seconds without, "" when it has ended."""
