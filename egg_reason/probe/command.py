@@ -1,0 +1,292 @@
+"""The probe: a grid of sigmas, a line along the update of each, a large table of fitness, and what follows from them for a run.
+
+1. Sigma. Populations of perturbed members over sigmas a factor of 2 apart, from those that hardly matter to those that break. A right
+   answer of the unperturbed model, drawn with the same random numbers, breaks or is kept; a wrong one may heal.
+2. Learning rate. The updates that these populations estimate are taken all at once, from the starting weights, and accuracy is measured
+   along the way on problems that they have not seen. The sigma whose line is steepest is suggested; formula (2) of `suggestion` gives
+   the learning rate.
+3. Population. One table of members x prompts x samples at that sigma, from which smaller ones are drawn: what an update of as many
+   completions would gain with more members and fewer prompts, or the other way round.
+
+All problems are training problems; the held-out ones are left for the run.
+"""
+
+import dataclasses
+import math
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from egg_reason import es, tasks
+from egg_reason.build import build
+from egg_reason.config import TrainConfig
+from egg_reason.evals.estimators import average, paired_difference
+from egg_reason.evals.store import write_json
+from egg_reason.perturb import get
+from egg_reason.probe import suggestion
+from egg_reason.probe.populations import Level, Populations, correlation, plain, slope_interval
+
+FIRST = 0.1
+"""The first sigma tried, as a share of the RMS of the perturbed weights."""
+KEPT = (0.5, 0.9)
+"""The grid reaches from a sigma at which members have less than half of the unperturbed accuracy to one at which they have 90% of it..."""
+FEWEST, MOST = 4, 8
+"""... but has 4 to 8 sigmas."""
+WORKING = 0.3
+"""Where members have less than this share of the unperturbed model's accuracy, no update is estimated."""
+TABLE_PROMPTS, TABLE_SAMPLES = 2, 4
+"""The large table has so many times a step's prompts, and at least so many samples."""
+LONGER = 2
+"""Doublings by which a line that still rises at its end is extended."""
+STEPS = (16, 512)
+"""Updates that a run of given minutes is divided into, where the population can be chosen for it."""
+SMALLEST = 16
+"""Members of the smallest population that is suggested."""
+
+
+def probe(config: TrainConfig, out: Path, sigmas: Sequence[float] = (), populations: int = 4, problems: int = 512) -> dict[str, Any]:
+    """Measures, prints a table and the command of a run, and leaves results.json and probe.png in a folder.
+
+    Args:
+        config: of the run to come. Sigma and learning rate are what is looked for; the shapes of their schedules are kept.
+        out: the folder; made if need be, and what an earlier probe left there is replaced.
+        sigmas: the grid; empty: found as the constants above say.
+        populations: K at each sigma, each of config's members x prompts x samples, whose updates are taken together.
+        problems: that each point of a line is measured on.
+
+    Returns: what results.json holds.
+
+    Raises ValueError: before anything is measured, for settings without a population or a step length (grpo, optimisers other than sgd),
+        a sigma that is not above 0, and too few training problems; afterwards, where the model gives no right answer at all.
+    """
+    started = time.time()
+    if config.algorithm == "grpo":
+        raise ValueError("probe looks for a population's sigma, which grpo does not have: use --algorithm eggroll or openes")
+    if config.optimiser != "sgd":
+        raise ValueError(f"probe measures steps of sgd, whose length is the learning rate, not of {config.optimiser}: use --optimiser sgd")
+    if populations < 1 or problems < 32:
+        raise ValueError(f"probe needs at least 1 population and 32 problems, not {populations} and {problems}")
+    if any(not sigma > 0 for sigma in sigmas):
+        raise ValueError(f"sigmas must be above 0, not {', '.join(f'{sigma:g}' for sigma in sigmas)}")
+    parts = build(config)
+    with parts.scorer:
+        counts = [config.prompts] * populations + [TABLE_PROMPTS * config.prompts, problems]
+        if sum(counts) > len(parts.task.train):
+            raise ValueError(
+                f"probe needs {sum(counts)} training problems ({populations} populations x {config.prompts} prompts, {counts[-2]} for the"
+                f" table and {problems}), the task has {len(parts.task.train)}: give fewer --problems, --populations or --prompts"
+            )
+        rows = tasks.batch(parts.task.train, 0, sum(counts), config.seed)
+        batches = [rows[end - count : end] for count, end in zip(counts, np.cumsum(counts), strict=True)]
+        out.mkdir(parents=True, exist_ok=True)
+        found = _Probe(config, Populations(parts, batches[:-1], batches[-1]), populations).run(sorted(set(sigmas)))
+    found |= {"settings": dataclasses.asdict(config), "seconds": time.time() - started}
+    write_json(out / "results.json", found)
+    from egg_reason.probe.report import draw, show  # matplotlib takes a second to import
+
+    draw(found, out / "probe.png")
+    show(found, Console(highlight=False, soft_wrap=True))
+    return found
+
+
+class _Probe:
+    """One probe; the table's problems are the populations' last batch."""
+
+    def __init__(self, config: TrainConfig, populations: Populations, count: int):
+        self.config, self.populations, self.count = config, populations, count
+        self.levels: dict[float, Level] = {}
+
+    def run(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        config = self.config
+        for sigma in sigmas:
+            self._look(sigma)
+        if not sigmas:
+            self._find_window()
+        levels = [self.levels[sigma] for sigma in sorted(self.levels)]
+        working = [level for level in levels if level.kept >= WORKING]
+        for level in working:
+            self._extend(level)
+        described = {level.sigma: level.described(config.shaping) for level in levels}
+
+        _say("steps along the updates")
+        start = self.populations.right()
+        lines: dict[float, suggestion.Points] = {}
+        for level in working:
+            points, told = self._line(level, [each.sigma for each in levels], start)
+            described[level.sigma]["line"] = points
+            if points:
+                lengths, gains, errors = (np.array([point[key] for point in points]) for key in ("length", "gain", "error"))
+                lines[level.sigma] = suggestion.Points(lengths, gains, errors, told)
+        fitted = dict(zip(lines, suggestion.fit(float(start.mean()), list(lines.values())), strict=True)) if lines else {}
+        for sigma, line in fitted.items():
+            described[sigma]["best"] = line and dataclasses.asdict(line)
+        best = max((line for line in fitted.values() if line), key=lambda line: line.slope / math.sqrt(line.populations), default=None)
+        found: dict[str, Any] = {
+            "start": plain(average(start[:, None])),
+            "seconds_per_completion": self.populations.seconds / self.populations.jobs,
+            "sigmas": list(described.values()),
+            "table": [],
+            "suggestion": None,
+            "command": None,
+        }
+        if best is None:
+            return found
+        sigma = next(sigma for sigma, line in fitted.items() if line is best)
+        found["table"] = self._table(sigma)
+        found["suggestion"] = suggest(config, sigma, best, found["table"], found["seconds_per_completion"])
+        found["command"] = command(config, found["suggestion"])
+        return found
+
+    def _look(self, sigma: float) -> Level:
+        """The first population at a sigma."""
+        level = self.levels[sigma] = Level(sigma)
+        self.populations.extend(level, 1, self.config.samples)
+        if math.isnan(level.kept):
+            answers = level.base[0].size
+            raise ValueError(
+                f"probe counts right answers that break, and {self.config.model} gives none on {self.config.task} in {answers} attempts:"
+                " give a model that solves some of it, or easier problems"
+            )
+        _say(f"sigma {sigma:g}: members have {level.kept:.0%} of the unperturbed accuracy")
+        return level
+
+    def _extend(self, level: Level) -> None:
+        _say(f"sigma {level.sigma:g}: {self.count} populations")
+        self.populations.extend(level, self.count, self.config.samples)
+
+    def _find_window(self) -> None:
+        """Sigmas by factors of 2 from FIRST, as KEPT, FEWEST and MOST say."""
+        strategy = self.populations.parts.strategy
+        leaves = [np.asarray(get(self.populations.parts.model.params, p.name)) for p in strategy.parameters]
+        unit = math.sqrt(sum(float((leaf.astype(np.float64) ** 2).sum()) for leaf in leaves) / sum(leaf.size for leaf in leaves))
+        low = high = self._look(rounded(FIRST * unit, 1))
+        while high.kept >= KEPT[0] and len(self.levels) < MOST:
+            high = self._look(2 * high.sigma)
+        while len(self.levels) < FEWEST or (low.kept < KEPT[1] and len(self.levels) < MOST):
+            low = self._look(low.sigma / 2)
+
+    def _line(self, level: Level, lengths: Sequence[float], start: np.ndarray) -> tuple[list[dict[str, float]], int]:
+        """Accuracy along the level's update, at the lengths and at longer ones as long as it is highest at the last of them.
+
+        Returns: the points, and how many populations the update is made from.
+        """
+        direction, told = self.populations.direction(level)
+        points: list[dict[str, float]] = []
+        todo = list(lengths) if direction else []
+        while todo:
+            right = self.populations.right(direction, todo[0])
+            gain = paired_difference(start[:, None], right[:, None])
+            # Where answers hardly change chance would have it that they never do: at least one in a hundred.
+            error = max(float((right.astype(float) - start).std()), 0.1) / math.sqrt(len(start))
+            points.append(
+                {
+                    "length": todo.pop(0),
+                    "accuracy": float(right.mean()),
+                    "gain": gain.mean,
+                    "low": gain.low,
+                    "high": gain.high,
+                    "error": error,
+                }
+            )
+            highest = max(points, key=lambda point: point["gain"])
+            if not todo and highest is points[-1] and len(points) < len(lengths) + LONGER:
+                todo.append(2 * points[-1]["length"])
+        if points:
+            _say(f"sigma {level.sigma:g}: {highest['gain']:+.3f} at length {highest['length']:g}")
+        return points, told
+
+    def _table(self, sigma: float) -> list[dict[str, Any]]:
+        """What an update would gain per unit of length from as many completions as a step's, divided in other ways."""
+        config, samples = self.config, max(TABLE_SAMPLES, self.config.samples)
+        _say(f"sigma {sigma:g}: a table of {config.population} members x {TABLE_PROMPTS * config.prompts} prompts x {samples} samples")
+        level = Level(sigma)
+        self.populations.extend(level, 1, samples, first=self.count)
+        [fitness] = level.fitness
+        completions, found = config.population * config.prompts * config.samples, []
+        for prompts in sorted({config.prompts, *_powers(config.prompts)}):
+            for drawn in sorted({config.samples, *_powers(samples)}):
+                members = 2 * round(completions / prompts / drawn / 2)
+                if members < 2:
+                    continue
+                pairs = suggestion.slopes_by_pair(fitness, sigma, prompts, drawn, config.shaping)
+                scale = math.sqrt(members / config.population)  # of independent directions, each as good
+                slope = {key: value * scale for key, value in slope_interval([pairs]).items()}
+                part = fitness[:, :prompts, :drawn]
+                found.append({
+                    "members": members, "prompts": prompts, "samples": drawn, "slope": slope,
+                    "signal_to_noise": es.signal_to_noise(suggestion.mean(part, 2)), "pair_correlation": correlation([part]),
+                })  # fmt: skip
+        return found
+
+
+def suggest(config: TrainConfig, sigma: float, line: suggestion.Line, table: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Settings of the run, {name of the setting: value}.
+
+    * Members, prompts and samples stay as in `config`, unless the table shows another division of as many completions to be better beyond
+      doubt (the low end of its slope above the slope of config's).
+    * steps: config's, or as many as fit into its minutes at `seconds` a completion. Where these are fewer than STEPS[0] or more than
+      STEPS[1], the population is halved or doubled: S updates of N members and S / 2 of 2 N tell the same, as long as there are enough to
+      turn with the gradient, and few enough that nothing but completions counts.
+    * learning rates: formula (2) of `suggestion` for updates of that size; config's schedules as shares of their start.
+    """
+    mine = next(row for row in table if (row["prompts"], row["samples"]) == (config.prompts, config.samples))
+    chosen = max(table, key=lambda row: row["slope"]["mean"])
+    if not 0 < mine["slope"]["mean"] < chosen["slope"]["low"]:
+        chosen = mine
+    members, steps, factor = chosen["members"], config.steps, 1.0
+    if config.minutes is not None:
+        step_s = seconds * members * chosen["prompts"] * chosen["samples"]
+        steps = max(1, int(config.minutes * 60 / step_s))
+        while steps < STEPS[0] and members >= 2 * SMALLEST:
+            members, steps, factor = members // 4 * 2, steps * 2, factor / 2
+        while steps > STEPS[1]:
+            members, steps, factor = members * 2, steps // 2, factor * 2
+    value = es.schedule(config.learning_rate_schedule, config.learning_rate, config.learning_rate_final, steps)
+    shape = np.array([value(step) for step in range(steps)]) / config.learning_rate
+    if chosen is not mine:
+        factor *= (chosen["slope"]["mean"] / mine["slope"]["mean"]) ** 2
+    rate, _ = line.learning_rate(shape, factor)
+    found = {"population": members, "prompts": chosen["prompts"], "samples": chosen["samples"], "steps": steps}
+    found |= {"sigma": rounded(sigma), "learning_rate": rounded(rate)}
+    if config.learning_rate_final is not None:
+        found["learning_rate_final"] = rounded(rate * config.learning_rate_final / config.learning_rate)
+    if config.sigma_final is not None:
+        found["sigma_final"] = rounded(sigma * config.sigma_final / config.sigma)
+    return found
+
+
+def command(config: TrainConfig, found: dict[str, Any]) -> str:
+    """`egg-reason train` with the settings that were given to the probe and those that it found."""
+    usual = TrainConfig(algorithm=config.algorithm)
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    changed = {name: value for name, value in given.items() if value != getattr(usual, name)} | found
+    words = ["egg-reason", "train"]
+    for name, value in changed.items():
+        if value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if name in ("reward", "reward_weights"):
+            words.append(",".join(map(str, value)))
+        elif isinstance(value, tuple):
+            words += map(str, value)
+        elif value is not True:
+            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+    return shlex.join(words)
+
+
+def rounded(value: float, digits: int = 2) -> float:
+    """To so many significant digits."""
+    return float(f"{value:.{digits}g}")
+
+
+def _powers(most: int) -> list[int]:
+    return [2**n for n in range(most.bit_length()) if 2**n <= most]
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,127 @@
+"""A probe's table on the screen and its plot."""
+
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+LOOK: dict[str, Any] = {"title_justify": "left", "box": SIMPLE, "padding": (0, 0, 0, 1)}
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Both tables, and last of all the command of the run, alone on its line."""
+    table = Table("sigma", title="perturbed members (accuracy, broken, healed in %), and steps along their update", **LOOK)
+    for heading in ("accuracy", "broken", "healed", "snr", "corr", "gain", "step"):
+        table.add_column(heading, justify="right")
+    for each in found["sigmas"]:
+        best = each.get("best")
+        table.add_row(
+            f"{each['sigma']:g}",
+            *(interval(each[key], 100) for key in ("accuracy", "broken", "healed")),
+            f"{each['signal_to_noise']:.2f}",
+            number(each["pair_correlation"], ".2f"),
+            *((f"{best['gain']:+.3f}", f"{best['peak']:.2g}") if best else ("-", "-")),
+        )
+    console.print(table)
+    if found["table"]:
+        table = Table("members", title="the completions of one update, divided in other ways", **LOOK)
+        for heading in ("prompts", "samples", "slope on other prompts", "snr", "corr"):
+            table.add_column(heading, justify="right")
+        for row in found["table"]:
+            table.add_row(
+                *(f"{row[key]}" for key in ("members", "prompts", "samples")),
+                interval(row["slope"], digits=1),
+                f"{row['signal_to_noise']:.2f}",
+                number(row["pair_correlation"], ".2f"),
+            )
+        console.print(table)
+    start = f"unperturbed accuracy {interval(found['start'], digits=3)}"
+    console.print(f"{start}, {1000 * found['seconds_per_completion']:.2g} ms a completion, {found['seconds'] / 60:.1f} minutes of probing")
+    if found["command"] is None:
+        console.print("no suggestion: no step along an update gained accuracy; probe with more --populations, or easier problems")
+    else:
+        console.print(found["command"])
+
+
+def interval(value: dict[str, float] | None, unit: float = 1, digits: int = 0) -> str:
+    if value is None:
+        return "-"
+    mean, low, high = (f"{unit * value[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Against one logarithmic axis, the RMS change of a weight: what random changes do to accuracy, and what steps along updates do."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    random, along, table = figure.subplots(1, 3, width_ratios=(1, 1.2, 1))
+    sigmas = [each["sigma"] for each in found["sigmas"]]
+    for key, label, colour in (
+        ("accuracy", "accuracy of members", "tab:blue"),
+        ("broken", "right answers that break", "tab:red"),
+        ("healed", "wrong answers that heal", "tab:green"),
+    ):
+        _bars(random, sigmas, [each[key] for each in found["sigmas"]], label, colour)
+    random.axhline(found["start"]["mean"], color="tab:blue", linestyle=":", linewidth=1, label="accuracy unperturbed")
+    random.set(xlabel="sigma", ylabel="share", title="perturbed members", ylim=(0, None))
+
+    for number, each in enumerate(found["sigmas"]):
+        if each.get("line"):
+            points = [{"mean": point["gain"], "low": point["low"], "high": point["high"]} for point in each["line"]]
+            lengths = [point["length"] * (1 + 0.03 * (number - len(sigmas) / 2)) for point in each["line"]]  # bars beside each other
+            _bars(along, lengths, points, f"sigma {each['sigma']:g}, {each['populations']} populations", f"C{number}")
+    along.axhline(0, color="black", linewidth=0.6)
+    along.set(xlabel="length of the step (RMS change of a weight)", ylabel="gain of accuracy", title="one step along the update")
+
+    rows = sorted(found["table"], key=lambda row: -row["slope"]["mean"])[:10]
+    for place, row in enumerate(reversed(rows)):
+        slope = row["slope"]
+        table.errorbar(
+            slope["mean"],
+            place,
+            xerr=[[slope["mean"] - slope["low"]], [slope["high"] - slope["mean"]]],
+            fmt="o",
+            color="tab:gray",
+            capsize=3,
+        )
+    table.set_yticks(range(len(rows)), [f"{row['members']} x {row['prompts']} x {row['samples']}" for row in reversed(rows)])
+    table.set(xlabel="slope on other prompts (fitness per RMS)", title="members x prompts x samples")
+
+    for axis in (random, along):
+        axis.set_xscale("log")
+        axis.legend(frameon=False, fontsize=8)
+    for axis in (random, along, table):
+        axis.grid(alpha=0.3)
+    settings = found["settings"]
+    title = f"{settings['model']} on {settings['task']}"
+    if found["command"]:
+        title += "\n" + "\n".join(textwrap.wrap(found["command"], 150))
+    figure.suptitle(title, fontsize=9)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(temporary, format="png")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _bars(axis: Any, places: Sequence[float], values: Sequence[dict[str, float] | None], label: str, colour: str) -> None:
+    known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
+    middle = [value["mean"] for _, value in known]
+    below = [max(0.0, value["mean"] - value["low"]) for _, value in known]
+    above = [max(0.0, value["high"] - value["mean"]) for _, value in known]
+    axis.errorbar(
+        [place for place, _ in known], middle, yerr=[below, above], marker="o", markersize=4, capsize=3, label=label, color=colour
+    )
