@@ -7,6 +7,7 @@ checkpoints/000123/
 They save time, no more: the base checkpoint and the scalar log hold the same weights.
 """
 
+import asyncio
 import gc
 import hashlib
 import json
@@ -135,17 +136,31 @@ def _orbax(method: str, *arguments: Any) -> Any:
             number = re.search(r"os_error_code='(\d+)'", str(error))  # as tensorstore tells it
             return None, os.strerror(int(number[1])) if number else (str(error) or type(error).__name__).splitlines()[0][:200]
 
-    silenced = logging.root.manager.disable
+    silenced, policy = logging.root.manager.disable, asyncio.get_event_loop_policy()
     logging.disable(logging.CRITICAL)
+    asyncio.set_event_loop_policy(_Policy())
     try:
         with ThreadPoolExecutor(1) as thread:
             result, reason = thread.submit(work).result()
     finally:
         gc.collect()  # tasks of an event loop that failed log it when they are collected
+        asyncio.set_event_loop_policy(policy)
         logging.disable(silenced)
     if reason is not None:
         raise OSError(reason)
     return result
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Where a write has failed, others go on in threads of tensorstore, and report when this loop has been closed."""
+
+    def call_soon_threadsafe(self, callback, *args, context=None) -> Any:
+        return None if self.is_closed() else super().call_soon_threadsafe(callback, *args, context=context)
+
+
+class _Policy(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self):
+        return _Loop()
 
 
 def _digests(folder: Path) -> dict[str, str]:

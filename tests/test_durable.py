@@ -172,7 +172,7 @@ def test_a_disk_that_fills_up_while_orbax_writes(tmp_path, capfd):
     """The limit on file size stops it part of the way, as a full disk does. Its own threads say nothing."""
     kept = Checkpoints(tmp_path)
     kept.save(1, {"w": np.zeros(9, np.float32)})
-    noise = {f"w{index}": np.random.default_rng(index).integers(0, 256, 20_000, np.uint8) for index in range(9)}
+    noise = {f"w{index}": np.random.default_rng(index).integers(0, 256, 50_000, np.uint8) for index in range(40)}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     capfd.readouterr()
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
