@@ -154,8 +154,8 @@ def _orbax(method: str, *arguments: Any) -> Any:
 class _Loop(asyncio.SelectorEventLoop):
     """Where a write has failed, others go on in threads of tensorstore, and report when this loop has been closed."""
 
-    def call_soon_threadsafe(self, callback, *args, context=None) -> Any:
-        return None if self.is_closed() else super().call_soon_threadsafe(callback, *args, context=context)
+    def call_soon_threadsafe(self, *args, **kwargs) -> Any:  # type: ignore[override]
+        return None if self.is_closed() else super().call_soon_threadsafe(*args, **kwargs)
 
 
 class _Policy(asyncio.DefaultEventLoopPolicy):
