@@ -19,6 +19,7 @@ main > h2 { font-size: 18px; margin: 30px 0 10px; }
 main > p { max-width: 100ch; margin: 0 0 12px; }
 figure { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 8px; overflow-x: auto; }
 figure svg { max-width: 100%; height: auto; display: block; margin: auto; }
+.narrow svg { max-width: 620px; }
 .results td, .results th { white-space: normal; }
 """
 
@@ -36,7 +37,7 @@ def write_page(found: dict[str, Any], target: Path) -> None:
         "<h2>At the end</h2>",
         _table(*words.rows(found)),
         "<h2>Does the policy narrow?</h2>",
-        f"<figure>{spread(found)}</figure>",
+        f'<figure class="narrow">{spread(found)}</figure>',
         f"<p>pass@k at temperature 1, {plan['spread_samples']} completions for each of {plan['spread_problems']} problems, with 95%"
         " intervals over problems and seeds.</p>",
         *(["<h2>Tuning</h2>", _table(*words.trials(found))] if found["tuning"] else []),
@@ -87,11 +88,9 @@ def curves(found: dict[str, Any]) -> str:
 def spread(found: dict[str, Any]) -> str:
     """SVG: pass@k over k, before and after."""
     figure, [axis] = _figure(1, 6.5, 4)
-    before = {"start": (found["start"], "#59636e", "before")}
-    for one, colour, label in [
-        *before.values(),
-        *((one, COLOURS[name], words.NAMES[name]) for name, one in found["algorithms"].items()),
-    ]:
+    lines = [(found["start"], "#59636e", "before")]
+    lines += [(one, COLOURS[name], words.NAMES[name]) for name, one in found["algorithms"].items()]
+    for one, colour, label in lines:
         table = one["pass@k"]
         k = [int(size) for size in table]
         low, mean, high = ([table[size][key] for size in table] for key in ("low", "mean", "high"))
