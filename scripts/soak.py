@@ -20,6 +20,8 @@ until it is finished; then its model and scalar log are compared with those of t
 Every process must end as its fault says: killed, stopped, finished, or refused with status 2 and one line that names the damage; never
 with a traceback. What is refused is mended as the line says (--rewind, deleting config.toml), or from a copy where the line says so.
 
+With --folder the counts and the undisturbed runs are kept there after each run, and the same command goes on from them.
+
 A line for each process, with the time; then one for each run, as JSON; the last one is of all runs. differing_bits: of their models and
 scalar logs against the undisturbed ones. lost_steps: steps that were recorded, in logs that were not damaged, and not there on resuming.
 wrong: processes that did not end as they should (their output is printed), and reward workers that outlived their run. Exit status 1
@@ -28,7 +30,9 @@ if one of the three is not 0.
 
 import argparse
 import collections
+import contextlib
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -78,18 +82,22 @@ class Soak:
         os.environ["SOAK_FOLDER"] = str(folder)  # by which its reward workers are known
         jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        self.folder, self.random = folder, random.Random(seed)
+        self.folder = folder
         self.place = folder / "place"  # of the disturbed run
-        self.place.mkdir()
+        self.place.mkdir(parents=True, exist_ok=True)
         mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(self.place)]
         self.mounted = os.geteuid() == 0 and subprocess.run(mount, stderr=subprocess.DEVNULL).returncode == 0
         self.run, self.algorithm, self.kept = self.place / "run", "", 0
-        self.seconds: dict[str, dict[str, list[float]]] = {}  # algorithm -> phase -> durations in the undisturbed run
-        self.calls: dict[str, collections.Counter] = {}
-        self.faults: collections.Counter = collections.Counter()
-        self.kills: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-        self.differing_bits = self.lost_steps = self.runs = self.refused = self.wrong = 0
-        self.began = time.monotonic()
+        saved = json.loads((folder / "soak.json").read_text()) if (folder / "soak.json").exists() else {}
+        self.seconds: dict[str, dict[str, list[float]]] = saved.get("seconds", {})  # algorithm -> phase -> durations, undisturbed
+        self.calls: dict[str, dict[str, int]] = saved.get("calls", {})
+        told = saved.get("report", dict.fromkeys(("minutes", "runs", "differing_bits", "lost_steps", "wrong", "refused"), 0))
+        self.faults = collections.Counter(told.get("faults", {}))
+        self.kills = {name: collections.Counter(told.get("kills", {}).get(name, {})) for name in ALGORITHMS}
+        self.runs, self.refused, self.wrong = told["runs"], told["refused"], told["wrong"]
+        self.differing_bits, self.lost_steps = told["differing_bits"], told["lost_steps"]
+        self.random = random.Random(1000 * seed + self.runs)
+        self.began = time.monotonic() - 60 * told["minutes"]
 
     def words(self, name: str | None = None, runs: Path | None = None) -> list[str]:
         """Of the command that begins a run, or goes on with the disturbed one."""
@@ -107,6 +115,7 @@ class Soak:
             if status != 0:
                 raise SystemExit(f"the undisturbed run of {algorithm} failed:\n{output}")
             self.seconds[algorithm], self.calls[algorithm] = life.seconds, life.calls
+            self.save()
             self.say("undisturbed run")
         return self.folder / algorithm
 
@@ -122,6 +131,7 @@ class Soak:
         self.differing_bits += different
         self.await_workers()
         print(json.dumps(self.report()), flush=True)
+        self.save()
 
     def life(self, words: list[str] | None = None, name: str = "output", **how):
         from soak_process import Life
@@ -164,7 +174,7 @@ class Soak:
         phase = min(self.random.sample(["start", *PHASES], 3), key=lambda name: kills[name])
         count = 1 if phase in ("start", "finish") or self.random.random() < 0.3 else self.random.randint(2, 4)
         itself = phase in ("append", "checkpoint") and self.random.random() < 0.8
-        call = self.random.randint(1, max(1, self.calls[self.algorithm][phase]))
+        call = self.random.randint(1, max(1, self.calls[self.algorithm].get(phase, 1)))
         life = self.life(words, death=Death(phase, count, call) if itself else None)
         if phase == "start" or (not itself and life.wait_for(phase, count)):
             time.sleep(self.random.uniform(0, 1.1 * typical(self.seconds[self.algorithm][phase], count == 1)))
@@ -287,6 +297,11 @@ class Soak:
 
     # The end
 
+    def save(self) -> None:
+        temporary = self.folder / "soak.json.new"
+        temporary.write_text(json.dumps({"report": self.report(), "seconds": self.seconds, "calls": self.calls}))
+        os.replace(temporary, self.folder / "soak.json")
+
     def await_workers(self) -> None:
         from soak_process import workers
 
@@ -300,6 +315,8 @@ class Soak:
                 os.kill(process, signal.SIGKILL)
 
     def close(self) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
         if self.mounted:
             subprocess.run(["umount", "-l", str(self.place)], check=True)
 
@@ -332,28 +349,29 @@ def main() -> int:
     parser.add_argument("--faults", default=",".join(WEIGHTS), help="of --minutes")
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where to keep everything and go on from; by default a temporary one")
     given = parser.parse_args()
     if not (given.minutes or given.kills or given.flips):
         parser.error("give --minutes, --kills or --flips")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     algorithms = given.algorithms.split(",")
     faults = ["kill"] if given.kills else [name for name in given.faults.split(",") for _ in range(WEIGHTS[name])]
-    with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
-        soak = Soak(Path(folder), given.seed)
-        try:
-            for algorithm in algorithms:
-                soak.undisturbed(algorithm)
-            if given.flips:
-                from soak_flips import flips
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what is mounted goes
+    with contextlib.ExitStack() as ends:
+        folder = given.folder or Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True)))
+        soak = Soak(folder.absolute(), given.seed)
+        ends.callback(soak.close)
+        for algorithm in algorithms:
+            soak.undisturbed(algorithm)
+        if given.flips:
+            from soak_flips import flips
 
-                result = flips({name: soak.undisturbed(name) for name in algorithms}, given.flips, soak.random)
-            else:
-                end = time.monotonic() + 60 * given.minutes
-                while not (over := lambda: soak.faults["kill"] >= given.kills if given.kills else time.monotonic() > end)():
-                    soak.disturb(algorithms[soak.runs % len(algorithms)], faults, over)
-                result = soak.report()
-        finally:
-            soak.close()
+            result = flips({name: soak.undisturbed(name) for name in algorithms}, given.flips, soak.random)
+        else:
+            end = soak.began + 60 * given.minutes
+            while not (over := lambda: soak.faults["kill"] >= given.kills if given.kills else time.monotonic() > end)():
+                soak.disturb(algorithms[soak.runs % len(algorithms)], faults, over)
+            result = soak.report()
     print(json.dumps(result))
     return 1 if result["differing_bits"] or result["lost_steps"] or result["wrong"] else 0
 
