@@ -299,7 +299,7 @@ def compared(settings, tmp_path_factory):
     out = tmp_path_factory.mktemp("compare") / "out"
     out.mkdir()
     (out / "plan.json").write_text(json.dumps(small.table()))
-    for work in Folder(small, out).final():
+    for work in Folder(small, out).start() + Folder(small, out).final():
         assert not work.done()
         assert cli.main(work.command()) == 0, work.name
         assert work.done()

@@ -36,13 +36,14 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
     """Does all that is still to be done; returns what results.json holds.
 
     Raises ValueError where DIR holds another comparison, where the budget is too small for one update, and where a process failed. If
-    nothing had been computed yet, nothing is left of DIR.
+    no run had begun, nothing is left of DIR.
     """
     shares(plan.jobs)
     made = _claim(plan, out)
     folder = Folder(plan, out)
     try:
         with sole(out / ".lock", tell) as lock:
+            do(folder.start(), plan.jobs, lock, tell)  # first: a mistake in the other task should not wait for hours
             do(folder.tuning(), plan.jobs, lock, tell)
             do(folder.final(), plan.jobs, lock, tell)
     except Failed as failure:
@@ -124,9 +125,14 @@ class Folder:
         best = self.best(algorithm)
         return self.plan.config(algorithm, seed, chosen=self.plan.drawn(algorithm, best) if best is not None else None)
 
+    def start(self) -> list[Work]:
+        """Measurements of the model before."""
+        return self._measures("start", self.plan.config(self.plan.algorithms[0], 0).model, lambda: True)
+
     def final(self) -> list[Work]:
         """Runs in turn, then measurements; a measurement may begin beside the last run."""
-        works, measures = [], self._measures("start", self.plan.config(self.plan.algorithms[0], 0).model, lambda: True)
+        works: list[Work] = []
+        measures: list[Work] = []
         for seed in range(self.plan.seeds):
             for algorithm in self.plan.order(seed):
                 run = self.run(algorithm, seed)
