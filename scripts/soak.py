@@ -110,6 +110,7 @@ class Soak:
         """The run that the others are compared with, trained now if it was not before."""
         self.algorithm = algorithm
         if algorithm not in self.seconds:
+            shutil.rmtree(self.folder / algorithm, ignore_errors=True)
             life = self.life(self.words(algorithm, self.folder))
             status, output = life.end()
             if status != 0:
