@@ -20,19 +20,34 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+SUMS_UP_TO = 4
+"""Rank up to which the second small product is a sum of outer products, which the compiler joins with the addition to the base product. A
+batched product of so few columns costs more: rank 4 gains a tenth of a decode step (docs/performance.md)."""
+
 
 class LowRank(struct.PyTreeNode):
-    """A matrix plus rank-R noise. `scale` already holds the sign and the 1/sqrt(R)."""
+    """A matrix plus rank-R noise. `scale` already holds the sign and the 1/sqrt(R).
+
+    `one` is a 1 that the compiler cannot see. Two products read x in two shapes, and XLA would rather compute a cheap x twice, mix and
+    layer norm, than store it; what ends in a division it takes for expensive. Worth 8% of a decode step (docs/performance.md).
+    """
 
     base: jax.Array  # [m, n]
     a: jax.Array  # [K, R, m]
     b: jax.Array  # [K, R, n]
     scale: jax.Array  # [B] float32
+    one: jax.Array  # []
 
     def __rmatmul__(self, x):
         """x [B, ..., m] -> [B, ..., n]."""
-        small = jnp.einsum("kxm,krm->kxr", x.reshape(self.a.shape[0], -1, x.shape[-1]), self.a)
-        return by_row(jnp.einsum("kxr,krn->kxn", small, self.b), x, self.scale) + x @ self.base
+        x = x / self.one  # exactly x
+        groups, rank, _ = self.a.shape
+        small = jnp.einsum("kxm,krm->kxr", x.reshape(groups, -1, x.shape[-1]), self.a)
+        if rank > SUMS_UP_TO:
+            return by_row(jnp.einsum("kxr,krn->kxn", small, self.b), x, self.scale) + x @ self.base
+        small = by_row(small, x, self.scale).reshape(small.shape)
+        outer = sum(small[..., r, None] * self.b[:, None, r] for r in range(rank))
+        return outer.reshape(*x.shape[:-1], -1) + x @ self.base
 
     def __getitem__(self, ids):
         """Rows of a table: ids int [B, T] -> [B, T, n]."""
@@ -149,7 +164,8 @@ class Noise:
                 scale = jnp.broadcast_to(scale, (base.shape[0], *scale.shape))
             if low_rank:
                 a, b = noise[p.name]
-                nodes[p.name] = LowRank(base, a, b, scale)
+                one = (1 + 0 * scale_B[0]).astype(base.dtype)
+                nodes[p.name] = LowRank(base, a, b, scale, jnp.broadcast_to(one, base.shape[:1]) if p.stacked else one)
             elif p.kind == "vector":
                 nodes[p.name] = Offset(base, noise[p.name], scale)
             else:

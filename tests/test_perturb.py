@@ -46,7 +46,7 @@ def low_rank(rank, groups, m, n, layers=()):
     a, b = normal(1, *layers, groups, rank, m), normal(2, *layers, groups, rank, n)
     base = normal(3, *layers, m, n)
     scale = np.broadcast_to(SCALE_B * np.float32(rank**-0.5), (*layers, ROWS))
-    return LowRank(*map(jnp.asarray, (base, a, b, scale)))
+    return LowRank(*map(jnp.asarray, (base, a, b, scale, np.ones(layers, np.float32))))
 
 
 @jax.jit

@@ -111,7 +111,7 @@ def decode(program: Program, params, noise, lanes: Lanes, enough_idle):
 
     Returns (lanes, tokens [steps, B], log-probabilities [steps, B], steps taken). A lane that was running wrote its tokens from row 0 on.
     """
-    weights = program.noise.attach(params, noise, lanes.scale)
+    weights = program.architecture.for_decoding(program.noise.attach(params, noise, lanes.scale))
     count = lanes.token.shape[0]
     tokens = jnp.zeros((program.steps, count), jnp.int32)
     log_probabilities = jnp.zeros((program.steps, count), jnp.float32)

@@ -88,7 +88,7 @@ class Block(struct.PyTreeNode):
 
 
 class RWKV7(struct.PyTreeNode):
-    """All parameters. Every leaf of `blocks` has a leading layer axis [L, ...]."""
+    """All parameters. Every leaf of `blocks` has a leading layer axis [L, ...], or stands for a tuple of Blocks (`unstacked`)."""
 
     emb: jax.Array  # [V, D]
     ln0: LayerNorm
@@ -149,7 +149,7 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
     Returns:
         (hidden [B, T, D] after the last norm, new state). Logits are `hidden @ params.head`.
     """
-    rows, tokens = tokens_BT.shape
+    tokens = tokens_BT.shape[1]
     mask_BT1 = None if lengths_B is None else (jnp.arange(tokens) < lengths_B[:, None])[..., None]
     x = layer_norm(params.emb[tokens_BT], params.ln0)
 
@@ -166,8 +166,8 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
     carry = (x, jnp.zeros_like(x))
     if tokens == 1:  # one after another in the program, so that nothing is copied into or out of stacks
         new = []
-        for index, old in enumerate(state):
-            carry, layer_state = layer(carry, (jax.tree.map(lambda leaf, i=index: leaf[i], params.blocks), index, old))
+        for index, (block, old) in enumerate(zip(unstacked(params).blocks, state, strict=True)):
+            carry, layer_state = layer(carry, (block, index, old))
             new.append(layer_state)
     else:  # one layer compiled for all
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *state)
@@ -175,6 +175,18 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
         carry, stacked = jax.lax.scan(jax.checkpoint(layer) if remat else layer, carry, inputs)
         new = [jax.tree.map(lambda leaf, i=index: leaf[i], stacked) for index in range(len(state))]
     return layer_norm(carry[0], params.ln_out), tuple(new)
+
+
+def unstacked(params: RWKV7) -> RWKV7:
+    """With `blocks` a tuple, one Block a layer, as `forward` also takes them where T = 1.
+
+    A layer that is cut out of a stack is copied: better once, before a loop over tokens, than in every round.
+    """
+    blocks = params.blocks
+    if isinstance(blocks, tuple):
+        return params
+    layers = jax.tree.leaves(blocks)[0].shape[0]
+    return params.replace(blocks=tuple(jax.tree.map(lambda leaf, i=index: leaf[i], blocks) for index in range(layers)))
 
 
 def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv):
@@ -251,7 +263,7 @@ def last_token(x, shift, lengths_B):
     return jnp.where((lengths_B > 0)[:, None], last, shift)
 
 
-MATRICES = frozenset("w1 w2 a1 a2 v1 v2 g1 g2 receptance key value output".split())
+MATRICES = frozenset(["w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2", "receptance", "key", "value", "output"])
 
 
 @dataclass(frozen=True)
@@ -266,6 +278,10 @@ class Architecture:
 
     def forward(self, weights, tokens_BT, state, lengths_B=None):
         return forward(weights, tokens_BT, state, lengths_B)
+
+    def for_decoding(self, weights):
+        """The weights as `forward` reads single tokens fastest: layer by layer. Takes their memory a second time, so on a CPU only."""
+        return unstacked(weights) if jax.default_backend() == "cpu" else weights
 
     def read(self, weights, tokens_BT, remat=True):
         """Hidden [B, T, D] of whole texts, for training: the recurrence by matrix products, so that no state is kept per token.
