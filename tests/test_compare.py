@@ -13,16 +13,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from egg_reason import cli
 from egg_reason.budget import SECONDS, TOKENS, Budget
 from egg_reason.clock import TrainingClock
 from egg_reason.compare import words
-from egg_reason.compare.command import Folder, compare
 from egg_reason.compare.plan import Plan, parse_settings
 from egg_reason.compare.statistics import crossed, over_seeds
 from egg_reason.compare.work import Failed, Work, do, shares
 from egg_reason.config import TrainConfig
-from egg_reason.runs import read_metrics
 
 
 def plan(**changes):
@@ -283,71 +280,3 @@ def test_a_killed_comparison_leaves_no_process(tmp_path):
             break
         time.sleep(0.05)
     assert time.monotonic() < deadline
-
-
-# The whole
-
-
-@pytest.fixture(scope="module")
-def compared(settings, tmp_path_factory):
-    """(plan, folder) of the smallest comparison; its commands are run in this process, which has JAX already."""
-    given = {name: value for name, value in settings.items() if name not in ("steps", "eval_every", "eval_problems", "final_problems")}
-    small = plan(
-        algorithms=("eggroll",), seeds=2, budget="updates", amount=2.0, settings=given | {"task": "countdown"}, evaluations=2,
-        problems=16, final_samples=1, spread_samples=2, spread_problems=8, eval_temperature=1.0,
-    )  # fmt: skip
-    out = tmp_path_factory.mktemp("compare") / "out"
-    out.mkdir()
-    (out / "plan.json").write_text(json.dumps(small.table()))
-    for work in Folder(small, out).start() + Folder(small, out).final():
-        assert not work.done()
-        assert cli.main(work.command()) == 0, work.name
-        assert work.done()
-        work.finished()
-    return small, out
-
-
-def test_a_comparison_of_finished_runs_is_their_numbers(compared):
-    small, out = compared
-    found = compare(small, out, tell=pytest.fail)  # nothing is left to run
-    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(found))
-    one = found["algorithms"]["eggroll"]
-    lines = [read_metrics(out / "runs" / f"eggroll-seed{seed}" / "metrics.jsonl") for seed in (0, 1)]
-    steps = [[line for line in each if TOKENS in line] for each in lines]
-    assert one["spent"]["tokens"] == sum(each[-1][TOKENS] for each in steps) / 2 > 0
-    assert one["spent"]["minutes"] == pytest.approx(sum(each[-1][SECONDS] for each in steps) / 120)
-    parts = [sum(line[f"seconds_{kind}"] for line in each) for each in steps for kind in ("generate", "score", "update")]
-    assert sum(parts) == pytest.approx(sum(each[-1][SECONDS] for each in steps))
-    assert [point["updates"] for point in one["curve"]] == [0, 1, 2]
-    assert [point["part"] for point in one["curve"]] == [0, 0.5, 1]
-    accuracy = [[line["heldout_accuracy"] for line in each if "heldout_accuracy" in line] for each in lines]
-    assert [point["accuracy"]["mean"] for point in one["curve"]] == pytest.approx(np.mean(accuracy, 0))
-    assert one["distance"]["rms"]["mean"] == pytest.approx(0.01 * math.sqrt(2), rel=0.3)  # two steps in about orthogonal directions
-    assert one["peak_memory_gib"] > 0.1
-    assert found["words"] in (out / "comparison.md").read_text()
-    page = (out / "report.html").read_text()
-    assert "EGGROLL" in page and page.count("<svg") == 2 and "<script" not in page
-
-
-def test_another_plan_in_the_same_folder_is_refused(compared, tmp_path):
-    small, out = compared
-    with pytest.raises(ValueError, match="holds a comparison with seeds = 2, not 3: give another folder"):
-        compare(plan(**vars(small) | {"seeds": 3}), out)
-    (tmp_path / "mine").write_text("")
-    with pytest.raises(FileExistsError, match="is not empty, and no comparison"):
-        compare(small, tmp_path)
-
-
-def test_a_budget_that_one_update_overspends_is_refused(compared):
-    small, out = compared
-    [work] = [
-        work for work in Folder(plan(**vars(small) | {"budget": "tokens", "amount": 1.0}), out).final() if work.name == "eggroll, seed 0"
-    ]
-    summary = out / "runs" / "eggroll-seed0" / "summary.json"
-    before = summary.read_text()
-    summary.write_text(json.dumps(json.loads(before) | {"steps": 1}))
-    try:
-        with pytest.raises(ValueError, match=r"tokens = 1 is too small, one update took"):
-            work.finished()
-    finally:
-        summary.write_text(before)
