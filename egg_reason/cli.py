@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from egg_reason.config import Texts, TrainConfig, task_options
+from egg_reason.config import Numbers, Texts, TrainConfig, task_options
 
 # Every command imports what it needs when it runs: `egg-reason --help` should not wait for JAX.
 
@@ -59,6 +59,28 @@ def train(
         path = runs / (name or f"{Path(config.task.partition(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         summary = training.train(TrainConfig(**vars(config)), path, show, BEGUN, replace)
     return 0 if summary else 130
+
+
+def probe(
+    out: Path,
+    config: tyro.conf.OmitArgPrefixes[_Settings] = _Settings(),  # noqa: B008 (never changed)
+    sigmas: Numbers = (),
+    populations: int = 4,
+    problems: int = 512,
+) -> int:
+    """Measure which sigma, learning rate and population suit a model and a task, before a long run. Prints the command of the run.
+
+    Args:
+        out: folder for results.json and probe.png.
+        config: the settings of the run to come; its budget is --minutes, or else --steps.
+        sigmas: to try, separated by commas; by default found, a factor of 2 apart.
+        populations: at each sigma, each as large as a step's.
+        problems: on which each step along an update is measured.
+    """
+    from egg_reason.probe.command import probe as run
+
+    run(TrainConfig(**vars(config)), out, sigmas, populations, problems)
+    return 0
 
 
 def generate(
@@ -507,6 +529,7 @@ def _print_table(facts: dict) -> None:
 
 COMMANDS: dict[str, Callable] = {
     "train": train,
+    "probe": probe,
     "generate": generate,
     "eval": evaluate,
     "eval-diff": eval_diff,

@@ -1,4 +1,4 @@
-"""The probe: its arithmetic against closed forms and simulations, and the command whole, on a random model with a task of its own."""
+"""The probe's arithmetic, against closed forms and simulations."""
 
 import shlex
 
@@ -8,9 +8,10 @@ import tyro
 
 from egg_reason import cli
 from egg_reason.config import TrainConfig
-from egg_reason.probe.command import command, suggest
+from egg_reason.probe.command import command as command_of
+from egg_reason.probe.command import suggest
 from egg_reason.probe.populations import ratio
-from egg_reason.probe.suggestion import Line, Points, fit, pair_correlation, slopes_by_pair
+from egg_reason.probe.suggestion import Line, Points, fit, pair_correlation, slopes_by_pair, steepest
 
 LENGTHS = np.array([0.005, 0.01, 0.02, 0.04, 0.08])
 
@@ -82,6 +83,14 @@ def test_long_runs_get_smaller_steps_and_short_ones_the_same():
     rates = [measured.learning_rate(np.ones(steps))[0] for steps in (1, 2, 40_000, 80_000)]
     assert rates[1] / rates[0] > 0.9
     assert 0.5 < rates[3] / rates[2] < 2**-0.5
+
+
+def test_one_lucky_sigma_does_not_win():
+    sigmas = [0.01, 0.02, 0.04, 0.08, 0.16]
+    assert sigmas[steepest(sigmas, [3.0, 6.0, 7.0, 6.0, 3.0])] == 0.04
+    assert sigmas[steepest(sigmas, [3.0, 6.0, 7.0, 7.5, 2.0])] == 0.04
+    assert sigmas[steepest(sigmas[:3], [3.0, 6.0, 7.0])] == 0.04
+    assert sigmas[steepest(sigmas, [7.0, 6.0, 5.0, 4.5, 4.2])] == 0.01
 
 
 # Fitness tables
@@ -182,7 +191,7 @@ def test_the_command_gives_train_the_same_settings_again():
         minutes=2.5, temperature=0.0, top_p=0.9, prompts=4, seed=3,
     )  # fmt: skip
     found = suggest(config, 0.0134, LINE, rows(mine=(128, 4, 1, 8.0, 2.0)), 0.002)
-    words = shlex.split(command(config, found))
+    words = shlex.split(command_of(config, found))
     assert words[:2] == ["egg-reason", "train"]
     parsed = tyro.cli(cli._Settings, args=words[2:])
     assert TrainConfig(**vars(parsed)) == TrainConfig(**(vars(config) | found))

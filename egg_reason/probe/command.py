@@ -125,7 +125,7 @@ class _Probe:
         fitted = dict(zip(lines, suggestion.fit(float(start.mean()), list(lines.values())), strict=True)) if lines else {}
         for sigma, line in fitted.items():
             described[sigma]["best"] = line and dataclasses.asdict(line)
-        best = max((line for line in fitted.values() if line), key=lambda line: line.slope / math.sqrt(line.populations), default=None)
+        rising = {sigma: line for sigma, line in fitted.items() if line}
         found: dict[str, Any] = {
             "start": plain(average(start[:, None])),
             "seconds_per_completion": self.populations.seconds / self.populations.jobs,
@@ -134,11 +134,12 @@ class _Probe:
             "suggestion": None,
             "command": None,
         }
-        if best is None:
-            return found
-        sigma = next(sigma for sigma, line in fitted.items() if line is best)
+        if not rising or not any(point["low"] > 0 for each in described.values() for point in each.get("line", [])):
+            return found  # no step gained anything beyond doubt
+        slopes = [line.slope / math.sqrt(line.populations) for line in rising.values()]
+        sigma = list(rising)[suggestion.steepest(list(rising), slopes)]
         found["table"] = self._table(sigma)
-        found["suggestion"] = suggest(config, sigma, best, found["table"], found["seconds_per_completion"])
+        found["suggestion"] = suggest(config, sigma, rising[sigma], found["table"], found["seconds_per_completion"])
         found["command"] = command(config, found["suggestion"])
         return found
 

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+
+from egg_reason.probe.suggestion import Line
 
 LOOK: dict[str, Any] = {"title_justify": "left", "box": SIMPLE, "padding": (0, 0, 0, 1)}
 
@@ -43,7 +46,7 @@ def show(found: dict[str, Any], console: Console) -> None:
     start = f"unperturbed accuracy {interval(found['start'], digits=3)}"
     console.print(f"{start}, {1000 * found['seconds_per_completion']:.2g} ms a completion, {found['seconds'] / 60:.1f} minutes of probing")
     if found["command"] is None:
-        console.print("no suggestion: no step along an update gained accuracy; probe with more --populations, or easier problems")
+        console.print("no suggestion: no step along an update gained accuracy beyond doubt; probe with more --populations or --problems")
     else:
         console.print(found["command"])
 
@@ -81,7 +84,13 @@ def draw(found: dict[str, Any], path: Path) -> None:
         if each.get("line"):
             points = [{"mean": point["gain"], "low": point["low"], "high": point["high"]} for point in each["line"]]
             lengths = [point["length"] * (1 + 0.03 * (number - len(sigmas) / 2)) for point in each["line"]]  # bars beside each other
-            _bars(along, lengths, points, f"sigma {each['sigma']:g}, {each['populations']} populations", f"C{number}")
+            _bars(along, lengths, points, f"sigma {each['sigma']:g}, {each['populations']} populations", f"C{number}", "")
+        if each.get("best"):
+            fitted = Line(**each["best"])
+            curve = np.geomspace(min(lengths), max(lengths), 100)
+            along.plot(
+                curve, [fitted.accuracy(length) - fitted.start for length in curve], color=f"C{number}", linestyle="--", linewidth=0.8
+            )
     along.axhline(0, color="black", linewidth=0.6)
     along.set(xlabel="length of the step (RMS change of a weight)", ylabel="gain of accuracy", title="one step along the update")
 
@@ -100,7 +109,11 @@ def draw(found: dict[str, Any], path: Path) -> None:
     table.set(xlabel="slope on other prompts (fitness per RMS)", title="members x prompts x samples")
 
     for axis in (random, along):
-        axis.set_xscale("log")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(
+            sorted({*sigmas, *(point["length"] for each in found["sigmas"] for point in each.get("line", []) if axis is along)})
+        )
+        axis.xaxis.set_major_formatter("{x:.2g}")
         axis.legend(frameon=False, fontsize=8)
     for axis in (random, along, table):
         axis.grid(alpha=0.3)
@@ -117,7 +130,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _bars(axis: Any, places: Sequence[float], values: Sequence[dict[str, float] | None], label: str, colour: str) -> None:
+def _bars(axis: Any, places: Sequence[float], values: Sequence[dict[str, float] | None], label: str, colour: str, line: str = "-") -> None:
     known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
     middle = [value["mean"] for _, value in known]
     below = [max(0.0, value["mean"] - value["low"]) for _, value in known]

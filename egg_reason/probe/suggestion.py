@@ -16,7 +16,7 @@ The suggested learning rate maximises (2). Of runs that gain little it is the sa
 there are wrong answers, and it falls, between 1 / sqrt(S) and 1 / S.
 
 Left out: the gradient turns on the way, noise that did damage is partly mended, and models stop learning long before an accuracy of 1. So
-(2) is no forecast; that its learning rate is a good one is what `scripts/probe_check.py` tests with real runs (docs/lab.md).
+(2) is no forecast; docs/lab.md has what real runs say of its learning rate.
 """
 
 from collections.abc import Sequence
@@ -39,6 +39,10 @@ class Line:
     populations: int
     peak: float
     gain: float
+
+    def accuracy(self, length: float) -> float:
+        """Formula (1)."""
+        return float(accuracy_after(self.start, self.slope * length, self.noise * length**2))
 
     def learning_rate(self, shape: np.ndarray, size: float = 1.0) -> tuple[float, float]:
         """(the rate that maximises formula (2), the accuracy there), for updates from `size` of the line's populations each.
@@ -82,6 +86,19 @@ def fit(start: float, lines: Sequence[Points]) -> list[Line | None]:
         peak, value = _highest(start, slope, noise)
         fitted.append(Line(start, float(slope), noise, line.populations, peak, value - start))
     return fitted
+
+
+def steepest(sigmas: Sequence[float], slopes: Sequence[float]) -> int:
+    """Which of the sigmas (rising) has the highest slope for one population.
+
+    Small sigmas drown in sampling noise, large ones break members, and between them the slope changes slowly: of four sigmas or more the
+    highest point of a parabola in log sigma, fitted by least squares, is taken, where it opens downwards.
+    """
+    if len(sigmas) >= 4:
+        bent, rise, level = np.polyfit(np.log(sigmas), slopes, 2)
+        if bent < 0:
+            return int(np.argmax(np.polyval((bent, rise, level), np.log(sigmas))))
+    return int(np.argmax(slopes))
 
 
 def accuracy_after(start, signal, noise):
