@@ -9,6 +9,7 @@ Left out: the DeepEmbed variants (x070a, x070b), which have further tensors; `mo
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,7 @@ class Block(struct.PyTreeNode):
 
 
 class RWKV7(struct.PyTreeNode):
-    """All parameters. Every leaf of `blocks` has a leading layer axis [L, ...], or stands for a tuple of Blocks (`unstacked`)."""
+    """All parameters. Every leaf of `blocks` has a leading layer axis [L, ...], or stands in a tuple of Blocks instead (`unstacked`)."""
 
     emb: jax.Array  # [V, D]
     ln0: LayerNorm
@@ -166,7 +167,7 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
     carry = (x, jnp.zeros_like(x))
     if tokens == 1:  # one after another in the program, so that nothing is copied into or out of stacks
         new = []
-        for index, (block, old) in enumerate(zip(unstacked(params).blocks, state, strict=True)):
+        for index, (block, old) in enumerate(zip(unstacked(params), state, strict=True)):
             carry, layer_state = layer(carry, (block, index, old))
             new.append(layer_state)
     else:  # one layer compiled for all
@@ -177,16 +178,16 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
     return layer_norm(carry[0], params.ln_out), tuple(new)
 
 
-def unstacked(params: RWKV7) -> RWKV7:
-    """With `blocks` a tuple, one Block a layer, as `forward` also takes them where T = 1.
+def unstacked(params: RWKV7) -> tuple[Block, ...]:
+    """The blocks one by one, whether they stand in a stack or already in a tuple.
 
     A layer that is cut out of a stack is copied: better once, before a loop over tokens, than in every round.
     """
-    blocks = params.blocks
+    blocks: Any = params.blocks
     if isinstance(blocks, tuple):
-        return params
+        return blocks
     layers = jax.tree.leaves(blocks)[0].shape[0]
-    return params.replace(blocks=tuple(jax.tree.map(lambda leaf, i=index: leaf[i], blocks) for index in range(layers)))
+    return tuple(jax.tree.map(lambda leaf, i=index: leaf[i], blocks) for index in range(layers))
 
 
 def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv):
@@ -281,7 +282,7 @@ class Architecture:
 
     def for_decoding(self, weights):
         """The weights as `forward` reads single tokens fastest: layer by layer. Takes their memory a second time, so on a CPU only."""
-        return unstacked(weights) if jax.default_backend() == "cpu" else weights
+        return weights.replace(blocks=unstacked(weights)) if jax.default_backend() == "cpu" else weights
 
     def read(self, weights, tokens_BT, remat=True):
         """Hidden [B, T, D] of whole texts, for training: the recurrence by matrix products, so that no state is kept per token.
