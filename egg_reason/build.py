@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from egg_reason import es, models, tasks
 from egg_reason.config import TrainConfig, task_options
+from egg_reason.devices import Devices, local
 from egg_reason.engine import Engine, Sampling
 from egg_reason.grpo import GRPO
+from egg_reason.machines import HERE, Machines
 from egg_reason.models.rwkv7 import Architecture
 from egg_reason.objective import Objective
 from egg_reason.rewards.functions import Reward, TrainerState
@@ -132,8 +134,11 @@ def validation_split(task: tasks.Task, count: int) -> tasks.Task:
     return dataclasses.replace(task, train=[row for row in task.train if id(row) not in chosen], heldout=held)
 
 
-def build(config: TrainConfig, resumed: bool = False) -> Parts:
-    """All parts, or a one-line error. The scorer's processes are started: close it. resumed: overlap is no longer a reason to stop."""
+def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE) -> Parts:
+    """All parts, or a one-line error. The scorer's processes are started: close it. resumed: overlap is no longer a reason to stop.
+
+    machines: where completions are written.
+    """
     model = models.load(config.model, config.tokenizer)
     task = build_task(config, model.tokenizer.name)
     architecture = Architecture(model.shape)
@@ -141,7 +146,7 @@ def build(config: TrainConfig, resumed: bool = False) -> Parts:
     strategy = build_grpo(config, model, sampling) if config.algorithm == "grpo" else build_strategy(config, architecture)
     warmth = sampling.temperature if config.eval_temperature is None else config.eval_temperature
     evaluation = dataclasses.replace(sampling, temperature=warmth)
-    engine = Engine(architecture, model.tokenizer, config.lanes, config.group)
+    engine = build_engine(config, model, machines)
     longest = longest_prompt(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
     tasks.batch(task.train, 0, config.prompts, config.seed)  # refuses more prompts a step than there are rows
     if not task.heldout:
@@ -156,6 +161,14 @@ def build(config: TrainConfig, resumed: bool = False) -> Parts:
         scorer.close()
         raise
     return Parts(model, task, engine, strategy, sampling, evaluation, scorer, rewards[0].name, longest, compared)
+
+
+def build_engine(config: TrainConfig, model: models.Model, machines: Machines) -> Engine:
+    devices = local(machines.devices)
+    if config.population is not None and len(devices) > config.population // 2:
+        raise ValueError(f"devices must be at most the {config.population // 2} pairs of the population, not {len(devices)}")
+    settings = (Architecture(model.shape), model.tokenizer, config.lanes, config.group)
+    return Devices(*settings, devices=devices) if len(devices) > 1 else Engine(*settings)
 
 
 def longest_prompt(tokenizer, rows, limit: int) -> int:

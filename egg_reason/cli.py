@@ -15,12 +15,20 @@ from typing import Annotated, Literal
 import tyro
 
 from egg_reason.config import Numbers, Texts, TrainConfig, task_options
+from egg_reason.machines import Machines
 
 # Every command imports what it needs when it runs: `egg-reason --help` should not wait for JAX.
 
 
 class _Settings(TrainConfig):
     """Not checked when made: tyro would show a mistake in a box of its own, and every other one is a line."""
+
+    def __post_init__(self):
+        pass
+
+
+class _Machines(Machines):
+    """Likewise."""
 
     def __post_init__(self):
         pass
@@ -34,6 +42,7 @@ def train(
     replace: bool = False,
     rewind: int | None = None,
     plain: bool = False,
+    machines: tyro.conf.OmitArgPrefixes[_Machines] = _Machines(),  # noqa: B008 (never changed)
 ) -> int:
     """Fine-tune a model by evolution strategies or GRPO. Without options: EGGROLL, the bundled model, Countdown.
 
@@ -45,19 +54,20 @@ def train(
         replace: delete an existing run of that name first.
         rewind: with --resume: keep so many steps only and take the others again, as where the scalar log is damaged.
         plain: lines instead of the live view.
+        machines: where the run is computed.
     """
     import egg_reason.train as training
 
-    show = True if plain else None
+    show, where = True if plain else None, Machines(**vars(machines))
     if resume is not None:
         values = {field.name: (getattr(config, field.name), field.default) for field in dataclasses.fields(TrainConfig)}
         given = {name: value for name, (value, default) in values.items() if value != default}
-        summary = training.resume(resume, given, show, BEGUN, rewind)
+        summary = training.resume(resume, given, show, BEGUN, rewind, where)
     elif rewind is not None:
         raise ValueError("--rewind goes with --resume: name the run whose steps are to be taken again")
     else:
         path = runs / (name or f"{Path(config.task.partition(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-        summary = training.train(TrainConfig(**vars(config)), path, show, BEGUN, replace)
+        summary = training.train(TrainConfig(**vars(config)), path, show, BEGUN, replace, where)
     return 0 if summary else 130
 
 

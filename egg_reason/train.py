@@ -21,11 +21,13 @@ from egg_reason.budget import Budget, peak_memory
 from egg_reason.build import Parts, build
 from egg_reason.clock import TrainingClock
 from egg_reason.config import TrainConfig
+from egg_reason.devices import Devices
 from egg_reason.display import Display
-from egg_reason.engine import Completions, Jobs
+from egg_reason.engine import Completions, Engine, Jobs
 from egg_reason.evals.heldout import Evaluation, evaluate
 from egg_reason.evals.report import write_report
 from egg_reason.grpo import GRPO, NotFinite
+from egg_reason.machines import HERE, Machines
 from egg_reason.recording import from_log
 from egg_reason.replay import arrays_of, check_base, made_with, replay, start
 from egg_reason.rewards.pending import RewardFailure, Scores
@@ -39,18 +41,23 @@ SAVED_MEMBERS = 4
 
 
 def train(
-    config: TrainConfig, path: str | Path, plain: bool | None = None, begun: float | None = None, replace: bool = False
+    config: TrainConfig,
+    path: str | Path,
+    plain: bool | None = None,
+    begun: float | None = None,
+    replace: bool = False,
+    machines: Machines = HERE,
 ) -> dict | None:
     """Runs the settings in a new run directory. Returns the summary (as in summary.json), or None if the run was interrupted.
 
     plain: as in `Display`. begun: `time.time()` at which the user's wait began; None: now. replace: a run that is there already is deleted,
-    once everything else has proved to be in order.
+    once everything else has proved to be in order. machines: where it is computed.
     """
     begun = begun or time.time()
     config = dataclasses.replace(
         config, dtype=jnp.dtype(models.compute_dtype(config.dtype)).name
     )  # `auto` means another precision elsewhere
-    parts = build(config)
+    parts = build(config, machines=machines)
     with parts.scorer:
         if replace and (Path(path) / "config.toml").is_file():
             with Run.open(path):  # not while another process writes it
@@ -60,11 +67,17 @@ def train(
 
 
 def resume(
-    path: str | Path, changes: dict | None = None, plain: bool | None = None, begun: float | None = None, rewind: int | None = None
+    path: str | Path,
+    changes: dict | None = None,
+    plain: bool | None = None,
+    begun: float | None = None,
+    rewind: int | None = None,
+    machines: Machines = HERE,
 ) -> dict | None:
     """Goes on with a run that was interrupted or killed; see `train`.
 
-    changes: settings given again, which must be the run's own. rewind: only so many steps are kept, the others are taken again.
+    changes: settings given again, which must be the run's own. rewind: only so many steps are kept, the others are taken again. machines:
+    where it is computed, as it likes.
     """
     begun = begun or time.time()
     with storage(path):
@@ -78,7 +91,7 @@ def resume(
                 raise ValueError(
                     f"{path} was started with {name} = {getattr(config, name)!r}, not {value!r}: resume without it, or start a new run"
                 )
-        parts = build(config, resumed=True)
+        parts = build(config, resumed=True, machines=machines)
         with parts.scorer:
             check_base(parts.model, run.scalars.header["fingerprint"], path)
             recorded = from_log(run.scalars)
@@ -281,7 +294,7 @@ class _Training:
         weights = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(parts.model.params))
         self.display.start(
             {
-                "model": f"{config.model}, {weights:,} weights, on {jax.devices()[0].device_kind}",
+                "model": f"{config.model}, {weights:,} weights, on {_devices(parts.engine)}",
                 "task": f"{config.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,} held-out problems"
                 + (f", no overlap with {', '.join(parts.compared)}" if parts.compared else ""),
                 "algorithm": f"{config.algorithm}: {parts.strategy.describe()}",
@@ -304,6 +317,11 @@ class _Training:
 
         previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         return previous
+
+
+def _devices(engine: Engine) -> str:
+    devices = engine.devices if isinstance(engine, Devices) else jax.local_devices()[:1]
+    return f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
 
 
 def _complete_metrics(run: Run, strategy, steps: int):
