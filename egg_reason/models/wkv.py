@@ -61,17 +61,13 @@ def wkv_scan(state, r, log_w, k, v, a, b):
 
 
 def wkv_chunked(state, r, log_w, k, v, a, b, chunk=CHUNK):
-    """Tokens in chunks; equal to `wkv_scan` up to float32 rounding, and differentiable at the cost of matrix products.
+    """Tokens in chunks; equal to `wkv_scan` up to rounding, and differentiable at the cost of matrix products.
 
     With W_t the product of the decays from the chunk's start to t, S_t = diag(W_t) Z_t turns the recurrence into
-    Z_t = Z_{t-1} + b~_t u_t^T + k~_t v_t^T where u_t = Z_{t-1}^T a~_t, a~_t = W_{t-1} a_t, b~_t = b_t / W_t, k~_t = k_t / W_t.
-    The u_t of a chunk solve a unit lower-triangular system (the WY form of the delta rule), so that
+    Z_t = Z_{t-1} + b~_t u_t^T + k~_t v_t^T, where u_t = Z_{t-1}^T a~_t and a~_t = W_{t-1} a_t, r~_t = W_t r_t, b~_t = b_t / W_t,
+    k~_t = k_t / W_t. The u_t of a chunk solve a unit lower-triangular system (the WY form of the delta rule); see `_chunks`.
 
-        U = P S0 + Q,   Y = (r~ + A_rb P) S0 + A_rb Q + A_rk V,   S1 = M S0 + N
-
-    and only the last line is sequential, once per chunk.
-
-    Args: state [B, H, K, V]; the others [B, T, H, K], any T >= 1 (padded inside); all float32. chunk: a power of two.
+    Args: state [B, H, K, V]; the others [B, T, H, K], any T >= 1 (padded inside); all of one dtype. chunk: tokens, at least 1.
     Returns: (y [B, T, H, V], new state).
     """
     rows, tokens, heads, size = r.shape
@@ -84,62 +80,93 @@ def wkv_chunked(state, r, log_w, k, v, a, b, chunk=CHUNK):
     r, log_w, k, v, a, b = map(split, (r, log_w, k, v, a, b))
     log_decay = jnp.cumsum(log_w, -2)
     undo = jnp.exp(-log_decay)
-    r, a, k, b = r * jnp.exp(log_decay), a * jnp.exp(log_decay - log_w), k * undo, b * undo
-    whole = jnp.exp(log_decay[..., -1, :, None])
-
-    strictly_before = jnp.tril(jnp.ones((chunk, chunk), r.dtype), -1)
-    up_to_now = jnp.tril(jnp.ones((chunk, chunk), r.dtype))
-
-    def pairwise(x, y, mask):
-        return (x @ jnp.swapaxes(y, -1, -2)) * mask
-
-    solve = unit_lower_inverse(-pairwise(a, b, strictly_before))
-    p = solve @ a
-    q = solve @ (pairwise(a, k, strictly_before) @ v)
-    a_rb = pairwise(r, b, up_to_now)
-    from_state = r + a_rb @ p
-    within = a_rb @ q + pairwise(r, k, up_to_now) @ v
-    b_transposed, k_transposed = jnp.swapaxes(b, -1, -2), jnp.swapaxes(k, -1, -2)
-    carry = (jnp.eye(size, dtype=r.dtype) + b_transposed @ p) * whole
-    add = (b_transposed @ q + k_transposed @ v) * whole
-
-    def step(state, part):
-        carry, add = part
-        return carry @ state + add, state
-
-    state, starts = jax.lax.scan(step, state, (carry, add))
-    y = from_state @ starts + within
+    reads = jnp.concatenate([r * jnp.exp(log_decay), a * jnp.exp(log_decay - log_w)], -2)
+    writes = jnp.concatenate([b * undo, k * undo], -2)
+    y, state = _chunks(state, reads, writes, v, log_decay[..., -1, :])
     y = y.transpose(1, 0, 3, 2, 4).reshape(rows, chunks * chunk, heads, size)
     return y[:, :tokens], state
 
 
 @jax.custom_vjp
-def unit_lower_inverse(strict):
-    """Inverse of I + strict, for strictly lower-triangular `strict` [..., C, C] with C a power of two.
+def _chunks(state, reads, writes, v, log_whole):
+    """M chunks of C tokens after one another: with A = mask(X Z^T) for X = [r~; a~], Z = [b~; k~], each chunk does
 
-    By halves, [[A, 0], [B, D]]^-1 = [[A^-1, 0], [-D^-1 B A^-1, D^-1]]: substitution in log2(C) batched products. (A Neumann
-    product (I - X)(I + X^2)... needs as few, but cancels catastrophically when a key repeats: its terms grow like binomials.)
+        U = (I - A_ab)^-1 (a~ S0 + A_ak V),    Y = r~ S0 + A_r [U; V],    S1 = diag(W) (S0 + Z^T [U; V])
+
+    The gradient is these lines backwards, product for product, from the chunks' first states: nothing is kept per token that has K x K
+    numbers, and the inverse itself is never differentiated.
+
+    Args: state [B, H, K, V]; reads (X), writes (Z) [M, B, H, 2 C, K]; v [M, B, H, C, V]; log_whole [M, B, H, K], the log of W.
+    Returns: (Y [M, B, H, C, V], the last state).
+    """
+    return _forward(state, reads, writes, v, log_whole)[0]
+
+
+def _forward(state, reads, writes, v, log_whole):
+    chunk = v.shape[-2]
+    scores = reads @ _transposed(writes) * _visible(chunk, v.dtype)
+    of_r, of_ak = scores[..., :chunk, :], scores[..., chunk:, chunk:]
+    solve = unit_lower_inverse(-scores[..., chunk:, :chunk])
+    whole = jnp.exp(log_whole)[..., None]
+
+    def step(state, part):
+        reads, writes, v, of_r, of_ak, solve, whole = part
+        read = reads @ state
+        u = solve @ (read[..., chunk:, :] + of_ak @ v)
+        written = jnp.concatenate([u, v], -2)
+        y = read[..., :chunk, :] + of_r @ written
+        return whole * (state + _transposed(writes) @ written), (y, state, written)
+
+    end, (y, starts, written) = jax.lax.scan(step, state, (reads, writes, v, of_r, of_ak, solve, whole))
+    ends = jnp.concatenate([starts[1:], end[None]])
+    return (y, end), (reads, writes, written, of_r, of_ak, solve, whole, starts, ends)
+
+
+def _backward(kept, gradients):
+    d_y, d_end = gradients
+    chunk = d_y.shape[-2]
+    visible = _visible(chunk, d_y.dtype)
+
+    def step(d_end, part):
+        reads, writes, written, of_r, of_ak, solve, whole, start, end, d_y = part
+        d_sum = whole * d_end
+        d_written = _transposed(of_r) @ d_y + writes @ d_sum
+        d_solved = _transposed(solve) @ d_written[..., :chunk, :]
+        d_read = jnp.concatenate([d_y, d_solved], -2)
+        d_scores = d_read @ _transposed(written) * visible
+        d_reads = d_read @ _transposed(start) + d_scores @ writes
+        d_writes = written @ _transposed(d_sum) + _transposed(d_scores) @ reads
+        d_v = d_written[..., chunk:, :] + _transposed(of_ak) @ d_solved
+        return d_sum + _transposed(reads) @ d_read, (d_reads, d_writes, d_v, (end * d_end).sum(-1))
+
+    d_state, d_parts = jax.lax.scan(step, d_end, (*kept, d_y), reverse=True)
+    return d_state, *d_parts
+
+
+_chunks.defvjp(_forward, _backward)
+
+
+def _visible(chunk, dtype):
+    """[2 C, 2 C] of 0 and 1: r sees what is written up to its own token, a what is written strictly before."""
+    now, before = (jnp.tril(jnp.ones((chunk, chunk), dtype), -shift) for shift in (0, 1))
+    return jnp.block([[now, now], [before, before]])
+
+
+def _transposed(x):
+    return jnp.swapaxes(x, -1, -2)
+
+
+def unit_lower_inverse(strict):
+    """Inverse of I + strict, for strictly lower-triangular `strict` [..., C, C], by forward substitution, row by row.
+
+    (A Neumann product (I - X)(I + X^2)... needs fewer steps, but cancels catastrophically when a key repeats: its terms grow like
+    binomials.)
     """
     size = strict.shape[-1]
-    if size == 1:
-        return jnp.ones_like(strict)
-    half = size // 2
-    top = unit_lower_inverse(strict[..., :half, :half])
-    bottom = unit_lower_inverse(strict[..., half:, half:])
-    corner = -bottom @ (strict[..., half:, :half] @ top)
-    upper = jnp.concatenate([top, jnp.zeros_like(top)], -1)
-    return jnp.concatenate([upper, jnp.concatenate([corner, bottom], -1)], -2)
+    unit = jnp.eye(size, dtype=strict.dtype)
 
+    def add_row(i, inverse):  # its rows from i on are still 0
+        row = unit[i] - jnp.einsum("...j,...jk->...k", strict[..., i, :], inverse)
+        return inverse.at[..., i, :].set(row)
 
-def _inverse_forward(strict):
-    inverse = unit_lower_inverse(strict)
-    return inverse, inverse
-
-
-def _inverse_backward(inverse, gradient):
-    """d(X^-1) = -X^-1 dX X^-1: two products instead of differentiating through the halvings."""
-    transposed = jnp.swapaxes(inverse, -1, -2)
-    return (jnp.tril(-transposed @ gradient @ transposed, -1),)
-
-
-unit_lower_inverse.defvjp(_inverse_forward, _inverse_backward)
+    return jax.lax.fori_loop(0, size, add_row, jnp.zeros_like(strict))
