@@ -28,6 +28,7 @@ from flax import struct
 from egg_reason.perturb import Noise, Parameter, get, named, put
 
 SHAPINGS = ("group", "zscore", "rank", "sign")
+AGGREGATES = ("mean", "max")
 SCHEDULES = ("constant", "linear", "exponential", "cosine")
 OPTIMISERS = {
     "sgd": optax.sgd(1.0),
@@ -101,6 +102,7 @@ class EvolutionStrategy:
     sigma, learning_rate: functions of the step (`schedule`). sigma: standard deviation of a perturbed weight, in the weight's own unit.
         learning_rate: with SGD the RMS change per weight and step.
     optimiser: any optax transformation, with learning rate 1; its updates are scaled by learning_rate.
+    aggregate: what a member's rewards for the samples of one prompt count together: their mean, or the largest (pass@samples).
     shaping: how fitness becomes z; see `shape_fitness`.
     noise_reuse: steps for which one draw of noise is kept; 1: new every step, 0: the same for ever.
     anchor_decay: share of the way back to the starting weights taken after each step; 0: none.
@@ -115,6 +117,7 @@ class EvolutionStrategy:
     sigma: Any
     learning_rate: Any
     optimiser: optax.GradientTransformation = OPTIMISERS["sgd"]
+    aggregate: str = "mean"
     shaping: str = "group"
     noise_reuse: int = 1
     anchor_decay: float = 0.0
@@ -129,6 +132,8 @@ class EvolutionStrategy:
             raise ValueError(f"population must be even and at least 2 (members come in antithetic pairs), not {self.population}")
         if self.rank < 0:
             raise ValueError(f"rank must be at least 1, or 0 for full rank, not {self.rank}")
+        if self.aggregate not in AGGREGATES:
+            raise ValueError(f"aggregate must be one of {', '.join(AGGREGATES)}, not {self.aggregate!r}")
         if self.shaping not in SHAPINGS:
             raise ValueError(f"fitness shaping must be one of {', '.join(SHAPINGS)}, not {self.shaping!r}")
         if self.noise_reuse < 0:
@@ -162,11 +167,14 @@ class EvolutionStrategy:
         return step // self.noise_reuse if self.noise_reuse else 0
 
     def fitness(self, rewards_NPG) -> np.ndarray:
-        """Rewards of all completions -> what `tell` takes and the log keeps: float32 [N, P], means over samples, NaN where none has one."""
+        """Rewards of all completions -> what `tell` takes and the log keeps: float32 [N, P], over those samples that have one; else NaN."""
         rewards = np.asarray(rewards_NPG, np.float64)
         known = ~np.isnan(rewards)
-        sums = np.where(known, rewards, 0).sum(-1)
-        return np.where(known.any(-1), sums / np.maximum(known.sum(-1), 1), np.nan).astype(np.float32)
+        if self.aggregate == "max":
+            found = np.where(known, rewards, -np.inf).max(-1)
+        else:
+            found = np.where(known, rewards, 0).sum(-1) / np.maximum(known.sum(-1), 1)
+        return np.where(known.any(-1), found, np.nan).astype(np.float32)
 
     def metrics(self, fitness_NP) -> dict[str, float]:
         return fitness_metrics(fitness_NP)

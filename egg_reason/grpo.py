@@ -26,7 +26,7 @@ import numpy as np
 import optax
 
 from egg_reason.engine import Single
-from egg_reason.es import State
+from egg_reason.es import AGGREGATES, State
 from egg_reason.objective import SCALES, Objective, Rows, advantages, reward_metrics, token_weights
 from egg_reason.perturb import Parameter, get, put
 from egg_reason.rollouts import Rollouts, padded
@@ -47,7 +47,7 @@ class GRPO:
     architecture: of the model. parameters: what is trained (`Architecture.parameters`), as for evolution strategies.
     samples: completions G of a prompt, its group; at least 2.
     objective: the loss of a token.
-    scale_rewards: group, batch or none; see `advantages`.
+    scale_rewards: group, batch or none. aggregate: mean or max. See `advantages`.
     overlong: what becomes of completions that spent their budget: keep, or mask (no part in the loss, as in DAPO).
     iterations: passes over one step's completions. minibatches: updates in a pass, each of a random part of them.
     backward_tokens: most positions of one backward pass; gradients are summed over as many as a minibatch needs: memory, not the
@@ -68,6 +68,7 @@ class GRPO:
     optimiser: optax.GradientTransformation
     objective: Objective
     scale_rewards: str = "group"
+    aggregate: str = "mean"
     overlong: str = "keep"
     iterations: int = 1
     minibatches: int = 1
@@ -83,13 +84,15 @@ class GRPO:
 
     population = 1
     """Members: the weights themselves."""
-    STANDSTILL = "the completions of each prompt scored the same"
+    STANDSTILL = "no completion has an advantage over the others of its prompt"
 
     def __post_init__(self):
         if self.samples < 2:
             raise ValueError(f"samples must be at least 2 (an advantage compares completions of the same prompt), not {self.samples}")
         if self.scale_rewards not in SCALES:
             raise ValueError(f"scale_rewards must be one of {', '.join(SCALES)}, not {self.scale_rewards!r}")
+        if self.aggregate not in AGGREGATES:
+            raise ValueError(f"aggregate must be one of {', '.join(AGGREGATES)}, not {self.aggregate!r}")
         if self.overlong not in OVERLONG:
             raise ValueError(f"overlong must be one of {', '.join(OVERLONG)}, not {self.overlong!r}")
         for name in ("iterations", "minibatches", "backward_tokens"):
@@ -143,7 +146,7 @@ class GRPO:
             raise ValueError(f"minibatches must be at most the {len(rollouts)} completions of a step, not {self.minibatches}")
         rate = float(self.learning_rate(state.step))
         info = {"learning_rate": rate, "update_rms": 0.0, **rollouts.metrics()}
-        advantages_J = advantages(rewards, self.scale_rewards).T.reshape(-1)
+        advantages_J = advantages(rewards, self.scale_rewards, self.aggregate).T.reshape(-1)
         mask = rollouts.drawn & ~(rollouts.truncated[:, None] & (self.overlong == "mask"))
         if not (advantages_J[mask.any(1)].any() or (self.objective.beta and mask.any())):
             return state.replace(step=state.step + 1), info

@@ -107,9 +107,13 @@ def token_weights(mask_BT, loss_type: str, max_tokens: int) -> np.ndarray:
     return mask / np.maximum(mask.sum(1, keepdims=True), 1) / len(mask)
 
 
-def advantages(rewards_GP, scale_rewards: str) -> np.ndarray:
-    """Rewards of G completions of P prompts -> advantages [G, P], float64: minus the prompt's mean, over a standard deviation.
+def advantages(rewards_GP, scale_rewards: str, aggregate: str = "mean") -> np.ndarray:
+    """Rewards of G completions of P prompts -> advantages [G, P], float64: a gain over a standard deviation.
 
+    aggregate: mean: the gain is the reward minus the prompt's mean. max: what is to grow is the largest reward of the prompt's completions
+    (pass@G), which has no gradient as one number for all of them. The gain is what the completion adds to it: the largest of all minus
+    the largest of the others. So it is above 0 for one completion at most, and 0 for all where two share the first place. A baseline
+    that the others set leaves the policy gradient unbiased (arXiv 2505.15201 derives such gains for pass@k; here k = G).
     scale_rewards: the deviation is the prompt's own (group), that of all rewards (batch), or 1 (none). Deviations have G - 1 in the
     denominator, and SCALE_FLOOR added. Where a prompt's rewards are all the same its advantages are exactly 0. NaN: no reward applies
     there; left out of every mean, advantage 0.
@@ -119,13 +123,21 @@ def advantages(rewards_GP, scale_rewards: str) -> np.ndarray:
     total = np.where(known, rewards, 0).sum(0)
     centred = np.where(known, rewards - total / np.maximum(known.sum(0), 1), 0)
     centred[:, ~_differ(rewards)] = 0
+    gain = _contributions(rewards) if aggregate == "max" else centred
     if scale_rewards == "none":
-        return centred
+        return gain
     if scale_rewards == "batch":
         deviation = rewards[known].std(ddof=1) if known.sum() > 1 else 0.0
     else:
         deviation = np.sqrt((centred**2).sum(0) / np.maximum(known.sum(0) - 1, 1))
-    return centred / (deviation + SCALE_FLOOR)
+    return gain / (deviation + SCALE_FLOOR)
+
+
+def _contributions(rewards_GP) -> np.ndarray:
+    """By how much the prompt's largest reward would fall without the completion; 0 where nothing would be left."""
+    rewards = np.where(np.isnan(rewards_GP), -np.inf, rewards_GP)
+    second, first = np.sort(rewards, 0)[-2:]
+    return np.where((rewards == first) & np.isfinite(second), first - np.where(np.isfinite(second), second, 0), 0)
 
 
 def _differ(rewards_GP) -> np.ndarray:

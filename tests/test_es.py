@@ -45,6 +45,15 @@ def fitness(members, prompts=3, seed=0):
     return np.random.default_rng(seed).random((members, prompts))
 
 
+@pytest.mark.parametrize(("aggregate", "expected"), [("mean", [[2, 5], [np.nan, -1]]), ("max", [[3, 5], [np.nan, 0]])])
+def test_fitness_of_members_on_prompts(aggregate, expected):
+    """Two members, two prompts, two samples; over the samples that have a reward."""
+    rewards_NPG = np.array([[[1, 3], [np.nan, 5]], [[np.nan, np.nan], [0, -2]]], np.float32)
+    found = strategy(aggregate=aggregate).fitness(rewards_NPG)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
 def leaves(params):
     return {p.name: np.asarray(get(params, p.name), np.float64) for p in PARAMETERS}
 
@@ -182,6 +191,7 @@ def test_fitness_of_another_shape_is_refused(shape):
         ({"sigma": lambda step: 0.0}, "sigma must be above 0, not 0.0"),
         ({"sigma": lambda step: NAN}, "sigma must be above 0, not nan"),
         ({"learning_rate": lambda step: -1e-4}, "learning_rate must be above 0, not -0.0001"),
+        ({"aggregate": "median"}, "aggregate must be one of mean, max, not 'median'"),
         ({"shaping": "softmax"}, "fitness shaping must be one of group, zscore, rank, sign, not 'softmax'"),
         ({"noise_reuse": -1}, "noise_reuse must be at least 0 steps, not -1"),
         ({"anchor_decay": 1.0}, r"anchor_decay must be in \[0, 1\), not 1.0"),

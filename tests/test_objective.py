@@ -1,6 +1,7 @@
 """GRPO's losses against TRL's formulas, written out token by token in float64 numpy; advantages against numbers typed out by hand."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +135,26 @@ def test_advantages_over_the_batch():
     np.testing.assert_allclose(found, np.array([[0.5, -1], [-0.5, 1]]) / 1.7079251, rtol=1e-6)
     assert not advantages(np.ones((3, 2)), "batch").any()
     assert not advantages(np.full((3, 2), NAN), "batch").any()
+
+
+def test_what_a_completion_adds_to_the_largest():
+    """Columns: one right, two right, different rewards, two without a reward, none but one with a reward, all the same."""
+    rewards = np.array([[1, 1, 3, 2, 5, 0.1], [0, 1, 1, 4, NAN, 0.1], [0, 0, 2, NAN, NAN, 0.1], [0, 0, 0, NAN, NAN, 0.1]])
+    expected = np.zeros((4, 6))
+    expected[0, 0], expected[0, 2], expected[1, 3] = 1, 1, 2
+    np.testing.assert_array_equal(advantages(rewards, "none", "max"), expected)
+    expected[:, 0] /= 0.5001  # the deviation of 1 0 0 0
+    np.testing.assert_allclose(advantages(rewards, "group", "max")[:, 0], expected[:, 0])
+
+
+def test_such_gains_are_the_gradient_of_pass_at_k():
+    """Three completions, each right with p = sigmoid(theta): over all eight outcomes, against d/dtheta of 1 - (1 - p)^3."""
+    p, expected = 0.3, 0.0
+    for outcome in itertools.product((0.0, 1.0), repeat=3):
+        score = np.array([right - p for right in outcome])  # d log p(completion) / d theta
+        gain = advantages(np.array(outcome)[:, None], "none", "max")[:, 0]
+        expected += np.prod([p if right else 1 - p for right in outcome]) * (gain @ score)
+    assert expected == pytest.approx(3 * (1 - p) ** 2 * p * (1 - p), rel=1e-12)
 
 
 def test_reward_metrics():

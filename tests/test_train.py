@@ -21,7 +21,7 @@ from egg_reason import cli, models
 from egg_reason import train as training
 from egg_reason.checkpoints import Checkpoints
 from egg_reason.config import TrainConfig
-from egg_reason.es import EvolutionStrategy, fitness_metrics, shape_fitness
+from egg_reason.es import fitness_metrics, shape_fitness
 from egg_reason.runs import Run, read_metrics
 from egg_reason.scalars import ScalarLog
 from egg_reason.train import resume
@@ -141,14 +141,6 @@ def test_a_reward_that_does_not_apply_everywhere(settings, rewards_file, tmp_pat
     assert 0 < np.isnan(fitness).sum() < np.size(fitness)
     lines = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
     assert [line["reward_mean"] for line in lines] == pytest.approx([np.nanmean(values) for values in fitness])
-
-
-def test_fitness_of_members_on_prompts():
-    """Two members, two prompts, two samples; the mean is over the samples that have a reward."""
-    nan = np.nan
-    fitness_NP = EvolutionStrategy.fitness(None, np.array([[[1, 3], [nan, 5]], [[nan, nan], [0, 0]]], np.float32))
-    assert fitness_NP.dtype == np.float32
-    np.testing.assert_array_equal(fitness_NP, [[2, 5], [nan, 0]])
 
 
 def test_fitness_metrics():
