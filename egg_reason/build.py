@@ -38,6 +38,7 @@ def build_strategy(config: TrainConfig, architecture: Architecture) -> es.Evolut
         population=config.population,
         rank=config.rank or 0,  # openes has none
         sigma=es.schedule(config.sigma_schedule, config.sigma, config.sigma_final, config.steps),
+        aggregate=config.aggregate,
         shaping=config.shaping,
         noise_reuse=config.noise_reuse,
         anchor_decay=config.anchor_decay,
@@ -55,6 +56,7 @@ def build_grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> 
         max_tokens=sampling.max_tokens,
         objective=Objective(config.loss_type, config.epsilon_low, config.epsilon_high, config.beta),
         scale_rewards=config.scale_rewards,
+        aggregate=config.aggregate,
         overlong=config.overlong,
         iterations=config.iterations,
         minibatches=config.minibatches,

@@ -34,6 +34,7 @@ _EVOLUTION: dict[str, Any] = {
     "population": 128,
     "prompts": 8,
     "samples": 1,
+    "aggregate": "mean",
     "sigma": 0.02,
     "sigma_schedule": "constant",
     "sigma_final": None,
@@ -53,6 +54,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "grpo": {
         "prompts": 16,
         "samples": 16,
+        "aggregate": "mean",
         "learning_rate": 3e-4,
         "learning_rate_schedule": "constant",
         "learning_rate_final": None,
@@ -122,6 +124,8 @@ class TrainConfig:
     """prompts per step, answered by every member; by default 8, grpo: 16"""
     samples: Whole = BY_ALGORITHM
     """completions per member and prompt; by default 1, grpo: 16, the group that an advantage compares"""
+    aggregate: Text = BY_ALGORITHM
+    """what is to grow of the rewards of a prompt's samples: their mean, or the max, which is pass@samples; by default mean"""
     learning_rate: Number = BY_ALGORITHM
     """with sgd and evolution strategies: RMS change per weight and step, whatever population, sigma and rank; by default 0.004,
     grpo: 0.0003"""
