@@ -106,14 +106,7 @@ def deal(members: Any, jobs: Jobs, hands: int) -> np.ndarray:
 
 def _empty(count: int, sampling: Sampling | Sequence[Sampling]) -> Completions:
     most = sampling.max_tokens if isinstance(sampling, Sampling) else max(each.max_tokens for each in sampling)
-    return Completions(
-        tokens=np.zeros((count, most), np.int32),
-        lengths=np.zeros(count, np.int64),
-        reasons=np.full(count, -1),
-        log_probabilities=np.zeros((count, most), np.float32),
-        texts=[""] * count,
-        forced=np.zeros((count, most), bool),
-    )
+    return Completions.empty(count, most)
 
 
 def _copy(part: Completions, rows: Sequence[int], whole: Completions, places: np.ndarray) -> None:

@@ -46,11 +46,15 @@ def learning_curve(metrics_path: str | os.PathLike, out_png: str | os.PathLike, 
     if title:
         figure.suptitle(title)
 
-    out_png = Path(out_png)
-    temporary = out_png.with_name(f".{out_png.name}.{os.getpid()}")
+    save_png(figure, Path(out_png))
+
+
+def save_png(figure: Any, path: Path) -> None:
+    """Writes a matplotlib figure; the file is replaced as a whole, and nothing half-written is left."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         figure.savefig(temporary, format="png")
-        os.replace(temporary, out_png)
+        os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -25,7 +25,6 @@ Needs about 2 minutes on two cores. Prints a table; the last line is one JSON ob
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -35,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from egg_reason.perturb import Noise, Parameter
+from egg_reason.plots import save_png
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 TAIL = 8
@@ -188,12 +188,7 @@ def draw(curves, path):
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_png(figure, path)
 
 
 def main():

@@ -82,6 +82,18 @@ class Completions:
     useful_lane_steps: int = 0
     seconds: float = 0.0
 
+    @classmethod
+    def empty(cls, count: int, most: int) -> "Completions":
+        """Of `count` jobs of at most `most` tokens, before they have written any; reasons are -1."""
+        return cls(
+            tokens=np.zeros((count, most), np.int32),
+            lengths=np.zeros(count, np.int64),
+            reasons=np.full(count, -1),
+            log_probabilities=np.zeros((count, most), np.float32),
+            texts=[""] * count,
+            forced=np.zeros((count, most), bool),
+        )
+
     @property
     def occupancy(self) -> float:
         return self.useful_lane_steps / max(self.lane_steps, 1)
@@ -180,14 +192,7 @@ class _Call:
         self.direction_of_group = [-1] * self.groups
         self.job_of_lane = np.full(engine.lanes, -1)
         count = len(jobs)
-        self.result = Completions(
-            tokens=np.zeros((count, most), np.int32),
-            lengths=np.zeros(count, np.int64),
-            reasons=np.full(count, -1),
-            log_probabilities=np.zeros((count, most), np.float32),
-            texts=[""] * count,
-            forced=np.zeros((count, most), bool),
-        )
+        self.result = Completions.empty(count, most)
         self.scales = np.asarray(members.scale(jobs.member), np.float32)
         sharers = {"pair": directions, "all": np.zeros_like(directions), "none": jobs.member}[sampling.share_noise]
         names = np.arange(len(prompts)) if numbers is None else np.asarray(numbers)

@@ -1,6 +1,5 @@
 """A probe's table on the screen and its plot."""
 
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from egg_reason.plots import save_png
 from egg_reason.probe.suggestion import Line
 
 LOOK: dict[str, Any] = {"title_justify": "left", "box": SIMPLE, "padding": (0, 0, 0, 1)}
@@ -122,12 +122,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     if found["command"]:
         title += "\n" + "\n".join(textwrap.wrap(found["command"], 150))
     figure.suptitle(title, fontsize=9)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_png(figure, path)
 
 
 def _bars(axis: Any, places: Sequence[float], values: Sequence[dict[str, float] | None], label: str, colour: str, line: str = "-") -> None:
