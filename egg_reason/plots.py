@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from egg_reason.files import replacing
 from egg_reason.runs import read_metrics
 
 HELD_OUT = "heldout_accuracy"
@@ -51,12 +52,8 @@ def learning_curve(metrics_path: str | os.PathLike, out_png: str | os.PathLike, 
 
 def save_png(figure: Any, path: Path) -> None:
     """Writes a matplotlib figure; the file is replaced as a whole, and nothing half-written is left."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _draw(axis: Any, x_steps: Sequence[float], steps: Sequence[dict], x_evaluations: Sequence[float], evaluations: Sequence[dict]) -> None:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from egg_reason.es import pair_weights
+from egg_reason.files import replacing
 from egg_reason.scalars import HASH_BYTES, ScalarLog
 
 FORMAT = 1
@@ -102,11 +103,6 @@ def write(recording: Recording, path: str | os.PathLike) -> int:
     about = {"format": FORMAT, "config": recording.config, "fingerprint": recording.fingerprint, "made_with": recording.made_with}
     arrays = {name: np.ascontiguousarray(getattr(recording, name)) for name in ("weights", "moved", "learning_rate", "weights_hash")}
     data = save(arrays | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(lzma.compress(data, lzma.FORMAT_XZ, preset=9))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(data)

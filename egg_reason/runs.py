@@ -32,6 +32,7 @@ from typing import Any
 import tomli_w
 
 from egg_reason.checkpoints import Checkpoints
+from egg_reason.files import replacing
 from egg_reason.scalars import ScalarLog, sync
 
 _STORAGE = {
@@ -353,10 +354,5 @@ def _json_data(value: Any) -> Any:
 
 def _write(path: Path, text: str) -> None:
     """Replace the file as a whole or leave it as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes its JSON escape
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -23,9 +23,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # A room is a package or module directly in egg_reason. These may import, of ours, themselves and what is named here, and nothing else.
 MAY_IMPORT = {
+    "files": set(),
     "rewards": set(),
     "perturb": set(),
-    "models": {"perturb"},
+    "models": {"perturb", "files"},
     "tasks": {"rewards"},
     "engine": {"models", "perturb"},
     "es": {"models", "perturb"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "rollouts": {"engine"},
     "grpo": {"engine", "perturb", "es", "objective", "rollouts"},  # es: the state
     "scoring": {"engine", "tasks", "rewards"},
-    "evals": {"scoring", "engine", "tasks", "rewards", "models", "perturb", "runs"},  # runs: the report reads a run's metrics
+    "evals": {"scoring", "engine", "tasks", "rewards", "models", "perturb", "files", "runs"},  # runs: the report reads a run's metrics
 }
 LOOPS = {"cli", "train", "compare", "probe", "replay"}  # only these, and __main__, may import one of these
 

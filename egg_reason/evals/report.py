@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from egg_reason.files import replacing
 from egg_reason.runs import read_metrics
 
 BLOCK_CHARACTERS = 500_000
@@ -54,17 +55,12 @@ def write_report(folder: str | os.PathLike) -> Path:
         raise FileNotFoundError(f"{folder} {what}: give the folder of an evaluation or of a training run")
 
     target = folder / "report.html"
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as page:
-            before, after = _template().split("<!-- data -->")
-            page.write(before)
-            index = about | _write_blocks(page, _places(sources, order), list(sources))
-            page.write(f'<script type="application/gzip" id="index">{_packed(json.dumps(index, allow_nan=False))}</script>\n')
-            page.write(after)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as page:
+        before, after = _template().split("<!-- data -->")
+        page.write(before)
+        index = about | _write_blocks(page, _places(sources, order), list(sources))
+        page.write(f'<script type="application/gzip" id="index">{_packed(json.dumps(index, allow_nan=False))}</script>\n')
+        page.write(after)
     return target
 
 

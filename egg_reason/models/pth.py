@@ -22,6 +22,7 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
+from egg_reason.files import replacing
 from egg_reason.models.pickled import Refused, Storage, View, dump_tensors, expect, load_tensors, row_major, short
 
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -135,20 +136,6 @@ def _data_position(file: BinaryIO, record: zipfile.ZipInfo, file_bytes: int) -> 
     position = record.header_offset + 30 + name_bytes + extra_bytes
     expect(position + record.file_size <= file_bytes, f"record {short(record.filename)}, which ends outside the file,")
     return position
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path`; what was written there takes its place at the end, or disappears when an error is raised."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: its folder does not exist; make {path.parent} first")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_pth(path: str | os.PathLike, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
