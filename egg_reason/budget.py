@@ -54,7 +54,7 @@ class Budget:
     @property
     def evaluation_due(self) -> bool:
         """Whether the last step reached one of `evaluations` equal parts of the budget."""
-        return int(self.share * self._parts) > int(self._share_before * self._parts)
+        return int(self.share * self._parts + 1e-9) > int(self._share_before * self._parts + 1e-9)
 
     def seconds_left(self, last_step: float) -> float:
         """If all steps take as long as the last one."""

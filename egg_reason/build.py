@@ -1,6 +1,7 @@
 """From settings to the parts of a run: model, task, rewards, engine, estimator. Everything is checked here, before anything is written."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from egg_reason import es, models, tasks
@@ -37,7 +38,7 @@ def build_strategy(config: TrainConfig, architecture: Architecture) -> es.Evolut
         **_trained(config, architecture),
         population=config.population,
         rank=config.rank or 0,  # openes has none
-        sigma=es.schedule(config.sigma_schedule, config.sigma, config.sigma_final, config.steps),
+        sigma=es.schedule(config.sigma_schedule, config.sigma, config.sigma_final),
         aggregate=config.aggregate,
         shaping=config.shaping,
         noise_reuse=config.noise_reuse,
@@ -76,7 +77,7 @@ def _trained(config: TrainConfig, architecture: Architecture) -> dict:
         raise ValueError(f"optimiser must be one of {', '.join(es.OPTIMISERS)}, not {config.optimiser!r}")
     return {
         "parameters": architecture.parameters(config.vectors, config.embeddings),
-        "learning_rate": es.schedule(config.learning_rate_schedule, config.learning_rate, config.learning_rate_final, config.steps),
+        "learning_rate": es.schedule(config.learning_rate_schedule, config.learning_rate, config.learning_rate_final),
         "optimiser": es.OPTIMISERS[config.optimiser],
         "seed": config.seed,
         "compute_dtype": models.compute_dtype(config.dtype),
@@ -163,6 +164,19 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         scorer.close()
         raise
     return Parts(model, task, engine, strategy, sampling, evaluation, scorer, rewards[0].name, longest, compared)
+
+
+def check(configs: Sequence[TrainConfig]) -> None:
+    """Raises what `build` would raise for each of several runs of one model and task, but for rewards. Starts nothing."""
+    model = models.load(configs[0].model, configs[0].tokenizer)
+    task = build_task(dataclasses.replace(configs[0], validation=0), model.tokenizer.name)
+    for config in configs:
+        split = validation_split(task, config.validation) if config.validation else task
+        sampling = build_sampling(config, split)
+        build_grpo(config, model, sampling) if config.algorithm == "grpo" else build_strategy(config, Architecture(model.shape))
+        build_engine(config, model, HERE)
+        build_rewards(config, split)
+        tasks.batch(split.train, 0, config.prompts, config.seed)
 
 
 def build_engine(config: TrainConfig, model: models.Model, machines: Machines) -> Engine:

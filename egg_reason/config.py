@@ -37,10 +37,8 @@ _EVOLUTION: dict[str, Any] = {
     "aggregate": "mean",
     "sigma": 0.02,
     "sigma_schedule": "constant",
-    "sigma_final": None,
     "learning_rate": 0.004,
     "learning_rate_schedule": "linear",
-    "learning_rate_final": 0.001,
     "optimiser": "sgd",
     "shaping": "group",
     "noise_reuse": 1,
@@ -57,7 +55,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "aggregate": "mean",
         "learning_rate": 3e-4,
         "learning_rate_schedule": "constant",
-        "learning_rate_final": None,
         "optimiser": "adam",
         "temperature": 1.0,
         "loss_type": "dapo",
@@ -76,6 +73,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 """Per algorithm, the settings it has beside those of all, and their defaults."""
+
+FINAL_SHARE = 0.25
+"""Of learning_rate, where a schedule that has no learning_rate_final ends."""
 
 
 @dataclass
@@ -130,9 +130,10 @@ class TrainConfig:
     """with sgd and evolution strategies: RMS change per weight and step, whatever population, sigma and rank; by default 0.004,
     grpo: 0.0003"""
     learning_rate_schedule: Text = BY_ALGORITHM
-    """constant, linear, exponential or cosine, from learning_rate to learning_rate_final; by default linear, grpo: constant"""
+    """constant, linear, exponential or cosine, from learning_rate to learning_rate_final as the budget (steps, minutes, tokens) is spent;
+    by default linear, grpo: constant"""
     learning_rate_final: float | None = None
-    """by default 0.001, grpo: none"""
+    """by default a quarter of learning_rate"""
     optimiser: Text = BY_ALGORITHM
     """sgd, momentum (0.9), adam, adamw, radam or lion; by default sgd, grpo: adam"""
     vectors: bool = False
@@ -240,6 +241,11 @@ class TrainConfig:
         if self.algorithm not in DEFAULTS:
             raise ValueError(f"algorithm must be one of {', '.join(DEFAULTS)}, not {self.algorithm!r}")
         self._complete(DEFAULTS[self.algorithm])
+        for name in ("learning_rate", "sigma"):
+            if getattr(self, f"{name}_schedule") in (None, "constant") and getattr(self, f"{name}_final") is not None:
+                raise ValueError(f"{name}_final ends a schedule: give --{name.replace('_', '-')}-schedule linear, or leave it out")
+        if self.learning_rate_schedule != "constant" and self.learning_rate_final is None:
+            self.learning_rate_final = FINAL_SHARE * self.learning_rate
         for name in ("population", "prompts", "samples", "rank", "steps", "final_problems", "max_prompt_tokens"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

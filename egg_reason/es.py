@@ -40,24 +40,23 @@ OPTIMISERS = {
 }
 
 
-def schedule(kind, start, end, steps):
-    """A value per step. constant: `start`; linear, exponential, cosine: from `start` at step 0 to `end` at step `steps`."""
+def schedule(kind, start, end):
+    """A function of the share of the run's budget that is spent, 0 to 1. constant: `start`; the others: from `start` to `end`."""
     if kind not in SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {kind!r}")
     if kind != "constant" and end is None:
         raise ValueError(f"a {kind} schedule needs a final value")
     if kind == "constant":
-        return lambda step: start
+        return lambda spent: start
     if kind == "exponential" and not (start > 0 and end > 0):
         raise ValueError(f"an exponential schedule needs values above 0, not {start} and {end}")
 
-    def value(step):
-        part = min(step / max(steps, 1), 1.0)
+    def value(spent):
         if kind == "linear":
-            return start + (end - start) * part
+            return start + (end - start) * spent
         if kind == "exponential":
-            return start * (end / start) ** part
-        return end + (start - end) * (1 + np.cos(np.pi * part)) / 2
+            return start * (end / start) ** spent
+        return end + (start - end) * (1 + np.cos(np.pi * spent)) / 2
 
     return value
 
@@ -99,8 +98,8 @@ class EvolutionStrategy:
     parameters: what is perturbed and trained (`Architecture.parameters`).
     population: members N, even.
     rank: R >= 1 of the perturbations (EGGROLL), or 0 for full rank (OpenES).
-    sigma, learning_rate: functions of the step (`schedule`). sigma: standard deviation of a perturbed weight, in the weight's own unit.
-        learning_rate: with SGD the RMS change per weight and step.
+    sigma, learning_rate: functions of the share of the run's budget that is spent (`schedule`). sigma: standard deviation of a
+        perturbed weight, in the weight's own unit. learning_rate: with SGD the RMS change per weight and step.
     optimiser: any optax transformation, with learning rate 1; its updates are scaled by learning_rate.
     aggregate: what a member's rewards for the samples of one prompt count together: their mean, or the largest (pass@samples).
     shaping: how fitness becomes z; see `shape_fitness`.
@@ -158,9 +157,10 @@ class EvolutionStrategy:
         anchor = jax.tree.map(jnp.copy, leaves) if self.anchor_decay else None
         return State(params, self.optimiser.init(leaves), anchor, 0)
 
-    def ask(self, state: State) -> Members:
+    def ask(self, state: State, spent: float = 0.0) -> Members:
+        """spent: share of the run's budget, where sigma has a schedule."""
         params = jax.tree.map(lambda x: x.astype(self.compute_dtype), state.params)
-        return Members(params, self.noise, self.epoch(state.step), float(self.sigma(state.step)), self.population)
+        return Members(params, self.noise, self.epoch(state.step), float(self.sigma(spent)), self.population)
 
     def epoch(self, step: int) -> int:
         """The number that names a step's noise."""
@@ -182,8 +182,8 @@ class EvolutionStrategy:
     def describe(self) -> str:
         return f"{'full rank' if self.rank == 0 else f'rank {self.rank}'}, sigma {self.sigma(0):g}"
 
-    def tell(self, state: State, fitness_NP) -> tuple[State, dict[str, float]]:
-        """One step. fitness_NP [N, P]: members by prompts, NaN where no reward applies.
+    def tell(self, state: State, fitness_NP, spent: float = 0.0) -> tuple[State, dict[str, float]]:
+        """One step. fitness_NP [N, P]: members by prompts, NaN where no reward applies. spent: as `ask` had it.
 
         Returns: the new state, and {'update_rms': RMS change per trained weight, 'learning_rate', 'sigma'}. If all fitness is equal the
         weights and the optimiser stay as they are and update_rms is 0. Raises ValueError for infinite fitness, naming the member, and for
@@ -192,9 +192,9 @@ class EvolutionStrategy:
         shape = np.shape(fitness_NP)
         if len(shape) != 2 or shape[0] != self.population or shape[1] == 0:
             raise ValueError(f"fitness must be [{self.population} members, prompts], not {list(shape)}")
-        rate = float(self.learning_rate(state.step))
+        rate = float(self.learning_rate(spent))
         after, rms = self.advance(state, pair_weights(fitness_NP, self.shaping), rate)
-        return after, {"update_rms": rms, "learning_rate": rate, "sigma": float(self.sigma(state.step))}
+        return after, {"update_rms": rms, "learning_rate": rate, "sigma": float(self.sigma(spent))}
 
     def advance(self, state: State, weights, rate: float) -> tuple[State, float]:
         """The step that `tell` takes once fitness has become one number a direction: all that a replay needs.

@@ -54,7 +54,8 @@ class GRPO:
         result, depends on it up to float32 rounding.
     recompute: pi_old by the trainer before the first update, in the place of the sampler's log-probabilities.
     max_gradient_norm: longer gradients are scaled down to it; 0: never.
-    learning_rate: function of the step. optimiser: any optax transformation with learning rate 1; its updates are scaled.
+    learning_rate: function of the share of the run's budget that is spent (`es.schedule`). optimiser: any optax transformation with
+        learning rate 1; its updates are scaled.
     temperature: that completions are drawn at, above 0. max_tokens: their budget. vocabulary: ids that exist; None: all.
     reference: weights of the KL divergence; None where beta is 0.
     remat: layers are computed again in the backward pass instead of kept.
@@ -112,7 +113,7 @@ class GRPO:
         params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
         return State(params, self.optimiser.init(self._leaves(params)), None, 0)
 
-    def ask(self, state: State) -> Single:
+    def ask(self, state: State, spent: float = 0.0) -> Single:
         return Single(self._compute(state.params))
 
     def fitness(self, rewards_NPG) -> np.ndarray:
@@ -128,12 +129,13 @@ class GRPO:
         kl = f", beta {objective.beta:g}" if objective.beta else ""
         return f"loss {objective.loss_type}, {self.iterations} iterations of {self.minibatches} minibatches{kl}"
 
-    def tell(self, state: State, rewards_GP, rollouts: Rollouts) -> tuple[State, dict[str, float]]:
+    def tell(self, state: State, rewards_GP, rollouts: Rollouts, spent: float = 0.0) -> tuple[State, dict[str, float]]:
         """One step: iterations x minibatches updates.
 
         Args:
             rewards_GP: [samples, prompts], NaN where no reward applies.
             rollouts: text p * samples + g is sample g of prompt p.
+            spent: share of the run's budget, where the learning rate has a schedule.
 
         Returns: the new state and its metrics, with 'learning_rate' and 'update_rms', the RMS change per trained weight (0: no update).
         Raises NotFinite, which names the update and its prompts, where loss or gradient is NaN or infinite; ValueError for rewards of
@@ -144,7 +146,7 @@ class GRPO:
             raise ValueError(f"rewards must be [{self.samples} samples, prompts] of {len(rollouts)} texts, not {list(rewards.shape)}")
         if self.minibatches > len(rollouts):
             raise ValueError(f"minibatches must be at most the {len(rollouts)} completions of a step, not {self.minibatches}")
-        rate = float(self.learning_rate(state.step))
+        rate = float(self.learning_rate(spent))
         info = {"learning_rate": rate, "update_rms": 0.0, **rollouts.metrics()}
         advantages_J = advantages(rewards, self.scale_rewards, self.aggregate).T.reshape(-1)
         mask = rollouts.drawn & ~(rollouts.truncated[:, None] & (self.overlong == "mask"))

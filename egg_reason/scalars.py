@@ -33,6 +33,8 @@ from typing import Any
 
 import numpy as np
 
+from egg_reason.files import replacing
+
 FORMAT_VERSION = 2
 MAGIC = b"EGGS"
 HEADER_STEP = -1
@@ -107,16 +109,11 @@ class ScalarLog:
                 f"{path}: exists already: a scalar log is never overwritten; open it to go on, or choose another directory"
             )
         payload = json.dumps({**header, "format": FORMAT_VERSION}).encode()
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(_frame(HEADER_STEP, payload))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            file.write(_frame(HEADER_STEP, payload))
+            file.flush()
+            os.fsync(file.fileno())
+        sync(path.parent)
         return cls(path, writable=True)
 
     @classmethod
@@ -168,6 +165,14 @@ class ScalarLog:
             ) from None
         self._offsets.append(self._end)
         self._end += len(frame)
+
+    def cut(self, steps: int) -> None:
+        """Forget all steps but the first so many."""
+        if steps < len(self):
+            self._end = self._offsets[steps]
+            del self._offsets[steps:]
+            os.ftruncate(self._file, self._end)
+            os.fsync(self._file)
 
     def records(self, start: int = 0) -> Iterator[tuple[int, StepScalars]]:
         """(step, scalars) from step `start` on, read from the file one at a time."""

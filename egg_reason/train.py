@@ -98,6 +98,8 @@ def resume(
             state = start(run.checkpoints, parts.strategy.init(parts.model.params), recorded)
             if not isinstance(parts.strategy, GRPO):  # whose steps are taken again: they need completions, not scalars alone
                 state = replay(parts.strategy, state, recorded)
+            elif config.minutes is not None:
+                run.scalars.cut(state.step)  # taken again they take other seconds, which schedules and the end depend on
             with storage(path):
                 run.rewind(state.step - 1)  # an evaluation of this very step is made again
                 _complete_metrics(run, parts.strategy, state.step)
@@ -129,17 +131,19 @@ class _Training:
                     self.parts.scorer.state = dataclasses.replace(self.parts.scorer.state, global_step=state.step)
                     rows = tasks.batch(self.parts.task.train, state.step, config.prompts, config.seed)
                     jobs = Jobs.grid(strategy.population, config.prompts, config.samples)
-                    members = strategy.ask(state)
+                    spent = self.budget.share
+                    members = strategy.ask(state, spent)
                     self.display.phase("generate")
                     completions, scores, generating = self._generate_and_score(members, rows, jobs, state.step)
                     scored = self.clock.now()
                     fitness = strategy.fitness(scores.total.reshape(strategy.population, config.prompts, config.samples))
                     self.display.phase("update")
-                    after, update = self._tell(state, fitness, rows, jobs, completions)
+                    after, update = self._tell(state, fitness, spent, rows, jobs, completions)
                     scalars = StepScalars(fitness, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params))
-                    run.scalars.append(state.step, scalars)
                     seconds = (generating, scored - started - generating, self.clock.now() - scored)
+                    # Before the step counts: what was spent decides the rates and the end of a run, so no counted step may lack it.
                     self._record(state.step, rows, jobs, completions, scores, fitness, update, seconds)
+                    run.scalars.append(state.step, scalars)
                     state = after
                     if config.checkpoint_every and state.step % config.checkpoint_every == 0 and not self._ends_at(state.step):
                         run.checkpoints.save(state.step, arrays_of(state))
@@ -157,13 +161,13 @@ class _Training:
         found = generate_and_score(parts.engine, members, rows, jobs, parts.sampling, parts.scorer, step, parts.longest_prompt)
         return *found, found[0].seconds - (self.clock.compiling() - compiling)
 
-    def _tell(self, state, fitness, rows, jobs, completions):
+    def _tell(self, state, fitness, spent, rows, jobs, completions):
         strategy = self.parts.strategy
         if not isinstance(strategy, GRPO):
-            return strategy.tell(state, fitness)
+            return strategy.tell(state, fitness, spent)
         prompts = [self.parts.engine.tokenizer.encode(row["prompt"]) for row in rows]
         try:
-            return strategy.tell(state, fitness, Rollouts.of(prompts, jobs, completions))
+            return strategy.tell(state, fitness, Rollouts.of(prompts, jobs, completions), spent)
         except NotFinite as failure:
             self._save(state)
             raise NotFinite(
@@ -292,12 +296,14 @@ class _Training:
     def _introduce(self, state):
         config, parts = self.config, self.parts
         weights = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(parts.model.params))
+        noise = 0 if isinstance(parts.strategy, GRPO) else parts.engine.noise_bytes(parts.strategy.noise, parts.model.params)
         self.display.start(
             {
                 "model": f"{config.model}, {weights:,} weights, on {_devices(parts.engine)}",
                 "task": f"{config.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,} held-out problems"
                 + (f", no overlap with {', '.join(parts.compared)}" if parts.compared else ""),
-                "algorithm": f"{config.algorithm}: {parts.strategy.describe()}",
+                "algorithm": f"{config.algorithm}: {parts.strategy.describe()}"
+                + (f", noise takes {noise / 2**30:.2g} GiB" if noise else ""),
                 "step": f"{parts.strategy.population} members x {config.prompts} prompts x {config.samples} samples,"
                 f" learning rate {config.learning_rate:g}",
                 "run": f"{self.run.path}" + (f", resumed at step {state.step}" if state.step else ""),

@@ -98,7 +98,7 @@ class Bench:
         self.fitness_NP = rng.normal(size=(work.members, work.prompts))
         self.strategies = {
             rank: EvolutionStrategy(
-                architecture.parameters(), work.members, rank, schedule("constant", 1e-3, None, 1), schedule("constant", 1e-5, None, 1)
+                architecture.parameters(), work.members, rank, schedule("constant", 1e-3, None), schedule("constant", 1e-5, None)
             )
             for rank in RANKS
         }

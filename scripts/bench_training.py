@@ -90,7 +90,7 @@ def training_step(work: Workload, way: str) -> Callable[[], Any]:
         parameters=architecture.parameters(),
         samples=work.samples,
         max_tokens=work.tokens,
-        learning_rate=schedule("constant", 1e-4, None, 1),
+        learning_rate=schedule("constant", 1e-4, None),
         optimiser=OPTIMISERS["adam"],
         architecture=architecture,
         objective=Objective(),

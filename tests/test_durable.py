@@ -212,7 +212,7 @@ def test_what_a_disk_refuses_is_told_with_the_way_out(code, remedy):
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["SIGTERM", "SIGINT twice"])
 def test_signals_stop_a_run_that_can_go_on(signals, finished_run, settings, tmp_path, monkeypatch, request):
-    """The first one ends the step in progress, a second one the process; here after a step's scalars and before its metrics."""
+    """The first one ends the step in progress, a second one the process; here once a step is recorded."""
 
     def send():
         for number in signals:

@@ -21,7 +21,7 @@ from egg_reason.es import EvolutionStrategy, schedule, shape_fitness
 from egg_reason.perturb import Parameter
 
 SIZE, LARGEST, DRAWS = 5, 512, 16
-SIGMA, RATE = schedule("constant", 1e-2, None, 0), schedule("constant", 1.0, None, 0)
+SIGMA, RATE = schedule("constant", 1e-2, None), schedule("constant", 1.0, None)
 
 
 class Network(struct.PyTreeNode):

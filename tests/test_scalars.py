@@ -184,6 +184,18 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path):
     assert path.read_bytes() == written(tmp_path / "uninterrupted.bin", 3)
 
 
+def test_what_is_cut_is_forgotten_and_can_be_recorded_otherwise(tmp_path):
+    with ScalarLog.create(tmp_path / "log.bin", {}) as log:
+        for step in range(4):
+            log.append(step, StepScalars(np.full((2, 3), step, np.float32), 0.1, 0.2))
+        log.cut(2)
+        assert len(log) == 2
+        log.cut(3)  # there are no more
+        log.append(2, StepScalars(np.full((2, 3), 7, np.float32), 0.1, 0.2))
+    with ScalarLog.read(tmp_path / "log.bin") as log:
+        assert [scalars.fitness_NP[0, 0] for _, scalars in log.records()] == [0, 1, 7]
+
+
 def test_append_syncs_before_it_returns(tmp_path, monkeypatch):
     with ScalarLog.create(tmp_path / "log.bin", HEADER) as log:
         calls = []

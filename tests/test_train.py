@@ -120,6 +120,18 @@ def test_a_run_ends_when_its_minutes_are_over(settings, tmp_path):
     assert steps_and_evaluations(tmp_path / "run") == ([0], [0, 1])
 
 
+def test_schedules_run_over_the_budget_that_ends_first(settings, tmp_path):
+    """Of steps and tokens. Each step has the rates of what was spent before it."""
+    schedules = {"learning_rate_schedule": "linear", "learning_rate_final": 0.0, "sigma_schedule": "exponential", "sigma_final": 0.025}
+    training.train(TrainConfig(**settings | schedules | {"tokens": 500, "steps": 50, "eval_every": 0}), tmp_path / "run", plain=True)
+    lines = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
+    assert 2 < len(lines) < 50
+    spent = np.array([0, *(line["training_tokens"] for line in lines)][:-1]) / 500
+    assert (spent > np.arange(len(lines)) / 50)[1:].all()
+    assert [line["learning_rate"] for line in lines] == pytest.approx(0.01 * (1 - spent))
+    assert [line["sigma"] for line in lines] == pytest.approx(0.05 * 0.5**spent)
+
+
 # Rewards of the user's
 
 

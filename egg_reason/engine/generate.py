@@ -19,7 +19,7 @@ import numpy as np
 
 from egg_reason.engine import lanes as device
 from egg_reason.engine.sampling import Sampling
-from egg_reason.perturb import Noise
+from egg_reason.perturb import Noise, named
 
 REASONS = ("end", "stop", "length")
 THINK_END = "</think>"
@@ -153,6 +153,13 @@ class Engine:
             numbers: what names each prompt in the randomness; None: its place.
         """
         return _Call(self, members, prompts, jobs, sampling, step, longest_prompt, finished, numbers).run()
+
+    def noise_bytes(self, noise, params) -> int:
+        """What the noise of all groups takes on the device; 0 where nothing is perturbed. noise: as a population's. Allocates nothing."""
+        groups = jnp.arange(self.lanes // self.group)
+        shapes = {name: leaf.shape for name, leaf in named(params).items()}
+        drawn = jax.eval_shape(lambda: noise.draw(shapes, 0, groups))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(drawn))
 
 
 class _Call:
