@@ -193,5 +193,5 @@ def test_the_command_gives_train_the_same_settings_again():
     found = suggest(config, 0.0134, LINE, rows(mine=(128, 4, 1, 8.0, 2.0)), 0.002)
     words = shlex.split(command_of(config, found))
     assert words[:2] == ["egg-reason", "train"]
-    parsed = tyro.cli(cli._Settings, args=words[2:])
+    parsed = tyro.cli(cli.runs._Settings, args=words[2:])
     assert TrainConfig(**vars(parsed)) == TrainConfig(**(vars(config) | found))

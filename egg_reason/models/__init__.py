@@ -62,21 +62,25 @@ def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
         ValueError: not a model that can be read, or no tokenizer for it. Always one line.
     """
     name = str(source)
-    path = Path(name[len(HUB) :] if name.startswith(HUB) else name)
-    if name.startswith(HUB):
-        local = _download(name[len(HUB) :])
-    elif path.exists():
-        local = path
-    elif name in bundled():
-        local = bundled()[name]
-    else:
-        names = ", ".join(bundled()) or "none"
-        raise FileNotFoundError(
-            f"{name}: no such file or folder, and no bundled model of this name (bundled: {names}); hf:owner/repo/file.pth also works"
-        )
+    path, local = Path(name.removeprefix(HUB)), locate(source)
     params, dtype, block0_has_v = _read(local)
     chosen = tokenizers.for_vocabulary(params.emb.shape[0], tokenizer)
     return Model(path.stem if path.suffix == ".pth" else path.resolve().name, name, params, chosen, dtype, block0_has_v)
+
+
+def locate(source: str | os.PathLike) -> Path:
+    """The file or folder that `load` reads; raises what it raises where there is none."""
+    name = str(source)
+    if name.startswith(HUB):
+        return _download(name.removeprefix(HUB))
+    if Path(name).exists():
+        return Path(name)
+    if name in bundled():
+        return bundled()[name]
+    names = ", ".join(bundled()) or "none"
+    raise FileNotFoundError(
+        f"{name}: no such file or folder, and no bundled model of this name (bundled: {names}); hf:owner/repo/file.pth also works"
+    )
 
 
 def save(model: Model, path: str | os.PathLike, format: Literal["pth", "hf"] = "pth", dtype: str | None = None) -> None:
