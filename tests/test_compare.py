@@ -11,15 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 from scipy import stats
 
+from egg_reason import cli
 from egg_reason.budget import SECONDS, TOKENS, Budget
 from egg_reason.clock import TrainingClock
-from egg_reason.compare import words
+from egg_reason.compare import results, words
+from egg_reason.compare.command import Folder, compare
+from egg_reason.compare.command import words as command_words
 from egg_reason.compare.plan import Plan, parse_settings
 from egg_reason.compare.statistics import crossed, over_seeds
 from egg_reason.compare.work import Failed, Work, do, shares
 from egg_reason.config import TrainConfig
+from egg_reason.runs import read_metrics
 
 
 def plan(**changes):
@@ -57,12 +62,39 @@ def test_runs_differ_in_algorithm_and_seed_alone_and_every_algorithm_goes_first_
     assert {name: grpo[name] for name in shared} == {name: first[name] for name in shared}
 
 
+def test_the_words_of_a_command_give_the_settings_again():
+    """Whatever is not a default: switches of an algorithm and of all, tuples, text."""
+    for config in (
+        TrainConfig(algorithm="grpo", remat=False, recompute=True, learning_rate_schedule="cosine", reward=("a.py:f", "b"), seed=3),
+        TrainConfig(vectors=True, task_options=("numbers=3,4", "largest=50"), reward_weights=(0.0, 1.0, 0.5), minutes=0.5, sigma=0.1),
+    ):
+        parsed = tyro.cli(cli.runs._Settings, args=command_words(config))
+        assert TrainConfig(**vars(parsed)) == config
+
+
+def test_a_schedule_that_is_given_is_that_of_all():
+    still = plan(settings=plan().settings | {"learning_rate_schedule": "constant"})
+    assert {still.config(algorithm, 0).learning_rate_schedule for algorithm in still.algorithms} == {"constant"}
+    own = plan(own={"grpo": {"learning_rate_schedule": "linear", "learning_rate_final": 0.0}})
+    assert own.config("grpo", 0).learning_rate_final == 0.0 and own.config("eggroll", 0).learning_rate_final == 0.001
+    assert plan().config("grpo", 0).learning_rate_schedule == "constant"
+
+
+def test_evolutions_trials_take_longer_steps_and_no_others():
+    tuned = plan(tune=2, tune_share=0.25)
+    assert [tuned.trial(name, 0).learning_rate for name in ("eggroll", "openes", "grpo")] == [0.008, 0.008, 0.0003]
+    assert tuned.trial("eggroll", 1).learning_rate == pytest.approx(2 * tuned.drawn("eggroll", 1)["learning_rate"], rel=0.005)
+    given = plan(tune=2, tune_share=0.25, settings=plan().settings | {"learning_rate": 0.004})
+    assert given.trial("eggroll", 0).learning_rate == 0.004
+
+
 def test_trials_start_at_the_defaults_stay_in_range_and_leave_alone_what_was_given():
     tuned = plan(tune=50, settings=plan().settings | {"temperature": 0.5}, own={"grpo": {"learning_rate": 1e-3}})
     for algorithm in tuned.algorithms:
-        assert vars(tuned.trial(algorithm, 0)) | {"seed": 0, "minutes": 10.0, "evaluations": 10, "validation": 0} == vars(
-            tuned.config(algorithm, 0)
-        )
+        run = {"seed": 0, "minutes": 10.0, "evaluations": 10, "validation": 0}
+        if algorithm != "grpo":
+            run |= {"learning_rate": 0.004, "learning_rate_final": 0.001}
+        assert vars(tuned.trial(algorithm, 0)) | run == vars(tuned.config(algorithm, 0))
         trials = [tuned.trial(algorithm, number) for number in range(50)]
         assert {(trial.minutes, trial.validation, trial.temperature) for trial in trials} == {(2.0, 512, 0.5)}
         assert not {trial.seed for trial in trials} & {tuned.config(algorithm, seed).seed for seed in range(3)}
@@ -71,7 +103,11 @@ def test_trials_start_at_the_defaults_stay_in_range_and_leave_alone_what_was_giv
             assert {trial.prompts * trial.samples for trial in trials} == {256}
         else:
             assert {trial.population * trial.prompts for trial in trials} == {1024}
-            rates = np.log([trial.learning_rate / 0.004 for trial in trials[1:]]) / math.log(4)
+            assert {trial.learning_rate_schedule for trial in trials} == {"linear"}
+            finals = [trial.learning_rate_final / trial.learning_rate for trial in trials]
+            assert finals == pytest.approx([0.25] * 50, rel=0.005)  # three digits
+            longer = math.sqrt(1 / 0.2)
+            rates = np.log([trial.learning_rate / 0.004 / longer for trial in trials[1:]]) / math.log(4)
             assert stats.kstest(rates, stats.uniform(-1, 2).cdf).pvalue > 0.01 and abs(rates).max() <= 1.001
 
 
@@ -101,8 +137,11 @@ def test_a_plan_that_cannot_be_is_refused(changes, message):
         (("--updates", 1, "--set", "grpo.sigma=1.0"), "sigma is a setting of eggroll and openes"),
         (("--updates", 1, "--set", "seed=1"), "the comparison decides it"),
         (("--updates", 1, "--set", "sigmas=1"), "not a setting of a run"),
-        (("--minutes", 1, "--set", "learning_rate_schedule=linear"), "a schedule runs over updates"),
+        (("--minutes", 1, "--set", "eggroll.sigma_schedule=linear"), "a linear schedule needs a final value"),
         (("--updates", 1, "--jobs", 1000), "jobs must be at most the"),
+        (("--updates", 1, "--set", "grpo.max_tokens=16"), "it must be the same for all algorithms: give --set max_tokens="),
+        (("--updates", 1, "--set", "grpo.loss_type=ppo"), "loss_type must be one of grpo, dapo, dr_grpo, gspo, not 'ppo'"),
+        (("--updates", 1, "--model", "nowhere.pth"), "nowhere.pth: no such file or folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(words, message, command, tmp_path):
@@ -165,6 +204,36 @@ def test_a_winner_is_named_only_where_the_interval_leaves_no_doubt(mean, half, s
 
 def test_changes_are_named_by_their_interval():
     assert [words.changed(difference(mean, 0.1)) for mean in (0.2, -0.2, 0.05)] == ["higher", "lower", "not clearly different"]
+
+
+@pytest.mark.parametrize(
+    ("means", "said"),
+    [
+        (
+            (0.2, 0.477, 0.45, 0.334),
+            "EGGROLL had reached 0.477 after 33% of the budget, and ended at 0.334 (of the problems of the curve).",
+        ),
+        ((0.2, 0.4, 0.46, 0.45), ""),
+        ((), ""),
+    ],
+)
+def test_a_fall_from_a_better_point_is_told(means, said):
+    parts = max(len(means) - 1, 1)
+    curve = [{"part": k / parts, "accuracy": {"mean": mean, "low": mean - 0.03, "high": mean + 0.03}} for k, mean in enumerate(means)]
+    assert words.fall("EGGROLL", curve) == said
+
+
+def test_the_same_everywhere_is_no_certainty():
+    """None of 50 problems solved: the upper end is Wilson's; no problem changed: some may yet, either way."""
+    assert crossed(np.zeros((3, 50)), 0, 1) == pytest.approx((0, 0, 0.07135), abs=1e-5)
+    assert crossed(np.zeros((2, 50)), -1, 1) == pytest.approx((0, -0.07135, 0.07135), abs=1e-5)
+    assert crossed(np.ones((1, 50)), 0, 1) == pytest.approx((1, 1 - 0.07135, 1), abs=1e-5)
+
+
+def test_a_weight_that_moved_in_one_run_alone_is_in_the_table(monkeypatch):
+    found = iter([{"rms": 0.1, "relative": 0.1, "by_kind": {"a": 0.2}}, {"rms": 0.1, "relative": 0.1, "by_kind": {"b": 0.4}}])
+    monkeypatch.setattr(results, "distance", lambda model, run: next(found))
+    assert results._distances("model", [Path("first"), Path("second")])["by_kind"] == {"a": 0.1, "b": 0.2}
 
 
 # Budgets
@@ -280,3 +349,71 @@ def test_a_killed_comparison_leaves_no_process(tmp_path):
             break
         time.sleep(0.05)
     assert time.monotonic() < deadline
+
+
+# The whole
+
+
+@pytest.fixture(scope="module")
+def compared(settings, tmp_path_factory):
+    """(plan, folder) of the smallest comparison; its commands are run in this process, which has JAX already."""
+    given = {name: value for name, value in settings.items() if name not in ("steps", "eval_every", "eval_problems", "final_problems")}
+    small = plan(
+        algorithms=("eggroll",), seeds=1, budget="updates", amount=2.0, settings=given | {"task": "countdown"}, evaluations=2,
+        problems=16, final_samples=1, spread_samples=2, spread_problems=8, eval_temperature=1.0,
+    )  # fmt: skip
+    out = tmp_path_factory.mktemp("compare") / "out"
+    out.mkdir()
+    (out / "plan.json").write_text(json.dumps(small.table()))
+    for work in Folder(small, out).start() + Folder(small, out).final():
+        assert not work.done()
+        assert cli.main(work.command()) == 0, work.name
+        assert work.done()
+        work.finished()
+    return small, out
+
+
+def test_a_comparison_of_finished_runs_is_their_numbers(compared):
+    small, out = compared
+    found = compare(small, out, tell=pytest.fail)  # nothing is left to run
+    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(found))
+    one = found["algorithms"]["eggroll"]
+    lines = read_metrics(out / "runs" / "eggroll-seed0" / "metrics.jsonl")
+    steps = [line for line in lines if TOKENS in line]
+    assert one["spent"]["tokens"] == steps[-1][TOKENS] > 0
+    assert one["spent"]["minutes"] == pytest.approx(steps[-1][SECONDS] / 60)
+    parts = [sum(line[f"seconds_{kind}"] for line in steps) for kind in ("generate", "score", "update")]
+    assert sum(parts) == pytest.approx(steps[-1][SECONDS])
+    assert [point["updates"] for point in one["curve"]] == [0, 1, 2]
+    assert [point["part"] for point in one["curve"]] == [0, 0.5, 1]
+    accuracy = [line["heldout_accuracy"] for line in lines if "heldout_accuracy" in line]
+    assert [point["accuracy"]["mean"] for point in one["curve"]] == pytest.approx(accuracy)
+    assert one["distance"]["rms"]["mean"] == pytest.approx(0.01 * math.sqrt(2), rel=0.3)  # two steps in about orthogonal directions
+    assert one["peak_memory_gib"] > 0.1
+    assert found["words"] in (out / "comparison.md").read_text()
+    page = (out / "report.html").read_text()
+    assert "EGGROLL" in page and page.count("<svg") == 2 and "<script" not in page
+
+
+def test_another_plan_in_the_same_folder_is_refused(compared, tmp_path):
+    small, out = compared
+    with pytest.raises(ValueError, match="holds a comparison with seeds = 1, not 3: give another folder"):
+        compare(plan(**vars(small) | {"seeds": 3}), out)
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(FileExistsError, match="is not empty, and no comparison"):
+        compare(small, tmp_path)
+
+
+def test_a_budget_that_one_update_overspends_is_refused(compared):
+    small, out = compared
+    [work] = [
+        work for work in Folder(plan(**vars(small) | {"budget": "tokens", "amount": 1.0}), out).final() if work.name == "eggroll, seed 0"
+    ]
+    summary = out / "runs" / "eggroll-seed0" / "summary.json"
+    before = summary.read_text()
+    summary.write_text(json.dumps(json.loads(before) | {"steps": 1}))
+    try:
+        with pytest.raises(ValueError, match=r"tokens = 1 is too small, one update took"):
+            work.finished()
+    finally:
+        summary.write_text(before)

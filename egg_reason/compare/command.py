@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from egg_reason.compare import results
-from egg_reason.compare.plan import Plan
+from egg_reason.compare.plan import MACHINE, SHARED, Plan
 from egg_reason.compare.work import Failed, Work, do, shares, sole
-from egg_reason.config import TrainConfig
+from egg_reason.config import DEFAULTS, TrainConfig
 from egg_reason.evals.store import write_json
-
-SHARED = (
-    *("tokenizer", "data_dir", "prompt_column", "answer_column", "reward", "template", "max_tokens", "top_k", "top_p", "think_tokens"),
-    *("reward_timeout", "lanes", "dtype"),
-)
-"""Settings that training and evaluation call the same."""
+from egg_reason.files import replacing
 
 KINDS = ("accuracy", "spread", "other")
+
+SWITCHES = frozenset(name for table in DEFAULTS.values() for name, value in table.items() if isinstance(value, bool))
+"""Settings that are true or false and have no default on the command line: it wants the word."""
 
 
 def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[str, Any]:
@@ -39,6 +37,7 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
     no run had begun, nothing is left of DIR.
     """
     shares(plan.jobs)
+    plan.check()
     made = _claim(plan, out)
     folder = Folder(plan, out)
     try:
@@ -57,7 +56,8 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
 
     found["words"] = paragraph(found)
     write_json(out / "results.json", found)
-    (out / "comparison.md").write_text(markdown(found), encoding="utf-8")
+    with replacing(out / "comparison.md") as temporary:
+        temporary.write_text(markdown(found), encoding="utf-8")
     write_page(found, out / "report.html")
     return found
 
@@ -149,6 +149,8 @@ class Folder:
             return ["train", "--runs", str(run.parent), "--name", run.name, "--plain", *words(config())]
 
         def finished() -> None:
+            if not (run / "summary.json").is_file():  # a trial that failed
+                return
             summary, plan = json.loads((run / "summary.json").read_text()), self.plan
             if summary["steps"] <= 1 and plan.budget != "updates" and not tuning:
                 took = f"{summary['training_minutes']:.3g} minutes, {summary['training_tokens']:,} tokens"
@@ -177,10 +179,11 @@ class Folder:
         works = []
         for kind in KINDS if plan.other_task else KINDS[:2]:
             out = self.measure(what, kind)
-            settings = {name: shared[name] for name in SHARED} | sizes[kind]
+            settings = {name: shared[name] for name in (*SHARED, *MACHINE)} | sizes[kind]
             settings |= {"benchmarks": (shared["task"],), "task_options": shared["task_options"], "out": str(out)}
-            if kind == "other":
+            if kind == "other":  # with columns, rewards and length of its own
                 settings |= {"benchmarks": (plan.other_task,), "task_options": plan.other_options}
+                settings |= {"prompt_column": None, "answer_column": None, "reward": (), "max_tokens": None}
 
             command, log = ["eval", "--model", model, *_words(settings)], self.out / "logs" / f"{what}-{kind}.log"
             works.append(Work(f"measure {what}: {kind}", command.copy, (out / "results.json").is_file, log, ready))
@@ -199,7 +202,9 @@ def _words(settings: dict[str, Any]) -> list[str]:
         flag = "--" + name.replace("_", "-")
         if value is None or value == ():
             continue
-        if isinstance(value, bool):
+        if isinstance(value, bool) and name in SWITCHES:
+            found += [flag, str(value)]
+        elif isinstance(value, bool):
             found.append(flag if value else f"--no-{flag[2:]}")
         elif isinstance(value, tuple) and name != "task_options":
             found += [flag, ",".join(map(str, value))]

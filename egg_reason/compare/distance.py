@@ -10,7 +10,7 @@ def distance(before: str | Path, after: str | Path) -> dict[str, Any]:
     """Of the weights that differ at all, as they lie in the two models.
 
     Returns: rms: root mean square change per weight of the tensors that changed; relative: norm of the change over norm of those tensors
-    before; by_kind: {last two parts of the tensor's name without the layer: rms change}.
+    before; by_kind: {dotted name of the tensor: rms change}, of those that changed.
     """
     import jax
 

@@ -2,13 +2,13 @@
 
 import html
 import io
-import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from egg_reason.compare import words
+from egg_reason.files import replacing
 
 COLOURS = {"eggroll": "#3f51b5", "openes": "#00838f", "grpo": "#d1571b"}
 AXES = {"minutes": "minutes of training", "tokens": "generated tokens", "updates": "updates"}
@@ -32,15 +32,15 @@ def write_page(found: dict[str, Any], target: Path) -> None:
         f"<p>{html.escape(found['words'])}</p>",
         "<h2>Held-out accuracy</h2>",
         f"<figure>{curves(found)}</figure>",
-        f"<p>Bold: the mean of {plan['seeds']} seeds, with its 95% interval over problems and seeds ({plan['problems']} problems, one"
+        f"<p>Bold: the mean of {plan['seeds']} seeds, with its 95% interval over problems and seeds ({_problems(found)} problems, one"
         " completion each). Thin: the seeds. Minutes are those of generating, scoring and updating; evaluating and compiling are free.</p>",
         "<h2>At the end</h2>",
         _table(*words.rows(found)),
         "<h2>Does the policy narrow?</h2>",
         f'<figure class="narrow">{spread(found)}</figure>',
-        f"<p>pass@k at temperature 1, {plan['spread_samples']} completions for each of {plan['spread_problems']} problems, with 95%"
+        f"<p>pass@k at temperature 1, {plan['spread_samples']} completions for each of {found['spread_problems']} problems, with 95%"
         " intervals over problems and seeds.</p>",
-        *(["<h2>Tuning</h2>", _table(*words.trials(found))] if found["tuning"] else []),
+        *(["<h2>Tuning</h2>", f"<p>{html.escape(words.tuning(found))}</p>", _table(*words.trials(found))] if found["tuning"] else []),
         "<h2>Where the weights moved</h2>",
         _table(*moved(found)),
         "<h2>Settings</h2>",
@@ -58,12 +58,14 @@ def write_page(found: dict[str, Any], target: Path) -> None:
         f'<header class="top"><div><p class="kind">Comparison</p><h1>{html.escape(title)}</h1><p class="facts">{html.escape(facts)}</p>'
         f"</div></header><main>{''.join(sections)}</main></body></html>\n"
     )
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _problems(found: dict[str, Any]) -> str:
+    """How many problems the points of the curves have."""
+    counts = sorted({point["problems"] for one in found["algorithms"].values() for point in one["curve"]})
+    return " to ".join(map(str, counts[:1] + counts[1:][-1:])) or "no"
 
 
 def curves(found: dict[str, Any]) -> str:

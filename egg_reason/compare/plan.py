@@ -16,12 +16,22 @@ UNBOUNDED = 1_000_000
 TUNING_SEED = 1000
 """Added to the seeds of tuning runs: they draw other noise, and see the training problems in another order."""
 
+SHARED = (
+    *("tokenizer", "data_dir", "prompt_column", "answer_column", "reward", "template", "max_tokens", "top_k", "top_p", "think_tokens"),
+    "reward_timeout",
+)
+"""Settings of training and evaluation alike that say what is measured, so that no algorithm may have its own."""
+
+MACHINE = ("lanes", "dtype")
+"""Further settings that training and evaluation call the same."""
+
 _EVOLUTION: dict[Any, tuple] = {
     "sigma": ("factor", 1 / 3, 3.0),
     "learning_rate": ("factor", 1 / 4, 4.0),
     ("population", "prompts"): ("scaled", "population", "prompts"),
     "temperature": ("choice", 0.3, 0.6, 1.0),
 }
+EVOLUTION = ("eggroll", "openes")
 SEARCHED: dict[str, dict[Any, tuple]] = {
     "eggroll": _EVOLUTION,
     "openes": _EVOLUTION,
@@ -89,31 +99,34 @@ class Plan:
         kinds = get_type_hints(TrainConfig)
         for table in (self.settings, *self.own.values()):
             for name, value in table.items():
+                if table is not self.settings and name in (*SHARED, "model", "task", "task_options"):
+                    raise ValueError(f"--set …{name}: it must be the same for all algorithms: give --set {name}=…")
                 if name in reserved:
                     raise ValueError(f"--set {name}: the comparison decides it; leave it out (see egg-reason compare --help)")
                 if name not in kinds:
                     raise ValueError(f"--set {name}: not a setting of a run; see egg-reason train --help")
                 if not _fits(value, kinds[name]):
                     raise ValueError(f"--set {name}: {value!r} is not of the setting's kind; see egg-reason train --help")
-                if name.endswith("_schedule") and value != "constant" and self.budget != "updates":
-                    raise ValueError(
-                        f"--set {name}={value}: a schedule runs over updates, whose number {self.budget} leave open; use --updates"
-                    )
         for algorithm in self.algorithms:
             self.config(algorithm, 0)
         if self.other_options and self.other_task is None:
             raise ValueError("other_task_options need --other-task: name the task they belong to")
         task_options(self.other_options)
 
+    def check(self) -> None:
+        """Raises the one-line errors that runs and trials would end with for settings, model or task. Loads the model; trains nothing."""
+        from egg_reason.build import check  # imports JAX
+
+        for algorithm in self.algorithms:
+            check([self.config(algorithm, 0), *(self.trial(algorithm, number) for number in range(self.tune))])
+
     def config(self, algorithm: str, seed: int, share: float = 1.0, chosen: dict[str, Any] | None = None) -> TrainConfig:
         """Settings of a run. share: of the budget. chosen: settings in the place of the defaults.
 
-        Learning rates are constant: a schedule over steps would need to know how many there will be.
+        Learning rates fall, over the budget, where that is the algorithm's default or a setting.
         """
-        table: dict[str, Any] = {"algorithm": algorithm, "seed": seed, "learning_rate_schedule": "constant"} | self.settings
+        table: dict[str, Any] = {"algorithm": algorithm, "seed": seed} | self.settings
         table |= (chosen or {}) | self.own.get(algorithm, {})
-        if table["learning_rate_schedule"] == "constant":
-            table["learning_rate_final"] = None
         table |= {
             "steps": UNBOUNDED,
             "eval_every": 0,
@@ -130,13 +143,21 @@ class Plan:
         return TrainConfig(**table)
 
     def trial(self, algorithm: str, number: int) -> TrainConfig:
-        """Settings of a tuning trial: number 0 has the algorithm's own. Judged on training problems that it does not train on."""
-        drawn = self.drawn(algorithm, number)
-        config = self.config(algorithm, TUNING_SEED + number, self.tune_share, drawn)
+        """Settings of a tuning trial: number 0 has the algorithm's own. Judged on training problems that it does not train on.
+
+        An update of evolution strategies has the length of its learning rate and is mostly noise, which adds up like a random walk. So a
+        trial, a part of a run's length, takes steps that are longer by the root of that: they lead as far from the start as the run's.
+        GRPO's rates are the same in both.
+        """
+        chosen = self.drawn(algorithm, number)
+        if algorithm in EVOLUTION and not self._given(algorithm, "learning_rate"):
+            rate = chosen.get("learning_rate", DEFAULTS[algorithm]["learning_rate"]) / math.sqrt(self.tune_share)
+            chosen = chosen | {"learning_rate": float(f"{rate:.3g}")}
+        config = self.config(algorithm, TUNING_SEED + number, self.tune_share, chosen)
         return dataclasses.replace(config, evaluations=0, validation=self.problems)
 
     def drawn(self, algorithm: str, number: int) -> dict[str, Any]:
-        """What trial `number` has in the place of the defaults."""
+        """What trial `number` has in the place of the defaults, as a run of the whole budget would have it."""
         if number == 0:
             return {}
         draw = random.Random(f"{algorithm}/{number}")
@@ -145,6 +166,8 @@ class Plan:
         for names, (kind, *range_) in SEARCHED[algorithm].items():
             names = names if isinstance(names, tuple) else (names,)
             position = draw.random()
+            if any(self._given(algorithm, name) for name in names):  # of a pair too: what one gains the other must lose
+                continue
             if kind == "factor":
                 low, high = range_
                 values: Sequence[Any] = [float(f"{defaults[names[0]] * low * (high / low) ** position:.3g}")]
@@ -156,8 +179,11 @@ class Plan:
                 factor = factors[int(position * len(factors))]
                 values = [int(defaults[names[0]] * factor), max(1, int(defaults[names[1]] / factor))]
             found |= dict(zip(names, values, strict=True))
-        given = self.settings.keys() | self.own.get(algorithm, {}).keys()
-        return {name: value for name, value in found.items() if name not in given}
+        return found
+
+    def _given(self, algorithm: str, name: str) -> bool:
+        """Whether the user decided the setting."""
+        return name in self.settings or name in self.own.get(algorithm, {})
 
     def order(self, number: int) -> list[str]:
         """The algorithms, each first in its turn."""

@@ -33,6 +33,7 @@ def gather(folder: "Folder") -> dict[str, Any]:
         "versions": {name: version(name) for name in VERSIONS},
         "machine": {"cores": os.cpu_count(), "processor": _processor()},
         "problems": len(start.accuracy[0]),
+        "spread_problems": len(start.spread[0]),
         "start": start.table(),
         "tuning": {algorithm: _trials(folder, algorithm) for algorithm in plan.algorithms} if plan.tune else {},
         "algorithms": {},
@@ -70,7 +71,15 @@ def curve(runs: Sequence[Path], parts: int) -> list[dict[str, Any]]:
         correct_SP = np.array([point.pop("correct") for point in here])
         means = {name: float(np.mean([point[name] for point in here])) for name in here[0]}
         by_seed = [dict(point, accuracy=float(correct.mean())) for point, correct in zip(here, correct_SP, strict=True)]
-        found.append({"part": part / parts, **means, "accuracy": _plain(crossed(correct_SP, 0, 1)), "by_seed": by_seed})
+        found.append(
+            {
+                "part": part / parts,
+                "problems": correct_SP.shape[1],
+                **means,
+                "accuracy": _plain(crossed(correct_SP, 0, 1)),
+                "by_seed": by_seed,
+            }
+        )
     return found
 
 
@@ -123,14 +132,17 @@ class _Measures:
     def change(self, start: "_Measures") -> dict[str, Any]:
         """Of these weights minus those of `start`, problem by problem."""
 
-        def paired(after: Sequence, before: Sequence) -> dict[str, float | None]:
-            return _plain(crossed(np.array(after) - np.array(before)))
+        def paired(after: Sequence, before: Sequence, bound: float = 1.0) -> dict[str, float | None]:
+            return _plain(crossed(np.array(after) - np.array(before), -bound, bound))
+
+        def solved(measures: "_Measures") -> list[np.ndarray]:
+            return [estimators.pass_by_problem(np.array(each), most) for each in measures.spread]
 
         most = len(self.spread[0][0])
         found = {
             "accuracy": paired([_means(each) for each in self.accuracy], [_means(start.accuracy[0])]),
-            f"pass@{most}": paired(*([estimators.pass_by_problem(np.array(each), most) for each in of.spread] for of in (self, start))),
-            "distinct_answers": paired([each["answers"] for each in self.distinct], [start.distinct[0]["answers"]]),
+            f"pass@{most}": paired(solved(self), solved(start)),
+            "distinct_answers": paired([each["answers"] for each in self.distinct], [start.distinct[0]["answers"]], most),
         }
         if self.other is not None and start.other is not None:
             found["other"] = paired([_means(each) for each in self.other], [_means(start.other[0])])
@@ -155,10 +167,11 @@ def _distinct(folder: Path) -> dict[str, list[float]]:
 
 def _distances(model: str, runs: Sequence[Path]) -> dict[str, Any]:
     each = [distance(model, run) for run in runs]
+    kinds = dict.fromkeys(kind for found in each for kind in found["by_kind"])
     return {
         "rms": _plain(over_seeds([found["rms"] for found in each])),
         "relative": _plain(over_seeds([found["relative"] for found in each])),
-        "by_kind": {kind: float(np.mean([found["by_kind"][kind] for found in each])) for kind in each[0]["by_kind"]},
+        "by_kind": {kind: float(np.mean([found["by_kind"].get(kind, 0.0) for found in each])) for kind in kinds},
     }
 
 

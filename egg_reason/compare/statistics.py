@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as student_t
 
+from egg_reason.evals.intervals import wilson
+
 
 class Estimate(NamedTuple):
     """A mean and its 95% interval."""
@@ -24,6 +26,8 @@ def crossed(values_SP: Sequence[Sequence[float]] | np.ndarray, low: float = -mat
     Bulletin 2:110). At least the larger of MS_seeds and MS_problems counts, since the subtraction can leave less than one of them by
     chance. One seed: the interval over problems alone; one problem: over seeds alone; one of each says nothing: [low, high].
 
+    Values that are all the same have the interval of a share of which none was seen (Wilson) times the way to the bounds.
+
     low, high: bounds of the values; the interval is cut there.
     """
     values = np.asarray(values_SP, np.float64)
@@ -37,8 +41,9 @@ def crossed(values_SP: Sequence[Sequence[float]] | np.ndarray, low: float = -mat
     freedom = (seeds - 1) * (problems - 1)
     rest = ((values - mean - by_seed[:, None] - by_problem) ** 2).sum() / freedom if freedom else 0.0
     square = max(of_seeds + of_problems - rest, of_seeds, of_problems)
-    if square <= 0:
-        return Estimate(mean, mean, mean)
+    if square <= 0:  # all the same: so many more may still differ, as far as the bounds allow
+        share = wilson(0, max(seeds, problems))[1]
+        return Estimate(mean, mean - share * (mean - low), mean + share * (high - mean))
     terms = [(of_seeds, seeds - 1), (of_problems, problems - 1), (rest if square > max(of_seeds, of_problems) else 0.0, freedom)]
     satterthwaite = square**2 / sum(part**2 / count for part, count in terms if count and part)
     half = float(student_t.ppf(0.975, satterthwaite)) * math.sqrt(square / values.size)

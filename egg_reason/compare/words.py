@@ -18,7 +18,7 @@ def paragraph(found: dict[str, Any]) -> str:
     plan, algorithms = found["plan"], found["algorithms"]
     ranked = sorted(algorithms, key=lambda name: -algorithms[name]["accuracy"]["mean"])
     seeds, temperature = plan["seeds"], plan["eval_temperature"]
-    tuned = f", with the best of {plan['tune']} trials' settings each" if plan["tune"] else ", with their default settings"
+    tuned = f", with the best of {plan['tune']} trials' settings each" if plan["tune"] else ", with their default settings or those given"
     sentences = [
         f"{_listed([NAMES[name] for name in algorithms])} were trained on {plan['settings']['task']} from {plan['settings']['model']}, "
         f"{seeds} {_plural('seed', seeds)} each, for {_budget(plan)} a run{tuned}.",
@@ -28,6 +28,7 @@ def paragraph(found: dict[str, Any]) -> str:
         + f" (95% intervals over problems{' and seeds' if seeds > 1 else ' alone: one seed says nothing of others'}).",
     ]
     sentences += [verdict(each) for each in found["differences"]]
+    sentences += [text for name, one in algorithms.items() if (text := fall(NAMES[name], one["curve"]))]
     sentences += [_narrowing(found), *([_forgetting(found, plan["other_task"])] if plan["other_task"] else [])]
     costs = [
         f"{NAMES[name]} {one['spent']['updates']:,.0f} updates, {one['spent']['tokens'] / 1e6:.2f} million generated tokens"
@@ -47,6 +48,19 @@ def verdict(difference: dict[str, Any]) -> str:
         flipped = {"mean": -difference["mean"], "low": -high, "high": -low}
         return f"{first} ended above {second} by {interval(flipped)}."
     return f"Between {first} and {second} there is no difference that the intervals could tell ({interval(difference, '+.3f')})."
+
+
+def fall(name: str, curve: Sequence[dict[str, Any]]) -> str:
+    """A sentence where the best point of a curve lies above the interval of its last one; else empty."""
+    if not curve:
+        return ""
+    best, last = max(curve, key=lambda point: point["accuracy"]["mean"]), curve[-1]
+    if last["accuracy"]["high"] is None or best["accuracy"]["mean"] <= last["accuracy"]["high"]:
+        return ""
+    return (
+        f"{name} had reached {best['accuracy']['mean']:.3f} after {best['part']:.0%} of the budget, and ended at"
+        f" {last['accuracy']['mean']:.3f} (of the problems of the curve)."
+    )
 
 
 def _narrowing(found: dict[str, Any]) -> str:
@@ -119,11 +133,20 @@ def trials(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["", "trial", "settings", "validation accuracy", "updates"], table
 
 
+def tuning(found: dict[str, Any]) -> str:
+    """What the table of trials needs to be told."""
+    share = found["plan"]["tune_share"]
+    return (
+        f"Tuning, {share:.0%} of the budget a trial (* used). Settings are those of a run; evolution's trials took steps"
+        f" {1 / share**0.5:.2g} times as long, unless a learning rate was given."
+    )
+
+
 def markdown(found: dict[str, Any]) -> str:
     """comparison.md."""
     parts = [found["words"], _table(*rows(found))]
     if found["tuning"]:
-        parts += [f"Tuning, {found['plan']['tune_share']:.0%} of the budget a trial (* used):", _table(*trials(found))]
+        parts += [tuning(found), _table(*trials(found))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -29,8 +29,8 @@ class Failed(ValueError):
 @dataclass(frozen=True)
 class Work:
     """name: for people. command: gives the words of `egg-reason` that do it or go on with it. done: whether nothing is left to do.
-    ready: whether it can begin. finished: called when it is done; what it raises stops everything. excused: whether a failure with
-    this last line counts as done; then `done` must say so from there on."""
+    ready: whether it can begin. finished: called when it is done, or was before; what it raises stops everything. excused: whether a
+    failure with this last line counts as done; then `done` must say so from there on."""
 
     name: str
     command: Callable[[], list[str]]
@@ -74,6 +74,9 @@ def do(works: Sequence[Work], jobs: int, lock: int, tell: Callable[[str], None])
     save what they have.
     """
     places = shares(jobs)
+    for work in works:
+        if work.done():
+            work.finished()
     waiting = [work for work in works if not work.done()]
     running: dict[int, tuple[Work, subprocess.Popen, float]] = {}
     try:
@@ -90,7 +93,8 @@ def do(works: Sequence[Work], jobs: int, lock: int, tell: Callable[[str], None])
                     continue
                 del running[place]
                 if process.returncode != 0 or not work.done():
-                    reason = _last_line(work.log) or f"ended with status {process.returncode}"
+                    reason = _last_line(work.log) if process.returncode > 0 else ""
+                    reason = reason or f"ended with {_status(process.returncode)}"
                     if not work.excused(reason):
                         raise Failed(work, reason)
                 else:
@@ -111,6 +115,11 @@ def _start(work: Work, cores: set[int] | None, lock: int) -> subprocess.Popen:
             [sys.executable, "-m", "egg_reason.compare.child", str(os.getpid()), where, *work.command()],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=(lock,),
         )  # fmt: skip
+
+
+def _status(code: int) -> str:
+    """In words, of a process that did not say why it ended."""
+    return f"status {code}" if code >= 0 else f"signal {-code} ({signal.Signals(-code).name}): out of memory, or killed by somebody"
 
 
 def _last_line(path: Path) -> str:
