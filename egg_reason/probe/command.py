@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from scipy.stats import norm
 
 from egg_reason import es, tasks
 from egg_reason.build import build
@@ -69,6 +70,11 @@ def probe(config: TrainConfig, out: Path, sigmas: Sequence[float] = (), populati
         raise ValueError("probe looks for a population's sigma, which grpo does not have: use --algorithm eggroll or openes")
     if config.optimiser != "sgd":
         raise ValueError(f"probe measures steps of sgd, whose length is the learning rate, not of {config.optimiser}: use --optimiser sgd")
+    if config.population < 4:
+        raise ValueError(f"probe compares pairs of members, so population must be at least 4, not {config.population}")
+    for name, usual in (("tokens", None), ("aggregate", "mean"), ("noise_reuse", 1), ("anchor_decay", 0.0)):
+        if getattr(config, name) != usual:
+            raise ValueError(f"probe knows nothing of {name} = {getattr(config, name)}: leave it out, and give --steps or --minutes")
     if populations < 1 or problems < 32:
         raise ValueError(f"probe needs at least 1 population and 32 problems, not {populations} and {problems}")
     if any(not sigma > 0 for sigma in sigmas):
@@ -134,8 +140,9 @@ class _Probe:
             "suggestion": None,
             "command": None,
         }
-        if not rising or not any(point["low"] > 0 for each in described.values() for point in each.get("line", [])):
-            return found  # no step gained anything beyond doubt
+        points = [point for each in described.values() for point in each.get("line", [])]
+        if not rising or not any(point["gain"] > _bound(len(points)) * point["error"] for point in points):
+            return found  # no step gained anything that chance would not
         slopes = [line.slope / math.sqrt(line.populations) for line in rising.values()]
         sigma = list(rising)[suggestion.steepest(list(rising), slopes)]
         found["table"] = self._table(sigma)
@@ -247,8 +254,8 @@ def suggest(config: TrainConfig, sigma: float, line: suggestion.Line, table: Seq
             members, steps, factor = members // 4 * 2, steps * 2, factor / 2
         while steps > STEPS[1]:
             members, steps, factor = members * 2, steps // 2, factor * 2
-    value = es.schedule(config.learning_rate_schedule, config.learning_rate, config.learning_rate_final, steps)
-    shape = np.array([value(step) for step in range(steps)]) / config.learning_rate
+    value = es.schedule(config.learning_rate_schedule, config.learning_rate, config.learning_rate_final)
+    shape = np.array([value(step / steps) for step in range(steps)]) / config.learning_rate
     if chosen is not mine:
         factor *= (chosen["slope"]["mean"] / mine["slope"]["mean"]) ** 2
     rate, _ = line.learning_rate(shape, factor)
@@ -283,6 +290,11 @@ def command(config: TrainConfig, found: dict[str, Any]) -> str:
 def rounded(value: float, digits: int = 2) -> float:
     """To so many significant digits."""
     return float(f"{value:.{digits}g}")
+
+
+def _bound(looks: int) -> float:
+    """Standard errors above 0 that none of so many gains reaches by chance, but for one time in 40 (Bonferroni)."""
+    return float(norm.ppf(1 - 0.025 / looks))
 
 
 def _powers(most: int) -> list[int]:

@@ -46,7 +46,7 @@ def show(found: dict[str, Any], console: Console) -> None:
     start = f"unperturbed accuracy {interval(found['start'], digits=3)}"
     console.print(f"{start}, {1000 * found['seconds_per_completion']:.2g} ms a completion, {found['seconds'] / 60:.1f} minutes of probing")
     if found["command"] is None:
-        console.print("no suggestion: no step along an update gained accuracy beyond doubt; probe with more --populations or --problems")
+        console.print("no suggestion: no step along an update gained more than chance would; probe with more --populations or --problems")
     else:
         console.print(found["command"])
 
@@ -131,5 +131,13 @@ def _bars(axis: Any, places: Sequence[float], values: Sequence[dict[str, float] 
     below = [max(0.0, value["mean"] - value["low"]) for _, value in known]
     above = [max(0.0, value["high"] - value["mean"]) for _, value in known]
     axis.errorbar(
-        [place for place, _ in known], middle, yerr=[below, above], marker="o", markersize=4, capsize=3, label=label, color=colour
+        [place for place, _ in known],
+        middle,
+        yerr=[below, above],
+        marker="o",
+        markersize=4,
+        capsize=3,
+        label=label,
+        color=colour,
+        linestyle=line,
     )
