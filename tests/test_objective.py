@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from trl_formulas import trl_loss
 
 from egg_reason.objective import LOSSES, Objective, Rows, advantages, reward_metrics, token_weights
 
@@ -32,32 +33,10 @@ def case():
     return log_p, old, reference, mask, advantages(rewards, "group").T.reshape(-1)
 
 
-def trl_loss(loss_type, beta, log_p):
-    """The loss as TRL's documentation states it, one token after another. Also: clipped low and high, tokens, sum of k3."""
+def expected(loss_type, beta, log_p):
+    """See `trl_loss`."""
     _, old, reference, mask, advantage = case()
-    completions, low, high, all_tokens, all_kl = [], 0.0, 0.0, 0, 0.0
-    for i in range(COMPLETIONS):
-        places = np.flatnonzero(mask[i])
-        mean_log_ratio = sum(log_p[i, t] - old[i, t] for t in places) / max(len(places), 1)
-        losses = []
-        for t in places:
-            ratio = np.exp(mean_log_ratio if loss_type == "gspo" else log_p[i, t] - old[i, t])
-            clipped = min(max(ratio, 1 - LOW), 1 + HIGH)
-            k3 = np.exp(reference[i, t] - log_p[i, t]) - (reference[i, t] - log_p[i, t]) - 1
-            losses.append(-min(ratio * advantage[i], clipped * advantage[i]) + beta * k3)
-            share = 1 / len(places) if loss_type == "gspo" else 1
-            low += share * (ratio < 1 - LOW and advantage[i] < 0)
-            high += share * (ratio > 1 + HIGH and advantage[i] > 0)
-            all_kl += k3
-        completions.append(losses)
-        all_tokens += len(places)
-    if loss_type in ("grpo", "gspo"):
-        loss = sum(sum(losses) / max(len(losses), 1) for losses in completions) / COMPLETIONS
-    elif loss_type == "dapo":
-        loss = sum(map(sum, completions)) / all_tokens
-    else:
-        loss = sum(map(sum, completions)) / (COMPLETIONS * BUDGET)
-    return loss, low, high, all_tokens, all_kl
+    return trl_loss(loss_type, log_p, old, reference, mask, advantage, LOW, HIGH, beta, BUDGET)
 
 
 def ours(loss_type, beta, dtype):
@@ -85,13 +64,13 @@ def test_loss_and_gradient_are_those_of_trl(loss_type, beta, dtype, tolerance):
     """The gradient by central differences of the float64 loss (good to 1e-9 here: no ratio lies within 1e-4 of a kink)."""
     log_p, _, _, mask, _ = case()
     value, sums, gradient = ours(loss_type, beta, dtype)
-    expected, low, high, tokens, kl = trl_loss(loss_type, beta, log_p)
-    assert value == pytest.approx(expected, rel=tolerance)
+    loss, low, high, tokens, kl = expected(loss_type, beta, log_p)
+    assert value == pytest.approx(loss, rel=tolerance)
     slopes = np.zeros(log_p.shape)
     for place in zip(*np.nonzero(mask), strict=True):
         step = np.zeros(log_p.shape)
         step[place] = 1e-5
-        slopes[place] = (trl_loss(loss_type, beta, log_p + step)[0] - trl_loss(loss_type, beta, log_p - step)[0]) / 2e-5
+        slopes[place] = (expected(loss_type, beta, log_p + step)[0] - expected(loss_type, beta, log_p - step)[0]) / 2e-5
     assert np.linalg.norm(gradient - slopes) < tolerance * np.linalg.norm(slopes)
     assert not gradient[~mask].any()
     assert (float(sums["low"]), float(sums["high"])) == pytest.approx((low, high)) and int(sums["tokens"]) == tokens

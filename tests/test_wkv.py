@@ -96,25 +96,26 @@ def loss(way, arguments, mix_y, mix_state):
     return (y * mix_y).sum() + (state * mix_state).sum()
 
 
-GRADIENT_LENGTH = 21
+GRADIENT_LENGTHS = (21, 2 * CHUNK)  # no chunk divides the one, every chunk the other
 
 
 @functools.cache
-def gradients(way, dtype):
+def gradients(way, dtype, length):
     """d loss / d input, for all seven inputs, with the mixes that made the loss."""
     rng = np.random.default_rng(9)
-    mix_y, mix_state = rng.standard_normal(inputs()[4][:, :GRADIENT_LENGTH].shape), rng.standard_normal(inputs()[0].shape)
+    mix_y, mix_state = rng.standard_normal(inputs()[4][:, :length].shape), rng.standard_normal(inputs()[0].shape)
     with jax.enable_x64(dtype == "float64"):
         mixes = jnp.asarray(mix_y, dtype), jnp.asarray(mix_state, dtype)
-        found = jax.jit(jax.grad(lambda arguments: loss(WAYS[way], arguments, *mixes)))(first(GRADIENT_LENGTH, dtype))
+        found = jax.jit(jax.grad(lambda arguments: loss(WAYS[way], arguments, *mixes)))(first(length, dtype))
     return [np.asarray(gradient) for gradient in found], mix_y, mix_state
 
 
 def test_gradients_of_the_scan_are_the_slopes_of_the_plain_loop():
     """Central differences along a random direction of each input, in float64."""
-    found, mix_y, mix_state = gradients("scan", "float64")
+    length = GRADIENT_LENGTHS[0]
+    found, mix_y, mix_state = gradients("scan", "float64", length)
     state, *rest = inputs()
-    arguments = [state] + [x[:, :GRADIENT_LENGTH] for x in rest]
+    arguments = [state] + [x[:, :length] for x in rest]
     rng = np.random.default_rng(1)
 
     def plain(*arguments):
@@ -128,11 +129,12 @@ def test_gradients_of_the_scan_are_the_slopes_of_the_plain_loop():
         assert abs(slope - (gradient * direction).sum()) < 1e-7 * np.linalg.norm(gradient) * np.linalg.norm(direction)
 
 
+@pytest.mark.parametrize("length", GRADIENT_LENGTHS)
 @pytest.mark.parametrize(
     ("way", "dtype", "tolerance"), [("chunked", "float64", 1e-11), ("chunks of 4", "float64", 1e-11), ("chunked", "float32", 1e-4)]
 )
-def test_gradients_of_the_chunks_are_those_of_the_scan(way, dtype, tolerance):
-    for gradient, reference in zip(gradients(way, dtype)[0], gradients("scan", "float64")[0], strict=True):
+def test_gradients_of_the_chunks_are_those_of_the_scan(way, dtype, tolerance, length):
+    for gradient, reference in zip(gradients(way, dtype, length)[0], gradients("scan", "float64", length)[0], strict=True):
         assert gradient.dtype == dtype
         assert worst(gradient, reference) < tolerance
 
