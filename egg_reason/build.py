@@ -33,6 +33,12 @@ class Parts:
     compared: list[str]  # evaluations that share no problem with the training problems; empty where that was not checked
 
 
+def build_algorithm(config: TrainConfig, model: models.Model, sampling: Sampling) -> es.EvolutionStrategy | GRPO:
+    if config.algorithm == "grpo":
+        return build_grpo(config, model, sampling)
+    return build_strategy(config, Architecture(model.shape))
+
+
 def build_strategy(config: TrainConfig, architecture: Architecture) -> es.EvolutionStrategy:
     return es.EvolutionStrategy(
         **_trained(config, architecture),
@@ -144,9 +150,8 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     """
     model = models.load(config.model, config.tokenizer)
     task = build_task(config, model.tokenizer.name)
-    architecture = Architecture(model.shape)
     sampling = build_sampling(config, task)
-    strategy = build_grpo(config, model, sampling) if config.algorithm == "grpo" else build_strategy(config, architecture)
+    strategy = build_algorithm(config, model, sampling)
     warmth = sampling.temperature if config.eval_temperature is None else config.eval_temperature
     evaluation = dataclasses.replace(sampling, temperature=warmth)
     engine = build_engine(config, model, machines)
@@ -173,7 +178,7 @@ def check(configs: Sequence[TrainConfig]) -> None:
     for config in configs:
         split = validation_split(task, config.validation) if config.validation else task
         sampling = build_sampling(config, split)
-        build_grpo(config, model, sampling) if config.algorithm == "grpo" else build_strategy(config, Architecture(model.shape))
+        build_algorithm(config, model, sampling)
         build_engine(config, model, HERE)
         build_rewards(config, split)
         tasks.batch(split.train, 0, config.prompts, config.seed)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from egg_reason import es, models, tasks
-from egg_reason.build import build_grpo, build_sampling, build_strategy, build_task, longest_prompt
+from egg_reason.build import build_algorithm, build_sampling, build_task, longest_prompt
 from egg_reason.config import TrainConfig
 from egg_reason.devices import local
 from egg_reason.engine import Engine, Sampling
@@ -80,7 +80,7 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     longest = longest_prompt(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
     tasks.batch(task.train, 0, config.prompts, config.seed)
     engine = Engine(Architecture(model.shape), model.tokenizer, config.lanes, config.group)
-    strategy = build_grpo(config, model, sampling) if config.algorithm == "grpo" else build_strategy(config, engine.architecture)
+    strategy = build_algorithm(config, model, sampling)
     dtype = models.compute_dtype(config.dtype)
     weights = jax.tree.map(lambda x: _abstract(x.shape, jnp.float32), model.params)
     copy = jax.tree.map(lambda x: _abstract(x.shape, dtype), model.params)
@@ -123,7 +123,7 @@ def _generating(engine: Engine, strategy: Any, sampling: Sampling, params: RWKV7
             engine.architecture, source, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed,
             tokenizer.vocab_size, tokenizer.end, engine.steps,
         )  # fmt: skip
-        noise = jax.eval_shape(functools.partial(device.no_noise, program, groups=groups), params)
+        noise = device.noise_shapes(source, params, groups)
         lanes = jax.eval_shape(functools.partial(device.empty, program, engine.lanes, params.emb.dtype))
         width = longest if sampling.think_tokens is None else longest + sampling.max_tokens  # a forced text is read after what was written
         row = functools.partial(_abstract, (engine.refill or 1,))

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from rwkv7_reference import random_model
+from test_train import Killed, at_call, die
 from trl_formulas import trl_loss
 
 from egg_reason import models
@@ -325,51 +326,23 @@ def test_a_run_learns_and_tells_it_in_trl_names(finished_grpo, grpo_settings):
     assert changed == {"w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2", "receptance", "key", "value", "output"}
 
 
-class Killed(BaseException):
-    """Nothing catches it, so the run ends there and then."""
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "call"),
-    [
-        pytest.param(Checkpoints, "save", 2, id="before the second checkpoint"),
-    ],
-)
-def test_a_run_that_died_goes_on_to_the_same_bits(owner, name, call, finished_grpo, grpo_settings, tmp_path, monkeypatch):
-    """Steps after the checkpoint are taken again: optimiser, order of the data and minibatches go on from there."""
-    whole, calls = getattr(owner, name), []
-
-    def dies(*arguments, **given):
-        calls.append(1)
-        if len(calls) == call:
-            raise Killed
-        return whole(*arguments, **given)
-
+def test_a_run_that_died_goes_on_to_the_same_bits(finished_grpo, grpo_settings, tmp_path, monkeypatch):
+    """Before the second checkpoint: optimiser, order of the data and minibatches go on from the first."""
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(owner, name, dies)
+        at_call(patch, Checkpoints, "save", 2, die, after=False)
         train(TrainConfig(**grpo_settings), tmp_path / "run", plain=True)
     assert resume(tmp_path / "run", plain=True)["steps"] == 6
     assert (tmp_path / "run" / "model.pth").read_bytes() == (finished_grpo[0] / "model.pth").read_bytes()
-    losses = [
-        [line["loss"] for line in read_metrics(run / "metrics.jsonl") if "loss" in line] for run in (tmp_path / "run", finished_grpo[0])
-    ]
-    assert losses[0] == losses[1]
+    lines, wanted = (read_metrics(run / "metrics.jsonl") for run in (tmp_path / "run", finished_grpo[0]))
+    assert [line["loss"] for line in lines if "loss" in line] == [line["loss"] for line in wanted if "loss" in line]
 
 
 def test_a_run_by_minutes_goes_on_though_its_schedule_went_elsewhere(grpo_settings, tmp_path, monkeypatch):
     """Steps that are taken again take other seconds, and so other rates than those that were recorded."""
     plain = {"beta": 0.0, "iterations": 1, "minibatches": 1, "eval_every": 0}
     config = TrainConfig(**grpo_settings | plain | {"minutes": 60.0, "learning_rate_schedule": "linear"})
-    whole, calls = GRPO.tell, []
-
-    def dies(*arguments, **given):
-        calls.append(1)
-        if len(calls) == 4:
-            raise Killed
-        return whole(*arguments, **given)
-
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(GRPO, "tell", dies)
+        at_call(patch, GRPO, "tell", 4, die, after=False)
         train(config, tmp_path / "run", plain=True)
     with monkeypatch.context() as patch:
         patch.setattr(Budget, "share", property(lambda budget: min(1.0, budget.steps / 5)))

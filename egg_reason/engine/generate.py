@@ -19,7 +19,7 @@ import numpy as np
 
 from egg_reason.engine import lanes as device
 from egg_reason.engine.sampling import Sampling
-from egg_reason.perturb import Noise, named
+from egg_reason.perturb import Noise
 
 REASONS = ("end", "stop", "length")
 THINK_END = "</think>"
@@ -156,9 +156,7 @@ class Engine:
 
     def noise_bytes(self, noise, params) -> int:
         """What the noise of all groups takes on the device; 0 where nothing is perturbed. noise: as a population's. Allocates nothing."""
-        groups = jnp.arange(self.lanes // self.group)
-        shapes = {name: leaf.shape for name, leaf in named(params).items()}
-        drawn = jax.eval_shape(lambda: noise.draw(shapes, 0, groups))
+        drawn = device.noise_shapes(noise, params, self.lanes // self.group)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(drawn))
 
 

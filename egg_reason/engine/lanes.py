@@ -143,8 +143,12 @@ def assign(program: Program, params, noise, epoch, groups, directions):
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def no_noise(program: Program, params, groups: int):
     """Noise arrays for `groups` groups, all zeros."""
-    drawn = jax.eval_shape(lambda: program.noise.draw(_shapes(params), 0, jnp.arange(groups)))
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), drawn)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), noise_shapes(program.noise, params, groups))
+
+
+def noise_shapes(noise: Noise, params, groups: int):
+    """Shapes and dtypes of the noise arrays for `groups` groups. Allocates nothing; params may be shapes themselves."""
+    return jax.eval_shape(lambda: noise.draw(_shapes(params), 0, jnp.arange(groups)))
 
 
 def _draw(program, weights, hidden, key, position):
