@@ -186,8 +186,11 @@ def check(configs: Sequence[TrainConfig]) -> None:
 
 def build_engine(config: TrainConfig, model: models.Model, machines: Machines) -> Engine:
     devices = local(machines.devices)
-    if config.population is not None and len(devices) > config.population // 2:
-        raise ValueError(f"devices must be at most the {config.population // 2} pairs of the population, not {len(devices)}")
+    if config.population is None and (machines.hosts > 1 or machines.pool):
+        raise ValueError(f"{config.algorithm} trains in one process, its update reads completions: leave out --hosts and --pool")
+    if config.population is not None and machines.hosts * len(devices) > config.population // 2:
+        what = f"{machines.hosts} hosts x {len(devices)}" if machines.hosts > 1 else len(devices)
+        raise ValueError(f"devices must be at most the {config.population // 2} pairs of the population, not {what}")
     settings = (Architecture(model.shape), model.tokenizer, config.lanes, config.group)
     return Devices(*settings, devices=devices) if len(devices) > 1 else Engine(*settings)
 

@@ -44,6 +44,7 @@ _EVOLUTION: dict[str, Any] = {
     "noise_reuse": 1,
     "anchor_decay": 0.0,
     "share_noise": "pair",
+    "wire": "float32",
     "temperature": 0.3,
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -159,6 +160,9 @@ class TrainConfig:
     """share of the way back to the starting weights taken after each step; by default 0"""
     share_noise: Text = BY_ALGORITHM
     """which members draw the same random numbers for the same prompt: pair, all or none; by default pair"""
+    wire: Text = BY_ALGORITHM
+    """what of a member's fitness passes between machines: float32, float16 (rounded), or ternary (who won of each pair: with shaping
+    sign, which reads no more than that); the same on one machine; by default float32"""
 
     # GRPO
     loss_type: Text = BY_ALGORITHM
@@ -258,6 +262,10 @@ class TrainConfig:
             raise ValueError(f"tokens must be at least 1, not {self.tokens}")
         if self.sigma is not None and not self.sigma > 0:
             raise ValueError(f"sigma must be above 0, not {self.sigma}")
+        if self.wire not in (None, "float32", "float16", "ternary"):
+            raise ValueError(f"wire must be float32, float16 or ternary, not {self.wire!r}")
+        if self.wire == "ternary" and self.shaping != "sign":
+            raise ValueError(f"wire ternary tells who won of each pair, which is enough for shaping sign alone, not {self.shaping}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be from 0 to {2**31 - 1}, not {self.seed}")
         if self.dtype not in ("auto", "float32", "bfloat16"):

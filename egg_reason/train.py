@@ -16,28 +16,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egg_reason import models, tasks
+from egg_reason import models
 from egg_reason.budget import Budget, peak_memory
 from egg_reason.build import Parts, build
 from egg_reason.clock import TrainingClock
 from egg_reason.config import TrainConfig
 from egg_reason.devices import Devices
 from egg_reason.display import Display
-from egg_reason.engine import Completions, Engine, Jobs
+from egg_reason.engine import Engine
 from egg_reason.evals.heldout import Evaluation, evaluate
 from egg_reason.evals.report import write_report
 from egg_reason.grpo import GRPO, NotFinite
+from egg_reason.hosts import Hosts, Leader, follow
 from egg_reason.machines import HERE, Machines
+from egg_reason.pool import Pool
 from egg_reason.recording import from_log
 from egg_reason.replay import arrays_of, check_base, made_with, replay, start
-from egg_reason.rewards.pending import RewardFailure, Scores
-from egg_reason.rollouts import Rollouts
+from egg_reason.rewards.pending import RewardFailure
 from egg_reason.runs import Run, read_metrics, storage
 from egg_reason.scalars import StepScalars, weights_hash
-from egg_reason.scoring import generate_and_score
-
-SAVED_MEMBERS = 4
-"""Members, and samples of each, whose completions are saved in samples/."""
+from egg_reason.shares import Here, Share, saves_samples
 
 
 def train(
@@ -54,16 +52,19 @@ def train(
     once everything else has proved to be in order. machines: where it is computed.
     """
     begun = begun or time.time()
-    config = dataclasses.replace(
-        config, dtype=jnp.dtype(models.compute_dtype(config.dtype)).name
-    )  # `auto` means another precision elsewhere
-    parts = build(config, machines=machines)
-    with parts.scorer:
-        if replace and (Path(path) / "config.toml").is_file():
-            with Run.open(path):  # not while another process writes it
-                shutil.rmtree(path)
-        with Run.create(path, dataclasses.asdict(config), parts.model.fingerprint, made_with()) as run:
-            return _Training(config, parts, run, plain, begun).run_steps(parts.strategy.init(parts.model.params))
+    if machines.host:
+        return follow(Hosts(machines))
+    with _evaluator(machines) as evaluator:
+        config = dataclasses.replace(
+            config, dtype=jnp.dtype(models.compute_dtype(config.dtype)).name
+        )  # `auto` means another precision elsewhere
+        parts = build(config, machines=machines)
+        with parts.scorer:
+            if replace and (Path(path) / "config.toml").is_file():
+                with Run.open(path):  # not while another process writes it
+                    shutil.rmtree(path)
+            with Run.create(path, dataclasses.asdict(config), parts.model.fingerprint, made_with()) as run:
+                return _Training(config, parts, run, evaluator, plain, begun).run_steps(parts.strategy.init(parts.model.params))
 
 
 def resume(
@@ -80,37 +81,46 @@ def resume(
     where it is computed, as it likes.
     """
     begun = begun or time.time()
-    with storage(path):
-        run = Run.open(path, rewind)
-    with run:
-        config = TrainConfig.from_table(run.config)
-        if run.finished and rewind is None:
-            raise ValueError(f"{path} is finished after {config.steps} steps: start a new run from it with --model {path}")
-        for name, value in (changes or {}).items():
-            if value != getattr(config, name):
-                raise ValueError(
-                    f"{path} was started with {name} = {getattr(config, name)!r}, not {value!r}: resume without it, or start a new run"
-                )
-        parts = build(config, resumed=True, machines=machines)
-        with parts.scorer:
-            check_base(parts.model, run.scalars.header["fingerprint"], path)
-            recorded = from_log(run.scalars)
-            state = start(run.checkpoints, parts.strategy.init(parts.model.params), recorded)
-            if not isinstance(parts.strategy, GRPO):  # whose steps are taken again: they need completions, not scalars alone
-                state = replay(parts.strategy, state, recorded)
-            elif config.minutes is not None:
-                run.scalars.cut(state.step)  # taken again they take other seconds, which schedules and the end depend on
-            with storage(path):
-                run.rewind(state.step - 1)  # an evaluation of this very step is made again
-                _complete_metrics(run, parts.strategy, state.step)
-            return _Training(config, parts, run, plain, begun).run_steps(state)
+    if machines.host:
+        return follow(Hosts(machines))
+    with _evaluator(machines) as evaluator:
+        with storage(path):
+            run = Run.open(path, rewind)
+        with run:
+            config = TrainConfig.from_table(run.config)
+            if run.finished and rewind is None:
+                raise ValueError(f"{path} is finished after {config.steps} steps: start a new run from it with --model {path}")
+            for name, value in (changes or {}).items():
+                if value != getattr(config, name):
+                    raise ValueError(
+                        f"{path} was started with {name} = {getattr(config, name)!r}, not {value!r}: resume without it, or start a new run"
+                    )
+            parts = build(config, resumed=True, machines=machines)
+            with parts.scorer:
+                check_base(parts.model, run.scalars.header["fingerprint"], path)
+                recorded = from_log(run.scalars)
+                state = start(run.checkpoints, parts.strategy.init(parts.model.params), recorded)
+                if not isinstance(parts.strategy, GRPO):  # whose steps are taken again: they need completions, not scalars alone
+                    state = replay(parts.strategy, state, recorded)
+                elif config.minutes is not None:
+                    run.scalars.cut(state.step)  # taken again they take other seconds, which schedules and the end depend on
+                with storage(path):
+                    run.rewind(state.step - 1)  # an evaluation of this very step is made again
+                    _complete_metrics(run, parts.strategy, state.step)
+                return _Training(config, parts, run, evaluator, plain, begun).run_steps(state)
+
+
+def _evaluator(machines: Machines) -> Here | Leader | Pool:
+    if machines.pool:
+        return Pool(machines)
+    return Leader(Hosts(machines)) if machines.hosts > 1 else Here()
 
 
 class _Training:
     """One process's stretch of a run."""
 
-    def __init__(self, config: TrainConfig, parts: Parts, run: Run, plain: bool | None, begun: float):
-        self.config, self.parts, self.run, self.begun = config, parts, run, begun
+    def __init__(self, config: TrainConfig, parts: Parts, run: Run, evaluator: Here | Leader | Pool, plain: bool | None, begun: float):
+        self.config, self.parts, self.run, self.evaluator, self.begun = config, parts, run, evaluator, begun
         self.display = Display(config.steps, plain)
         self.seen: set[tuple[str, str]] = set()  # reward failures that have been told in full
         parts.scorer.log = run.path / "rewards.log"
@@ -119,30 +129,28 @@ class _Training:
         self.clock = TrainingClock()
 
     def run_steps(self, state) -> dict | None:
-        config, strategy, run = self.config, self.parts.strategy, self.run
+        config, run = self.config, self.run
         self.budget = Budget(config, read_metrics(run.path / "metrics.jsonl"), state.step)
         previous = self._catch_signals()
         try:
             with self.display, storage(run.path):
                 self._introduce(state)
+                self.evaluator.start(config, self.parts, run, state, self.display.note)
                 self._evaluate_if_due(state)
                 while not self._ends_at(state.step):
                     started = self.clock.now()
-                    self.parts.scorer.state = dataclasses.replace(self.parts.scorer.state, global_step=state.step)
-                    rows = tasks.batch(self.parts.task.train, state.step, config.prompts, config.seed)
-                    jobs = Jobs.grid(strategy.population, config.prompts, config.samples)
-                    spent = self.budget.share
-                    members = strategy.ask(state, spent)
+                    compiling = self.clock.compiling()
                     self.display.phase("generate")
-                    completions, scores, generating = self._generate_and_score(members, rows, jobs, state.step)
+                    spent = self.budget.share
+                    share = self.evaluator.evaluate(state, spent)  # ask, generate, score: all members
                     scored = self.clock.now()
-                    fitness = strategy.fitness(scores.total.reshape(strategy.population, config.prompts, config.samples))
+                    generating = share.seconds - (self.clock.compiling() - compiling)
                     self.display.phase("update")
-                    after, update = self._tell(state, fitness, spent, rows, jobs, completions)
-                    scalars = StepScalars(fitness, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params))
+                    after, update = self._tell(state, share, spent)
+                    scalars = StepScalars(share.fitness_NP, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params))
                     seconds = (generating, scored - started - generating, self.clock.now() - scored)
                     # Before the step counts: what was spent decides the rates and the end of a run, so no counted step may lack it.
-                    self._record(state.step, rows, jobs, completions, scores, fitness, update, seconds)
+                    self._record(state.step, share, update, seconds)
                     run.scalars.append(state.step, scalars)
                     state = after
                     if config.checkpoint_every and state.step % config.checkpoint_every == 0 and not self._ends_at(state.step):
@@ -155,19 +163,13 @@ class _Training:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _generate_and_score(self, members, rows, jobs, step) -> tuple[Completions, Scores, float]:
-        """Also the seconds of generation by the training clock."""
-        parts, compiling = self.parts, self.clock.compiling()
-        found = generate_and_score(parts.engine, members, rows, jobs, parts.sampling, parts.scorer, step, parts.longest_prompt)
-        return *found, found[0].seconds - (self.clock.compiling() - compiling)
-
-    def _tell(self, state, fitness, spent, rows, jobs, completions):
+    def _tell(self, state, share: Share, spent: float):
         strategy = self.parts.strategy
         if not isinstance(strategy, GRPO):
-            return strategy.tell(state, fitness, spent)
-        prompts = [self.parts.engine.tokenizer.encode(row["prompt"]) for row in rows]
+            return strategy.tell(state, share.fitness_NP, spent)
+        assert share.rollouts is not None  # GRPO is evaluated in this process
         try:
-            return strategy.tell(state, fitness, Rollouts.of(prompts, jobs, completions), spent)
+            return strategy.tell(state, share.fitness_NP, share.rollouts, spent)
         except NotFinite as failure:
             self._save(state)
             raise NotFinite(
@@ -212,36 +214,27 @@ class _Training:
         self._tell_failures(state.step, result.failures, result.messages)
         return result
 
-    def _record(self, step, rows, jobs, completions, scores, fitness, update, seconds):
+    def _record(self, step: int, share: Share, update: dict, seconds: tuple[float, float, float]):
         """Metrics, samples and the view of one step. seconds: of generating, scoring and updating, without compiling."""
-        config = self.config
         if self.first_update_s is None and step == 0:
             self.first_update_s = time.time() - self.begun
         metrics = {
-            **self.budget.add(sum(seconds), int(completions.lengths.sum())),
-            **self.parts.strategy.metrics(fitness),
-            "completion_length": float(completions.lengths.mean()),
-            "truncated": float(completions.truncated.mean()),
-            "tokens_per_second": float((completions.lengths.sum() + completions.prompt_tokens) / completions.seconds),
-            "occupancy": completions.occupancy,
+            **self.budget.add(sum(seconds), int(share.sums["tokens"])),
+            **self.parts.strategy.metrics(share.fitness_NP),
+            **share.metrics(),
             **dict(zip(("seconds_generate", "seconds_score", "seconds_update"), seconds, strict=True)),
             "seconds_left": self.budget.seconds_left(sum(seconds)),
             **update,
-            **{
-                f"rewards/{name}/mean": float(np.nanmean(values)) for name, values in scores.by_reward.items() if not np.isnan(values).all()
-            },
-            **{f"rewards/{name}/{kind}": float(count) for (name, kind), count in scores.failures.items()},
-            **{f"metrics/{name}": value for name, value in scores.metrics.items()},
         }
         if update["update_rms"] == 0:
             self.display.note(f"step {step}: {self.parts.strategy.STANDSTILL}, no update")
-        self._tell_failures(step, scores.failures, scores.messages)
+        self._tell_failures(step, share.failures, share.messages)
         self.run.metrics(step, metrics)
         self.display.step(step, metrics)
-        self.display.sample(rows[jobs.prompt[0]]["prompt"] + completions.texts[0])
-        if config.sample_every and step % config.sample_every == 0:
-            chosen = np.flatnonzero((jobs.member < SAVED_MEMBERS) & (jobs.sample < SAVED_MEMBERS))
-            self.run.samples(step, [_sample(rows, jobs, completions, scores, int(job)) for job in chosen])
+        if share.samples:  # not where the first member was dropped
+            self.display.sample(share.samples[0]["prompt"] + share.samples[0]["completion"])
+        if saves_samples(self.config, step):
+            self.run.samples(step, share.samples)
 
     def _tell_failures(self, step: int, failures: Counter, messages: dict[tuple[str, str], str]) -> None:
         """Shows how many rewards failed, and an example the first time that a reward fails in some way."""
@@ -337,20 +330,6 @@ def _complete_metrics(run: Run, strategy, steps: int):
         if step < steps:
             rates = {"learning_rate": scalars.learning_rate, "sigma": scalars.sigma}
             run.metrics(step, {**strategy.metrics(scalars.fitness_NP), **rates})
-
-
-def _sample(rows, jobs: Jobs, completions: Completions, scores: Scores, job: int) -> dict:
-    return {
-        **{column: entries[job] for column, entries in scores.extra.items()},
-        "member": int(jobs.member[job]),
-        "sample": int(jobs.sample[job]),
-        "prompt": rows[jobs.prompt[job]]["prompt"],
-        "completion": completions.texts[job],
-        "reward": float(scores.total[job]),
-        "truncated": bool(completions.truncated[job]),
-        **{f"rewards/{name}": float(values[job]) for name, values in scores.by_reward.items()},
-        "failure": ", ".join(f"{name}: {failed[job]}" for name, failed in scores.failed.items() if job in failed) or None,
-    }
 
 
 def _accuracy(result: Evaluation) -> dict:

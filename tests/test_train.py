@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from egg_reason import cli, models
+from egg_reason import cli, models, shares
 from egg_reason import train as training
 from egg_reason.checkpoints import Checkpoints
 from egg_reason.config import TrainConfig
@@ -77,7 +77,7 @@ def test_a_run_leaves_what_its_directory_promises(finished_run, settings):
     assert sorted(os.listdir(path / "checkpoints")) == ["000004", "000006"]
     assert sorted(os.listdir(path / "samples")) == [f"step_{step:06d}.jsonl" for step in (0, 2, 4)]
     samples = [json.loads(line) for line in (path / "samples" / "step_000002.jsonl").read_text().splitlines()]
-    assert len(samples) == training.SAVED_MEMBERS * 2
+    assert len(samples) == shares.SAVED_MEMBERS * 2
     assert all(row["prompt"].endswith("<think") and len(row["completion"]) <= 12 for row in samples)
     [events] = os.listdir(path / "tensorboard")
     assert b"heldout_accuracy" in (path / "tensorboard" / events).read_bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from egg_reason import cli, models
+from egg_reason import cli, models, shares
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
 from egg_reason.runs import read_metrics
@@ -57,7 +57,7 @@ def score(text):
 @pytest.mark.parametrize("policy", ["zero", "drop"])
 def test_failed_rewards_are_counted_and_shown(policy, faults, settings, tmp_path, capsys, monkeypatch):
     """All 16 completions of the step are in the samples: from them what the fitness must be follows without the code that is tested."""
-    monkeypatch.setattr(training, "SAVED_MEMBERS", settings["population"])
+    monkeypatch.setattr(shares, "SAVED_MEMBERS", settings["population"])
     given = {"steps": 1, "reward": (f"{faults}:faulty",), "reward_failure": policy}
     training.train(TrainConfig(**settings | given), tmp_path / "run", plain=True)
     samples = [json.loads(line) for line in (tmp_path / "run" / "samples" / "step_000000.jsonl").read_text().splitlines()]

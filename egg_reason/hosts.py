@@ -1,0 +1,234 @@
+"""One run on several hosts: every process evaluates its range of the pairs, fitness is gathered, and each applies the same update.
+
+The first process is the one that trains; the others follow: they hold the model, the engine and the scorer, and keep nothing. What
+passes between them are messages, gathered from all at the same time (`Hosts.exchange`; JAX's collectives, on CPUs over gloo):
+
+    the first tells the others of the run: settings, base model's fingerprint, the step it stands at (and its state, unless that is 0)
+    for every step: "step" and the share of the budget that is spent, then from each process its `Share` with the hash of its weights,
+        or the error it met
+    "end", and why
+
+Weights stay equal, since all start from the same and take the same steps; the hashes are compared in every step. Where a process is
+lost, all end, and the run goes on with --resume, on as many hosts as there are then.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from egg_reason.build import Parts, build
+from egg_reason.config import TrainConfig
+from egg_reason.machines import Machines
+from egg_reason.rewards.pending import RewardFailure
+from egg_reason.runs import Run
+from egg_reason.scalars import HASH_BYTES, weights_hash
+from egg_reason.shares import Share, evaluate, merge
+
+SHARE, ERROR, REWARD_FAILURE = range(3)
+"""First byte of what a process tells of a step. A hash and a Share follow, or a line of text."""
+
+_SPENT = struct.Struct("<d")
+
+SMALLEST_MESSAGE = 1024
+"""Bytes: shorter ones are padded to it, longer ones to a power of two, since every length is compiled once."""
+
+
+class Lost(OSError):
+    """Another process of the run ended without a word."""
+
+
+class Hosts:
+    """The processes of a run, after all of them have called this. machines: `hosts`, `host` and `coordinator`.
+
+    Attributes:
+        number, count: which process this is, of how many. received: bytes that came from the others so far (it sends as many).
+    """
+
+    def __init__(self, machines: Machines):
+        self.number, self.count, self.received = machines.host, machines.hosts, 0
+        self.machines = machines
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
+        try:
+            jax.distributed.initialize(machines.coordinator, machines.hosts, machines.host)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ConnectionError(f"host {self.number} could not join {machines.coordinator} ({reason}): start all hosts") from None
+
+    def exchange(self, message: bytes = b"") -> list[bytes]:
+        """Every process's message, in the order of their numbers. Waits until all have called it. Raises Lost where one has ended."""
+        lengths = self._gather(np.array([len(message)], np.uint32))[:, 0]
+        padded = np.zeros(max(SMALLEST_MESSAGE, 1 << (int(lengths.max()) - 1).bit_length() if lengths.max() else 0), np.uint8)
+        padded[: len(message)] = np.frombuffer(message, np.uint8)
+        return [row[:length].tobytes() for row, length in zip(self._gather(padded), lengths, strict=True)]
+
+    def broadcast(self, tree):
+        """The first process's arrays, in all of them, bit for bit. tree: a pytree of arrays of the same shapes everywhere."""
+
+        def one(leaf):
+            leaf = np.asarray(leaf)
+            words = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)  # whose sum with zeros is exact: -0.0 + 0.0 would be 0.0
+            return np.asarray(self._collective("broadcast_one_to_all", words)).view(leaf.dtype).reshape(leaf.shape)
+
+        return jax.tree.map(one, tree)
+
+    def members(self, population: int) -> range:
+        """Which members this process evaluates: an equal range of the pairs; where they do not divide, ranges differ by one pair."""
+        pairs = population // 2
+        first, last = (pairs * number // self.count for number in (self.number, self.number + 1))
+        return range(2 * first, 2 * last)
+
+    def leave(self) -> None:
+        """Ends this process at its exit without waiting for the others, one of which is lost: JAX would wait for it."""
+
+        def end():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(2)
+
+        atexit.register(end)
+
+    def _gather(self, array: np.ndarray) -> np.ndarray:
+        found = self._collective("process_allgather", array)
+        self.received += (self.count - 1) * array.nbytes
+        return np.asarray(found).reshape(self.count, -1)
+
+    def _collective(self, name: str, array: np.ndarray):
+        from jax.experimental import multihost_utils
+
+        try:
+            return getattr(multihost_utils, name)(array)
+        except jax.errors.JaxRuntimeError as error:
+            self.leave()
+            reason = str(error).splitlines()[0][:200]
+            raise Lost(f"a host was lost ({reason}): start all of them again, with --resume") from None
+
+
+class Leader:
+    """The first process's evaluator, to be used as `shares.Here` is. Its end tells the others."""
+
+    def __init__(self, hosts: Hosts):
+        self.hosts = hosts
+        self.in_step = False  # the others wait for our share of a step, not for a word
+        self.lost = False
+
+    def start(self, config: TrainConfig, parts: Parts, run: Run, state, tell: Callable[[str], None]) -> None:
+        self.config, self.parts = config, parts
+        about = {"config": run.config, "fingerprint": parts.model.fingerprint, "step": state.step}
+        self._exchange(json.dumps(about).encode())
+        for number, reply in enumerate(self._exchange(b"")):  # when they have loaded the model
+            if reply:
+                raise ValueError(f"host {number}: {reply.decode()}")
+        if state.step:
+            self.hosts.broadcast(state)
+
+    def evaluate(self, state, spent: float) -> Share:
+        before = self.hosts.received
+        self._exchange(b"step" + _SPENT.pack(spent))
+        self.in_step = True
+        replies = self._exchange(_evaluated(self.config, self.parts, state, spent, self.hosts))
+        self.in_step = False
+        share = _merged(replies, self.config.wire)
+        share.wire_bytes = self.hosts.received - before
+        return share
+
+    def _exchange(self, message: bytes) -> list[bytes]:
+        try:
+            return self.hosts.exchange(message)
+        except Lost:
+            self.lost = True
+            raise
+
+    def __enter__(self) -> "Leader":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self.in_step:  # as after a second Ctrl-C: the others see that we are gone
+            self.hosts.leave()
+        elif not self.lost:
+            self._exchange(b"end" if error is None else f"end {' '.join(str(error).split()) or kind.__name__}".encode())
+
+
+def follow(hosts: Hosts) -> dict:
+    """What every process but the first does. Returns {"steps": taken}; raises ValueError where the run ended with an error."""
+    with _deaf():
+        message = hosts.exchange()[0]
+        if message.startswith(b"end"):
+            return _end(message, 0)
+        about = json.loads(message)
+        try:
+            config = TrainConfig.from_table(about["config"])
+            parts = build(config, resumed=True, machines=hosts.machines)
+            fault = (
+                "" if parts.model.fingerprint == about["fingerprint"] else f"{parts.model.source} is another model than the first host's"
+            )
+        except (ValueError, OSError) as error:
+            parts, fault = None, " ".join(str(error).split())
+        hosts.exchange(fault.encode())
+        if parts is None:
+            return _end(hosts.exchange()[0], 0)
+        with parts.scorer:
+            state = parts.strategy.init(parts.model.params)
+            if about["step"]:
+                state = jax.tree.map(jax.numpy.asarray, hosts.broadcast(state).replace(step=about["step"]))
+            while (message := hosts.exchange()[0]).startswith(b"step"):
+                [spent] = _SPENT.unpack(message[4:])
+                replies = hosts.exchange(_evaluated(config, parts, state, spent, hosts))
+                if all(reply[0] == SHARE for reply in replies):
+                    state, _ = parts.strategy.tell(state, _merged(replies, config.wire).fitness_NP, spent)
+            return _end(message, state.step)
+
+
+def _end(message: bytes, steps: int) -> dict:
+    reason = message.decode().partition(" ")[2]
+    if reason:
+        raise ValueError(f"the first host ended the run: {reason}")
+    return {"steps": steps}
+
+
+def _evaluated(config: TrainConfig, parts: Parts, state, spent: float, hosts: Hosts) -> bytes:
+    try:
+        share = evaluate(config, parts, state, spent, hosts.members(parts.strategy.population))
+        return bytes([SHARE]) + weights_hash(state.params) + share.encode(config.wire)
+    except (ValueError, OSError) as error:
+        kind = REWARD_FAILURE if isinstance(error, RewardFailure) else ERROR
+        return bytes([kind]) + " ".join(str(error).split()).encode()
+
+
+def _merged(replies: list[bytes], wire: str) -> Share:
+    for number, reply in enumerate(replies):
+        if reply[0] != SHARE:
+            text = f"host {number}: {reply[1:].decode()}"
+            raise RewardFailure(text) if reply[0] == REWARD_FAILURE else ValueError(text)
+    start = 1 + HASH_BYTES
+    different = [number for number, reply in enumerate(replies) if reply[:start] != replies[0][:start]]
+    if different:
+        raise ValueError(f"the weights of hosts {different} are not the first one's: all need the same jax and kind of machine")
+    return merge([Share.decode(reply[start:], wire) for reply in replies])
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C and SIGTERM, which a terminal or a queue sends to all processes, are for the first one; a second one ends this one too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def once(number, frame):
+        signal.signal(number, signal.SIG_DFL)
+
+    previous = {number: signal.signal(number, once) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

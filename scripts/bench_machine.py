@@ -1,0 +1,87 @@
+"""What this machine can do at most: the two ceilings that `bench_decode.py` measures the engine against.
+
+    python scripts/bench_machine.py
+
+* Products: float32 (on an accelerator bfloat16) x [rows, m] @ w [m, n] of the shapes of RWKV-7's ffn, by JAX: operations per second.
+* Memory: bytes per second of reading a large array (a sum) and of reading one and writing another (x + 1), by JAX.
+
+Medians; the last line is one JSON object.
+"""
+
+import functools
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+WIDTHS = (128, 256, 768)
+ROWS = (64, 256, 1024)
+LARGE = 1 << 28
+"""Bytes of the array that memory is measured with: far more than any cache."""
+
+
+def seconds(call: Callable[[], Any], least: float = 0.3, most: int = 200) -> float:
+    """Median time of a call: as many calls as `least` seconds hold, 5 at the least."""
+    jax.block_until_ready(call())
+    times: list[float] = []
+    while len(times) < 5 or (sum(times) < least and len(times) < most):
+        begun = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _products(x, w, times: int):
+    """One after another, each fed by the one before: the cost of a call is that of `times` products and of going back to [rows, m]."""
+    return jax.lax.fori_loop(0, times, lambda _, x: (x @ w) @ w.T, x)
+
+
+def product_rate(rows: int, width: int, dtype: Any = jnp.float32) -> float:
+    """Operations per second of [rows, width] @ [width, 4 width] and back."""
+    x, w = jnp.ones((rows, width), dtype), jnp.full((width, 4 * width), 1e-3, dtype)
+    operations = 2 * 2 * rows * width * 4 * width
+    times = max(1, int(2e8 / operations))
+    return times * operations / seconds(lambda: _products(x, w, times))
+
+
+def memory_rates(size: int = LARGE) -> tuple[float, float]:
+    """Bytes per second of reading, and of reading and writing (both counted)."""
+    x = jnp.ones(size // 4, jnp.float32)
+    read = size / seconds(lambda: _sum(x))
+    y = jnp.zeros_like(x)
+    state = [y]
+
+    def move():
+        state[0] = _next(x, state[0])
+        return state[0]
+
+    return read, 2 * size / seconds(move)
+
+
+_sum = jax.jit(jnp.sum)
+_next = jax.jit(lambda x, old: x + 1, donate_argnums=1)
+
+
+def ceilings(dtype: Any = jnp.float32) -> dict[str, float]:
+    found = {f"products {rows} x {width}": product_rate(rows, width, dtype) for width in WIDTHS for rows in ROWS}
+    found["read"], found["read and write"] = memory_rates()
+    return found
+
+
+def main() -> None:
+    device = jax.devices()[0]
+    dtype = jnp.float32 if device.platform == "cpu" else jnp.bfloat16
+    found: dict[str, Any] = {**ceilings(dtype)}
+    print(f"{device.device_kind} ({device.platform}), jax {jax.__version__}, {jnp.dtype(dtype).name}")
+    for name, rate in found.items():
+        print(f"{name:<24}{rate / 1e9:10.1f} {'GFLOP/s' if name.startswith('products') else 'GB/s'}")
+    print(json.dumps({"device": device.device_kind} | found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Several processes on one run, as `jax.distributed` joins them: the same bits, a host that is lost, and mistakes."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from test_train import assert_same_run
+
+from egg_reason.machines import Machines
+from egg_reason.runs import read_metrics
+from egg_reason.shares import Share, merge, rounded
+
+
+class Processes:
+    """`egg-reason train` as so many hosts, each of `devices` forced CPU devices."""
+
+    def __init__(self, folder, hosts, devices, *words):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={devices}"
+        self.outputs = [folder / f"host{host}.txt" for host in range(hosts)]
+        self.running = []
+        for host, output in enumerate(self.outputs):
+            command = [sys.executable, "-m", "egg_reason.cli", "train", "--plain", *words, "--devices", str(devices)]
+            command += ["--hosts", str(hosts), "--host", str(host), "--coordinator", address]
+            with open(output, "w") as file:
+                self.running.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | {"XLA_FLAGS": flags}))
+
+    def end(self):
+        return [process.wait(400) for process in self.running]
+
+    def told(self):
+        return "\n".join(output.read_text() for output in self.outputs)
+
+
+def test_two_hosts_are_one_process(finished_run, settings, flags, tmp_path):
+    hosts = Processes(tmp_path, 2, 1, "--runs", str(tmp_path), "--name", "run", *flags(settings))
+    assert hosts.end() == [0, 0], hosts.told()
+    assert_same_run(tmp_path / "run", finished_run[0])
+    steps = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
+    expected = [line for line in read_metrics(finished_run[0] / "metrics.jsonl") if "reward_mean" in line]
+    for name in ("reward_mean", "completion_length", "truncated", "rewards/digits/mean", "update_rms"):
+        assert [line[name] for line in steps] == pytest.approx([line[name] for line in expected], rel=1e-6)
+    assert all(0 < line["wire_bytes"] < 20_000 for line in steps)
+
+
+def test_a_mistake_of_one_host_ends_all_with_a_line(settings, flags, tmp_path):
+    hosts = Processes(tmp_path, 2, 1, "--runs", str(tmp_path), "--name", "run", *flags(settings | {"model": "missing.pth"}))
+    assert hosts.end() == [2, 2], hosts.told()
+    assert "Traceback" not in hosts.told() and hosts.told().count("missing.pth") >= 1
+
+
+# What passes between them
+
+
+@pytest.mark.parametrize("wire", ["float32", "float16", "ternary"])
+def test_a_share_comes_out_as_it_went_in(wire):
+    rng = np.random.default_rng(0)
+    fitness = rng.random((6, 5), np.float32)
+    fitness[0, 1] = fitness[4] = np.nan
+    share = Share(range(4, 10), rounded(fitness, wire), {"completions": 30, "reward": 1.5})
+    again = Share.decode(share.encode(wire), wire)
+    np.testing.assert_array_equal(again.fitness_NP, share.fitness_NP)
+    assert (again.members, again.sums) == (share.members, share.sums)
+
+
+def test_shares_merge_in_the_order_of_their_members():
+    parts = [Share(range(2 * k, 2 * k + 2), np.full((2, 3), k, np.float32), {"completions": 6}) for k in range(4)]
+    whole = merge([parts[2], parts[0], parts[3], parts[1]])
+    assert whole.members == range(8) and whole.sums == {"completions": 24}
+    np.testing.assert_array_equal(whole.fitness_NP[:, 0], np.arange(8) // 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"hosts": 0}, "hosts must be at least 1, not 0"),
+        ({"hosts": 2, "host": 2, "coordinator": "a:1"}, "host must be from 0 to 1, one below the number of hosts, not 2"),
+        ({"hosts": 2}, "coordinator must be the address of host 0 and a free port, such as 10.0.0.1:9000, not None"),
+    ],
+)
+def test_bad_machines(given, line):
+    with pytest.raises(ValueError) as error:
+        Machines(**given)
+    assert str(error.value) == line

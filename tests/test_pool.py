@@ -1,0 +1,249 @@
+"""The pool of workers: whoever computes what, the run is the same; lost, slow and broken workers; mistakes.
+
+`Ray` here is a stand-in that keeps Ray's promises in one process, so that deaths and delays come when a test says so. The last test runs
+Ray itself (dependency group reference).
+"""
+
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import numpy as np
+import pytest
+from rwkv7_reference import needs_reference
+from test_train import assert_same_run
+
+from egg_reason import pool
+from egg_reason.config import TrainConfig
+from egg_reason.machines import Machines
+from egg_reason.runs import read_metrics
+from egg_reason.scalars import ScalarLog
+from egg_reason.train import resume, train
+
+
+class RayActorError(Exception):
+    pass
+
+
+class RayTaskError(Exception):
+    def __init__(self, cause):
+        self.cause = cause
+
+
+class StandIn(types.ModuleType):
+    """Ray as `Pool` uses it: calls take place when `wait` or `get` asks for them. cpus: room for so many workers.
+
+    dies, hangs: numbers of the `evaluate` calls, counted over all workers, that do. builds: called where a worker is built.
+    """
+
+    def __init__(self, cpus=2, dies=(), hangs=(), builds=lambda: None):
+        super().__init__("ray")
+        self.exceptions = types.SimpleNamespace(RayActorError=RayActorError, RayTaskError=RayTaskError)
+        self.cpus, self.dies, self.hangs, self.builds = cpus, set(dies), set(hangs), builds
+        self.alive, self.calls, self.made, self.sent = 0, 0, 0, []
+
+    def init(self, address, **given):
+        if address == "nowhere:1":
+            raise ConnectionError("no such place\nmore")
+
+    def shutdown(self):
+        pass
+
+    def put(self, value):
+        return value
+
+    def remote(self, **given):
+        def decorate(kind):
+            return types.SimpleNamespace(remote=lambda *arguments: Actor(self, kind, arguments))
+
+        return decorate
+
+    def available_resources(self):
+        return {"CPU": self.cpus - self.alive}
+
+    def wait(self, refs, timeout):
+        ready = [ref for ref in refs if not ref.hangs]
+        if not ready:
+            time.sleep(0.05)
+        return ready[:1], refs
+
+    def get(self, ref):
+        return ref.result()
+
+    def kill(self, actor):
+        if actor.worker is not None:
+            actor.worker.parts.scorer.close()
+
+
+class Actor:
+    def __init__(self, ray, kind, arguments):
+        self.ray, self.kind, self.arguments, self.worker = ray, kind, arguments, None
+        ray.alive += 1
+        ray.made += 1
+        self.build = types.SimpleNamespace(remote=lambda: Ref(self._build))
+        self.evaluate = types.SimpleNamespace(remote=self._evaluate)
+
+    def _build(self):
+        try:
+            self.ray.builds()
+        except RayActorError:
+            self.ray.alive -= 1
+            raise
+        self.worker = self.kind(*self.arguments)
+        self.worker.build()
+
+    def _evaluate(self, *arguments):
+        number, self.ray.calls = self.ray.calls, self.ray.calls + 1
+        self.ray.sent.append(arguments)
+        if number in self.ray.dies:
+            return Ref(self._die)
+        return Ref(lambda: self.worker.evaluate(*arguments), hangs=number in self.ray.hangs)
+
+    def _die(self):
+        self.worker.parts.scorer.close()
+        self.ray.alive -= 1
+        raise RayActorError
+
+
+class Ref:
+    def __init__(self, call, hangs=False):
+        self.call, self.hangs = call, hangs
+
+    def result(self):
+        try:
+            return self.call()
+        except RayActorError:
+            raise
+        except Exception as error:
+            raise RayTaskError(error) from None
+
+
+@pytest.fixture
+def with_ray(monkeypatch):
+    def put(**given):
+        ray = StandIn(**given)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setattr(pool, "LOOK_EVERY", 0.0)
+        return ray
+
+    return put
+
+
+POOL = Machines(pool="ray")
+
+
+def test_lost_workers_change_nothing(with_ray, finished_run, settings, tmp_path):
+    """Calls 3, 4 and 9 kill their workers; others take the chunks, new ones start from the log."""
+    ray = with_ray(cpus=2, dies=(3, 4, 9))
+    train(TrainConfig(**settings), tmp_path / "run", plain=True, machines=POOL)
+    assert_same_run(tmp_path / "run", finished_run[0])
+    assert ray.made == 5
+    late = [arguments for arguments in ray.sent if len(arguments[1]) > 1]
+    assert late and all(arguments[0] == 0 for arguments in late)  # a new worker gets all steps from the first
+    steps = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
+    expected = [line for line in read_metrics(finished_run[0] / "metrics.jsonl") if "reward_mean" in line]
+    for name in ("reward_mean", "completion_length", "truncated", "rewards/digits/mean", "update_rms"):
+        assert [line[name] for line in steps] == pytest.approx([line[name] for line in expected], rel=1e-6)
+    assert all(line["wire_bytes"] > 0 for line in steps)
+
+
+def test_a_run_moves_between_one_process_and_a_pool(with_ray, finished_run, settings, tmp_path, monkeypatch):
+    with_ray(cpus=3)
+    append, calls = ScalarLog.append, []
+
+    def stop_after_three(*arguments):
+        append(*arguments)
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScalarLog, "append", stop_after_three)
+        assert train(TrainConfig(**settings), tmp_path / "run", plain=True) is None
+    assert resume(tmp_path / "run", plain=True, machines=POOL) is not None
+    assert_same_run(tmp_path / "run", finished_run[0])
+
+
+def test_the_pairs_of_a_slow_worker_are_dropped_whole_if_one_says_so(with_ray, settings, tmp_path, capsys, monkeypatch):
+    """The first call never ends: its members have no fitness, the step is taken by the others, and the log has it so."""
+    with_ray(cpus=2, hangs=(0,))
+    monkeypatch.setattr(pool, "SLOW", 1.0)
+    train(
+        TrainConfig(**settings | {"steps": 2, "eval_every": 0}),
+        tmp_path / "run",
+        plain=True,
+        machines=Machines(pool="ray", straggler="drop"),
+    )
+    with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
+        first, second = [scalars.fitness_NP for _, scalars in log.records()]
+    gone = np.isnan(first).all(1)
+    assert gone.reshape(-1, 2).all(1).sum() * 2 == gone.sum() > 0 and not np.isnan(first[~gone]).any() and not np.isnan(second).any()
+    lines = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
+    assert lines[0]["dropped_members"] == gone.sum() and "dropped_members" not in lines[1]
+    assert "were dropped, their worker is slow" in capsys.readouterr().out
+
+
+def test_an_error_of_the_run_ends_it_and_is_one_line(with_ray, settings, flags, command, tmp_path):
+    with_ray(builds=refuses)
+    status, _, error = command("train", "--plain", "--pool", "ray", "--runs", tmp_path, "--name", "run", *flags(settings))
+    assert (status, error) == (2, "egg-reason: the model is not where it should be: bring it there\n")
+
+
+def refuses():
+    raise ValueError("the model is not where it should be: bring it there")
+
+
+def test_workers_that_die_as_they_start_end_the_run(with_ray, settings, flags, command, tmp_path):
+    def dies():
+        raise RayActorError("out of memory\nand so on")
+
+    with_ray(builds=dies)
+    status, _, error = command("train", "--plain", "--pool", "ray", "--runs", tmp_path, "--name", "run", *flags(settings))
+    assert (status, error) == (2, "egg-reason: 5 workers died as they started, the last one so: out of memory and so on\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--pool", "slurm"), "pool must be ray, or left out, not 'slurm'"),
+        (("--pool", "ray", "--devices", "2"), "pool has its own workers in the place of --hosts and --devices: leave these out"),
+        (("--pool", "ray", "--workers", "-1"), "workers must be at least 1, or 0 for as many as there is room for, not -1"),
+        (("--pool", "ray", "--straggler", "kill"), "straggler must be wait or drop, not 'kill'"),
+        (
+            ("--pool", "ray", "--ray-address", "nowhere:1"),
+            "Ray at nowhere:1 cannot be reached (no such place): start it with ray start",
+        ),
+    ],
+)
+def test_mistakes(words, line, with_ray, settings, flags, command, tmp_path):
+    with_ray()
+    status, _, error = command("train", *words, "--runs", tmp_path / "runs", *flags(settings))
+    assert (status, error) == (2, f"egg-reason: {line}\n") and not (tmp_path / "runs").exists()
+
+
+def test_without_ray(settings, flags, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    status, _, error = command("train", "--pool", "ray", *flags(settings))
+    assert (status, error) == (2, "egg-reason: --pool ray needs the package ray: pip install 'egg-reason[ray]'\n")
+
+
+@needs_reference("ray")
+def test_ray_itself_with_a_worker_killed(finished_run, settings, flags, tmp_path):
+    """Two workers; one is killed in the second step."""
+    import psutil
+
+    words = ["train", "--plain", "--pool", "ray", "--workers", "2", "--runs", str(tmp_path), "--name", "run", *flags(settings)]
+    training = psutil.Popen([sys.executable, "-m", "egg_reason.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log, killed = tmp_path / "run" / "scalars" / "log.bin", []
+    while training.poll() is None and not killed:
+        time.sleep(0.01)
+        if log.exists() and len(read_metrics(tmp_path / "run" / "metrics.jsonl")) > 1:
+            killed = [process for process in training.children(recursive=True) if process.name().startswith("ray::Worker")][:1]
+            for process in killed:
+                process.kill()
+    output, _ = training.communicate(timeout=300)
+    assert training.returncode == 0 and len(killed) == 1, output
+    assert "a worker was lost, 1 are left" in output and "Traceback" not in output and "Warning" not in output
+    assert_same_run(tmp_path / "run", finished_run[0])
