@@ -77,7 +77,7 @@ class Hosts:
         def one(leaf):
             leaf = np.asarray(leaf)
             words = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)  # whose sum with zeros is exact: -0.0 + 0.0 would be 0.0
-            return np.asarray(self._collective("broadcast_one_to_all", words)).view(leaf.dtype).reshape(leaf.shape)
+            return self._collective("broadcast_one_to_all", words).view(leaf.dtype).reshape(leaf.shape)
 
         return jax.tree.map(one, tree)
 
@@ -100,14 +100,14 @@ class Hosts:
     def _gather(self, array: np.ndarray) -> np.ndarray:
         found = self._collective("process_allgather", array)
         self.received += (self.count - 1) * array.nbytes
-        return np.asarray(found).reshape(self.count, -1)
+        return found.reshape(self.count, -1)
 
-    def _collective(self, name: str, array: np.ndarray):
+    def _collective(self, name: str, array: np.ndarray) -> np.ndarray:
         from jax.experimental import multihost_utils
 
         try:
-            return getattr(multihost_utils, name)(array)
-        except jax.errors.JaxRuntimeError as error:
+            return np.asarray(getattr(multihost_utils, name)(array))
+        except (jax.errors.JaxRuntimeError, ValueError) as error:  # gloo's failures come as ValueError
             self.leave()
             reason = str(error).splitlines()[0][:200]
             raise Lost(f"a host was lost ({reason}): start all of them again, with --resume") from None

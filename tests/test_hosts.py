@@ -1,9 +1,11 @@
 """Several processes on one run, as `jax.distributed` joins them: the same bits, a host that is lost, and mistakes."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -37,15 +39,26 @@ class Processes:
         return "\n".join(output.read_text() for output in self.outputs)
 
 
-def test_two_hosts_are_one_process(finished_run, settings, flags, tmp_path):
+def test_two_hosts_are_one_process_though_one_is_lost(finished_run, settings, flags, tmp_path):
+    """The second is killed in the third step: the first one ends with a line. Resumed on two, the run is that of one process."""
+    run = tmp_path / "run"
     hosts = Processes(tmp_path, 2, 1, "--runs", str(tmp_path), "--name", "run", *flags(settings))
+    while hosts.running[0].poll() is None and not ((run / "metrics.jsonl").exists() and len(steps_of(run)) == 2):
+        time.sleep(0.002)
+    hosts.running[1].kill()
+    assert hosts.end() == [2, -signal.SIGKILL], hosts.told()
+    assert "egg-reason: a host was lost" in hosts.told() and "Traceback" not in hosts.told()
+    hosts = Processes(tmp_path, 2, 1, "--resume", str(run))
     assert hosts.end() == [0, 0], hosts.told()
-    assert_same_run(tmp_path / "run", finished_run[0])
-    steps = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
-    expected = [line for line in read_metrics(finished_run[0] / "metrics.jsonl") if "reward_mean" in line]
+    assert_same_run(run, finished_run[0])
+    steps, expected = steps_of(run), steps_of(finished_run[0])
     for name in ("reward_mean", "completion_length", "truncated", "rewards/digits/mean", "update_rms"):
         assert [line[name] for line in steps] == pytest.approx([line[name] for line in expected], rel=1e-6)
     assert all(0 < line["wire_bytes"] < 20_000 for line in steps)
+
+
+def steps_of(run):
+    return [line for line in read_metrics(run / "metrics.jsonl") if "reward_mean" in line]
 
 
 def test_a_mistake_of_one_host_ends_all_with_a_line(settings, flags, tmp_path):
