@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from test_train import assert_same_run
 
+from egg_reason.config import TrainConfig
+from egg_reason.es import pair_weights
 from egg_reason.machines import Machines
 from egg_reason.runs import read_metrics
 from egg_reason.shares import Share, merge, rounded
@@ -86,6 +88,31 @@ def test_shares_merge_in_the_order_of_their_members():
     whole = merge([parts[2], parts[0], parts[3], parts[1]])
     assert whole.members == range(8) and whole.sums == {"completions": 24}
     np.testing.assert_array_equal(whole.fitness_NP[:, 0], np.arange(8) // 2)
+
+
+def test_ternary_is_all_that_sign_reads():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        fitness = rng.integers(0, 3, (12, 4)).astype(np.float32)  # of whole numbers many pairs draw
+        np.testing.assert_array_equal(pair_weights(rounded(fitness, "ternary"), "sign"), pair_weights(fitness, "sign"))
+
+
+def test_what_float16_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match="wire float16 holds rewards up to 65504, not 70000: use float32"):
+        rounded(np.array([[1.0], [70000.0]], np.float32), "float16")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"wire": "float8"}, "wire must be float32, float16 or ternary, not 'float8'"),
+        ({"wire": "ternary"}, "wire ternary tells who won of each pair, which is enough for shaping sign alone, not group"),
+    ],
+)
+def test_bad_wires(given, line):
+    with pytest.raises(ValueError) as error:
+        TrainConfig(**given)
+    assert str(error.value) == line
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,13 @@ def test_mistakes(words, line, with_ray, settings, flags, command, tmp_path):
     assert (status, error) == (2, f"egg-reason: {line}\n") and not (tmp_path / "runs").exists()
 
 
+def test_grpo_trains_in_one_process(with_ray, command, tmp_path):
+    with_ray()
+    status, _, error = command("train", "--pool", "ray", "--algorithm", "grpo", "--runs", tmp_path / "runs")
+    line = "grpo trains in one process, its update reads completions: leave out --hosts and --pool"
+    assert (status, error) == (2, f"egg-reason: {line}\n") and not (tmp_path / "runs").exists()
+
+
 def test_without_ray(settings, flags, command, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     status, _, error = command("train", "--pool", "ray", *flags(settings))
