@@ -241,7 +241,10 @@ def typical(seconds: list[float], first: bool) -> float:
 
 
 def workers(folder: Path) -> list[int]:
-    """Reward workers that are alive: processes that were started with the soak's folder in their environment."""
+    """Reward workers that are alive: processes that were started with the soak's folder in their environment.
+
+    Python's resource tracker is not one of them: without it a run ends as it should, under a traceback that Python prints.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -249,6 +252,7 @@ def workers(folder: Path) -> list[int]:
                 entry.name.isdigit()
                 and int(entry.name) != os.getpid()
                 and f"SOAK_FOLDER={folder}\0".encode() in (entry / "environ").read_bytes()
+                and b"resource_tracker" not in (entry / "cmdline").read_bytes()
             ):
                 found.append(int(entry.name))
     return found
