@@ -1,0 +1,208 @@
+"""What generation gets out of the machine: decode steps against their floor, full lanes, large populations, and the `rwkv` package.
+
+    python scripts/bench_decode.py [--full] [--only roofline,occupancy,population,rwkv]
+
+* roofline: floor / time of a decode step of plain generation, all lanes running. The floor adds up what cannot be left out: the products,
+  at the rate that this machine reaches for as many rows (or the reading of the weights once, where that takes longer), and the state
+  read and written once, at the rate at which it moves that many bytes. Both rates are measured here (`bench_machine.py`).
+* occupancy: decode steps times lanes that wrote a token of a completion / all, 64 lanes, 512 completions whose lengths are log-normal
+  (median a fifth of the budget, deviation 0.8 of the logarithm, cut at the budget), of one set of weights and of 256 directions. It is
+  counted, not timed. The engine is not told the lengths.
+* population: seconds a member of a whole ES step (ask, generation, tell) on 1 prompt x 8 tokens, of 1,024 members / of more; and the
+  peak memory of the process. The shape is that of the bundled model.
+* rwkv: tokens per second of 64 greedy completions against those of the official package (torch, float32, one sequence after the other,
+  which is all it does on a CPU), 12 x 768, vocabulary 65,536. Its speed is measured on a few tokens. Needs the group `reference`.
+
+Weights are random. Times alternate within one process and are medians. Without --full: fewer lanes, members and repetitions, so that
+all of it takes about two minutes. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from bench_engine import WORKLOADS, Endless
+from bench_machine import memory_rates, product_rate
+
+from egg_reason.engine import Engine, Jobs, Sampling, Single
+from egg_reason.es import EvolutionStrategy, schedule
+from egg_reason.models.rwkv7 import Architecture, Shape, random_params
+
+SMALL, WIDE = WORKLOADS["small"].shape, WORKLOADS["0.1b"].shape
+MIDDLE = Shape(6, 256, 4, 64, 1024, 8192, 32, 32, 16, 64)
+BUDGET = 320
+"""Tokens of the longest completion in `occupancy`."""
+
+
+def weights(shape: Shape):
+    return jax.jit(random_params, static_argnums=0)(shape, jax.random.key(0))
+
+
+def strategy(shape: Shape, members: int) -> EvolutionStrategy:
+    rates = schedule("constant", 1e-3, None), schedule("constant", 1e-5, None)
+    return EvolutionStrategy(Architecture(shape).parameters(), members, 1, *rates)
+
+
+# Roofline
+
+
+def floor(shape: Shape, lanes: int) -> float:
+    """Seconds that a decode step takes at least; measures the two rates."""
+    ranks = shape.rank_w + shape.rank_a + shape.rank_v + shape.rank_g
+    layer = 4 * shape.width**2 + 2 * shape.width * (shape.ffn + ranks)
+    used = shape.layers * layer + shape.width * shape.vocab
+    read, _ = memory_rates(max(4 * used, 1 << 22))
+    products = max(2 * lanes * used / product_rate(lanes, shape.width), 4 * used / read)
+    state = 4 * lanes * shape.layers * shape.width * shape.head_size
+    _, moved = memory_rates(state)
+    return products + 2 * state / moved
+
+
+def decode_step(shape: Shape, lanes: int, repetitions: int) -> float:
+    """Seconds of a decode step: of 20 tokens less those of 4, over 16."""
+    engine = Engine(Architecture(shape), Endless(shape.vocab), lanes=lanes, refill=lanes)
+    params, jobs = weights(shape), Jobs.grid(1, 1, lanes)
+
+    def seconds(tokens: int) -> float:
+        return engine.generate(Single(params), [[1]], jobs, Sampling(tokens)).seconds
+
+    seconds(4)
+    return statistics.median((seconds(20) - seconds(4)) / 16 for _ in range(repetitions))
+
+
+def roofline(full: bool) -> dict[str, float]:
+    shapes = {"6 x 256": MIDDLE, "12 x 768": WIDE}
+    cases = [(name, lanes) for name in shapes for lanes in ((64, 256, 1024) if full else (256,) if name == "6 x 256" else (64,))]
+    found = {}
+    print(f"{'decode, plain':<22}{'floor ms':>10}{'measured ms':>13}{'floor / measured':>18}")
+    for name, lanes in cases:
+        least, taken = floor(shapes[name], lanes), decode_step(shapes[name], lanes, 3)
+        found[f"roofline_{name.replace(' ', '')}_{lanes}"] = least / taken
+        print(f"{f'{name}, {lanes} lanes':<22}{1e3 * least:10.1f}{1e3 * taken:13.1f}{least / taken:18.2f}", flush=True)
+    return {"roofline": min(found.values())} | found
+
+
+# Occupancy
+
+
+def occupancy(full: bool) -> dict[str, float]:
+    jobs_count, lanes = 512, 64
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(np.exp(rng.normal(np.log(BUDGET / 5), 0.8, jobs_count)), BUDGET).astype(int) + 1
+    samplings = [Sampling(int(length)) for length in lengths]
+    prompts = [[1] * 16] * jobs_count
+    number = np.arange(jobs_count)
+    params, found = weights(SMALL), {}
+    for name, members, jobs in (
+        ("plain", Single(params), Jobs(np.zeros(jobs_count, int), number, np.zeros(jobs_count, int))),
+        ("256 directions", None, Jobs(number, number, np.zeros(jobs_count, int))),
+    ):
+        if members is None:
+            evolution = strategy(SMALL, jobs_count)
+            members = evolution.ask(evolution.init(params))
+        engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), lanes=lanes, group=2)
+        completions = engine.generate(members, prompts, jobs, samplings)
+        assert (completions.lengths == lengths).all()
+        found[name] = completions.occupancy
+        print(f"occupancy, {name}: {completions.occupancy:.3f} ({lanes} lanes, {jobs_count} completions)", flush=True)
+    return {"occupancy": min(found.values())}
+
+
+# Populations
+
+
+def population(full: bool) -> dict[str, float]:
+    sizes = (1024, 262144) if full else (1024, 8192)
+    params, per_member = weights(SMALL), {}
+    engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), lanes=512, group=2)
+    for size in sizes:
+        evolution = strategy(SMALL, size)
+        state, times = evolution.init(params), []
+        fitness = np.random.default_rng(0).normal(size=(size, 1))
+        for repetition in range(1 + (3 if size <= 8192 else 1)):
+            begun = time.perf_counter()
+            engine.generate(evolution.ask(state), [[1] * 16], Jobs.grid(size, 1), Sampling(8), repetition)
+            state, _ = evolution.tell(state, fitness)
+            jax.block_until_ready(state.params)
+            times.append(time.perf_counter() - begun)
+            if size > 8192:
+                break  # what it runs is compiled but for the update, seconds of minutes
+        per_member[size] = statistics.median(times[1:] or times) / size
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024) / 1024
+        print(f"population {size:,}: {1e3 * per_member[size]:.3f} ms a member, peak memory {peak:.2f} GiB", flush=True)
+    return {"population_scaling": per_member[sizes[0]] / per_member[sizes[-1]], "population_peak_gib": peak}
+
+
+# The official package
+
+
+def rwkv(full: bool) -> dict[str, float]:
+    from egg_reason.models.checkpoints import write_pth
+
+    params, prompt, tokens, lanes = weights(WIDE), [1] * 16, 16, 64
+    engine = Engine(Architecture(WIDE), Endless(WIDE.vocab), lanes=lanes, refill=lanes)
+
+    def ours() -> float:
+        jobs = Jobs.grid(1, 1, lanes)
+        return lanes * tokens / engine.generate(Single(params), [prompt], jobs, Sampling(tokens, temperature=0.0)).seconds
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_pth(params, Path(folder) / "model.pth", "float32")
+        theirs = _official(Path(folder) / "model")
+        ours()
+        speeds = [(ours(), theirs(prompt, tokens)) for _ in range(5 if full else 3)]
+    ratio = statistics.median(mine / other for mine, other in speeds)
+    mine, other = (statistics.median(column) for column in zip(*speeds, strict=True))
+    print(f"12 x 768, 64 greedy completions: {mine:.0f} tokens/s; rwkv, one after the other: {other:.1f}; {ratio:.1f} times", flush=True)
+    return {"speedup_over_rwkv": ratio}
+
+
+def _official(path: Path):
+    """A function from (prompt, tokens) to the package's tokens per second, prompt read within the time."""
+    import os
+
+    os.environ |= {"RWKV_V7_ON": "1", "RWKV_JIT_ON": "1", "RWKV_CUDA_ON": "0"}
+    import contextlib
+
+    import torch
+    from rwkv.model import RWKV
+
+    with contextlib.redirect_stdout(sys.stderr):
+        model = RWKV(model=str(path), strategy="cpu fp32")
+
+    def speed(prompt: list[int], tokens: int) -> float:
+        begun = time.perf_counter()
+        with torch.no_grad():
+            logits, state = model.forward(list(prompt), None)
+            for _ in range(tokens - 1):
+                logits, state = model.forward([int(logits.argmax())], state)
+        return tokens / (time.perf_counter() - begun)
+
+    speed(prompt=[1, 2], tokens=3)
+    return speed
+
+
+PARTS = {"roofline": roofline, "occupancy": occupancy, "population": population, "rwkv": rwkv}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--only", default=",".join(PARTS))
+    args = parser.parse_args()
+    device = jax.devices()[0]
+    result: dict[str, object] = {"device": device.device_kind, "platform": device.platform, "jax": jax.__version__, "full": args.full}
+    for name in args.only.split(","):
+        result |= {key: round(value, 4) for key, value in PARTS[name](args.full).items()}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
