@@ -3,7 +3,8 @@
 The first process is the one that trains; the others follow: they hold the model, the engine and the scorer, and keep nothing. What
 passes between them are messages, gathered from all at the same time (`Hosts.exchange`; JAX's collectives, on CPUs over gloo):
 
-    the first tells the others of the run: settings, base model's fingerprint, the step it stands at (and its state, unless that is 0)
+    the first tells the others of the run: settings, fingerprint of what all must have alike, the step it stands at
+    each answers with what is wrong, or nothing; then "go", and unless the step is 0 the first one's state
     for every step: "step" and the share of the budget that is spent, then from each process its `Share` with the hash of its weights,
         or the error it met
     "end", and why
@@ -21,6 +22,8 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,7 +34,7 @@ from egg_reason.machines import Machines
 from egg_reason.rewards.pending import RewardFailure
 from egg_reason.runs import Run
 from egg_reason.scalars import HASH_BYTES, weights_hash
-from egg_reason.shares import Share, evaluate, merge
+from egg_reason.shares import DIFFERENT, Share, evaluate, fingerprint, merge
 
 SHARE, ERROR, REWARD_FAILURE = range(3)
 """First byte of what a process tells of a step. A hash and a Share follow, or a line of text."""
@@ -40,6 +43,10 @@ _SPENT = struct.Struct("<d")
 
 SMALLEST_MESSAGE = 1024
 """Bytes: shorter ones are padded to it, longer ones to a power of two, since every length is compiled once."""
+
+
+LONGEST_WAIT = 7 * 24 * 3600
+"""Seconds that a host waits for the others."""
 
 
 class Lost(OSError):
@@ -56,6 +63,8 @@ class Hosts:
     def __init__(self, machines: Machines):
         self.number, self.count, self.received = machines.host, machines.hosts, 0
         self.machines = machines
+        # The others wait in a collective while the first evaluates: XLA would give up after 30 minutes. A lost host ends it at once.
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_timeout_seconds={LONGEST_WAIT}"
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
         try:
@@ -63,6 +72,9 @@ class Hosts:
         except RuntimeError as error:
             reason = str(error).splitlines()[0][:200]
             raise ConnectionError(f"host {self.number} could not join {machines.coordinator} ({reason}): start all hosts") from None
+        if jax.device_count() != self.count * jax.local_device_count():
+            raise ValueError(f"hosts must have as many devices each, not {jax.local_device_count()} here of {jax.device_count()} in all")
+        self.exchange()  # they connect in the first one, for which gloo waits no more than half a minute
 
     def exchange(self, message: bytes = b"") -> list[bytes]:
         """Every process's message, in the order of their numbers. Waits until all have called it. Raises Lost where one has ended."""
@@ -87,13 +99,13 @@ class Hosts:
         first, last = (pairs * number // self.count for number in (self.number, self.number + 1))
         return range(2 * first, 2 * last)
 
-    def leave(self) -> None:
-        """Ends this process at its exit without waiting for the others, one of which is lost: JAX would wait for it."""
+    def leave(self, status: int = 2) -> None:
+        """Ends this process at its exit without waiting for the others, as JAX would for minutes. They find it lost."""
 
         def end():
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(2)
+            os._exit(status)
 
         atexit.register(end)
 
@@ -103,14 +115,25 @@ class Hosts:
         return found.reshape(self.count, -1)
 
     def _collective(self, name: str, array: np.ndarray) -> np.ndarray:
+        """In a thread of its own, so that a second Ctrl-C ends the wait."""
         from jax.experimental import multihost_utils
 
-        try:
-            return np.asarray(getattr(multihost_utils, name)(array))
-        except (jax.errors.JaxRuntimeError, ValueError) as error:  # gloo's failures come as ValueError
+        found: list[Any] = []
+
+        def call():
+            try:
+                found.append(np.asarray(getattr(multihost_utils, name)(array)))
+            except Exception as error:
+                found.append(error)
+
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        thread.join()
+        if isinstance(found[0], Exception):  # JaxRuntimeError; of gloo ValueError
             self.leave()
-            reason = str(error).splitlines()[0][:200]
-            raise Lost(f"a host was lost ({reason}): start all of them again, with --resume") from None
+            reason = str(found[0]).splitlines()[0][:200]
+            raise Lost(f"a host was lost ({reason}): start all of them again, with --resume")
+        return found[0]
 
 
 class Leader:
@@ -119,43 +142,37 @@ class Leader:
     def __init__(self, hosts: Hosts):
         self.hosts = hosts
         self.in_step = False  # the others wait for our share of a step, not for a word
-        self.lost = False
 
     def start(self, config: TrainConfig, parts: Parts, run: Run, state, tell: Callable[[str], None]) -> None:
         self.config, self.parts = config, parts
-        about = {"config": run.config, "fingerprint": parts.model.fingerprint, "step": state.step}
-        self._exchange(json.dumps(about).encode())
-        for number, reply in enumerate(self._exchange(b"")):  # when they have loaded the model
+        about = {"config": run.config, "fingerprint": fingerprint(config, parts), "step": state.step}
+        self.hosts.exchange(json.dumps(about).encode())
+        for number, reply in enumerate(self.hosts.exchange()):  # when they have loaded the model
             if reply:
                 raise ValueError(f"host {number}: {reply.decode()}")
+        self.hosts.exchange(b"go")
         if state.step:
             self.hosts.broadcast(state)
 
     def evaluate(self, state, spent: float) -> Share:
         before = self.hosts.received
-        self._exchange(b"step" + _SPENT.pack(spent))
+        self.hosts.exchange(b"step" + _SPENT.pack(spent))
         self.in_step = True
-        replies = self._exchange(_evaluated(self.config, self.parts, state, spent, self.hosts))
+        replies = self.hosts.exchange(_evaluated(self.config, self.parts, state, spent, self.hosts))
         self.in_step = False
         share = _merged(replies, self.config.wire)
         share.wire_bytes = self.hosts.received - before
         return share
-
-    def _exchange(self, message: bytes) -> list[bytes]:
-        try:
-            return self.hosts.exchange(message)
-        except Lost:
-            self.lost = True
-            raise
 
     def __enter__(self) -> "Leader":
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         if self.in_step:  # as after a second Ctrl-C: the others see that we are gone
-            self.hosts.leave()
-        elif not self.lost:
-            self._exchange(b"end" if error is None else f"end {' '.join(str(error).split()) or kind.__name__}".encode())
+            self.hosts.leave(130 if kind is KeyboardInterrupt else 2)
+        elif kind is not Lost:
+            with contextlib.suppress(Lost):  # the run has ended, or has a better reason to
+                self.hosts.exchange(b"end" if error is None else f"end {' '.join(str(error).split()) or kind.__name__}".encode())
 
 
 def follow(hosts: Hosts) -> dict:
@@ -164,28 +181,41 @@ def follow(hosts: Hosts) -> dict:
         message = hosts.exchange()[0]
         if message.startswith(b"end"):
             return _end(message, 0)
-        about = json.loads(message)
         try:
-            config = TrainConfig.from_table(about["config"])
-            parts = build(config, resumed=True, machines=hosts.machines)
-            fault = (
-                "" if parts.model.fingerprint == about["fingerprint"] else f"{parts.model.source} is another model than the first host's"
-            )
-        except (ValueError, OSError) as error:
-            parts, fault = None, " ".join(str(error).split())
-        hosts.exchange(fault.encode())
-        if parts is None:
-            return _end(hosts.exchange()[0], 0)
-        with parts.scorer:
-            state = parts.strategy.init(parts.model.params)
-            if about["step"]:
-                state = jax.tree.map(jax.numpy.asarray, hosts.broadcast(state).replace(step=about["step"]))
-            while (message := hosts.exchange()[0]).startswith(b"step"):
-                [spent] = _SPENT.unpack(message[4:])
-                replies = hosts.exchange(_evaluated(config, parts, state, spent, hosts))
-                if all(reply[0] == SHARE for reply in replies):
-                    state, _ = parts.strategy.tell(state, _merged(replies, config.wire).fitness_NP, spent)
-            return _end(message, state.step)
+            message, steps = _follow(hosts, json.loads(message))
+        except BaseException:
+            hosts.leave()
+            raise
+        return _end(message, steps)
+
+
+def _follow(hosts: Hosts, about: dict) -> tuple[bytes, int]:
+    """The message that ended it, and the steps that were taken."""
+    parts, fault = None, ""
+    try:
+        config = TrainConfig.from_table(about["config"])
+        parts = build(config, resumed=True, machines=hosts.machines)
+        if fingerprint(config, parts) != about["fingerprint"]:
+            fault = DIFFERENT
+    except (ValueError, OSError) as error:
+        fault = " ".join(str(error).split())
+    hosts.exchange(fault.encode())
+    message = hosts.exchange()[0]
+    if message != b"go" or parts is None:
+        return message, 0
+    parts.scorer.log = Path(os.devnull)  # what rewards print is kept by the first host alone
+    with parts.scorer:
+        state = parts.strategy.init(parts.model.params)
+        if about["step"]:
+            state = jax.tree.map(jax.numpy.asarray, hosts.broadcast(state).replace(step=about["step"]))
+        while (message := hosts.exchange()[0]).startswith(b"step"):
+            [spent] = _SPENT.unpack(message[4:])
+            replies = hosts.exchange(_evaluated(config, parts, state, spent, hosts))
+            try:
+                state, _ = parts.strategy.tell(state, _merged(replies, config.wire).fitness_NP, spent)
+            except (ValueError, OSError):
+                continue  # the first one meets it too, and says so as it ends the run
+        return message, state.step
 
 
 def _end(message: bytes, steps: int) -> dict:

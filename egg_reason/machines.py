@@ -39,6 +39,11 @@ class Machines:
             raise ValueError(f"workers must be at least 1, or 0 for as many as there is room for, not {self.workers}")
         if self.straggler not in ("wait", "drop"):
             raise ValueError(f"straggler must be wait or drop, not {self.straggler!r}")
+        for name, default in (("workers", 0), ("ray_address", None), ("straggler", "wait")):
+            if self.pool is None and getattr(self, name) != default:
+                raise ValueError(f"{name} is for a pool: give --pool ray too")
+        if self.hosts == 1 and self.coordinator is not None:
+            raise ValueError("coordinator is where several hosts meet: give their number by --hosts too")
         if self.hosts > 1 and (self.coordinator is None or not self.coordinator.rpartition(":")[2].isdigit()):
             raise ValueError(f"coordinator must be the address of host 0 and a free port, such as 10.0.0.1:9000, not {self.coordinator}")
 

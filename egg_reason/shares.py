@@ -9,18 +9,21 @@ As bytes: u32 length of the JSON that follows (members, prompts, sums, failures,
 """
 
 import dataclasses
+import hashlib
 import json
 import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from egg_reason import tasks
 from egg_reason.build import Parts
+from egg_reason.clock import TrainingClock
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Completions, Jobs
 from egg_reason.grpo import GRPO
@@ -48,9 +51,9 @@ class Share:
         "rewards/NAME" over "count/NAME" completions, and what rewards logged, "metrics/NAME" over "logged/NAME".
     failures, messages: as in `Scores`.
     samples: rows for samples/; without `saved`, the first member's first completion.
-    seconds: of generating; of shares made at the same time, the longest.
+    seconds, compiling: of generating, and of compiling, which the former leave out; of shares made at the same time, the longest.
     rollouts: what a policy gradient reads; None for other algorithms.
-    wire_bytes: that reached the process that trains from others; 0 where it is alone.
+    wire_bytes: that the process that trains received from others, and that a pool was sent; 0 where it is alone.
     """
 
     members: range
@@ -60,6 +63,7 @@ class Share:
     messages: dict[tuple[str, str], str] = field(default_factory=dict)
     samples: list[dict] = field(default_factory=list)
     seconds: float = 0.0
+    compiling: float = 0.0
     rollouts: Rollouts | None = None
     wire_bytes: int = 0
 
@@ -90,7 +94,7 @@ class Share:
             "failures": [[*key, count] for key, count in self.failures.items()],
             "messages": [[*key, text] for key, text in self.messages.items()],
             "samples": self.samples,
-            "seconds": self.seconds,
+            "seconds": [self.seconds, self.compiling],
         }
         text = json.dumps(about, default=lambda value: value.item()).encode()
         return _LENGTH.pack(len(text)) + text + _encode(self.fitness_NP, wire)
@@ -107,7 +111,7 @@ class Share:
             Counter({(name, kind): count for name, kind, count in about["failures"]}),
             {(name, kind): text for name, kind, text in about["messages"]},
             about["samples"],
-            about["seconds"],
+            *about["seconds"],
         )
 
 
@@ -135,6 +139,8 @@ def evaluate(config: TrainConfig, parts: Parts, state, spent: float, members: ra
     strategy, step = parts.strategy, state.step
     members = range(strategy.population) if members is None else members
     parts.scorer.state = dataclasses.replace(parts.scorer.state, global_step=step)
+    clock = TrainingClock()
+    compiled = clock.compiling()
     rows = tasks.batch(parts.task.train, step, config.prompts, config.seed)
     jobs = Jobs.grid(len(members), config.prompts, config.samples)
     jobs = Jobs(jobs.member + members.start, jobs.prompt, jobs.sample)
@@ -165,7 +171,24 @@ def evaluate(config: TrainConfig, parts: Parts, state, spent: float, members: ra
     rollouts = None
     if isinstance(strategy, GRPO):
         rollouts = Rollouts.of([parts.engine.tokenizer.encode(row["prompt"]) for row in rows], jobs, completions)
-    return Share(members, rounded(fitness, wire), sums, scores.failures, scores.messages, samples, completions.seconds, rollouts)
+    compiling = clock.compiling() - compiled
+    seconds = completions.seconds - compiling
+    return Share(members, rounded(fitness, wire), sums, scores.failures, scores.messages, samples, seconds, compiling, rollouts)
+
+
+DIFFERENT = "the model, the tokenizer, the training rows or a file of rewards is another one here: give all machines the same"
+
+
+def fingerprint(config: TrainConfig, parts: Parts) -> str:
+    """Of what decides a completion and its reward, and is not in the settings themselves: equal wherever a run may be computed."""
+    digest = hashlib.blake2b(parts.model.fingerprint.encode(), digest_size=16)
+    rows = parts.task.train
+    digest.update(json.dumps(rows, default=str, sort_keys=True).encode())
+    digest.update(str([parts.engine.tokenizer.encode(row["prompt"]) for row in rows[: config.prompts]]).encode())
+    for spec in (config.task, *config.reward):
+        if (file := Path(spec.rpartition(":")[0])).is_file():  # its rewards
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def saves_samples(config: TrainConfig, step: int) -> bool:
@@ -186,6 +209,7 @@ def merge(shares: Sequence[Share]) -> Share:
         {key: text for share in reversed(shares) for key, text in share.messages.items()},
         [row for share in shares for row in share.samples],
         max(share.seconds for share in shares),
+        max(share.compiling for share in shares),
     )
 
 

@@ -144,11 +144,12 @@ class _Training:
                     spent = self.budget.share
                     share = self.evaluator.evaluate(state, spent)  # ask, generate, score: all members
                     scored = self.clock.now()
-                    generating = share.seconds - (self.clock.compiling() - compiling)
+                    elsewhere = share.compiling - (self.clock.compiling() - compiling)  # which our clock has not left out
+                    scoring = max(0.0, scored - started - elsewhere - share.seconds)
                     self.display.phase("update")
                     after, update = self._tell(state, share, spent)
                     scalars = StepScalars(share.fitness_NP, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params))
-                    seconds = (generating, scored - started - generating, self.clock.now() - scored)
+                    seconds = (share.seconds, scoring, self.clock.now() - scored)
                     # Before the step counts: what was spent decides the rates and the end of a run, so no counted step may lack it.
                     self._record(state.step, share, update, seconds)
                     run.scalars.append(state.step, scalars)

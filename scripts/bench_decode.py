@@ -6,7 +6,7 @@
   at the rate that this machine reaches for as many rows (or the reading of the weights once, where that takes longer), and the state
   read and written once, at the rate at which it moves that many bytes. Both rates are measured here (`bench_machine.py`).
 * occupancy: decode steps times lanes that wrote a token of a completion / all, 64 lanes, 512 completions whose lengths are log-normal
-  (median a fifth of the budget, deviation 0.8 of the logarithm, cut at the budget), of one set of weights and of 256 directions. It is
+  (median a fifth of the budget, deviation 0.8 of the logarithm, cut at the budget), of one set of weights and of 128 members. It is
   counted, not timed. The engine is not told the lengths.
 * population: seconds a member of a whole ES step (ask, generation, tell) on 1 prompt x 8 tokens, of 1,024 members / of more; and the
   peak memory of the process. The shape is that of the bundled model.
@@ -100,14 +100,14 @@ def occupancy(full: bool) -> dict[str, float]:
     prompts = [[1] * 16] * jobs_count
     number = np.arange(jobs_count)
     params, found = weights(SMALL), {}
-    for name, members, jobs in (
-        ("plain", Single(params), Jobs(np.zeros(jobs_count, int), number, np.zeros(jobs_count, int))),
-        ("256 directions", None, Jobs(number, number, np.zeros(jobs_count, int))),
+    evolution = strategy(SMALL, 128)
+    zeros = np.zeros(jobs_count, int)
+    for name, members, member in (
+        ("plain", Single(params), zeros),
+        ("128 members", evolution.ask(evolution.init(params)), number // 4),
     ):
-        if members is None:
-            evolution = strategy(SMALL, jobs_count)
-            members = evolution.ask(evolution.init(params))
-        engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), lanes=lanes, group=2)
+        jobs = Jobs(member, number, zeros)
+        engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), lanes=lanes, group=4)
         completions = engine.generate(members, prompts, jobs, samplings)
         assert (completions.lengths == lengths).all()
         found[name] = completions.occupancy

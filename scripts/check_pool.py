@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from egg_reason.runs import read_metrics
+from egg_reason.scalars import ScalarLog
 
 SETTINGS = ["--plain", "--learning-rate-schedule", "constant", "--eval-every", "0", "--final-problems", "16", "--checkpoint-every", "10"]
 
@@ -40,13 +41,22 @@ def steps(run: Path) -> list[dict[str, Any]]:
 
 
 def workers() -> list[Any]:
+    """Those of the clusters that this process has started."""
     import psutil
 
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["cmdline"] and process.info["cmdline"][0].startswith("ray::Worker") and process.info["status"] != "zombie":
-            found.append(process)
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.name().startswith("ray::Worker"):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
     return found
+
+
+def fitness(run: Path) -> list[bytes]:
+    with ScalarLog.read(run / "scalars" / "log.bin") as log:
+        return [scalars.fitness_NP.tobytes() for _, scalars in log.records()]
 
 
 def disturbed(folder: Path, minutes: float, count: int, every: float, more: int, rng: random.Random) -> dict[str, Any]:
@@ -84,13 +94,14 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
     print(f"{len(taken)} steps with {done['killed']} workers killed, at most {done['most_workers']} at work; now undisturbed", flush=True)
     subprocess.run(command(folder, "alone", "--steps", str(len(taken))), check=True, stdout=subprocess.DEVNULL)
     pool, alone = ((folder / name / "model.pth").read_bytes() for name in ("pool", "alone"))
-    fitness = [[line["reward_mean"] for line in steps(folder / name)] for name in ("pool", "alone")]
     population = 128
     wire = [line["wire_bytes"] / max(1, done["most_workers"]) / population for line in taken]
     return done | {
-        "steps": len(taken), "differing_bits": sum((a ^ b).bit_count() for a, b in zip(pool, alone, strict=True)),
-        "same_fitness": fitness[0] == fitness[1], "bytes_a_member_step_and_worker": [statistics.median(wire), max(wire)],
-    }  # fmt: skip
+        "steps": len(taken),
+        "differing_bits": sum((a ^ b).bit_count() for a, b in zip(pool, alone, strict=True)),
+        "same_fitness": fitness(folder / "pool") == fitness(folder / "alone"),
+        "bytes_a_member_step_and_worker": [statistics.median(wire), max(wire)],
+    }
 
 
 def speed(run: Path) -> float:
@@ -132,7 +143,10 @@ def main() -> None:
     if shutil.which("ray") is None:
         sys.exit("this check needs Ray: pip install 'egg-reason[ray]'")
     args.folder.mkdir(parents=True, exist_ok=True)
-    print(json.dumps(efficiency(args.folder) if args.efficiency else check(args)))
+    result = efficiency(args.folder) if args.efficiency else check(args)
+    print(json.dumps(result))
+    if result.get("differing_bits", 0) or not result.get("same_fitness", True):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ class Soak:
         mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(self.place)]
         self.mounted = os.geteuid() == 0 and subprocess.run(mount, stderr=subprocess.DEVNULL).returncode == 0
         self.run, self.algorithm, self.kept = self.place / "run", "", 0
+        self.opened = False  # whether the last process got so far
         saved = json.loads((folder / "soak.json").read_text()) if (folder / "soak.json").exists() else {}
         self.seconds: dict[str, dict[str, list[float]]] = saved.get("seconds", {})  # algorithm -> phase -> durations, undisturbed
         self.calls: dict[str, dict[str, int]] = saved.get("calls", {})
@@ -154,6 +155,7 @@ class Soak:
         if mine and life.opened is not None:
             self.lost_steps += max(0, self.kept - life.opened)
         self.kept = max(self.kept, life.recorded) if mine else self.kept
+        self.opened = life.opened is not None
         self.say(
             f"{what}: status {status} in {life.phase}, {life.recorded} steps" + (f": {lines[0][12:]}" if status == 2 and lines else "")
         )
@@ -250,7 +252,10 @@ class Soak:
         self.faults[kind] += 1
         if kind.startswith("log"):
             self.kept = 0
-        status, output = self.kill(or_refused="damaged|not a scalar log|config.toml")
+        status, output, met = -9, "", False
+        while status == -9 and not met:  # one that is killed before it has opened the run has not met the damage
+            status, output = self.kill(or_refused="damaged|not a scalar log|config.toml")
+            met = self.opened
         if status != 2:
             return
         if rewind := re.search(r"--rewind (\d+)", output):

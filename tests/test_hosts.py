@@ -13,15 +13,18 @@ from test_train import assert_same_run
 
 from egg_reason.config import TrainConfig
 from egg_reason.es import pair_weights
+from egg_reason.hosts import SHARE, _merged
 from egg_reason.machines import Machines
 from egg_reason.runs import read_metrics
-from egg_reason.shares import Share, merge, rounded
+from egg_reason.scalars import HASH_BYTES
+from egg_reason.shares import DIFFERENT, Share, merge, rounded
 
 
 class Processes:
     """`egg-reason train` as so many hosts, each of `devices` forced CPU devices."""
 
-    def __init__(self, folder, hosts, devices, *words):
+    def __init__(self, folder, hosts, devices, *words, places=None):
+        """places: folders that the processes run in."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -31,8 +34,9 @@ class Processes:
         for host, output in enumerate(self.outputs):
             command = [sys.executable, "-m", "egg_reason.cli", "train", "--plain", *words, "--devices", str(devices)]
             command += ["--hosts", str(hosts), "--host", str(host), "--coordinator", address]
+            how = {"env": os.environ | {"XLA_FLAGS": flags}, "cwd": places and places[host]}
             with open(output, "w") as file:
-                self.running.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | {"XLA_FLAGS": flags}))
+                self.running.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **how))
 
     def end(self):
         return [process.wait(400) for process in self.running]
@@ -67,6 +71,25 @@ def test_a_mistake_of_one_host_ends_all_with_a_line(settings, flags, tmp_path):
     hosts = Processes(tmp_path, 2, 1, "--runs", str(tmp_path), "--name", "run", *flags(settings | {"model": "missing.pth"}))
     assert hosts.end() == [2, 2], hosts.told()
     assert "Traceback" not in hosts.told() and hosts.told().count("missing.pth") >= 1
+
+
+def test_a_host_with_other_rewards_ends_all_with_a_line(settings, flags, rewards_file, tmp_path):
+    """The reward is named by a path from the folder that each process runs in."""
+    places = [tmp_path / "first", tmp_path / "second"]
+    for place in places:
+        place.mkdir()
+        (place / "mine.py").write_text(f"# of {place}\n{rewards_file.read_text()}")
+    words = flags(settings | {"reward": ("mine.py:digits",)})
+    hosts = Processes(tmp_path, 2, 1, "--runs", str(tmp_path), "--name", "run", *words, places=places)
+    assert hosts.end() == [2, 2], hosts.told()
+    assert f"egg-reason: host 1: {DIFFERENT}" in hosts.told() and "Traceback" not in hosts.told()
+
+
+def test_other_weights_on_a_host_are_found():
+    share = Share(range(2), np.zeros((2, 1), np.float32), {}).encode("float32")
+    replies = [bytes([SHARE]) + bytes([number]) * HASH_BYTES + share for number in (1, 1, 2)]
+    with pytest.raises(ValueError, match=r"the weights of hosts \[2\] are not the first one's"):
+        _merged(replies, "float32")
 
 
 # What passes between them
@@ -120,6 +143,7 @@ def test_bad_wires(given, line):
     [
         ({"hosts": 0}, "hosts must be at least 1, not 0"),
         ({"hosts": 2, "host": 2, "coordinator": "a:1"}, "host must be from 0 to 1, one below the number of hosts, not 2"),
+        ({"coordinator": "a:1"}, "coordinator is where several hosts meet: give their number by --hosts too"),
         ({"hosts": 2}, "coordinator must be the address of host 0 and a free port, such as 10.0.0.1:9000, not None"),
     ],
 )

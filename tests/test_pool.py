@@ -4,6 +4,7 @@
 Ray itself (dependency group reference).
 """
 
+import copy
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from rwkv7_reference import needs_reference
 from test_train import assert_same_run
 
-from egg_reason import pool
+from egg_reason import pool, shares
 from egg_reason.config import TrainConfig
 from egg_reason.machines import Machines
 from egg_reason.runs import read_metrics
@@ -23,26 +24,35 @@ from egg_reason.scalars import ScalarLog
 from egg_reason.train import resume, train
 
 
-class RayActorError(Exception):
+class RayError(Exception):
     pass
 
 
-class RayTaskError(Exception):
+class RayActorError(RayError):
+    pass
+
+
+class OutOfMemoryError(RayError):
+    """Of an actor that Ray's memory monitor killed: no RayActorError."""
+
+
+class RayTaskError(RayError):
     def __init__(self, cause):
         self.cause = cause
 
 
 class StandIn(types.ModuleType):
-    """Ray as `Pool` uses it: calls take place when `wait` or `get` asks for them. cpus: room for so many workers.
+    """Ray as `Pool` uses it: calls take place when `wait` or `get` asks for them. cpus: room for so many workers, after `full` looks.
 
     dies, hangs: numbers of the `evaluate` calls, counted over all workers, that do. builds: called where a worker is built.
     """
 
-    def __init__(self, cpus=2, dies=(), hangs=(), builds=lambda: None):
+    def __init__(self, cpus=2, dies=(), hangs=(), builds=lambda: None, full=0):
         super().__init__("ray")
-        self.exceptions = types.SimpleNamespace(RayActorError=RayActorError, RayTaskError=RayTaskError)
+        self.exceptions = types.SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
         self.cpus, self.dies, self.hangs, self.builds = cpus, set(dies), set(hangs), builds
-        self.alive, self.calls, self.made, self.sent = 0, 0, 0, []
+        self.full, self.looks = full, 0
+        self.alive, self.calls, self.made, self.sent, self.brought = 0, 0, 0, [], []
 
     def init(self, address, **given):
         if address == "nowhere:1":
@@ -52,7 +62,7 @@ class StandIn(types.ModuleType):
         pass
 
     def put(self, value):
-        return value
+        return copy.copy(value)
 
     def remote(self, **given):
         def decorate(kind):
@@ -61,7 +71,8 @@ class StandIn(types.ModuleType):
         return decorate
 
     def available_resources(self):
-        return {"CPU": self.cpus - self.alive}
+        self.looks += 1
+        return {"CPU": self.cpus - self.alive if self.looks > self.full else 0}
 
     def wait(self, refs, timeout):
         ready = [ref for ref in refs if not ref.hangs]
@@ -73,26 +84,27 @@ class StandIn(types.ModuleType):
         return ref.result()
 
     def kill(self, actor):
-        if actor.worker is not None:
-            actor.worker.parts.scorer.close()
+        actor.end()
 
 
 class Actor:
     def __init__(self, ray, kind, arguments):
-        self.ray, self.kind, self.arguments, self.worker = ray, kind, arguments, None
+        self.ray, self.worker, self.alive = ray, kind(*arguments), True
         ray.alive += 1
         ray.made += 1
-        self.build = types.SimpleNamespace(remote=lambda: Ref(self._build))
+        self.build = types.SimpleNamespace(remote=lambda *arguments: Ref(lambda: self._build(*arguments)))
         self.evaluate = types.SimpleNamespace(remote=self._evaluate)
 
-    def _build(self):
-        try:
-            self.ray.builds()
-        except RayActorError:
-            self.ray.alive -= 1
-            raise
-        self.worker = self.kind(*self.arguments)
-        self.worker.build()
+    def end(self):
+        if self.alive:
+            self.ray.alive, self.alive = self.ray.alive - 1, False
+            if hasattr(self.worker, "parts"):
+                self.worker.parts.scorer.close()
+
+    def _build(self, fingerprint, steps):
+        self.ray.brought.append(len(steps))
+        self.ray.builds()
+        self.worker.build(fingerprint, steps)
 
     def _evaluate(self, *arguments):
         number, self.ray.calls = self.ray.calls, self.ray.calls + 1
@@ -102,9 +114,8 @@ class Actor:
         return Ref(lambda: self.worker.evaluate(*arguments), hangs=number in self.ray.hangs)
 
     def _die(self):
-        self.worker.parts.scorer.close()
-        self.ray.alive -= 1
-        raise RayActorError
+        self.end()
+        raise RayActorError if self.ray.calls % 2 else OutOfMemoryError
 
 
 class Ref:
@@ -114,7 +125,7 @@ class Ref:
     def result(self):
         try:
             return self.call()
-        except RayActorError:
+        except RayError:
             raise
         except Exception as error:
             raise RayTaskError(error) from None
@@ -140,8 +151,8 @@ def test_lost_workers_change_nothing(with_ray, finished_run, settings, tmp_path)
     train(TrainConfig(**settings), tmp_path / "run", plain=True, machines=POOL)
     assert_same_run(tmp_path / "run", finished_run[0])
     assert ray.made == 5
-    late = [arguments for arguments in ray.sent if len(arguments[1]) > 1]
-    assert late and all(arguments[0] == 0 for arguments in late)  # a new worker gets all steps from the first
+    assert ray.brought[:2] == [0, 0] and all(ray.brought[2:])  # a new worker takes all steps before it joins
+    assert max(len(steps) for _, steps, _, _ in ray.sent) <= 2
     steps = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
     expected = [line for line in read_metrics(finished_run[0] / "metrics.jsonl") if "reward_mean" in line]
     for name in ("reward_mean", "completion_length", "truncated", "rewards/digits/mean", "update_rms"):
@@ -201,7 +212,42 @@ def test_workers_that_die_as_they_start_end_the_run(with_ray, settings, flags, c
 
     with_ray(builds=dies)
     status, _, error = command("train", "--plain", "--pool", "ray", "--runs", tmp_path, "--name", "run", *flags(settings))
-    assert (status, error) == (2, "egg-reason: 5 workers died as they started, the last one so: out of memory and so on\n")
+    line = "8 workers died one after the other and did nothing, the last one so: out of memory and so on"
+    assert (status, error) == (2, f"egg-reason: {line}\n")
+
+
+def test_a_chunk_that_kills_every_worker_ends_the_run(with_ray, settings, tmp_path):
+    ray = with_ray(dies=range(100))
+    with pytest.raises(ValueError, match="8 workers died one after the other and did nothing"):
+        train(TrainConfig(**settings), tmp_path / "run", plain=True, machines=POOL)
+    assert ray.alive == 0
+
+
+def test_a_worker_that_never_answers_is_replaced(with_ray, settings, tmp_path, capsys, monkeypatch):
+    ray = with_ray(hangs=(0,))
+    monkeypatch.setattr(pool, "SLOW", 1.0)
+    monkeypatch.setattr(pool, "LATE_STEPS", 2)
+    machines = Machines(pool="ray", straggler="drop")
+    train(TrainConfig(**settings | {"steps": 4, "eval_every": 0}), tmp_path / "run", plain=True, machines=machines)
+    assert "a worker that has been late for 2 steps is replaced" in capsys.readouterr().out and ray.made == 3
+
+
+def test_a_pool_without_room_says_so_and_waits(with_ray, settings, tmp_path, capsys, monkeypatch):
+    with_ray(full=5)
+    monkeypatch.setattr(pool, "LONELY", 0.0)
+    train(TrainConfig(**settings | {"steps": 1, "eval_every": 0}), tmp_path / "run", plain=True, machines=POOL)
+    assert capsys.readouterr().out.count("no free CPU for one: waiting") == 1
+
+
+def test_a_worker_with_other_rewards_ends_the_run(with_ray, settings, rewards_file, tmp_path):
+    """The file is another one where the worker is."""
+    before = rewards_file.read_text()
+    with_ray(builds=lambda: rewards_file.write_text(before + "\n"))
+    try:
+        with pytest.raises(ValueError, match=f"a worker of the pool: {shares.DIFFERENT}"):
+            train(TrainConfig(**settings), tmp_path / "run", plain=True, machines=POOL)
+    finally:
+        rewards_file.write_text(before)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +257,8 @@ def test_workers_that_die_as_they_start_end_the_run(with_ray, settings, flags, c
         (("--pool", "ray", "--devices", "2"), "pool has its own workers in the place of --hosts and --devices: leave these out"),
         (("--pool", "ray", "--workers", "-1"), "workers must be at least 1, or 0 for as many as there is room for, not -1"),
         (("--pool", "ray", "--straggler", "kill"), "straggler must be wait or drop, not 'kill'"),
+        (("--workers", "2"), "workers is for a pool: give --pool ray too"),
+        (("--pool", "ray", "--dry-run"), "--dry-run and --memory-budget tell of one process: leave out --hosts and --pool"),
         (
             ("--pool", "ray", "--ray-address", "nowhere:1"),
             "Ray at nowhere:1 cannot be reached (no such place): start it with ray start",
@@ -243,13 +291,15 @@ def test_ray_itself_with_a_worker_killed(finished_run, settings, flags, tmp_path
 
     words = ["train", "--plain", "--pool", "ray", "--workers", "2", "--runs", str(tmp_path), "--name", "run", *flags(settings)]
     training = psutil.Popen([sys.executable, "-m", "egg_reason.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    log, killed = tmp_path / "run" / "scalars" / "log.bin", []
+    metrics, workers, killed = tmp_path / "run" / "metrics.jsonl", [], []
+    while training.poll() is None and len(workers) < 2:
+        workers = [process for process in training.children(recursive=True) if process.name().startswith("ray::Worker")]
+        time.sleep(0.2)
     while training.poll() is None and not killed:
-        time.sleep(0.01)
-        if log.exists() and len(read_metrics(tmp_path / "run" / "metrics.jsonl")) > 1:
-            killed = [process for process in training.children(recursive=True) if process.name().startswith("ray::Worker")][:1]
-            for process in killed:
-                process.kill()
+        time.sleep(0.002)
+        if metrics.exists() and any("reward_mean" in line for line in read_metrics(metrics)):
+            workers[0].kill()
+            killed.append(workers[0])
     output, _ = training.communicate(timeout=300)
     assert training.returncode == 0 and len(killed) == 1, output
     assert "a worker was lost, 1 are left" in output and "Traceback" not in output and "Warning" not in output

@@ -52,12 +52,15 @@ def train(
         memory_budget: GiB; a run that is predicted to need more is not begun.
         machines: where the run is computed.
     """
+    where = Machines(**vars(machines))
     if dry_run or memory_budget is not None:
+        if where.pool or where.hosts > 1:
+            raise ValueError("--dry-run and --memory-budget tell of one process: leave out --hosts and --pool")
         if resume is not None:
             raise ValueError("--dry-run and --memory-budget tell of a new run from its settings: give these in the place of --resume")
         from egg_reason import memory
 
-        prediction = memory.predict(TrainConfig(**vars(config)), machines.devices)
+        prediction = memory.predict(TrainConfig(**vars(config)), where.devices)
         if dry_run:
             print("\n".join(memory.lines(prediction)))
         memory.refuse(prediction, memory_budget)
@@ -65,7 +68,7 @@ def train(
             return 0
     import egg_reason.train as training
 
-    show, where = True if plain else None, Machines(**vars(machines))
+    show = True if plain else None
     if resume is not None:
         values = {field.name: (getattr(config, field.name), field.default) for field in dataclasses.fields(TrainConfig)}
         given = {name: value for name, (value, default) in values.items() if value != default}
