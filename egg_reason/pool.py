@@ -45,6 +45,9 @@ LONELY = 30.0
 LATE_STEPS = 10
 """Steps after which a worker that still has not answered is given up."""
 
+HANDED_ON = ("JAX_PLATFORMS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+"""Of this process's environment to the workers, whose nodes others may have started."""
+
 LOST = object()
 """In the place of what a worker returned."""
 
@@ -62,7 +65,6 @@ class Worker:
     """What an actor runs. table: settings as config.toml holds them. folder: that paths in them start from, where it is there too."""
 
     def __init__(self, table: dict, folder: str):
-        os.environ.setdefault("PJRT_NPROC", "1")  # threads of XLA on a CPU: Ray gave us one, and others have theirs
         if os.path.isdir(folder):
             os.chdir(folder)
         self.table = table
@@ -138,7 +140,9 @@ class Pool:
         if jax.default_backend() != "cpu":
             raise ValueError(f"the workers of a pool compute on CPUs, this process on {jax.default_backend()}: set JAX_PLATFORMS=cpu")
         self.config, self.parts, self.run, self.tell = config, parts, run, tell
-        self.actor: Any = self.ray.remote(num_cpus=1, max_restarts=0)(Worker)
+        environment = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+        environment["PJRT_NPROC"] = "1"  # threads of XLA: Ray gives a worker one CPU
+        self.actor: Any = self.ray.remote(num_cpus=1, max_restarts=0, runtime_env={"env_vars": environment})(Worker)
         self.table, self.fingerprint = self.ray.put(run.config), fingerprint(config, parts)
         self._catch_up()
         self.alone_since = time.monotonic()
