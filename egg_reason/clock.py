@@ -4,6 +4,7 @@ How long that takes depends on what was compiled before, on this machine and by 
 charged for what the next one finds in the cache.
 """
 
+import threading
 import time
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ class TrainingClock:
     _spans: ClassVar[list[tuple[float, float]]] = []
     _before: ClassVar[float] = 0.0  # length of the spans that were taken off the list
     _listening: ClassVar[bool] = False
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self) -> None:
         if not TrainingClock._listening:
@@ -42,9 +44,10 @@ class TrainingClock:
     @staticmethod
     def _add(start: float, end: float) -> None:
         spans = TrainingClock._spans
-        while spans and spans[-1][1] > start:  # it began before this one ended, and ended before: it lies within, or overlaps by rounding
-            start = min(start, spans.pop()[0])
-        spans.append((start, end))
-        if len(spans) > 1000:  # of which only the newest can still be swallowed
-            TrainingClock._before += sum(end - start for start, end in spans[:500])
-            del spans[:500]
+        with TrainingClock._lock:  # several devices compile at the same time
+            while spans and spans[-1][1] > start:  # it began before this one ended, and ended before: within, or overlapping by rounding
+                start = min(start, spans.pop()[0])
+            spans.append((start, end))
+            if len(spans) > 1000:  # of which only the newest can still be swallowed
+                TrainingClock._before += sum(end - start for start, end in spans[:500])
+                del spans[:500]

@@ -51,7 +51,7 @@ class Share:
         "rewards/NAME" over "count/NAME" completions, and what rewards logged, "metrics/NAME" over "logged/NAME".
     failures, messages: as in `Scores`.
     samples: rows for samples/; without `saved`, the first member's first completion.
-    seconds, compiling: of generating, and of compiling, which the former leave out; of shares made at the same time, the longest.
+    seconds, compiling: of generating without compiling, and of compiling; of shares made at the same time, the longest.
     rollouts: what a policy gradient reads; None for other algorithms.
     wire_bytes: that the process that trains received from others, and that a pool was sent; 0 where it is alone.
     """
@@ -140,13 +140,13 @@ def evaluate(config: TrainConfig, parts: Parts, state, spent: float, members: ra
     members = range(strategy.population) if members is None else members
     parts.scorer.state = dataclasses.replace(parts.scorer.state, global_step=step)
     clock = TrainingClock()
-    compiled = clock.compiling()
+    begun = clock.compiling()
     rows = tasks.batch(parts.task.train, step, config.prompts, config.seed)
     jobs = Jobs.grid(len(members), config.prompts, config.samples)
     jobs = Jobs(jobs.member + members.start, jobs.prompt, jobs.sample)
-    completions, scores = generate_and_score(
-        parts.engine, strategy.ask(state, spent), rows, jobs, parts.sampling, parts.scorer, step, parts.longest_prompt
-    )
+    population, asked = strategy.ask(state, spent), clock.compiling()
+    completions, scores = generate_and_score(parts.engine, population, rows, jobs, parts.sampling, parts.scorer, step, parts.longest_prompt)
+    compiled = clock.compiling()
     fitness = strategy.fitness(scores.total.reshape(len(members), config.prompts, config.samples))
     known = ~np.isnan(fitness)
     sums = {
@@ -171,9 +171,8 @@ def evaluate(config: TrainConfig, parts: Parts, state, spent: float, members: ra
     rollouts = None
     if isinstance(strategy, GRPO):
         rollouts = Rollouts.of([parts.engine.tokenizer.encode(row["prompt"]) for row in rows], jobs, completions)
-    compiling = clock.compiling() - compiled
-    seconds = completions.seconds - compiling
-    return Share(members, rounded(fitness, wire), sums, scores.failures, scores.messages, samples, seconds, compiling, rollouts)
+    seconds = completions.seconds - (compiled - asked)
+    return Share(members, rounded(fitness, wire), sums, scores.failures, scores.messages, samples, seconds, compiled - begun, rollouts)
 
 
 DIFFERENT = "the model, the tokenizer, the training rows or a file of rewards is another one here: give all machines the same"

@@ -144,7 +144,7 @@ class _Training:
                     spent = self.budget.share
                     share = self.evaluator.evaluate(state, spent)  # ask, generate, score: all members
                     scored = self.clock.now()
-                    elsewhere = share.compiling - (self.clock.compiling() - compiling)  # which our clock has not left out
+                    elsewhere = max(0.0, share.compiling - (self.clock.compiling() - compiling))  # which our clock has not left out
                     scoring = max(0.0, scored - started - elsewhere - share.seconds)
                     self.display.phase("update")
                     after, update = self._tell(state, share, spent)
