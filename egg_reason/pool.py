@@ -250,6 +250,7 @@ class Pool:
         try:
             return self.ray.get(ref)
         except self.ray.exceptions.RayTaskError as error:
+            self.ray.kill(worker)
             raise error.cause from error
         except self.ray.exceptions.RayError as error:  # it died, its node did, or Ray killed it for want of memory
             self.ray.kill(worker)
