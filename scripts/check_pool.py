@@ -14,10 +14,10 @@ The last line is one JSON object. Needs the extra egg-reason[ray] and psutil.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import random
-import shutil
 import signal
 import statistics
 import subprocess
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of who is killed")
     parser.add_argument("--efficiency", action="store_true")
     args = parser.parse_args()
-    if shutil.which("ray") is None:
+    if importlib.util.find_spec("ray") is None:
         sys.exit("this check needs Ray: pip install 'egg-reason[ray]'")
     args.folder.mkdir(parents=True, exist_ok=True)
     result = efficiency(args.folder) if args.efficiency else check(args)
