@@ -246,6 +246,7 @@ class Soak:
             "config.toml flipped": (self.flip, [config]),
             "metrics.jsonl flipped": (self.flip, [self.run / "metrics.jsonl"]),
         }
+        damages = {name: (damage, [path for path in files if path.exists()]) for name, (damage, files) in damages.items()}
         kind = self.random.choice([name for name, (_, files) in damages.items() if files])
         damage, files = damages[kind]
         damage(self.random.choice(files))
