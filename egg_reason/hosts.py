@@ -34,7 +34,7 @@ from egg_reason.machines import Machines
 from egg_reason.rewards.pending import RewardFailure
 from egg_reason.runs import Run
 from egg_reason.scalars import HASH_BYTES, weights_hash
-from egg_reason.shares import DIFFERENT, Share, evaluate, fingerprint, merge
+from egg_reason.shares import DIFFERENT, Share, deal, evaluate, fingerprint, merge
 
 SHARE, ERROR, REWARD_FAILURE = range(3)
 """First byte of what a process tells of a step. A hash and a Share follow, or a line of text."""
@@ -92,12 +92,6 @@ class Hosts:
             return self._collective("broadcast_one_to_all", words).view(leaf.dtype).reshape(leaf.shape)
 
         return jax.tree.map(one, tree)
-
-    def members(self, population: int) -> range:
-        """Which members this process evaluates: an equal range of the pairs; where they do not divide, ranges differ by one pair."""
-        pairs = population // 2
-        first, last = (pairs * number // self.count for number in (self.number, self.number + 1))
-        return range(2 * first, 2 * last)
 
     def leave(self, status: int = 2) -> None:
         """Ends this process at its exit without waiting for the others, as JAX would for minutes. They find it lost."""
@@ -227,7 +221,7 @@ def _end(message: bytes, steps: int) -> dict:
 
 def _evaluated(config: TrainConfig, parts: Parts, state, spent: float, hosts: Hosts) -> bytes:
     try:
-        share = evaluate(config, parts, state, spent, hosts.members(parts.strategy.population))
+        share = evaluate(config, parts, state, spent, deal(parts.strategy.population, hosts.count)[hosts.number])
         return bytes([SHARE]) + weights_hash(state.params) + share.encode(config.wire)
     except (ValueError, OSError) as error:
         kind = REWARD_FAILURE if isinstance(error, RewardFailure) else ERROR

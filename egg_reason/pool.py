@@ -12,7 +12,6 @@ everywhere; what is read from them is compared. Ray is an optional extra: pip in
 """
 
 import collections
-import itertools
 import math
 import os
 import statistics
@@ -31,7 +30,7 @@ from egg_reason.es import EvolutionStrategy, pair_weights
 from egg_reason.machines import Machines
 from egg_reason.runs import Run
 from egg_reason.scalars import HASH_BYTES, weights_hash
-from egg_reason.shares import DIFFERENT, Share, evaluate, fingerprint, merge, missing
+from egg_reason.shares import DIFFERENT, Share, deal, evaluate, fingerprint, merge, missing
 
 CHUNKS_A_WORKER = 2
 """Chunks of a step for each worker: more would balance better and leave lanes empty more often."""
@@ -156,7 +155,8 @@ class Pool:
         self._replace_late(state.step)
         sent, received = self.sent, self.received
         mine, begun = weights_hash(state.params), time.monotonic()
-        chunks = self._chunks()
+        population = self.parts.strategy.population
+        chunks = collections.deque(deal(population, min(population // 2, CHUNKS_A_WORKER * max(1, len(self.seen)))))
         pending: dict[Any, tuple[Any, range, float]] = {}
         shares: list[Share] = []
         took: list[float] = []
@@ -195,13 +195,6 @@ class Pool:
         """Keeps what the log's new steps come to."""
         for _, scalars in self.run.scalars.records(len(self.steps)):
             self.steps.append((pair_weights(scalars.fitness_NP, self.config.shaping), scalars.learning_rate))
-
-    def _chunks(self) -> collections.deque[range]:
-        """Equal ranges of the pairs; they differ by one pair where they do not divide."""
-        pairs = self.parts.strategy.population // 2
-        count = min(pairs, CHUNKS_A_WORKER * max(1, len(self.seen)))
-        ends = [2 * (pairs * k // count) for k in range(count + 1)]
-        return collections.deque(range(first, last) for first, last in itertools.pairwise(ends))
 
     def _ask(self, worker: Any, chunk: range, spent: float) -> Any:
         since = self.seen[worker]

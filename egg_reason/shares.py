@@ -10,6 +10,7 @@ As bytes: u32 length of the JSON that follows (members, prompts, sums, failures,
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import struct
 import zlib
@@ -188,6 +189,12 @@ def fingerprint(config: TrainConfig, parts: Parts) -> str:
         if (file := Path(spec.rpartition(":")[0])).is_file():  # its rewards
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def deal(population: int, count: int) -> list[range]:
+    """The members in `count` equal ranges of whole pairs, in order; they differ by one pair where the pairs do not divide."""
+    ends = [2 * (population // 2 * k // count) for k in range(count + 1)]
+    return [range(first, last) for first, last in itertools.pairwise(ends)]
 
 
 def saves_samples(config: TrainConfig, step: int) -> bool:

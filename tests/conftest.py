@@ -17,7 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before JAX is imported. Processes that tests start inherit it, so that each program is compiled once; a folder of the user's wins."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # most of the tests' time is compiling: half of it is saved
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # most of the tests' time is compiling
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="egg-reason-tests-")
         config.add_cleanup(folder.cleanup)
