@@ -1,4 +1,4 @@
-"""The recurrence three ways, against a plain float64 loop in numpy."""
+"""The recurrence three ways, and one step as a kernel, against a plain float64 loop in numpy."""
 
 import functools
 import itertools
@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from rwkv7_reference import random_model
 
-from egg_reason.models.rwkv7 import DECAY_SCALE, Shape, forward, init_state
+from egg_reason.engine import Engine, Jobs, Sampling
+from egg_reason.es import Members
+from egg_reason.models.rwkv7 import DECAY_SCALE, Architecture, Shape, forward, init_state
+from egg_reason.models.tokenizers import ByteTokenizer
 from egg_reason.models.wkv import CHUNK, SCAN_UP_TO, unit_lower_inverse, wkv, wkv_chunked, wkv_scan, wkv_step
+from egg_reason.models.wkv_pallas import wkv_step_pallas
+from egg_reason.perturb import Noise
 
 TOKENS, HEADS, SIZE = 40, 2, 4
 CASES = ("usual", "keys repeat", "decay strongest", "decay none", "decay mixed")  # one a row
@@ -207,3 +212,68 @@ def test_masked_tokens_leave_the_state_alone(model, tokens_given):
     others = jnp.where(jnp.arange(tokens_given) < lengths[:, None], tokens, 0)
     _, again = run(others, start, lengths)
     jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+kernel = functools.partial(wkv_step_pallas, interpret=True)
+
+
+def draw(rng, rows, heads, size):
+    """state, r, log_w, k, v, a, b of one token as RWKV-7 makes them, float64."""
+    r, k, v, kk = rng.standard_normal((4, rows, heads, size))
+    kk /= np.linalg.norm(kk, axis=-1, keepdims=True)
+    log_w = -DECAY_SCALE * rng.random(r.shape)
+    return rng.standard_normal((rows, heads, size, size)), r, log_w, k, v, -kk, kk * rng.random(r.shape)
+
+
+@pytest.mark.parametrize("draw_number", range(8))
+def test_the_kernel_is_the_step_and_the_formula(draw_number):
+    """Shapes are drawn too; within a draw the errors of both ways against float64 are of one size."""
+    rng = np.random.default_rng(draw_number)
+    rows, heads, size = int(rng.integers(1, 71)), int(rng.integers(1, 4)), int(rng.choice([16, 32, 64]))
+    exact = draw(rng, rows, heads, size)
+    y, states = plain_loop(exact[0], *(x[:, None] for x in exact[1:]))
+    arguments = [jnp.asarray(x, "float32") for x in exact]
+    for way in (kernel, wkv_step):
+        found_y, found_state = jax.jit(way)(*arguments)
+        assert (found_y.shape, found_y.dtype, found_state.dtype) == ((rows, heads, size), "float32", "float32")
+        assert worst(found_y, y[:, 0]) < 2e-6
+        assert worst(found_state, states[0]) < 1e-6
+
+
+def test_masked_rows_keep_their_state_in_the_kernel():
+    """Rows with log_w = k = b = 0, among others, keep every bit, whatever r, v and a are."""
+    state, r, log_w, k, v, a, b = (jnp.asarray(x, "float32") for x in draw(np.random.default_rng(0), 6, 2, 16))
+    running = jnp.array([0, 1, 0, 1, 1, 0])[:, None, None]
+    y, after = jax.jit(kernel)(state, r, log_w * running, k * running, v, a, b * running)
+    for row in range(6):
+        assert (np.asarray(after[row]) == np.asarray(state[row])).all() == (not running[row])
+    assert jnp.isfinite(y).all()
+
+
+def test_a_state_beyond_32_bits_is_refused():
+    vector = jax.ShapeDtypeStruct((8192, 64, 64), "float32")
+    with pytest.raises(ValueError, match=r"fewer than 2\^31 numbers for this kernel, not 2,147,483,648"):
+        jax.eval_shape(wkv_step_pallas, jax.ShapeDtypeStruct((8192, 64, 64, 64), "float32"), *[vector] * 6)
+
+
+def test_a_population_writes_the_same_with_the_kernel():
+    """Greedy completions of perturbed members by the engine. No lead of a choice here is as small as rounding."""
+    shape = Shape(layers=1, width=32, heads=2, head_size=16, ffn=48, vocab=256, rank_w=4, rank_a=4, rank_v=4, rank_g=4)
+    params = jax.tree.map(jnp.asarray, random_model(shape, 2))
+    noise = Noise(seed=1, rank=1, parameters=tuple(p for p in Architecture(shape).parameters() if p.name == "blocks.att.key"))
+    shapes_seen = []
+
+    def step(state, *token):
+        shapes_seen.append(state.shape)
+        return kernel(state, *token)
+
+    def completions(architecture):
+        engine = Engine(architecture, ByteTokenizer(), lanes=8, group=2, steps=4)
+        members = Members(params, noise, epoch=0, sigma=0.2, size=4)
+        return engine.generate(members, [[72], [7]], Jobs.grid(4, 2), Sampling(12, temperature=0.0), longest_prompt=1)
+
+    usual, found = completions(Architecture(shape)), completions(Architecture(shape, step))
+    np.testing.assert_array_equal(found.tokens, usual.tokens)
+    np.testing.assert_array_equal(found.lengths, usual.lengths)
+    np.testing.assert_allclose(found.log_probabilities, usual.log_probabilities, rtol=0, atol=1e-4)
+    assert (8, 2, 16, 16) in shapes_seen and len({row.tobytes() for row in usual.tokens}) > 4

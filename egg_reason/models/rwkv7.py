@@ -8,6 +8,7 @@ Axes: B rows (lanes), T tokens, L layers, D width, H heads, K head size, V vocab
 Left out: the DeepEmbed variants (x070a, x070b), which have further tensors; `models.checkpoints` refuses their files.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +136,7 @@ def init_state(shape: Shape, rows: int, dtype=jnp.float32) -> State:
     return tuple(LayerState(jnp.zeros(shift, dtype), jnp.zeros(shift, dtype), jnp.zeros(wkv, jnp.float32)) for _ in range(shape.layers))
 
 
-def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool = False, wkv=wkv_any):
+def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool = False, wkv=wkv_any, step=wkv_step):
     """Reads T tokens on B rows.
 
     Args:
@@ -145,7 +146,7 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
         lengths_B: how many of the T tokens count, per row, from the left; None: all. Later ones leave the state alone, exactly:
             a row of length 0 stands still.
         remat: recompute each layer in the backward pass instead of storing its activations (T > 1).
-        wkv: the recurrence for T > 1.
+        wkv: the recurrence for T > 1. step: for T = 1.
 
     Returns:
         (hidden [B, T, D] after the last norm, new state). Logits are `hidden @ params.head`.
@@ -158,7 +159,7 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
         x, v_first = carry
         block, index, old = inputs
         y = layer_norm(x, block.ln1)
-        out, v_first, wkv_state = time_mix(block.att, y, old.att_shift, old.wkv, v_first, index == 0, mask_BT1, wkv)
+        out, v_first, wkv_state = time_mix(block.att, y, old.att_shift, old.wkv, v_first, index == 0, mask_BT1, wkv, step)
         x = x + out
         z = layer_norm(x, block.ln2)
         x = x + channel_mix(block.ffn, z, old.ffn_shift)
@@ -190,7 +191,7 @@ def unstacked(params: RWKV7) -> tuple[Block, ...]:
     return tuple(jax.tree.map(lambda leaf, i=index: leaf[i], blocks) for index in range(layers))
 
 
-def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv):
+def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv, step):
     """x [B, T, D] after ln1 -> (output [B, T, D], v_first, new wkv state). `is_first`: whether this is layer 0."""
     rows, tokens, width = x.shape
     heads = wkv_state.shape[1]
@@ -222,7 +223,7 @@ def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv):
         real = mask_BT1[..., None]
         log_w, k_in, kk_a = log_w * real, k * real, kk_a * real
     if tokens == 1:
-        y, wkv_state = wkv_step(wkv_state, *(t[:, 0] for t in (r, log_w, k_in, v, -kk, kk_a)))
+        y, wkv_state = step(wkv_state, *(t[:, 0] for t in (r, log_w, k_in, v, -kk, kk_a)))
         y = y[:, None]
     else:
         y, wkv_state = wkv(wkv_state, r, log_w, k_in, v, -kk, kk_a)
@@ -269,16 +270,21 @@ MATRICES = frozenset(["w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2", "receptanc
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the engine needs of a model family, and nothing more."""
+    """What the engine needs of a model family, and nothing more.
+
+    step: the recurrence of a single token, `wkv.wkv_step` or an equal of it. `wkv_pallas.wkv_step_pallas` is one for GPUs, used nowhere
+        by default until it has been measured to win on one (`scripts/bench_gpu.py` prints both).
+    """
 
     shape: Shape
+    step: Callable = wkv_step
 
     def init_state(self, rows, dtype) -> State:
         """Every leaf has its rows on axis 0."""
         return init_state(self.shape, rows, dtype)
 
     def forward(self, weights, tokens_BT, state, lengths_B=None):
-        return forward(weights, tokens_BT, state, lengths_B)
+        return forward(weights, tokens_BT, state, lengths_B, step=self.step)
 
     def for_decoding(self, weights):
         """The weights as `forward` reads single tokens fastest: layer by layer. Takes their memory a second time, so on a CPU only."""
