@@ -28,21 +28,17 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from bench_engine import WORKLOADS, Endless
+from bench_engine import WORKLOADS, Endless, weights
 from bench_machine import memory_rates, product_rate
 
 from egg_reason.engine import Engine, Jobs, Sampling, Single
 from egg_reason.es import EvolutionStrategy, schedule
-from egg_reason.models.rwkv7 import Architecture, Shape, random_params
+from egg_reason.models.rwkv7 import Architecture, Shape
 
 SMALL, WIDE = WORKLOADS["small"].shape, WORKLOADS["0.1b"].shape
 MIDDLE = Shape(6, 256, 4, 64, 1024, 8192, 32, 32, 16, 64)
 BUDGET = 320
 """Tokens of the longest completion in `occupancy`."""
-
-
-def weights(shape: Shape):
-    return jax.jit(random_params, static_argnums=0)(shape, jax.random.key(0))
 
 
 def strategy(shape: Shape, members: int) -> EvolutionStrategy:
@@ -53,16 +49,30 @@ def strategy(shape: Shape, members: int) -> EvolutionStrategy:
 # Roofline
 
 
-def floor(shape: Shape, lanes: int) -> float:
-    """Seconds that a decode step takes at least; measures the two rates."""
+def weights_used(shape: Shape) -> int:
+    """Weights of the matrices that every token goes through: all but the table of embeddings."""
     ranks = shape.rank_w + shape.rank_a + shape.rank_v + shape.rank_g
-    layer = 4 * shape.width**2 + 2 * shape.width * (shape.ffn + ranks)
-    used = shape.layers * layer + shape.width * shape.vocab
-    read, _ = memory_rates(max(4 * used, 1 << 22))
-    products = max(2 * lanes * used / product_rate(lanes, shape.width), 4 * used / read)
-    state = 4 * lanes * shape.layers * shape.width * shape.head_size
-    _, moved = memory_rates(state)
-    return products + 2 * state / moved
+    return shape.layers * (4 * shape.width**2 + 2 * shape.width * (shape.ffn + ranks)) + shape.width * shape.vocab
+
+
+def state_bytes(shape: Shape, lanes: int) -> int:
+    return 4 * lanes * shape.layers * shape.width * shape.head_size
+
+
+def floor(shape: Shape, lanes: int, product: float, read: float, moved: float, weight: int = 4) -> float:
+    """Seconds that a decode step takes at least.
+
+    product: operations per second. read, moved: bytes per second of reading, and of reading and writing. weight: bytes of one.
+    """
+    used = weights_used(shape)
+    return max(2 * lanes * used / product, weight * used / read) + 2 * state_bytes(shape, lanes) / moved
+
+
+def floor_here(shape: Shape, lanes: int) -> float:
+    """`floor` at the rates of this machine for as many rows and bytes."""
+    read, _ = memory_rates(max(4 * weights_used(shape), 1 << 22))
+    _, moved = memory_rates(state_bytes(shape, lanes))
+    return floor(shape, lanes, product_rate(lanes, shape.width), read, moved)
 
 
 def decode_step(shape: Shape, lanes: int, repetitions: int) -> float:
@@ -83,7 +93,7 @@ def roofline(full: bool) -> dict[str, float]:
     found = {}
     print(f"{'decode, plain':<22}{'floor ms':>10}{'measured ms':>13}{'floor / measured':>18}")
     for name, lanes in cases:
-        least, taken = floor(shapes[name], lanes), decode_step(shapes[name], lanes, 3)
+        least, taken = floor_here(shapes[name], lanes), decode_step(shapes[name], lanes, 3)
         found[f"roofline_{name.replace(' ', '')}_{lanes}"] = least / taken
         print(f"{f'{name}, {lanes} lanes':<22}{1e3 * least:10.1f}{1e3 * taken:13.1f}{least / taken:18.2f}", flush=True)
     return {"roofline": min(found.values())} | found

@@ -21,12 +21,15 @@ The last line is one JSON object; `eggroll_tax_small` and `eggroll_tax_0_1b` are
 """
 
 import argparse
+import functools
 import json
 import statistics
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from egg_reason.engine import Completions, Engine, Jobs, Sampling, Single
@@ -85,22 +88,33 @@ class Step:
         return self.ask + self.generate + self.tell
 
 
-class Bench:
-    """A workload, ready to be measured."""
+def weights(shape: Shape, dtype: Any = jnp.float32):
+    """Random ones, made on the device."""
+    return _weights(shape, dtype, jax.random.key(0))
 
-    def __init__(self, work: Workload):
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _weights(shape, dtype, key):
+    return jax.tree.map(lambda x: x.astype(dtype), random_params(shape, key))
+
+
+class Bench:
+    """A workload, ready to be measured.
+
+    dtype: of the weights that compute; the master weights are float32. architecture: None: the usual. refill: as in `Engine`.
+    """
+
+    def __init__(self, work: Workload, ranks=RANKS, dtype: Any = jnp.float32, architecture: Any = None, refill: int | None = None):
         self.work = work
-        architecture = Architecture(work.shape)
-        self.params = jax.jit(random_params, static_argnums=0)(work.shape, jax.random.key(0))
-        self.engine = Engine(architecture, Endless(work.shape.vocab), lanes=work.lanes, group=work.group)
+        architecture = architecture or Architecture(work.shape)
+        self.params = weights(work.shape, dtype)
+        self.engine = Engine(architecture, Endless(work.shape.vocab), lanes=work.lanes, group=work.group, refill=refill)
         rng = np.random.default_rng(0)
         self.prompts = rng.integers(1, work.shape.vocab, (work.prompts, work.prompt_tokens)).tolist()
         self.fitness_NP = rng.normal(size=(work.members, work.prompts))
+        rates = schedule("constant", 1e-3, None), schedule("constant", 1e-5, None)
         self.strategies = {
-            rank: EvolutionStrategy(
-                architecture.parameters(), work.members, rank, schedule("constant", 1e-3, None), schedule("constant", 1e-5, None)
-            )
-            for rank in RANKS
+            rank: EvolutionStrategy(architecture.parameters(), work.members, rank, *rates, compute_dtype=dtype) for rank in ranks
         }
         self.states: dict[int, State] = {rank: strategy.init(self.params) for rank, strategy in self.strategies.items()}
         self.generated = work.members * work.prompts * work.tokens

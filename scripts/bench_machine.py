@@ -35,6 +35,10 @@ def seconds(call: Callable[[], Any], least: float = 0.3, most: int = 200) -> flo
     return statistics.median(times)
 
 
+OPERATIONS = {"cpu": 2e8, "gpu": 3e12}
+"""In one call: milliseconds of work, beside which the start of a call counts for little."""
+
+
 @functools.partial(jax.jit, static_argnums=2)
 def _products(x, w, times: int):
     """One after another, each fed by the one before: the cost of a call is that of `times` products and of going back to [rows, m]."""
@@ -43,9 +47,10 @@ def _products(x, w, times: int):
 
 def product_rate(rows: int, width: int, dtype: Any = jnp.float32) -> float:
     """Operations per second of [rows, width] @ [width, 4 width] and back."""
-    x, w = jnp.ones((rows, width), dtype), jnp.full((width, 4 * width), 1e-3, dtype)
+    x = jax.random.normal(jax.random.key(0), (rows, width), dtype)  # equal numbers take less power, and a GPU clocks higher with them
+    w = jax.random.normal(jax.random.key(1), (width, 4 * width), dtype) * (9 * width) ** -0.5  # largest singular value 1: nothing overflows
     operations = 2 * 2 * rows * width * 4 * width
-    times = max(1, int(2e8 / operations))
+    times = max(1, int(OPERATIONS.get(jax.default_backend(), 2e8) / operations))
     return times * operations / seconds(lambda: _products(x, w, times))
 
 
