@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
+
 from egg_reason import es, models, tasks
 from egg_reason.config import TrainConfig, task_options
-from egg_reason.devices import Devices, local
-from egg_reason.engine import Engine, Sampling
+from egg_reason.engine import Engine, Sampling, default_streams
 from egg_reason.grpo import GRPO
 from egg_reason.machines import HERE, Machines
 from egg_reason.models.rwkv7 import Architecture
@@ -185,14 +186,25 @@ def check(configs: Sequence[TrainConfig]) -> None:
 
 
 def build_engine(config: TrainConfig, model: models.Model, machines: Machines) -> Engine:
-    devices = local(machines.devices)
+    devices = local_devices(machines.devices)
     if config.population is None and (machines.hosts > 1 or machines.pool):
         raise ValueError(f"{config.algorithm} trains in one process, its update reads completions: leave out --hosts and --pool")
     if config.population is not None and machines.hosts * len(devices) > config.population // 2:
         what = f"{machines.hosts} hosts x {len(devices)}" if machines.hosts > 1 else len(devices)
         raise ValueError(f"devices must be at most the {config.population // 2} pairs of the population, not {what}")
-    settings = (Architecture(model.shape), model.tokenizer, config.lanes, config.group)
-    return Devices(*settings, devices=devices) if len(devices) > 1 else Engine(*settings)
+    architecture = Architecture(model.shape)
+    streams = config.streams or default_streams(model.params, config.lanes, config.group)
+    return Engine(architecture, model.tokenizer, config.lanes, config.group, streams, devices=devices if len(devices) > 1 else ())
+
+
+def local_devices(count: int) -> tuple[jax.Device, ...]:
+    """The first `count` devices of this process; 0: all. Raises ValueError where there are fewer."""
+    devices = jax.local_devices()
+    if not 0 <= count <= len(devices):
+        raise ValueError(
+            f"devices must be from 1 to the {len(devices)} of this process ({devices[0].device_kind}), or 0 for all, not {count}"
+        )
+    return tuple(devices[: count or None])
 
 
 def longest_prompt(tokenizer, rows, limit: int) -> int:

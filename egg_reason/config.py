@@ -238,6 +238,8 @@ class TrainConfig:
     """completions written at once, a power of two"""
     group: int = 4
     """lanes that share a perturbation, a power of two"""
+    streams: int = 0
+    """sets of lanes, each with a thread of its own; 0: by the cores, where a small model runs on a CPU, else 1"""
     dtype: str = "auto"
     """compute precision: float32, bfloat16, or auto (bfloat16 on an accelerator); the master weights are float32 always"""
 
@@ -253,7 +255,7 @@ class TrainConfig:
         for name in ("population", "prompts", "samples", "rank", "steps", "final_problems", "max_prompt_tokens"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("eval_every", "evaluations", "eval_problems", "validation", "checkpoint_every", "sample_every"):
+        for name in ("eval_every", "evaluations", "eval_problems", "validation", "checkpoint_every", "sample_every", "streams"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.minutes is not None and not self.minutes > 0:

@@ -24,10 +24,9 @@ import jax
 import jax.numpy as jnp
 
 from egg_reason import es, models, tasks
-from egg_reason.build import build_algorithm, build_sampling, build_task, longest_prompt
+from egg_reason.build import build_algorithm, build_sampling, build_task, local_devices, longest_prompt
 from egg_reason.config import TrainConfig
-from egg_reason.devices import local
-from egg_reason.engine import Engine, Sampling
+from egg_reason.engine import Engine, Sampling, default_streams
 from egg_reason.engine import lanes as device
 from egg_reason.engine.generate import NO_NOISE
 from egg_reason.grpo import GRPO, LOGITS_AT_ONCE
@@ -79,7 +78,8 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     sampling = build_sampling(config, task)
     longest = longest_prompt(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
     tasks.batch(task.train, 0, config.prompts, config.seed)
-    engine = Engine(Architecture(model.shape), model.tokenizer, config.lanes, config.group)
+    streams = config.streams or default_streams(model.params, config.lanes, config.group)
+    engine = Engine(Architecture(model.shape), model.tokenizer, config.lanes, config.group, streams)
     strategy = build_algorithm(config, model, sampling)
     dtype = models.compute_dtype(config.dtype)
     weights = jax.tree.map(lambda x: _abstract(x.shape, jnp.float32), model.params)
@@ -97,9 +97,9 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     jobs = strategy.population * config.prompts * config.samples
     if on_cpu:
         parts.append(Part("completions", jobs * sampling.max_tokens * 9, BOTH))  # int32 tokens, float32 log-probabilities, bool forced
-    engines = len(local(devices)) if on_cpu else 1
+    at_once = streams * (len(local_devices(devices)) if on_cpu else 1)
     generating = _generating(engine, strategy, sampling, copy, longest, model.tokenizer)
-    parts += [Part(part.name, part.bytes * engines, part.phases) for part in generating]
+    parts += [Part(part.name, part.bytes * at_once, part.phases) for part in generating]
     if isinstance(strategy, GRPO):
         parts += _following(strategy, config, weights, leaves, optimiser, jobs, longest + sampling.max_tokens - 1)
     else:
@@ -111,20 +111,20 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
 
 
 def _generating(engine: Engine, strategy: Any, sampling: Sampling, params: RWKV7, longest: int, tokenizer: models.Tokenizer) -> list[Part]:
-    """The engine's arrays and programs, as `Engine.generate` makes them, for members and for the evaluation of the weights themselves.
+    """One stream's arrays and programs, as `Engine.generate` makes them, for members and for the evaluation of the weights themselves.
 
     params: the compute copy.
     """
     sources = {NO_NOISE} if isinstance(strategy, GRPO) else {NO_NOISE, strategy.noise}
     noise_bytes = lanes_bytes = working = 0
     for source in sources:
-        groups = engine.lanes // engine.group if source.parameters else 1
+        groups = engine.stream_lanes // engine.group if source.parameters else 1
         program = device.Program(
             engine.architecture, source, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed,
             tokenizer.vocab_size, tokenizer.end, engine.steps,
         )  # fmt: skip
         noise = device.noise_shapes(source, params, groups)
-        lanes = jax.eval_shape(functools.partial(device.empty, program, engine.lanes, params.emb.dtype))
+        lanes = jax.eval_shape(functools.partial(device.empty, program, engine.stream_lanes, params.emb.dtype))
         width = longest if sampling.think_tokens is None else longest + sampling.max_tokens  # a forced text is read after what was written
         row = functools.partial(_abstract, (engine.refill or 1,))
         rows = device.Rows(
@@ -137,7 +137,7 @@ def _generating(engine: Engine, strategy: Any, sampling: Sampling, params: RWKV7
             programs.append(device.assign.lower(program, params, noise, 0, some, some))
         working = max(working, *map(_working, programs))
         noise_bytes, lanes_bytes = max(noise_bytes, _size(noise)), _size(lanes)
-    logits = min(working, engine.lanes * params.head.shape[-1] * 4)
+    logits = min(working, engine.stream_lanes * params.head.shape[-1] * 4)
     return [
         Part("noise of the groups", noise_bytes, (GENERATE,)),
         Part("state of the lanes", lanes_bytes, (GENERATE,)),

@@ -21,7 +21,6 @@ from egg_reason.budget import Budget, peak_memory
 from egg_reason.build import Parts, build
 from egg_reason.clock import TrainingClock
 from egg_reason.config import TrainConfig
-from egg_reason.devices import Devices
 from egg_reason.display import Display
 from egg_reason.engine import Engine
 from egg_reason.evals.heldout import Evaluation, evaluate
@@ -59,6 +58,7 @@ def train(
             config, dtype=jnp.dtype(models.compute_dtype(config.dtype)).name
         )  # `auto` means another precision elsewhere
         parts = build(config, machines=machines)
+        config = dataclasses.replace(config, streams=parts.engine.streams)
         with parts.scorer:
             if replace and (Path(path) / "config.toml").is_file():
                 with Run.open(path):  # not while another process writes it
@@ -320,7 +320,7 @@ class _Training:
 
 
 def _devices(engine: Engine) -> str:
-    devices = engine.devices if isinstance(engine, Devices) else jax.local_devices()[:1]
+    devices = engine.devices or jax.local_devices()[:1]
     return f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
 
 

@@ -32,7 +32,7 @@ SETTINGS = {
     "benchmarks": ("countdown",), "task_options": {"train_count": 0, "heldout_count": 16}, "template": "auto", "problems": None,
     "prompt_column": None, "answer_column": None, "reward": (),
     "samples": SAMPLES, "max_tokens": 12, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "think_tokens": None, "seed": 0,
-    "reward_timeout": 10.0, "lanes": 16, "tokenizer": None, "dtype": "auto",
+    "reward_timeout": 10.0, "lanes": 16, "streams": 0, "tokenizer": None, "dtype": "auto",
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ def evaluate(
     seed: int = 0,
     reward_timeout: float = 10.0,
     lanes: int = 256,
+    streams: int = 0,
     tokenizer: str | None = None,
     dtype: str = "auto",
     out: Path | None = None,
@@ -52,6 +53,7 @@ def evaluate(
         seed: of the sampling.
         reward_timeout: seconds a reward may take for a batch of 256 completions.
         lanes: completions written at once, a power of two.
+        streams: sets of lanes, each with a thread of its own; 0: by the cores, where a small model runs on a CPU, else 1.
         tokenizer: byte, world or a tokenizer.json.
         dtype: float32, bfloat16 or auto.
         out: folder for results.json, samples.jsonl and report.html; by default one in evaluations/ for just these settings.

@@ -22,7 +22,7 @@ SHARED = (
 )
 """Settings of training and evaluation alike that say what is measured, so that no algorithm may have its own."""
 
-MACHINE = ("lanes", "dtype")
+MACHINE = ("lanes", "streams", "dtype")
 """Further settings that training and evaluation call the same."""
 
 _EVOLUTION: dict[Any, tuple] = {

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from egg_reason import models
-from egg_reason.engine import Engine
-from egg_reason.engine.generate import REASONS
+from egg_reason.engine import Engine, default_streams
+from egg_reason.engine.completions import REASONS
 from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
 from egg_reason.evals.heldout import Questions, draw
@@ -38,7 +38,7 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
 
     Args:
         settings: model, tokenizer, benchmarks, template, task_options, prompt_column, answer_column, reward, problems,
-            samples, max_tokens, temperature, top_k, top_p, think_tokens, seed, reward_timeout, lanes, dtype.
+            samples, max_tokens, temperature, top_k, top_p, think_tokens, seed, reward_timeout, lanes, streams, dtype.
         data_dir: see `tasks.make`.
         out: the folder; None: one in FOLDER.
         console: where to print; None: standard output.
@@ -59,12 +59,13 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
         {name: settings[name] for name in SAMPLING},
     )
     dtype = jnp.dtype(models.compute_dtype(settings["dtype"]))
-    engine = Engine(Architecture(model.shape), model.tokenizer, settings["lanes"], group=1)
+    streams = settings["streams"] or default_streams(model.params, settings["lanes"], 1)
+    engine = Engine(Architecture(model.shape), model.tokenizer, settings["lanes"], 1, streams)
     header = {
         "format": 1,
         "model": settings["model"],
         "fingerprint": model.fingerprint,
-        "settings": settings | {"dtype": dtype.name, "device": jax.devices()[0].device_kind},
+        "settings": settings | {"dtype": dtype.name, "streams": streams, "device": jax.devices()[0].device_kind},
         "versions": {name: version(name) for name in VERSIONS},
         "benchmarks": {each.name: each.about(settings["samples"], settings["template"]) for each in benchmarks},
     }

@@ -1,20 +1,20 @@
 """Who writes a completion changes no bit of it. Compiling for each of several devices takes minutes: here their threads share the first."""
 
+import dataclasses
 import threading
 
 import jax
 import numpy as np
 import pytest
-from test_engine import JOBS, POPULATION, assert_same, engine, population, run, usual
+from test_engine import JOBS, POPULATION, SAMPLING, assert_same, engine, params, population, run, usual
 
-from egg_reason import devices
-from egg_reason.devices import Devices
 from egg_reason.engine import Jobs, Single
+from egg_reason.engine.generate import deal
 
 
 def several(count):
     one = engine()
-    return Devices(one.architecture, one.tokenizer, one.lanes, one.group, one.refill, one.steps, devices=jax.devices()[:1] * count)
+    return dataclasses.replace(one, devices=jax.devices()[:1] * count)
 
 
 @pytest.mark.parametrize("count", [2, 5, 8])
@@ -35,16 +35,38 @@ def test_a_population_on_several_devices_is_that_on_one(count):
 
 @pytest.mark.parametrize("hands", [1, 2, 4, 5, 6, 8])
 def test_pairs_are_dealt_whole_evenly_and_in_order(hands):
-    places = devices.deal(population(), JOBS, hands)
+    dealt = deal(population(), JOBS, np.arange(len(JOBS)), hands)
+    assert sorted(np.concatenate(dealt).tolist()) == list(range(len(JOBS)))
+    places = np.concatenate([np.full(len(JOBS), hand)[: len(numbers)] for hand, numbers in enumerate(dealt)])[
+        np.argsort(np.concatenate(dealt))
+    ]
     of_pair = [set(places[JOBS.member // 2 == pair]) for pair in range(POPULATION // 2)]
     assert all(len(place) == 1 for place in of_pair)
     order = [place.pop() for place in of_pair]
     assert order == sorted(order) and set(order) <= set(range(hands))
     counts = np.bincount(order, minlength=hands)
     assert counts.max() - counts.min() <= 1
-    assert np.bincount(devices.deal(Single(None), Jobs.grid(1, 6, 2), hands)).tolist() == [
-        12 // hands + (k < 12 % hands) for k in range(hands)
-    ]
+    alone = deal(Single(None), Jobs.grid(1, 6, 2), np.arange(12)[::-1], hands)
+    assert [numbers.tolist() for numbers in alone] == [list(range(11 - hand, -1, -hands)) for hand in range(hands)]
+
+
+@pytest.mark.parametrize("streams", [2, 4])
+def test_streams_of_one_device_write_what_as_many_lanes_write_alone(streams):
+    found = run(JOBS, on=dataclasses.replace(engine(), lanes=32 * streams, streams=streams, refill=engine().refill))
+    assert_same(found, usual())
+
+
+def test_the_longest_go_first_when_lengths_are_known_and_fewer_lanes_stand_still():
+    """32 lanes, 128 texts, an eighth of them ten times as long as the others and last in the list. By turns, their lanes work alone at the
+    end; first, the others fill the lanes beside them. The texts are the same."""
+    limits = np.where(np.arange(128) < 112, 4, 40)
+    prompts = [[1 + number % 200, 2 + number // 200] for number in range(128)]
+    samplings = [dataclasses.replace(SAMPLING, max_tokens=int(limit)) for limit in limits]
+    jobs, members = Jobs(np.zeros(128, int), np.arange(128), np.zeros(128, int)), Single(params())
+    fresh = dataclasses.replace(engine(), refill=4)
+    first, second = (fresh.generate(members, prompts, jobs, samplings) for _ in range(2))
+    assert_same(first, second)
+    assert second.occupancy > first.occupancy
 
 
 def test_an_error_on_one_device_ends_the_others():
