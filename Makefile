@@ -37,8 +37,8 @@ format: $(SETUP)  ## rewrite the files as `make check` wants them
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(SETUP)  ## measure the generation engine on this machine
-	$(BIN)/python scripts/bench_engine.py
+bench: $(REFERENCE)  ## measure the generation engine against its targets, in minutes
+	$(BIN)/python scripts/bench.py
 
 lock:  ## write the lock files anew (LOCK_FLAGS=--upgrade: with the newest releases)
 	$(REQUIRE_PYTHON)

@@ -1,15 +1,18 @@
 """What generation gets out of the machine: decode steps against their floor, full lanes, large populations, and the `rwkv` package.
 
-    python scripts/bench_decode.py [--full] [--only roofline,occupancy,population,rwkv]
+    python scripts/bench_decode.py [--full] [--only roofline,occupancy,population,idle,first,rwkv]
 
 * roofline: floor / time of a decode step of plain generation, all lanes running. The floor adds up what cannot be left out: the products,
   at the rate that this machine reaches for as many rows (or the reading of the weights once, where that takes longer), and the state
   read and written once, at the rate at which it moves that many bytes. Both rates are measured here (`bench_machine.py`).
 * occupancy: decode steps times lanes that wrote a token of a completion / all, 64 lanes, 512 completions whose lengths are log-normal
   (median a fifth of the budget, deviation 0.8 of the logarithm, cut at the budget), of one set of weights and of 128 members. It is
-  counted, not timed. The engine is not told the lengths.
+  counted, not timed. The engine learns a length when it is reached. The second time, the same prompts get other lengths (of the
+  deviation 0.7 is the prompt's own), and the engine knows those of the first time: it takes the longest first.
 * population: seconds a member of a whole ES step (ask, generation, tell) on 1 prompt x 8 tokens, of 1,024 members / of more; and the
   peak memory of the process. The shape is that of the bundled model.
+* idle: the share of a step of the demo in which no program runs, neither generation's nor the update's.
+* first: seconds from the start of the demo to its first token, programs compiled before.
 * rwkv: tokens per second of 64 greedy completions against those of the official package (torch, float32, one sequence after the other,
   which is all it does on a CPU), 12 x 768, vocabulary 65,536. Its speed is measured on a few tokens. Needs the group `reference`.
 
@@ -21,6 +24,7 @@ import argparse
 import json
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,9 +35,13 @@ import numpy as np
 from bench_engine import WORKLOADS, Endless, weights
 from bench_machine import memory_rates, product_rate
 
-from egg_reason.engine import Engine, Jobs, Sampling, Single
+from egg_reason.build import build
+from egg_reason.config import TrainConfig
+from egg_reason.engine import Engine, Jobs, Sampling, Single, default_streams
+from egg_reason.engine import lanes as device
 from egg_reason.es import EvolutionStrategy, schedule
 from egg_reason.models.rwkv7 import Architecture, Shape
+from egg_reason.shares import evaluate
 
 SMALL, WIDE = WORKLOADS["small"].shape, WORKLOADS["0.1b"].shape
 MIDDLE = Shape(6, 256, 4, 64, 1024, 8192, 32, 32, 16, 64)
@@ -76,15 +84,17 @@ def floor_here(shape: Shape, lanes: int) -> float:
 
 
 def decode_step(shape: Shape, lanes: int, repetitions: int) -> float:
-    """Seconds of a decode step: of 20 tokens less those of 4, over 16."""
-    engine = Engine(Architecture(shape), Endless(shape.vocab), lanes=lanes, refill=lanes)
+    """Seconds of a decode step: of 20 tokens less those of 4, over 16; with many lanes, where a step takes long, 6 and 2."""
+    long, short = (20, 4) if lanes <= 64 else (6, 2)
     params, jobs = weights(shape), Jobs.grid(1, 1, lanes)
+    streams = default_streams(params, lanes, 1)
+    engine = Engine(Architecture(shape), Endless(shape.vocab), lanes, 1, streams, refill=lanes // streams)
 
     def seconds(tokens: int) -> float:
         return engine.generate(Single(params), [[1]], jobs, Sampling(tokens)).seconds
 
-    seconds(4)
-    return statistics.median((seconds(20) - seconds(4)) / 16 for _ in range(repetitions))
+    seconds(short)
+    return statistics.median((seconds(long) - seconds(short)) / (long - short) for _ in range(repetitions))
 
 
 def roofline(full: bool) -> dict[str, float]:
@@ -103,25 +113,26 @@ def roofline(full: bool) -> dict[str, float]:
 
 
 def occupancy(full: bool) -> dict[str, float]:
-    jobs_count, lanes = 512, 64
+    count, lanes = 512, 64
     rng = np.random.default_rng(0)
-    lengths = np.minimum(np.exp(rng.normal(np.log(BUDGET / 5), 0.8, jobs_count)), BUDGET).astype(int) + 1
-    samplings = [Sampling(int(length)) for length in lengths]
-    prompts = [[1] * 16] * jobs_count
-    number = np.arange(jobs_count)
-    params, found = weights(SMALL), {}
-    evolution = strategy(SMALL, 128)
-    zeros = np.zeros(jobs_count, int)
+    usual = rng.normal(np.log(BUDGET / 5), 0.7, count)
+
+    def samplings() -> list[Sampling]:
+        drawn = np.exp(usual + rng.normal(0, (0.8**2 - 0.7**2) ** 0.5, count))
+        return [Sampling(int(length) + 1) for length in np.minimum(drawn, BUDGET)]
+
+    prompts, number = rng.integers(1, SMALL.vocab, (count, 16)).tolist(), np.arange(count)
+    params, zeros, evolution = weights(SMALL), np.zeros(count, int), strategy(SMALL, 128)
+    found = {}
     for name, members, member in (
         ("plain", Single(params), zeros),
-        ("128 members", evolution.ask(evolution.init(params)), number // 4),
+        ("128 members", evolution.ask(evolution.init(params)), number % 128),
     ):
         jobs = Jobs(member, number, zeros)
-        engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), lanes=lanes, group=4)
-        completions = engine.generate(members, prompts, jobs, samplings)
-        assert (completions.lengths == lengths).all()
-        found[name] = completions.occupancy
-        print(f"occupancy, {name}: {completions.occupancy:.3f} ({lanes} lanes, {jobs_count} completions)", flush=True)
+        engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), lanes, 1, default_streams(params, lanes, 1))
+        first, second = (engine.generate(members, prompts, jobs, samplings()).occupancy for _ in range(2))
+        found[name] = second
+        print(f"occupancy, {name}: {first:.3f} the first time, {second:.3f} the second ({lanes} lanes, {count} completions)", flush=True)
     return {"occupancy": min(found.values())}
 
 
@@ -131,23 +142,93 @@ def occupancy(full: bool) -> dict[str, float]:
 def population(full: bool) -> dict[str, float]:
     sizes = (1024, 262144) if full else (1024, 8192)
     params, per_member = weights(SMALL), {}
-    engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), lanes=512, group=2)
+    engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), 256, 2, default_streams(params, 256, 2))
     for size in sizes:
         evolution = strategy(SMALL, size)
         state, times = evolution.init(params), []
         fitness = np.random.default_rng(0).normal(size=(size, 1))
-        for repetition in range(1 + (3 if size <= 8192 else 1)):
+        state, _ = evolution.tell(state, fitness)
+        for repetition in range(1 if size > 8192 else 4):
             begun = time.perf_counter()
             engine.generate(evolution.ask(state), [[1] * 16], Jobs.grid(size, 1), Sampling(8), repetition)
             state, _ = evolution.tell(state, fitness)
             jax.block_until_ready(state.params)
             times.append(time.perf_counter() - begun)
-            if size > 8192:
-                break  # what it runs is compiled but for the update, seconds of minutes
-        per_member[size] = statistics.median(times[1:] or times) / size
+        per_member[size] = statistics.median(times[1:] or times) / size  # of the first size, the first time compiles
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024) / 1024
         print(f"population {size:,}: {1e3 * per_member[size]:.3f} ms a member, peak memory {peak:.2f} GiB", flush=True)
     return {"population_scaling": per_member[sizes[0]] / per_member[sizes[-1]], "population_peak_gib": peak}
+
+
+# The demo
+
+
+def idle(full: bool) -> dict[str, float]:
+    """Steps of the demo, taken apart: a program runs from its call until what it writes is there."""
+    config = TrainConfig()
+    parts = build(config)
+    spans: list[tuple[float, float]] = []
+
+    def watched(call):
+        def run(*args):
+            begun = time.perf_counter()
+            result = jax.block_until_ready(call(*args))
+            spans.append((begun, time.perf_counter()))
+            return result
+
+        return run
+
+    usual = {name: getattr(device, name) for name in ("fill", "decode", "assign")}
+    try:
+        for name, call in usual.items():
+            setattr(device, name, watched(call))
+        state, shares, streams = parts.strategy.init(parts.model.params), [], []
+        with parts.scorer:
+            for step in range(9 if full else 4):
+                spans.clear()
+                begun = time.perf_counter()
+                share = evaluate(config, parts, state.replace(step=step), 0.0)
+                watched(parts.strategy.tell)(state, share.fitness_NP)
+                wall = time.perf_counter() - begun
+                if step:  # the first one compiles
+                    shares.append(1 - _covered(spans) / wall)
+                    streams.append(1 - sum(end - start for start, end in spans) / wall / parts.engine.streams)
+    finally:
+        for name, call in usual.items():
+            setattr(device, name, call)
+    device_idle, stream_idle = statistics.median(shares), statistics.median(streams)
+    print(
+        f"a step of the demo: {device_idle:.3f} of the time no program runs; a stream stands still {stream_idle:.3f} of the time",
+        flush=True,
+    )
+    return {"idle_share": device_idle, "idle_share_of_a_stream": stream_idle}
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
+    """Length of the union of intervals."""
+    total, reached = 0.0, 0.0
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def first_token(full: bool) -> dict[str, float]:
+    """`egg-reason train` in a process of its own, twice; the second finds its programs compiled. Until the first tokens are on the host."""
+    program = (
+        "import sys, time; from egg_reason.cli import main; from egg_reason.engine.stream import Stream; fill = Stream._fill\n"
+        "def first(self, rows): found = fill(self, rows); print('first token', time.time()); import os; sys.stdout.flush(); os._exit(0)\n"
+        "Stream._fill = first; main(sys.argv[1:])"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            begun = time.time()
+            told = subprocess.run(
+                [sys.executable, "-c", program, "train", "--name", "first", "--replace", "--runs", folder], capture_output=True, text=True
+            )
+            found = float(told.stdout.split("first token")[1]) - begun
+    print(f"first token of the demo after {found:.1f} s, programs compiled before", flush=True)
+    return {"first_token_s": found}
 
 
 # The official package
@@ -199,7 +280,9 @@ def _official(path: Path):
     return speed
 
 
-PARTS = {"roofline": roofline, "occupancy": occupancy, "population": population, "rwkv": rwkv}
+PARTS = {
+    "roofline": roofline, "occupancy": occupancy, "population": population, "idle": idle, "first": first_token, "rwkv": rwkv,
+}  # fmt: skip
 
 
 def main() -> None:

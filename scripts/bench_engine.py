@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egg_reason.engine import Completions, Engine, Jobs, Sampling, Single
+from egg_reason.engine import Completions, Engine, Jobs, Sampling, Single, default_streams
 from egg_reason.es import EvolutionStrategy, State, schedule
 from egg_reason.models.rwkv7 import Architecture, Shape, random_params
 
@@ -108,7 +108,8 @@ class Bench:
         self.work = work
         architecture = architecture or Architecture(work.shape)
         self.params = weights(work.shape, dtype)
-        self.engine = Engine(architecture, Endless(work.shape.vocab), lanes=work.lanes, group=work.group, refill=refill)
+        streams = default_streams(self.params, work.lanes, work.group)
+        self.engine = Engine(architecture, Endless(work.shape.vocab), work.lanes, work.group, streams, refill)
         rng = np.random.default_rng(0)
         self.prompts = rng.integers(1, work.shape.vocab, (work.prompts, work.prompt_tokens)).tolist()
         self.fitness_NP = rng.normal(size=(work.members, work.prompts))
@@ -146,19 +147,19 @@ class Bench:
         return Step(asked - begun, generated - asked, told - generated), completions
 
 
-def measure(work: Workload) -> dict[str, float]:
+def measure(work: Workload, ranks: tuple[int, ...] = RANKS) -> dict[str, float]:
     """Prints a workload's part of the table; returns its part of the JSON object."""
-    bench = Bench(work)
+    bench = Bench(work, ranks)
     begun = time.perf_counter()
     bench.plain(0)
-    for rank in RANKS:
+    for rank in ranks:
         bench.evolve(rank, 0)
     warm = time.perf_counter() - begun
     plain_s: list[float] = []
-    steps: dict[int, list[Step]] = {rank: [] for rank in RANKS}
+    steps: dict[int, list[Step]] = {rank: [] for rank in ranks}
     occupancy: dict[int, float] = {}  # 0: plain
     for repetition in range(1, work.repetitions + 1):
-        for rank in (0, *RANKS)[:: 1 if repetition % 2 else -1]:
+        for rank in (0, *ranks)[:: 1 if repetition % 2 else -1]:
             if rank == 0:
                 seconds, completions = bench.plain(repetition)
                 plain_s.append(seconds)
@@ -173,13 +174,14 @@ def measure(work: Workload) -> dict[str, float]:
     size = sum(x.size for x in jax.tree.leaves(bench.params)) / 1e6
     print(
         f"\n{work.name}, {size:.1f}M weights: {work.members} members x {work.prompts} prompts x {work.tokens} tokens,"
-        f" {work.lanes} lanes in groups of {work.group}; {work.repetitions} repetitions, medians; first calls {warm:.1f} s"
+        f" {work.lanes} lanes in groups of {work.group}, {bench.engine.streams} streams;"
+        f" {work.repetitions} repetitions, medians; first calls {warm:.1f} s"
     )
     print(
         f"{'':10}{'tax':>7}{'low':>7}{'high':>7}{'tokens/s':>11}{'occupancy':>11}{'ask s':>9}{'generate s':>12}{'tell s':>9}{'total s':>9}"
     )
     print(f"{'plain':10}{'':21}{bench.generated / plain:11,.0f}{occupancy[0]:11.3f}{'':9}{plain:12.3f}{'':9}{plain:9.3f}")
-    for rank in RANKS:
+    for rank in ranks:
         ratios = [one / step.total for one, step in zip(plain_s, steps[rank], strict=True)]
         ask, generate, tell, total = (median(getattr(step, name) for step in steps[rank]) for name in ("ask", "generate", "tell", "total"))
         print(

@@ -34,7 +34,7 @@ import reference_eggroll
 from bench_decode import MIDDLE, WIDE, strategy, weights
 from bench_engine import Endless
 
-from egg_reason.engine import Engine, Jobs, Sampling, Single
+from egg_reason.engine import Engine, Jobs, Sampling, Single, default_streams
 from egg_reason.models.rwkv7 import Architecture, Shape, forward, init_state
 from egg_reason.perturb import named
 
@@ -110,7 +110,9 @@ class Ours:
 
     def seconds(self, choice, regime: str, noisy: bool, step: int) -> float:
         case, lengths, number = self.case, self.case.lengths(regime), np.arange(self.case.jobs)
-        engine = Engine(Architecture(case.shape), Endless(case.shape.vocab), lanes=choice[0], group=choice[1])
+        lanes, group = choice
+        streams = default_streams(self.params, lanes, group)
+        engine = Engine(Architecture(case.shape), Endless(case.shape.vocab), lanes, group, streams)
         samplings = [Sampling(int(length), self.temperature) for length in lengths]
         jobs, prompts = Jobs(number // case.prompts if noisy else 0 * number, number, 0 * number), case.texts().tolist()
         begun = time.perf_counter()

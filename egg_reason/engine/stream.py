@@ -53,7 +53,7 @@ class Stream:
         self.prompt_tokens = self.lane_steps = self.useful_lane_steps = 0
         self.groups = work.lanes // work.group
         self.think_end = work.tokenizer.encode(THINK_END)
-        self.waiting: dict[int, deque[int]] = {}
+        self.waiting: dict[int, deque[int]] = {}  # of the directions that have jobs left
         directions = np.asarray(work.members.direction(work.jobs.member[numbers]))
         for job, direction in zip(numbers.tolist(), directions.tolist(), strict=True):
             self.waiting.setdefault(direction, deque()).append(job)
@@ -76,7 +76,7 @@ class Stream:
                 work.announce(newly)
                 continue  # a prompt answered in one token leaves its lane free again
             if not busy:
-                if not self.unassigned and not any(self.waiting.values()):
+                if not self.waiting:
                     break
                 continue
             enough = min(work.lanes, len(self.idle) + min(work.refill, busy))
@@ -93,7 +93,7 @@ class Stream:
             by_group.setdefault(lane // work.group, []).append(lane)
         fresh = []
         for group, lanes in by_group.items():
-            if len(lanes) == work.group and not self.waiting.get(self.direction_of_group[group]):
+            if len(lanes) == work.group and self.direction_of_group[group] not in self.waiting:
                 direction = self._next_direction(by_group)
                 if direction is not None:
                     self.direction_of_group[group] = direction
@@ -102,15 +102,18 @@ class Stream:
             self._assign(fresh)
         rows = []
         for group, lanes in by_group.items():
-            queue = self.waiting.get(self.direction_of_group[group])
-            rows += [(lane, queue.popleft()) for lane in lanes[: len(queue)]] if queue else []
+            direction = self.direction_of_group[group]
+            queue = self.waiting.get(direction, deque())
+            rows += [(lane, queue.popleft()) for lane in lanes[: len(queue)]]
+            if not queue:
+                self.waiting.pop(direction, None)
         return rows
 
     def _next_direction(self, idle: dict[int, list[int]]) -> int | None:
         """For a group that stands still: a direction that nobody serves yet, else the one with the longest queue; None: no work."""
         if self.unassigned:
             return self.unassigned.popleft()
-        left = {direction: len(queue) for direction, queue in self.waiting.items() if queue}
+        left = {direction: len(queue) for direction, queue in self.waiting.items()}
         for group, lanes in idle.items():  # these are about to serve their own queues
             if self.direction_of_group[group] in left:
                 left[self.direction_of_group[group]] -= len(lanes)
