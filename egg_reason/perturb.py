@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from egg_reason import random
+
 SUMS_UP_TO = 4
 """Rank up to which the second small product is a sum of outer products, which the compiler joins with the addition to the base product. A
 batched product of so few columns costs more: rank 4 gains a tenth of a decode step (docs/performance.md)."""
@@ -136,15 +138,15 @@ class Noise:
 
         shapes: {name: shape}, with the layer axis where stacked. epoch: integer, one for as long as noise is reused.
         """
-        key = jax.random.fold_in(jax.random.key(self.seed), epoch)
-        return {p.name: self._draw_one(jax.random.fold_in(key, p.index), p, shapes[p.name], directions) for p in self.parameters}
+        key = random.fold_in(jax.random.key_data(jax.random.key(self.seed)), epoch)
+        return {p.name: self._draw_one(random.fold_in(key, p.index), p, shapes[p.name], directions) for p in self.parameters}
 
     def _draw_one(self, key, parameter, shape, directions):
         def one(layer, direction):
-            here = jax.random.fold_in(jax.random.fold_in(key, layer), direction)
+            here = random.fold_in(random.fold_in(key, layer), direction)
             if not parameter.low_rank(self.rank):
-                return jax.random.normal(here, inner).astype(self.dtype)
-            factors = jax.random.normal(here, (self.rank, sum(inner))).astype(self.dtype)
+                return random.normal(here, inner).astype(self.dtype)
+            factors = random.normal(here, (self.rank, sum(inner))).astype(self.dtype)
             return factors[:, : inner[0]], factors[:, inner[0] :]
 
         inner = shape[1:] if parameter.stacked else shape

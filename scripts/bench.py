@@ -2,11 +2,12 @@
 
     python scripts/bench.py
 
-Everything is a ratio of two things measured here, but for the time to the first token. Workloads are smaller than those of the scripts that
+Everything is a ratio of two things measured here, but for the time to the first token. Repetitions are fewer than those of the scripts that
 they come from, which say how each is measured: `bench_engine.py` (the tax), `bench_decode.py` (the rest). A figure is a median of few
 repetitions: on a busy machine it wobbles by a tenth. The official package is compared with where it is installed (`make reference`).
 
-About four minutes on 2 cores, two of them compiling; programs are kept for the next time. The last line is one JSON object.
+Some eight minutes on 2 cores the first time, three of them compiling; programs are kept for the next time.
+The last line is one JSON object.
 """
 
 import importlib.util
@@ -39,7 +40,7 @@ def main() -> None:
     begun = time.perf_counter()
     found: dict[str, float] = {}
     found |= bench_engine.measure(replace(bench_engine.WORKLOADS["small"], repetitions=3), ranks=(1,))
-    found |= bench_engine.measure(replace(bench_engine.WORKLOADS["0.1b"], tokens=16), ranks=(1,))
+    found |= bench_engine.measure(replace(bench_engine.WORKLOADS["0.1b"], repetitions=2), ranks=(1,))
     print()
     parts = ["roofline", "occupancy", "idle", "population", "first"]
     if importlib.util.find_spec("rwkv"):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from egg_reason import random
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -57,7 +59,7 @@ def uniforms(keys_B2, positions_B):
     """One float32 in [0, 1) per lane, a function of its key and position alone."""
 
     def one(key, position):
-        return jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(key), position))
+        return random.uniform(random.fold_in(key, position))
 
     return jax.vmap(one)(keys_B2, positions_B)
 
