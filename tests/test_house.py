@@ -25,10 +25,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAY_IMPORT = {
     "files": set(),
     "rewards": set(),
-    "perturb": set(),
+    "random": set(),
+    "perturb": {"random"},
     "models": {"perturb", "files"},
     "tasks": {"rewards"},
-    "engine": {"models", "perturb"},
+    "engine": {"models", "perturb", "random"},
     "es": {"models", "perturb"},
     "objective": set(),
     "rollouts": {"engine"},
