@@ -35,7 +35,7 @@ def seconds(call: Callable[[], Any], least: float = 0.3, most: int = 200, pick: 
     return pick(times)
 
 
-OPERATIONS = {"cpu": 2e9, "gpu": 3e12}
+OPERATIONS = {"cpu": 5e8, "gpu": 3e12}
 """In one call: milliseconds of work, beside which the start of a call counts for little."""
 
 
@@ -50,7 +50,7 @@ def product_rate(rows: int, width: int, dtype: Any = jnp.float32) -> float:
     x = jax.random.normal(jax.random.key(0), (rows, width), dtype)  # equal numbers take less power, and a GPU clocks higher with them
     w = jax.random.normal(jax.random.key(1), (width, 4 * width), dtype) * (9 * width) ** -0.5  # largest singular value 1: nothing overflows
     operations = 2 * 2 * rows * width * 4 * width
-    times = max(1, int(OPERATIONS.get(jax.default_backend(), 2e9) / operations))
+    times = max(1, int(OPERATIONS.get(jax.default_backend(), 5e8) / operations))
     return times * operations / seconds(lambda: _products(x, w, times), pick=min)
 
 

@@ -61,7 +61,9 @@ def leaves(params):
 
 def test_a_run_leaves_what_its_directory_promises(finished_run, settings):
     path, summary = finished_run
-    assert TrainConfig.from_table(tomllib.loads((path / "config.toml").read_text())) == TrainConfig(**settings | {"dtype": "float32"})
+    assert TrainConfig.from_table(tomllib.loads((path / "config.toml").read_text())) == TrainConfig(
+        **settings | {"dtype": "float32", "streams": 1}
+    )
     assert steps_and_evaluations(path) == ([0, 1, 2, 3, 4, 5], [0, 3, 6])
     with ScalarLog.read(path / "scalars" / "log.bin") as log:
         assert log.header["fingerprint"] == models.load(settings["model"]).fingerprint
@@ -316,7 +318,7 @@ def test_settings_given_again_must_be_the_runs_own(finished_run, settings, tmp_p
     (run / "summary.json").unlink()
     with pytest.raises(ValueError, match=r"was started with sigma = 0\.05, not 0\.1"):
         resume(run, {"sigma": 0.1}, plain=True)
-    assert resume(run, dataclasses.asdict(TrainConfig(**settings | {"dtype": "float32"})), plain=True)["steps"] == 6
+    assert resume(run, dataclasses.asdict(TrainConfig(**settings | {"dtype": "float32", "streams": 1})), plain=True)["steps"] == 6
     assert_same_run(run, finished_run[0])
 
 
