@@ -24,14 +24,15 @@ import jax
 import jax.numpy as jnp
 
 from egg_reason import es, models, tasks
-from egg_reason.build import build_algorithm, build_sampling, build_task, local_devices, longest_prompt
+from egg_reason.build import build_algorithm, build_engine, build_sampling, build_task, longest_prompt
 from egg_reason.config import TrainConfig
-from egg_reason.engine import Engine, Sampling, default_streams
+from egg_reason.engine import Engine, Sampling
 from egg_reason.engine import lanes as device
 from egg_reason.engine.generate import NO_NOISE
 from egg_reason.grpo import GRPO, LOGITS_AT_ONCE
+from egg_reason.machines import Machines
 from egg_reason.models import checkpoints, pth
-from egg_reason.models.rwkv7 import RWKV7, Architecture, Shape, random_params
+from egg_reason.models.rwkv7 import RWKV7, Shape, random_params
 from egg_reason.objective import Rows
 from egg_reason.perturb import get
 from egg_reason.rollouts import padded_width
@@ -78,8 +79,7 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     sampling = build_sampling(config, task)
     longest = longest_prompt(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
     tasks.batch(task.train, 0, config.prompts, config.seed)
-    streams = config.streams or default_streams(model.params, config.lanes, config.group)
-    engine = Engine(Architecture(model.shape), model.tokenizer, config.lanes, config.group, streams)
+    engine = build_engine(config, model, Machines(devices=devices))
     strategy = build_algorithm(config, model, sampling)
     dtype = models.compute_dtype(config.dtype)
     weights = jax.tree.map(lambda x: _abstract(x.shape, jnp.float32), model.params)
@@ -97,7 +97,7 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     jobs = strategy.population * config.prompts * config.samples
     if on_cpu:
         parts.append(Part("completions", jobs * sampling.max_tokens * 9, BOTH))  # int32 tokens, float32 log-probabilities, bool forced
-    at_once = streams * (len(local_devices(devices)) if on_cpu else 1)
+    at_once = engine.streams * (max(1, len(engine.devices)) if on_cpu else 1)
     generating = _generating(engine, strategy, sampling, copy, longest, model.tokenizer)
     parts += [Part(part.name, part.bytes * at_once, part.phases) for part in generating]
     if isinstance(strategy, GRPO):

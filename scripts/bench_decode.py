@@ -16,8 +16,8 @@
 * rwkv: tokens per second of 64 greedy completions of 48 tokens against those of the official package (torch, float32, one sequence
   after the other, which is all it does on a CPU; one is measured), 12 x 768, vocabulary 65,536. Needs the group `reference`.
 
-Weights are random. Times alternate within one process and are medians. Without --full: fewer lanes, members and repetitions, so that
-all of it takes about two minutes. The last line is one JSON object.
+Weights are random, but for idle and first: these take steps of the demo with its bundled model. Times alternate within one process and
+are medians. Without --full: fewer lanes, members and repetitions. The last line is one JSON object.
 """
 
 import argparse

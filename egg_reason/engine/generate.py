@@ -131,6 +131,7 @@ class Engine:
         """
         begun = time.perf_counter()
         places = [place for place in self.devices or (None,) for _ in range(self.streams)]
+        params = {there: members.params if there is None else jax.device_put(members.params, there) for there in dict.fromkeys(places)}
         lock, stopped = threading.Lock(), threading.Event()
 
         def announce(newly: list[int]) -> None:
@@ -141,7 +142,8 @@ class Engine:
                     finished(work.result, newly)
 
         work = self._work(members, prompts, jobs, sampling, step, longest_prompt, numbers, announce)
-        dealt = deal(members, jobs, self._longest_first(prompts, jobs), len(places))
+        names = [hash(tuple(prompt)) for prompt in prompts]
+        dealt = deal(members, jobs, self._longest_first(names, jobs), len(places))
 
         def run(place: int) -> Stream | None:
             if not len(dealt[place]):
@@ -149,8 +151,7 @@ class Engine:
             there = places[place]
             try:
                 with jax.default_device(there) if there is not None else contextlib.nullcontext():
-                    params = members.params if there is None else jax.device_put(members.params, there)
-                    stream = Stream(work, params, dealt[place])
+                    stream = Stream(work, params[there], dealt[place])
                     stream.run()
                     return stream
             except BaseException:
@@ -161,7 +162,7 @@ class Engine:
         result = work.result
         for name in ("prompt_tokens", "lane_steps", "useful_lane_steps"):
             setattr(result, name, sum(getattr(stream, name) for stream in streams if stream is not None))
-        self._remember(prompts, jobs, result)
+        self._remember(names, jobs, result)
         result.seconds = time.perf_counter() - begun
         return result
 
@@ -194,16 +195,17 @@ class Engine:
             identity, np.asarray(members.scale(jobs.member), np.float32), Completions.empty(len(jobs), most), announce,
         )  # fmt: skip
 
-    def _longest_first(self, prompts: Sequence[Sequence[int]], jobs: Jobs) -> np.ndarray:
-        """Job numbers by falling length of what their prompts got before; what is not known counts as the mean of what is."""
-        known = np.array([self._lengths.get(hash(tuple(prompt)), np.nan) for prompt in prompts])
+    def _longest_first(self, names: list[int], jobs: Jobs) -> np.ndarray:
+        """Job numbers by falling length of what their prompts (`names`: a hash of each) got before; what is not known counts as the mean
+        of what is."""
+        known = np.array([self._lengths.get(name, np.nan) for name in names])
         lengths = np.nan_to_num(known, nan=0.0 if np.isnan(known).all() else np.nanmean(known))
         return np.argsort(-lengths[jobs.prompt], kind="stable")
 
-    def _remember(self, prompts: Sequence[Sequence[int]], jobs: Jobs, result: Completions) -> None:
+    def _remember(self, names: list[int], jobs: Jobs, result: Completions) -> None:
         totals, counts = np.bincount(jobs.prompt, result.lengths), np.bincount(jobs.prompt)
         for place in np.flatnonzero(counts).tolist():
-            self._lengths[hash(tuple(prompts[place]))] = float(totals[place] / counts[place])
+            self._lengths[names[place]] = float(totals[place] / counts[place])
 
     def noise_bytes(self, noise, params) -> int:
         """What the noise of all groups takes on a device; 0 where nothing is perturbed. noise: as a population's. Allocates nothing."""
