@@ -25,7 +25,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from egg_reason.perturb import Noise, Parameter, get, named, put
+from egg_reason.perturb import Noise, Parameter, get, put
 
 SHAPINGS = ("group", "zscore", "rank", "sign")
 AGGREGATES = ("mean", "max")
@@ -212,14 +212,15 @@ class EvolutionStrategy:
         """sum_k weights[k] E_(first + k), float32 {name: array}: additive over any split of the directions."""
         weights = np.asarray(weights, np.float32)
         chunk = max(1, min(self.chunk, len(weights)))
-        padded = np.zeros(-(-len(weights) // chunk) * chunk, np.float32)
+        padded = np.zeros(max(1, -(-len(weights) // chunk)) * chunk, np.float32)
         padded[: len(weights)] = weights
-        return _sum_in_chunks(self.noise, _shapes(state.params), self.epoch(state.step), jnp.asarray(padded.reshape(-1, chunk)), first)
+        shapes = self.noise.shapes(state.params)
+        return _sum_in_chunks(self.noise, shapes, self.epoch(state.step), jnp.asarray(padded.reshape(-1, chunk)), first)
 
     def _leaves(self, params):
         return {p.name: get(params, p.name) for p in self.parameters}
 
-    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
     def _apply(self, leaves, optimiser, anchor, direction, rate):
         gradient = jax.tree.map(jnp.negative, direction)
         updates, optimiser = self.optimiser.update(gradient, optimiser, leaves)
@@ -230,23 +231,21 @@ class EvolutionStrategy:
         return new, optimiser, jnp.sqrt(squares / sum(x.size for x in leaves.values()))
 
 
-def _shapes(params):
-    return tuple((name, leaf.shape) for name, leaf in named(params).items())
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sum_in_chunks(noise, shapes, epoch, weights_CK, first):
     """sum over all directions first..first + C K - 1 of weight times noise, chunk by chunk: memory is that of one chunk."""
-    shapes = dict(shapes)
     chunk = weights_CK.shape[1]
 
-    def add(total, part):
-        number, weights = part
-        fresh = noise.weighted_sum(shapes, epoch, first + number * chunk + jnp.arange(chunk), weights)
-        return jax.tree.map(jnp.add, total, fresh), None
+    def of(number, weights):
+        return noise.weighted_sum(shapes, epoch, first + number * chunk + jnp.arange(chunk), weights)
 
-    zero = {p.name: jnp.zeros(shapes[p.name]) for p in noise.parameters}
-    return jax.lax.scan(add, zero, (jnp.arange(weights_CK.shape[0]), weights_CK))[0]
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, of(*part)), None
+
+    start = of(0, weights_CK[0])  # and not from zeros: a pass through all weights less
+    if len(weights_CK) == 1:
+        return start
+    return jax.lax.scan(add, start, (jnp.arange(1, weights_CK.shape[0]), weights_CK[1:]))[0]
 
 
 def pair_weights(fitness_NP, shaping) -> np.ndarray | None:

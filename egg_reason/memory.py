@@ -34,7 +34,7 @@ from egg_reason.machines import Machines
 from egg_reason.models import checkpoints, pth
 from egg_reason.models.rwkv7 import RWKV7, Shape, random_params
 from egg_reason.objective import Rows
-from egg_reason.perturb import get
+from egg_reason.perturb import get, name_of
 from egg_reason.rollouts import padded_width
 
 GENERATE, UPDATE = "generate", "update"
@@ -97,9 +97,10 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     jobs = strategy.population * config.prompts * config.samples
     if on_cpu:
         parts.append(Part("completions", jobs * sampling.max_tokens * 9, BOTH))  # int32 tokens, float32 log-probabilities, bool forced
-    at_once = engine.streams * (max(1, len(engine.devices)) if on_cpu else 1)
+    here = max(1, len(engine.devices)) if on_cpu else 1
+    parts.append(Part("weights as the engine reads them", _added(copy, _prepared(engine, copy)) * here, (GENERATE,)))
     generating = _generating(engine, strategy, sampling, copy, longest, model.tokenizer)
-    parts += [Part(part.name, part.bytes * at_once, part.phases) for part in generating]
+    parts += [Part(part.name, part.bytes * engine.streams * here, part.phases) for part in generating]
     if isinstance(strategy, GRPO):
         parts += _following(strategy, config, weights, leaves, optimiser, jobs, longest + sampling.max_tokens - 1)
     else:
@@ -115,15 +116,16 @@ def _generating(engine: Engine, strategy: Any, sampling: Sampling, params: RWKV7
 
     params: the compute copy.
     """
+    prepared = _prepared(engine, params)
     sources = {NO_NOISE} if isinstance(strategy, GRPO) else {NO_NOISE, strategy.noise}
     noise_bytes = lanes_bytes = working = 0
     for source in sources:
         groups = engine.stream_lanes // engine.group if source.parameters else 1
         program = device.Program(
             engine.architecture, source, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed,
-            tokenizer.vocab_size, tokenizer.end, engine.steps,
+            tokenizer.vocab_size, tokenizer.end, engine.steps, source.shapes(params),
         )  # fmt: skip
-        noise = device.noise_shapes(source, params, groups)
+        noise = device.noise_shapes(source, source.shapes(params), groups)
         lanes = jax.eval_shape(functools.partial(device.empty, program, engine.stream_lanes, params.emb.dtype))
         width = longest if sampling.think_tokens is None else longest + sampling.max_tokens  # a forced text is read after what was written
         row = functools.partial(_abstract, (engine.refill or 1,))
@@ -131,10 +133,10 @@ def _generating(engine: Engine, strategy: Any, sampling: Sampling, params: RWKV7
             lane=row(jnp.int32), tokens=_abstract((*row(jnp.int32).shape, width), jnp.int32), length=row(jnp.int32),
             job=_abstract((*row(jnp.int32).shape, 4), jnp.int32), position=row(jnp.int32), limit=row(jnp.int32), scale=row(jnp.float32),
         )  # fmt: skip
-        programs = [device.decode.lower(program, params, noise, lanes, 1), device.fill.lower(program, params, noise, lanes, rows)]
+        programs = [device.decode.lower(program, prepared, noise, lanes, 1), device.fill.lower(program, prepared, noise, lanes, rows)]
         if source.parameters:
             some = _abstract((max(1, groups // 8),), jnp.int32)
-            programs.append(device.assign.lower(program, params, noise, 0, some, some))
+            programs.append(device.assign.lower(program, noise, 0, some, some))
         working = max(working, *map(_working, programs))
         noise_bytes, lanes_bytes = max(noise_bytes, _size(noise)), _size(lanes)
     logits = min(working, engine.stream_lanes * params.head.shape[-1] * 4)
@@ -151,9 +153,8 @@ def _evolving(strategy: es.EvolutionStrategy, config: TrainConfig, weights: RWKV
     pairs = strategy.population // 2
     chunk = min(strategy.chunk, pairs)
     amounts = _abstract((-(-pairs // chunk), chunk), jnp.float32)
-    shapes = tuple((name, leaf.shape) for name, leaf in es.named(weights).items())
     anchor = leaves if config.anchor_decay else None
-    summing = es._sum_in_chunks.lower(strategy.noise, shapes, 0, amounts, 0)
+    summing = es._sum_in_chunks.lower(strategy.noise, strategy.noise.shapes(weights), 0, amounts, 0)
     applying = es.EvolutionStrategy._apply.lower(strategy, leaves, optimiser, anchor, leaves, 0.1)
     return [
         Part("direction of the update", _size(leaves), (UPDATE,)),
@@ -213,6 +214,16 @@ def _peek(source: str, tokenizer: str | None) -> models.Model:
     shape = Shape(layers=layers, **{names[axis]: size for axis, size in sizes.items()})
     params = jax.eval_shape(functools.partial(random_params, shape), jax.random.key(0))
     return models.Model(path.stem, source, params, models.tokenizers.for_vocabulary(shape.vocab, tokenizer))
+
+
+def _prepared(engine: Engine, params: RWKV7) -> RWKV7:
+    return jax.eval_shape(functools.partial(engine.architecture.prepared, lanes=engine.stream_lanes), params)
+
+
+def _added(weights: Any, prepared: Any) -> int:
+    """Bytes of the arrays that are in `prepared` and not, by their place, in `weights`."""
+    there = {name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights)}
+    return _size([leaf for path, leaf in jax.tree_util.tree_leaves_with_path(prepared) if name_of(path) not in there])
 
 
 def _abstract(shape: tuple[int, ...], dtype: Any) -> Any:

@@ -27,6 +27,37 @@ SUMS_UP_TO = 4
 batched product of so few columns costs more: rank 4 gains a tenth of a decode step (docs/performance.md)."""
 
 
+TRANSPOSED_UP_TO = 64
+"""Rows up to which a large matrix is better the left operand of a product on a CPU."""
+
+
+class Transposed(struct.PyTreeNode):
+    """A matrix [m, n] kept as [n, m], and the left operand of its products.
+
+    A product on a CPU copies its right operand into blocks first, every time. With few rows of x the weights are by far the larger one:
+    64 rows by 768 x 3,072 take 0.7 to 0.8 of the time this way, 16 rows by 768 x 65,536 a third (docs/performance.md).
+    """
+
+    rows: jax.Array  # [n, m], or [L, n, m]
+
+    @property
+    def shape(self):
+        return (*self.rows.shape[:-2], self.rows.shape[-1], self.rows.shape[-2])
+
+    @property
+    def dtype(self):
+        return self.rows.dtype
+
+    def __rmatmul__(self, x):
+        """x [..., m] -> [..., n]."""
+        rows = x.reshape(-1, x.shape[-1])
+        if len(rows) > TRANSPOSED_UP_TO:
+            return x @ self.rows.T
+        product = jax.lax.dot_general(self.rows, rows, (((1,), (1,)), ((), ())))
+        # Without the barrier XLA turns the transposed product back into x @ w.
+        return jax.lax.optimization_barrier(product).T.reshape(*x.shape[:-1], -1)
+
+
 class LowRank(struct.PyTreeNode):
     """A matrix plus rank-R noise. `scale` already holds the sign and the 1/sqrt(R).
 
@@ -34,7 +65,7 @@ class LowRank(struct.PyTreeNode):
     layer norm, than store it; what ends in a division it takes for expensive. Worth 8% of a decode step (docs/performance.md).
     """
 
-    base: jax.Array  # [m, n]
+    base: Any  # [m, n], an array or Transposed
     a: jax.Array  # [K, R, m]
     b: jax.Array  # [K, R, n]
     scale: jax.Array  # [B] float32
@@ -60,7 +91,7 @@ class LowRank(struct.PyTreeNode):
 class FullRank(struct.PyTreeNode):
     """A matrix plus dense noise."""
 
-    base: jax.Array  # [m, n]
+    base: Any  # [m, n], an array or Transposed
     noise: jax.Array  # [K, m, n]
     scale: jax.Array  # [B] float32
 
@@ -133,13 +164,18 @@ class Noise:
     parameters: tuple[Parameter, ...]
     dtype: Any = jnp.float32
 
+    def shapes(self, params) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """(name, shape) of every perturbed parameter, with the layer axis where stacked: what `draw` needs to know of the weights."""
+        return tuple((p.name, get(params, p.name).shape) for p in self.parameters)
+
     def draw(self, shapes, epoch, directions):
         """Noise for `directions` [K]: {name: (a [(L,) K, R, m], b [(L,) K, R, n])}, or an array [(L,) K, ...] where dense.
 
-        shapes: {name: shape}, with the layer axis where stacked. epoch: integer, one for as long as noise is reused.
+        shapes: as `shapes` gives them. epoch: integer, one for as long as noise is reused.
         """
         key = random.fold_in(jax.random.key_data(jax.random.key(self.seed)), epoch)
-        return {p.name: self._draw_one(random.fold_in(key, p.index), p, shapes[p.name], directions) for p in self.parameters}
+        found = dict(shapes)
+        return {p.name: self._draw_one(random.fold_in(key, p.index), p, found[p.name], directions) for p in self.parameters}
 
     def _draw_one(self, key, parameter, shape, directions):
         def one(layer, direction):
@@ -156,23 +192,32 @@ class Noise:
         return jax.vmap(over_directions, (0, None))(jnp.arange(shape[0]), directions)
 
     def attach(self, params, noise, scale_B):
-        """`params` with a node in the place of every perturbed parameter; scale_B [B] float32 is sigma times each row's sign."""
+        """`params` with a node in the place of every perturbed parameter; scale_B [B] float32 is sigma times each row's sign.
+
+        params: what is stacked may stand in a tuple of layers instead (`blocks.0.att.key` for `blocks.att.key`).
+        """
         nodes: dict[str, Any] = {}
         for p in self.parameters:
-            base = get(params, p.name)
-            low_rank = p.low_rank(self.rank)
-            scale = scale_B * self.rank**-0.5 if low_rank else scale_B
-            if p.stacked:
-                scale = jnp.broadcast_to(scale, (base.shape[0], *scale.shape))
-            if low_rank:
-                a, b = noise[p.name]
-                one = (1 + 0 * scale_B[0]).astype(base.dtype)
-                nodes[p.name] = LowRank(base, a, b, scale, jnp.broadcast_to(one, base.shape[:1]) if p.stacked else one)
-            elif p.kind == "vector":
-                nodes[p.name] = Offset(base, noise[p.name], scale)
+            group, _, rest = p.name.partition(".")
+            layers = getattr(params, group)
+            if p.stacked and isinstance(layers, tuple):
+                for index, layer in enumerate(layers):
+                    drawn = jax.tree.map(lambda x, i=index: x[i], noise[p.name])
+                    nodes[f"{group}.{index}.{rest}"] = self._node(p, get(layer, rest), drawn, scale_B)
             else:
-                nodes[p.name] = FullRank(base, noise[p.name], scale)
+                nodes[p.name] = self._node(p, get(params, p.name), noise[p.name], scale_B, stacked=p.stacked)
         return put(params, nodes)
+
+    def _node(self, p, base, drawn, scale_B, stacked=False):
+        low_rank = p.low_rank(self.rank)
+        scale = scale_B * self.rank**-0.5 if low_rank else scale_B
+        if stacked:
+            scale = jnp.broadcast_to(scale, (base.shape[0], *scale.shape))
+        if low_rank:
+            a, b = drawn
+            one = (1 + 0 * scale_B[0]).astype(base.dtype)
+            return LowRank(base, a, b, scale, jnp.broadcast_to(one, base.shape[:1]) if stacked else one)
+        return (Offset if p.kind == "vector" else FullRank)(base, drawn, scale)
 
     def weighted_sum(self, shapes, epoch, directions, weights):
         """sum_k weights[k] E_k, float32, {name: array}: the estimator's inner sum over `directions` [K], from one small product a matrix.
@@ -210,7 +255,7 @@ def put_rows(noise, parameters, groups, fresh):
 
 def named(params) -> dict[str, jax.Array]:
     """{dotted path: leaf} in tree order."""
-    return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_matrix)}
 
 
 def name_of(path) -> str:
@@ -226,4 +271,8 @@ def get(params, name):
 
 def put(params, leaves: dict):
     """`params` with the leaves at the named paths replaced (by arrays or by nodes)."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(name_of(path), leaf), params)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(name_of(path), leaf), params, is_leaf=_is_matrix)
+
+
+def _is_matrix(node) -> bool:
+    return isinstance(node, Transposed)

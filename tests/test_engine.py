@@ -16,7 +16,7 @@ from egg_reason.engine import Engine, Jobs, Sampling
 from egg_reason.es import Members
 from egg_reason.models.rwkv7 import Architecture, Shape, forward, init_state
 from egg_reason.models.tokenizers import ByteTokenizer
-from egg_reason.perturb import Noise, get, put
+from egg_reason.perturb import Noise, Transposed, get, put
 
 SHAPE = Shape(layers=2, width=64, heads=2, head_size=32, ffn=128, vocab=256, rank_w=16, rank_a=16, rank_v=16, rank_g=16)
 ARCHITECTURE = Architecture(SHAPE)
@@ -272,3 +272,23 @@ def test_empty_prompt_and_no_jobs_are_refused():
         run(JOBS, prompts=[[1], [], [2]])
     with pytest.raises(ValueError, match="there must be at least one job"):
         run(Jobs.grid(0, 1))
+
+
+def test_weights_prepared_for_few_rows_compute_what_they_did(monkeypatch):
+    """Layer by layer and transposed, with a population of every kind of parameter attached, for one token and for several."""
+    monkeypatch.setattr("egg_reason.models.rwkv7.TRANSPOSED_FROM", 64 * 64)
+    noise = Noise(seed=1, rank=RANK, parameters=ARCHITECTURE.parameters(vectors=True, embeddings=True))
+    prepared = ARCHITECTURE.prepared(params(), 4)
+    assert isinstance(prepared.head, Transposed) and isinstance(prepared.blocks[1].ffn.key, Transposed)
+    assert not isinstance(prepared.blocks[1].att.w1, Transposed)
+    drawn, scale = noise.draw(noise.shapes(params()), 0, jnp.arange(2)), jnp.array([0.1, -0.1, 0.2, 0.0])
+    tokens, lengths = jnp.arange(28).reshape(4, 7), jnp.array([7, 1, 4, 6])
+
+    def read(weights):
+        weights = noise.attach(weights, drawn, scale)
+        hidden, state = ARCHITECTURE.forward(weights, tokens, init_state(SHAPE, 4), lengths)
+        hidden, state = ARCHITECTURE.forward(weights, tokens[:, :1], state)
+        return ARCHITECTURE.logits(weights, hidden), state
+
+    for one, other in zip(jax.tree.leaves(jax.jit(read)(prepared)), jax.tree.leaves(jax.jit(read)(params())), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)

@@ -33,7 +33,7 @@ class Place(struct.PyTreeNode):
 class Reciter:
     """After n tokens the next one is the text's byte n. Text s is recited where the prompt starts with byte 65 + s ("A", "B", ...)."""
 
-    def for_decoding(self, weights):
+    def prepared(self, weights, lanes):
         return weights
 
     def init_state(self, rows, dtype):

@@ -30,8 +30,8 @@ def test_noise_and_lanes_are_as_large_as_the_engine_makes_them(algorithm, settin
     model = models.load(config.model)
     engine = Engine(Architecture(model.shape), model.tokenizer, config.lanes, config.group)
     noise = build_strategy(config, engine.architecture).noise
-    program = device.Program(engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps)
-    made = device.no_noise(program, jax.tree.map(jnp.asarray, model.params), config.lanes // config.group)
+    program = device.Program(engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params))
+    made = device.no_noise(program, config.lanes // config.group)
     state = device.empty(program, config.lanes, jnp.float32)
     found, _ = parts(settings, algorithm=algorithm)
     assert found["noise of the groups"] == sum(leaf.nbytes for leaf in jax.tree.leaves(made))

@@ -13,7 +13,7 @@ import pytest
 from rwkv7_reference import random_model
 
 from egg_reason.models.rwkv7 import Architecture, Shape, forward, init_state
-from egg_reason.perturb import FullRank, LowRank, Noise, Offset, Parameter, named, put, put_rows, take_rows
+from egg_reason.perturb import FullRank, LowRank, Noise, Offset, Parameter, Transposed, named, put, put_rows, take_rows
 
 RELATIVE = 1e-5
 ROWS, GROUPS = 6, (1, 3)
@@ -283,3 +283,18 @@ def test_entries_of_a_direction_have_unit_variance_at_every_rank(rank):
     squares = (dense**2).mean((1, 2))
     assert abs(squares.mean() - 1) < 5 * squares.std() / np.sqrt(1000)
     assert squares.std() / np.sqrt(1000) < 0.03
+
+
+@pytest.mark.parametrize("rows", [3, 80])
+def test_a_transposed_matrix_multiplies_like_itself(rows):
+    """As a base too, in both forms of its product; against float64."""
+    rng = np.random.default_rng(rows)
+    x, w = rng.standard_normal((rows, 1, 40)), rng.standard_normal((40, 30))
+    a, b, scale = rng.standard_normal((1, 2, 40)), rng.standard_normal((1, 2, 30)), rng.standard_normal(rows)
+    kept = Transposed(jnp.asarray(w.T, jnp.float32))
+    assert kept.shape == w.shape
+    given = jnp.asarray(x, jnp.float32)
+    np.testing.assert_allclose(jax.jit(lambda x: x @ kept)(given), x @ w, atol=1e-5)
+    node = LowRank(kept, jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32), jnp.asarray(scale, jnp.float32), jnp.ones(()))
+    exact = x @ w + scale[:, None, None] * (x @ a[0].T @ b[0])
+    np.testing.assert_allclose(jax.jit(lambda x: x @ node)(given), exact, atol=3e-5)

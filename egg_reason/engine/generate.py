@@ -131,7 +131,6 @@ class Engine:
         """
         begun = time.perf_counter()
         places = [place for place in self.devices or (None,) for _ in range(self.streams)]
-        params = {there: members.params if there is None else jax.device_put(members.params, there) for there in dict.fromkeys(places)}
         lock, stopped = threading.Lock(), threading.Event()
 
         def announce(newly: list[int]) -> None:
@@ -142,6 +141,10 @@ class Engine:
                     finished(work.result, newly)
 
         work = self._work(members, prompts, jobs, sampling, step, longest_prompt, numbers, announce)
+        weights = {
+            there: self.architecture.prepared(members.params if there is None else jax.device_put(members.params, there), self.stream_lanes)
+            for there in dict.fromkeys(places)
+        }
         names = [hash(tuple(prompt)) for prompt in prompts]
         dealt = deal(members, jobs, self._longest_first(names, jobs), len(places))
 
@@ -151,7 +154,7 @@ class Engine:
             there = places[place]
             try:
                 with jax.default_device(there) if there is not None else contextlib.nullcontext():
-                    stream = Stream(work, params[there], dealt[place])
+                    stream = Stream(work, weights[there], dealt[place])
                     stream.run()
                     return stream
             except BaseException:
@@ -178,7 +181,7 @@ class Engine:
             raise ValueError("prompts may differ in max_tokens, think_tokens and stop; their other sampling must be the same")
         program = device.Program(
             self.architecture, members.noise, first.temperature, first.top_k, first.top_p,
-            first.seed, self.tokenizer.vocab_size, self.tokenizer.end, self.steps,
+            first.seed, self.tokenizer.vocab_size, self.tokenizer.end, self.steps, members.noise.shapes(members.params),
         )  # fmt: skip
         if longest_prompt is None:
             widths = [power_length(len(prompt)) for prompt in prompts]
@@ -209,7 +212,7 @@ class Engine:
 
     def noise_bytes(self, noise, params) -> int:
         """What the noise of all groups takes on a device; 0 where nothing is perturbed. noise: as a population's. Allocates nothing."""
-        drawn = device.noise_shapes(noise, params, self.lanes // self.group)
+        drawn = device.noise_shapes(noise, noise.shapes(params), self.lanes // self.group)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(drawn))
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from egg_reason.engine.sampling import choose, lane_key, uniforms
-from egg_reason.perturb import Noise, named, put_rows, take_rows
+from egg_reason.perturb import Noise, put_rows, take_rows
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Program:
     """What is compiled in: a change of any field compiles anew.
 
     end: token id that ends a completion. vocabulary: how many ids may be drawn. steps: the most decode steps between two looks of the host.
+    shapes: of the perturbed parameters, as `Noise.shapes` gives them.
     """
 
     architecture: Any
@@ -36,6 +37,7 @@ class Program:
     vocabulary: int
     end: int
     steps: int
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 class Lanes(struct.PyTreeNode):
@@ -111,7 +113,7 @@ def decode(program: Program, params, noise, lanes: Lanes, enough_idle):
 
     Returns (lanes, tokens [steps, B], log-probabilities [steps, B], steps taken). A lane that was running wrote its tokens from row 0 on.
     """
-    weights = program.architecture.for_decoding(program.noise.attach(params, noise, lanes.scale))
+    weights = program.noise.attach(params, noise, lanes.scale)
     count = lanes.token.shape[0]
     tokens = jnp.zeros((program.steps, count), jnp.int32)
     log_probabilities = jnp.zeros((program.steps, count), jnp.float32)
@@ -133,22 +135,22 @@ def decode(program: Program, params, noise, lanes: Lanes, enough_idle):
     return jax.lax.while_loop(goes_on, advance, (lanes, tokens, log_probabilities, 0))
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def assign(program: Program, params, noise, epoch, groups, directions):
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def assign(program: Program, noise, epoch, groups, directions):
     """Noise of `directions` [n] put into `groups` [n] (out of range: left out)."""
-    fresh = program.noise.draw(_shapes(params), epoch, directions)
+    fresh = program.noise.draw(program.shapes, epoch, directions)
     return put_rows(noise, program.noise.parameters, groups, fresh)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def no_noise(program: Program, params, groups: int):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def no_noise(program: Program, groups: int):
     """Noise arrays for `groups` groups, all zeros."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), noise_shapes(program.noise, params, groups))
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), noise_shapes(program.noise, program.shapes, groups))
 
 
-def noise_shapes(noise: Noise, params, groups: int):
-    """Shapes and dtypes of the noise arrays for `groups` groups. Allocates nothing; params may be shapes themselves."""
-    return jax.eval_shape(lambda: noise.draw(_shapes(params), 0, jnp.arange(groups)))
+def noise_shapes(noise: Noise, shapes, groups: int):
+    """Shapes and dtypes of the noise arrays for `groups` groups. Allocates nothing. shapes: as `Noise.shapes` gives them."""
+    return jax.eval_shape(lambda: noise.draw(shapes, 0, jnp.arange(groups)))
 
 
 def _draw(program, weights, hidden, key, position):
@@ -162,10 +164,6 @@ def _groups(program, noise) -> int:
     for parameter in program.noise.parameters:
         return jax.tree.leaves(noise[parameter.name])[0].shape[int(parameter.stacked)]
     return 1
-
-
-def _shapes(params):
-    return {name: leaf.shape for name, leaf in named(params).items()}
 
 
 def _dtype(params):

@@ -46,7 +46,8 @@ class Work:
 
 
 class Stream:
-    """Runs some of the jobs. params: the weights, on the device that it works on. numbers: which jobs, in the order to take them."""
+    """Runs some of the jobs. params: the weights as `Architecture.prepared` gives them, on the device that it works on.
+    numbers: which jobs, in the order to take them."""
 
     def __init__(self, work: Work, params: Any, numbers: np.ndarray):
         self.work, self.params, self.result = work, params, work.result
@@ -63,9 +64,9 @@ class Stream:
         self.idle = set(range(work.lanes))
 
     def run(self) -> None:
-        work, params = self.work, self.params
-        self.noise = device.no_noise(work.program, params, self.groups)
-        self.lanes = device.empty(work.program, work.lanes, jax.tree.leaves(params)[0].dtype)
+        work = self.work
+        self.noise = device.no_noise(work.program, self.groups)
+        self.lanes = device.empty(work.program, work.lanes, jax.tree.leaves(self.params)[0].dtype)
         while True:
             rows = self._next_rows()
             newly: list[int] = []
@@ -81,7 +82,7 @@ class Stream:
                 continue
             enough = min(work.lanes, len(self.idle) + min(work.refill, busy))
             before = np.asarray(self.lanes.position)
-            self.lanes, tokens, log_probabilities, steps = device.decode(work.program, params, self.noise, self.lanes, enough)
+            self.lanes, tokens, log_probabilities, steps = device.decode(work.program, self.params, self.noise, self.lanes, enough)
             if newly := self._collect(before, tokens, log_probabilities, int(steps)):
                 work.announce(newly)
 
@@ -127,7 +128,7 @@ class Stream:
             directions = [self.direction_of_group[g] for g in part]
             pad = size - len(part)
             self.noise = device.assign(
-                self.work.program, self.params, self.noise, self.work.members.epoch,
+                self.work.program, self.noise, self.work.members.epoch,
                 np.array(part + [self.groups] * pad, np.int32), np.array(directions + [0] * pad, np.int32),
             )  # fmt: skip
 

@@ -8,6 +8,7 @@ Axes: B rows (lanes), T tokens, L layers, D width, H heads, K head size, V vocab
 Left out: the DeepEmbed variants (x070a, x070b), which have further tensors; `models.checkpoints` refuses their files.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from flax import struct
 
 from egg_reason.models.wkv import wkv as wkv_any
 from egg_reason.models.wkv import wkv_chunked, wkv_step
-from egg_reason.perturb import Parameter, named
+from egg_reason.perturb import TRANSPOSED_UP_TO, Parameter, Transposed, named
 
 GROUP_NORM_EPS = 64e-5
 LAYER_NORM_EPS = 1e-5
@@ -166,9 +167,9 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
         return (x, v_first), LayerState(last_token(y, old.att_shift, lengths_B), last_token(z, old.ffn_shift, lengths_B), wkv_state)
 
     carry = (x, jnp.zeros_like(x))
-    if tokens == 1:  # one after another in the program, so that nothing is copied into or out of stacks
+    if tokens == 1 or isinstance(params.blocks, tuple):  # one after another in the program: nothing is copied into or out of stacks
         new = []
-        for index, (block, old) in enumerate(zip(unstacked(params), state, strict=True)):
+        for index, (block, old) in enumerate(zip(unstacked(params.blocks), state, strict=True)):
             carry, layer_state = layer(carry, (block, index, old))
             new.append(layer_state)
     else:  # one layer compiled for all
@@ -179,12 +180,8 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
     return layer_norm(carry[0], params.ln_out), tuple(new)
 
 
-def unstacked(params: RWKV7) -> tuple[Block, ...]:
-    """The blocks one by one, whether they stand in a stack or already in a tuple.
-
-    A layer that is cut out of a stack is copied: better once, before a loop over tokens, than in every round.
-    """
-    blocks: Any = params.blocks
+def unstacked(blocks: Any) -> tuple[Block, ...]:
+    """The blocks one by one, whether they stand in a stack or already in a tuple. A layer that is cut out of a stack is copied."""
     if isinstance(blocks, tuple):
         return blocks
     layers = jax.tree.leaves(blocks)[0].shape[0]
@@ -267,6 +264,21 @@ def last_token(x, shift, lengths_B):
 
 MATRICES = frozenset(["w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2", "receptance", "key", "value", "output"])
 
+TRANSPOSED_FROM = 1 << 18
+"""Weights from which a matrix gains by being transposed for few rows (docs/performance.md)."""
+
+
+def _turned(matrix, lanes: int):
+    return Transposed(matrix.T) if lanes <= TRANSPOSED_UP_TO and matrix.size >= TRANSPOSED_FROM else matrix
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _layer_by_layer(blocks: Block, lanes: int) -> tuple[Block, ...]:
+    def one(path, leaf):
+        return _turned(leaf, lanes) if path[-1].name in MATRICES else leaf
+
+    return tuple(jax.tree_util.tree_map_with_path(one, block) for block in unstacked(blocks))
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -286,9 +298,12 @@ class Architecture:
     def forward(self, weights, tokens_BT, state, lengths_B=None):
         return forward(weights, tokens_BT, state, lengths_B, step=self.step)
 
-    def for_decoding(self, weights):
-        """The weights as `forward` reads single tokens fastest: layer by layer. Takes their memory a second time, so on a CPU only."""
-        return weights.replace(blocks=unstacked(weights)) if jax.default_backend() == "cpu" else weights
+    def prepared(self, weights, lanes: int):
+        """The weights as `forward` reads them fastest with so many rows: on a CPU layer by layer, so that none is cut out of a stack, and
+        for up to 64 rows large matrices transposed. That is a second copy in memory."""
+        if jax.default_backend() != "cpu":
+            return weights
+        return weights.replace(head=_turned(weights.head, lanes), blocks=_layer_by_layer(weights.blocks, lanes))
 
     def read(self, weights, tokens_BT, remat=True):
         """Hidden [B, T, D] of whole texts, for training: the recurrence by matrix products, so that no state is kept per token.

@@ -50,14 +50,18 @@ def wkv_step(state, r, log_w, k, v, a, b):
 
 
 def wkv_scan(state, r, log_w, k, v, a, b):
-    """Tokens one after another by `wkv_step`. Args as `wkv_chunked`."""
+    """Tokens one after another, as `wkv_step`; all that does not need the state is done for all tokens at once. Args as `wkv_chunked`."""
+    w = jnp.exp(log_w)
 
     def step(state, token):
-        y, state = wkv_step(state, *token)
-        return state, y
+        readers, w, k, v, b = token
+        products = readers @ state
+        return state * w[..., None] + b[..., None] * products[..., :1, :] + k[..., None] * v[..., None, :], products
 
-    state, y = jax.lax.scan(step, state, tuple(jnp.moveaxis(x, 1, 0) for x in (r, log_w, k, v, a, b)))
-    return jnp.moveaxis(y, 0, 1), state
+    tokens = tuple(jnp.moveaxis(x, 1, 0) for x in (jnp.stack([a, w * r], -2), w, k, v, b))
+    state, products = jax.lax.scan(step, state, tokens)
+    state_a, state_wr = jnp.moveaxis(products, (0, -2), (2, 0))
+    return state_wr + state_a * (b * r).sum(-1, keepdims=True) + v * (k * r).sum(-1, keepdims=True), state
 
 
 def wkv_chunked(state, r, log_w, k, v, a, b, chunk=CHUNK):
