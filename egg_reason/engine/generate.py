@@ -72,7 +72,8 @@ class Engine:
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
     streams: sets that the lanes of a device stand in, each stepped by itself; a power of two, at most lanes / group. On a CPU several keep
         its cores busy, where a model is small (docs/performance.md).
-    refill: lanes of a stream that are filled at a time; None: an eighth of them. steps: the most decode steps before the host looks.
+    refill: lanes of a stream that are filled at a time; None: an eighth of them, and at least 4.
+    steps: the most decode steps before the host looks.
     devices: that work, the weights being sent to each with every call; empty: the one that JAX uses by default.
     """
 
@@ -96,7 +97,7 @@ class Engine:
         if self.streams * self.group > self.lanes:
             raise ValueError(f"streams must be at most lanes / group ({self.lanes // self.group}), not {self.streams}")
         if self.refill is None:
-            self.refill = max(1, self.stream_lanes // 8)
+            self.refill = min(self.stream_lanes, max(4, self.stream_lanes // 8))
 
     @property
     def stream_lanes(self) -> int:
