@@ -17,11 +17,10 @@ from egg_reason.budget import Budget
 from egg_reason.checkpoints import Checkpoints
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Completions, Jobs
-from egg_reason.es import named
 from egg_reason.grpo import GRPO, NotFinite
 from egg_reason.models.rwkv7 import Architecture, Shape
 from egg_reason.objective import Objective, advantages
-from egg_reason.perturb import get
+from egg_reason.perturb import get, named
 from egg_reason.rollouts import Rollouts
 from egg_reason.runs import read_metrics
 from egg_reason.train import resume, train
