@@ -103,7 +103,7 @@ def roofline(full: bool) -> dict[str, float]:
     found = {}
     print(f"{'decode, plain':<22}{'floor ms':>10}{'measured ms':>13}{'floor / measured':>18}")
     for name, lanes in cases:
-        least, taken = floor_here(shapes[name], lanes), decode_step(shapes[name], lanes, 3)
+        least, taken = floor_here(shapes[name], lanes), decode_step(shapes[name], lanes, 3 if full else 2)
         found[f"roofline_{name.replace(' ', '')}_{lanes}"] = least / taken
         print(f"{f'{name}, {lanes} lanes':<22}{1e3 * least:10.1f}{1e3 * taken:13.1f}{least / taken:18.2f}", flush=True)
     return {"roofline": min(found.values())} | found
@@ -140,7 +140,7 @@ def occupancy(full: bool) -> dict[str, float]:
 
 
 def population(full: bool) -> dict[str, float]:
-    sizes = (1024, 262144) if full else (1024, 8192)
+    sizes = (1024, 262144) if full else (1024, 4096)
     params, per_member = weights(SMALL), {}
     engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), 256, 2, default_streams(params, 256, 2))
     for size in sizes:
