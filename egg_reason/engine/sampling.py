@@ -49,10 +49,10 @@ class Sampling:
 
 def lane_key(seed, step, sharer, prompt, sample):
     """The key of one completion, as raw uint32 [2]. sharer: number of the pair or member, or 0, as `share_noise` says."""
-    key = jax.random.key(seed)
+    key = jax.random.key_data(jax.random.key(seed))
     for number in (step, sharer, prompt, sample):
-        key = jax.random.fold_in(key, number)
-    return jax.random.key_data(key)
+        key = random.fold_in(key, number)
+    return jnp.stack(key)
 
 
 def uniforms(keys_B2, positions_B):
