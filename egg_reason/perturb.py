@@ -13,11 +13,13 @@ Axes: B rows, K groups (B / K rows each, in order), R rank, m inputs, n outputs.
 be scanned. Left out of the paper: Bessel-function scores (its appendix D.1; its authors found the Gaussian score best).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from egg_reason import random
@@ -173,23 +175,33 @@ class Noise:
 
         shapes: as `shapes` gives them. epoch: integer, one for as long as noise is reused.
         """
-        key = random.fold_in(jax.random.key_data(jax.random.key(self.seed)), epoch)
-        found = dict(shapes)
-        return {p.name: self._draw_one(random.fold_in(key, p.index), p, found[p.name], directions) for p in self.parameters}
+        key, found = random.fold_in(jax.random.key_data(jax.random.key(self.seed)), epoch), dict(shapes)
+        dense = [p for p in self.parameters if not p.low_rank(self.rank) and p.kind != "vector"]
+        drawn = self._draw_together(key, [p for p in self.parameters if p not in dense], found, directions)
+        for p in dense:  # each by itself, to be forgotten before the next one is drawn
+            layers, inner = _layers(p, found[p.name])
+            draw = jax.vmap(jax.vmap(lambda high, low, inner=inner: random.normal((high, low), inner)), 1)
+            noise = draw(*_keys(key, [(p.index, layer) for layer in range(layers)], directions)).astype(self.dtype)
+            drawn[p.name] = noise if p.stacked else noise[0]
+        return {p.name: drawn[p.name] for p in self.parameters}
 
-    def _draw_one(self, key, parameter, shape, directions):
-        def one(layer, direction):
-            here = random.fold_in(random.fold_in(key, layer), direction)
-            if not parameter.low_rank(self.rank):
-                return random.normal(here, inner).astype(self.dtype)
-            factors = random.normal(here, (self.rank, sum(inner))).astype(self.dtype)
-            return factors[:, : inner[0]], factors[:, inner[0] :]
-
-        inner = shape[1:] if parameter.stacked else shape
-        over_directions = jax.vmap(one, (None, 0))
-        if not parameter.stacked:
-            return over_directions(0, directions)
-        return jax.vmap(over_directions, (0, None))(jnp.arange(shape[0]), directions)
+    def _draw_together(self, key, parameters, shapes, directions):
+        runs, rows = [], []
+        for p in parameters:
+            layers, inner = _layers(p, shapes[p.name])
+            runs.append((layers, self.rank * sum(inner) if p.low_rank(self.rank) else math.prod(inner)))
+            rows += [(p.index, layer) for layer in range(layers)]
+        drawn = {}
+        for p, noise in zip(parameters, random.normals(_keys(key, rows, directions), runs), strict=True):
+            _, inner = _layers(p, shapes[p.name])
+            noise = jnp.swapaxes(noise, 0, 1).astype(self.dtype)  # [L, K, ...]
+            noise = noise if p.stacked else noise[0]
+            if p.low_rank(self.rank):
+                factors = noise.reshape(*noise.shape[:-1], self.rank, sum(inner))
+                drawn[p.name] = factors[..., : inner[0]], factors[..., inner[0] :]
+            else:
+                drawn[p.name] = noise.reshape(*noise.shape[:-1], *inner)
+        return drawn
 
     def attach(self, params, noise, scale_B):
         """`params` with a node in the place of every perturbed parameter; scale_B [B] float32 is sigma times each row's sign.
@@ -237,6 +249,17 @@ class Noise:
                 dense = jnp.moveaxis(noise[p.name].astype(jnp.float32), 1 if p.stacked else 0, 0)
                 total[p.name] = jnp.tensordot(weights, dense, 1, precision=exact)
         return total
+
+
+def _layers(parameter, shape) -> tuple[int, tuple[int, ...]]:
+    """How many layers it has, 1 where it is not stacked, and the shape of one."""
+    return (shape[0], tuple(shape[1:])) if parameter.stacked else (1, tuple(shape))
+
+
+def _keys(key, rows, directions):
+    """What names the noise of every row, (parameter, layer), in every direction: a key, as two uint32 [K, rows]."""
+    index, layer = np.array(rows, np.uint32).reshape(-1, 2).T
+    return random.fold_in(random.fold_in(random.fold_in(key, index), layer), directions[:, None])
 
 
 def take_rows(noise, parameters, groups):

@@ -221,7 +221,9 @@ class Pool:
                 self._answered(ref, self.late.pop(ref)[0])
             elif ref in self.starting:
                 worker, step = self.starting.pop(ref)
-                if self._result(ref, worker) is not LOST:
+                if self._result(ref, worker) is LOST:
+                    self.tell(f"a worker was lost before it joined, {len(self.seen)} are at work")
+                else:
                     self.seen[worker] = step
                     self.idle.add(worker)
                     self.tell(f"a worker joined, {len(self.seen)} are at work")

@@ -13,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+BLOCK = 32
+"""Numbers that `normals` draws in one piece: a draw of another length draws a few too many."""
+
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -36,18 +39,44 @@ def fold_in(key, number):
 
 def normal(key, shape):
     """float32 of this shape, of less than 2^32 numbers: `jax.random.normal`."""
-    low = np.nextafter(np.float32(-1), np.float32(0))
-    centred = jnp.maximum(low, _unit(key, shape) * (np.float32(1) - low) + low)
-    return np.float32(math.sqrt(2)) * lax.erf_inv(centred)
+    return _normal(_bits(key, lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)))
+
+
+def normals(keys, runs):
+    """Many draws of `normal` in one loop, that is compiled once and not for every length.
+
+    keys: two uint32 [..., rows]. runs: (rows, length of each) in the order of the keys.
+    Returns: for every run float32 [..., its rows, length].
+    """
+    if not runs:
+        return []
+    blocks = [-(-length // BLOCK) for _, length in runs]
+    ends = np.cumsum([rows * count for (rows, _), count in zip(runs, blocks, strict=True)])
+    count_of_row = np.repeat(blocks, [rows for rows, _ in runs])
+    row = np.repeat(np.arange(len(count_of_row)), count_of_row)
+    first = np.concatenate([np.arange(count, dtype=np.uint32) for count in count_of_row]) * np.uint32(BLOCK)
+    # Without the barriers XLA derives the key for each number anew, and draws all again for each run.
+    high, low = lax.optimization_barrier(tuple(half[..., row, None] for half in keys))
+    count = jnp.broadcast_to(first[:, None] + np.arange(BLOCK, dtype=np.uint32), (*high.shape[:-1], BLOCK))
+    drawn = jnp.split(lax.optimization_barrier(_normal(_bits((high, low), count))), ends[:-1], -2)
+    return [x.reshape(*x.shape[:-2], rows, -1)[..., :length] for x, (rows, length) in zip(drawn, runs, strict=True)]
 
 
 def uniform(key):
     """One float32 in [0, 1): `jax.random.uniform`."""
-    return _unit(key, ())
+    return _uniform(_bits(key, jnp.zeros((), jnp.uint32)))
 
 
-def _unit(key, shape):
-    count = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    high, low = threefry(key, jnp.zeros(shape, jnp.uint32), count)
-    mantissa = (high ^ low) >> np.uint32(9)
-    return lax.bitcast_convert_type(mantissa | np.uint32(0x3F800000), jnp.float32) - np.float32(1)
+def _bits(key, count):
+    high, low = threefry(key, jnp.zeros_like(count), count)
+    return high ^ low
+
+
+def _uniform(bits):
+    return lax.bitcast_convert_type((bits >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32) - np.float32(1)
+
+
+def _normal(bits):
+    low = np.nextafter(np.float32(-1), np.float32(0))
+    centred = jnp.maximum(low, _uniform(bits) * (np.float32(1) - low) + low)
+    return np.float32(math.sqrt(2)) * lax.erf_inv(centred)

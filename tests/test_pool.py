@@ -286,21 +286,24 @@ def test_without_ray(settings, flags, command, monkeypatch):
 
 @needs_reference("ray")
 def test_ray_itself_with_a_worker_killed(finished_run, settings, flags, tmp_path):
-    """Two workers; one is killed in the second step."""
+    """Two workers; after the first step one is killed while the other stands still, so that the run cannot end before the loss is seen."""
     import psutil
 
     words = ["train", "--plain", "--pool", "ray", "--workers", "2", "--runs", str(tmp_path), "--name", "run", *flags(settings)]
-    training = psutil.Popen([sys.executable, "-m", "egg_reason.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    metrics, workers, killed = tmp_path / "run" / "metrics.jsonl", [], []
+    command, log, metrics = [sys.executable, "-m", "egg_reason.cli", *words], tmp_path / "output", tmp_path / "run" / "metrics.jsonl"
+    with log.open("wb") as output:
+        training = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    workers: list = []
     while training.poll() is None and len(workers) < 2:
         workers = [process for process in training.children(recursive=True) if process.name().startswith("ray::Worker")]
         time.sleep(0.2)
-    while training.poll() is None and not killed:
+    while training.poll() is None and not (metrics.exists() and any("reward_mean" in line for line in read_metrics(metrics))):
         time.sleep(0.002)
-        if metrics.exists() and any("reward_mean" in line for line in read_metrics(metrics)):
-            workers[0].kill()
-            killed.append(workers[0])
-    output, _ = training.communicate(timeout=300)
-    assert training.returncode == 0 and len(killed) == 1, output
-    assert "a worker was lost, 1 are left" in output and "Traceback" not in output and "Warning" not in output
+    workers[1].suspend()
+    workers[0].kill()
+    while training.poll() is None and "a worker was lost" not in log.read_text():
+        time.sleep(0.01)
+    workers[1].resume()
+    assert training.wait(timeout=300) == 0, log.read_text()
+    assert "a worker was lost" in log.read_text() and "Traceback" not in log.read_text() and "Warning" not in log.read_text()
     assert_same_run(tmp_path / "run", finished_run[0])

@@ -33,3 +33,16 @@ def test_under_vmap_each_key_draws_its_own():
     found = jax.vmap(lambda key: random.normal(key, (2, 50)))(jax.random.key_data(keys))
     np.testing.assert_array_equal(found, jax.vmap(lambda key: jax.random.normal(key, (2, 50)))(keys))
     assert jnp.unique(found).size == found.size
+
+
+def test_many_draws_at_once_are_each_keys_own():
+    """Lengths below, at and beyond whole blocks."""
+    runs = [(2, 1), (3, random.BLOCK), (1, 5 * random.BLOCK + 7), (4, random.BLOCK - 1), (2, 1000)]
+    keys = jax.random.split(jax.random.key(4), (3, sum(rows for rows, _ in runs)))
+    found = jax.jit(random.normals, static_argnums=1)(tuple(jnp.moveaxis(jax.random.key_data(keys), -1, 0)), tuple(runs))
+    first = 0
+    for drawn, (rows, length) in zip(found, runs, strict=True):
+        theirs = jax.vmap(jax.vmap(lambda key, length=length: jax.random.normal(key, (length,))))(keys[:, first : first + rows])
+        np.testing.assert_array_equal(drawn, theirs)
+        first += rows
+    assert first == keys.shape[1] and random.normals(keys, ()) == []
