@@ -187,11 +187,11 @@ class Noise:
 
     def _draw_together(self, key, parameters, shapes, directions):
         runs, rows = [], []
+        drawn: dict[str, Any] = {}
         for p in parameters:
             layers, inner = _layers(p, shapes[p.name])
             runs.append((layers, self.rank * sum(inner) if p.low_rank(self.rank) else math.prod(inner)))
             rows += [(p.index, layer) for layer in range(layers)]
-        drawn = {}
         for p, noise in zip(parameters, random.normals(_keys(key, rows, directions), runs), strict=True):
             _, inner = _layers(p, shapes[p.name])
             noise = jnp.swapaxes(noise, 0, 1).astype(self.dtype)  # [L, K, ...]
