@@ -118,10 +118,22 @@ class Bench:
             rank: EvolutionStrategy(architecture.parameters(), work.members, rank, *rates, compute_dtype=dtype) for rank in ranks
         }
         self.states: dict[int, State] = {rank: strategy.init(self.params) for rank, strategy in self.strategies.items()}
-        self.generated = work.members * work.prompts * work.tokens
+        self.tokens = work.tokens
+
+    @property
+    def generated(self) -> int:
+        return self.work.members * self.work.prompts * self.tokens
+
+    def warm_up(self) -> None:
+        """Everything once, two tokens long: what is compiled does not depend on how many are written."""
+        self.tokens = 2
+        self.plain(0)
+        for rank in self.strategies:
+            self.evolve(rank, 0)
+        self.tokens = self.work.tokens
 
     def generate(self, members, jobs: Jobs, step: int) -> Completions:
-        completions = self.engine.generate(members, self.prompts, jobs, Sampling(self.work.tokens), step, self.work.prompt_tokens)
+        completions = self.engine.generate(members, self.prompts, jobs, Sampling(self.tokens), step, self.work.prompt_tokens)
         assert completions.lengths.sum() == self.generated, "both sides must write the same number of tokens"
         return completions
 
@@ -151,9 +163,7 @@ def measure(work: Workload, ranks: tuple[int, ...] = RANKS) -> dict[str, float]:
     """Prints a workload's part of the table; returns its part of the JSON object."""
     bench = Bench(work, ranks)
     begun = time.perf_counter()
-    bench.plain(0)
-    for rank in ranks:
-        bench.evolve(rank, 0)
+    bench.warm_up()
     warm = time.perf_counter() - begun
     plain_s: list[float] = []
     steps: dict[int, list[Step]] = {rank: [] for rank in ranks}
