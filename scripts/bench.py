@@ -6,7 +6,7 @@ Everything is a ratio of two things measured here, but for the time to the first
 they come from, which say how each is measured: `bench_engine.py` (the tax), `bench_decode.py` (the rest). A figure is a median of few
 repetitions: on a busy machine it wobbles by a tenth. The official package is compared with where it is installed (`make reference`).
 
-Some eight minutes on 2 cores the first time, three of them compiling; programs are kept, and the next time takes five to six.
+Some four minutes on 2 cores once programs are compiled, which takes some three more the first time.
 The last line is one JSON object.
 """
 
