@@ -55,10 +55,9 @@ def normals(keys, runs):
     count_of_row = np.repeat(blocks, [rows for rows, _ in runs])
     row = np.repeat(np.arange(len(count_of_row)), count_of_row)
     first = np.concatenate([np.arange(count, dtype=np.uint32) for count in count_of_row]) * np.uint32(BLOCK)
-    # Without the barriers XLA derives the key for each number anew, and draws all again for each run.
-    high, low = lax.optimization_barrier(tuple(half[..., row, None] for half in keys))
+    high, low = (half[..., row, None] for half in keys)
     count = jnp.broadcast_to(first[:, None] + np.arange(BLOCK, dtype=np.uint32), (*high.shape[:-1], BLOCK))
-    drawn = jnp.split(lax.optimization_barrier(_normal(_bits((high, low), count))), ends[:-1], -2)
+    drawn = jnp.split(_normal(_bits((high, low), count)), ends[:-1], -2)
     return [x.reshape(*x.shape[:-2], rows, -1)[..., :length] for x, (rows, length) in zip(drawn, runs, strict=True)]
 
 
