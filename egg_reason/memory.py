@@ -118,7 +118,7 @@ def _generating(engine: Engine, strategy: Any, sampling: Sampling, params: RWKV7
     """
     prepared = _prepared(engine, params)
     sources = {NO_NOISE} if isinstance(strategy, GRPO) else {NO_NOISE, strategy.noise}
-    noise_bytes = lanes_bytes = working = 0
+    noise_bytes = lanes_bytes = slots_bytes = working = 0
     for source in sources:
         groups = engine.stream_lanes // engine.group if source.parameters else 1
         program = device.Program(
@@ -126,23 +126,31 @@ def _generating(engine: Engine, strategy: Any, sampling: Sampling, params: RWKV7
             tokenizer.vocab_size, tokenizer.end, engine.steps, source.shapes(params),
         )  # fmt: skip
         noise = device.noise_shapes(source, source.shapes(params), groups)
-        lanes = jax.eval_shape(functools.partial(device.empty, program, engine.stream_lanes, params.emb.dtype))
+        lanes, slots = (
+            jax.eval_shape(functools.partial(device.empty, program, count, params.emb.dtype))
+            for count in (engine.stream_lanes, engine.slots)
+        )
         width = longest if sampling.think_tokens is None else longest + sampling.max_tokens  # a forced text is read after what was written
-        row = functools.partial(_abstract, (engine.refill or 1,))
+        numbers, row = functools.partial(_abstract, dtype=jnp.int32), (engine.refill or 1,)
         rows = device.Rows(
-            lane=row(jnp.int32), tokens=_abstract((*row(jnp.int32).shape, width), jnp.int32), length=row(jnp.int32),
-            job=_abstract((*row(jnp.int32).shape, 4), jnp.int32), position=row(jnp.int32), limit=row(jnp.int32), scale=row(jnp.float32),
+            slot=numbers(row), group=numbers(row), tokens=numbers((*row, width)), length=numbers(row), job=numbers((*row, 4)),
+            position=numbers(row), limit=numbers(row), final=_abstract(row, jnp.bool_), scale=_abstract(row, jnp.float32),
         )  # fmt: skip
-        programs = [device.decode.lower(program, prepared, noise, lanes, 1), device.fill.lower(program, prepared, noise, lanes, rows)]
+        directions = numbers((engine.stream_lanes,)), numbers((engine.slots,))
+        programs = [
+            device.decode.lower(program, prepared, noise, lanes, slots, *directions, 1, 1),
+            device.fill.lower(program, prepared, noise, slots, rows),
+        ]
         if source.parameters:
             some = _abstract((max(1, groups // 8),), jnp.int32)
             programs.append(device.assign.lower(program, noise, 0, some, some))
         working = max(working, *map(_working, programs))
-        noise_bytes, lanes_bytes = max(noise_bytes, _size(noise)), _size(lanes)
+        noise_bytes, lanes_bytes, slots_bytes = max(noise_bytes, _size(noise)), _size(lanes), _size(slots)
     logits = min(working, engine.stream_lanes * params.head.shape[-1] * 4)
     return [
         Part("noise of the groups", noise_bytes, (GENERATE,)),
         Part("state of the lanes", lanes_bytes, (GENERATE,)),
+        Part("prompts that were read ahead", slots_bytes, (GENERATE,)),
         Part("logits", logits, (GENERATE,)),
         Part("while decoding and reading prompts", working - logits, (GENERATE,)),
     ]

@@ -61,7 +61,7 @@ class Transposed(struct.PyTreeNode):
 
 
 class LowRank(struct.PyTreeNode):
-    """A matrix plus rank-R noise. `scale` already holds the sign and the 1/sqrt(R).
+    """A matrix plus rank-R noise.
 
     `one` is a 1 that the compiler cannot see. Two products read x in two shapes, and XLA would rather compute a cheap x twice, mix and
     layer norm, than store it; what ends in a division it takes for expensive. Worth 8% of a decode step (docs/performance.md).
@@ -79,15 +79,16 @@ class LowRank(struct.PyTreeNode):
         groups, rank, _ = self.a.shape
         small = jnp.einsum("kxm,krm->kxr", x.reshape(groups, -1, x.shape[-1]), self.a)
         if rank > SUMS_UP_TO:
-            return by_row(jnp.einsum("kxr,krn->kxn", small, self.b), x, self.scale) + x @ self.base
-        small = by_row(small, x, self.scale).reshape(small.shape)
+            return by_row(jnp.einsum("kxr,krn->kxn", small, self.b), x, self.scale * rank**-0.5) + x @ self.base
+        small = by_row(small, x, self.scale * rank**-0.5).reshape(small.shape)
         outer = sum(small[..., r, None] * self.b[:, None, r] for r in range(rank))
         return outer.reshape(*x.shape[:-1], -1) + x @ self.base
 
     def __getitem__(self, ids):
         """Rows of a table: ids int [B, T] -> [B, T, n]."""
-        small = jax.vmap(lambda a, i: a[:, i])(self.a, ids.reshape(self.a.shape[0], -1))
-        return by_row(jnp.einsum("krx,krn->kxn", small, self.b), ids[..., None], self.scale) + self.base[ids]
+        groups, rank, _ = self.a.shape
+        small = jax.vmap(lambda a, i: a[:, i])(self.a, ids.reshape(groups, -1))
+        return by_row(jnp.einsum("krx,krn->kxn", small, self.b), ids[..., None], self.scale * rank**-0.5) + self.base[ids]
 
 
 class FullRank(struct.PyTreeNode):
@@ -128,6 +129,18 @@ class Offset(struct.PyTreeNode):
         return self.values() + x
 
     __rmul__, __radd__ = __mul__, __add__
+
+
+NODES = (LowRank, FullRank, Offset)
+
+
+def rescaled(weights, scale_B):
+    """Weights that `Noise.attach` gave, with other scales: all that may change of them from one decode step to the next."""
+
+    def one(node):
+        return node.replace(scale=jnp.broadcast_to(scale_B, node.scale.shape)) if isinstance(node, NODES) else node
+
+    return jax.tree.map(one, weights, is_leaf=lambda node: isinstance(node, NODES))
 
 
 def by_row(y, x, scale):
@@ -221,11 +234,8 @@ class Noise:
         return put(params, nodes)
 
     def _node(self, p, base, drawn, scale_B, stacked=False):
-        low_rank = p.low_rank(self.rank)
-        scale = scale_B * self.rank**-0.5 if low_rank else scale_B
-        if stacked:
-            scale = jnp.broadcast_to(scale, (base.shape[0], *scale.shape))
-        if low_rank:
+        scale = jnp.broadcast_to(scale_B, (*base.shape[:1], *scale_B.shape)) if stacked else scale_B
+        if p.low_rank(self.rank):
             a, b = drawn
             one = (1 + 0 * scale_B[0]).astype(base.dtype)
             return LowRank(base, a, b, scale, jnp.broadcast_to(one, base.shape[:1]) if stacked else one)

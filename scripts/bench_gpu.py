@@ -40,6 +40,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")  # JAX's own sha
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from bench_decode import floor, weights_used
 from bench_engine import Bench, Step, Workload, weights
 from bench_layer import DTYPE, WAYS, layer, recurrence
@@ -139,18 +140,24 @@ def least(shape: Shape, lanes: int, rates: dict[str, float]) -> float:
     return floor(shape, lanes, products(lanes, shape.width), rates["read"], rates["read and write"], jnp.dtype(DTYPE).itemsize)
 
 
+def read_at_once(lanes: int) -> int:
+    """Prompts, `Engine.refill`."""
+    return min(256, max(1, lanes // 8))
+
+
 def decode(shape: Shape, lanes: int, rates: dict[str, float]) -> Iterator[dict[str, float]]:
     params, at_best = weights(shape, DTYPE), least(shape, lanes, rates)
     yield {"floor ms": 1e3 * at_best}
     for name, way in WAYS.items():
         # The same program as plain generation's in `step`: it is compiled once for both.
         program = device.Program(Architecture(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, -1, Engine.steps)
-        idle = device.empty(program, lanes, DTYPE)
+        idle, slots = device.empty(program, lanes, DTYPE), device.empty(program, min(lanes, 2 * read_at_once(lanes)), DTYPE)
         kept = [idle.replace(running=jnp.ones_like(idle.running), limit=jnp.full_like(idle.limit, 1 << 30))]
+        directions = np.zeros(lanes, np.int32), np.full_like(slots.token, -1)
         del idle  # its state is the running lanes'
 
-        def call(program=program, kept=kept):
-            kept[0], *_ = device.decode(program, params, {}, kept[0], lanes + 1)
+        def call(program=program, kept=kept, slots=slots, directions=directions):
+            kept[0], *_ = device.decode(program, params, {}, kept[0], slots, *directions, lanes + 1, lanes + 1)
             return kept[0].token
 
         taken = seconds(call) / Engine.steps
@@ -167,7 +174,7 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
         raise MemoryError(f"moving the weights takes {needed / 1e9:.0f} GB, and there are {there / 1e9:.0f}")
     work = Workload(case.name, "", shape, case.rows // prompts, prompts, 32, tokens, case.rows, case.group, repetitions)
     # Fills of at most 256 lanes: a fill has a state of its own, and the stacks of its layers beside it.
-    refill = min(256, max(1, case.rows // 8))
+    refill = read_at_once(case.rows)
     bench = Bench(work, (case.rank,) if moves else (), DTYPE, Architecture(shape, way), refill)
     noise = Noise(0, case.rank, bench.engine.architecture.parameters(), DTYPE)
 

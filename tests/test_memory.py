@@ -32,10 +32,11 @@ def test_noise_and_lanes_are_as_large_as_the_engine_makes_them(algorithm, settin
     noise = build_strategy(config, engine.architecture).noise
     program = device.Program(engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params))
     made = device.no_noise(program, config.lanes // config.group)
-    state = device.empty(program, config.lanes, jnp.float32)
+    state, slots = (device.empty(program, count, jnp.float32) for count in (config.lanes, engine.slots))
     found, _ = parts(settings, algorithm=algorithm)
     assert found["noise of the groups"] == sum(leaf.nbytes for leaf in jax.tree.leaves(made))
     assert found["state of the lanes"] == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert found["prompts that were read ahead"] == sum(leaf.nbytes for leaf in jax.tree.leaves(slots))
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
     assert found["master weights, float32"] == found["weights as they were read"] == weights
 

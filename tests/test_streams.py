@@ -6,10 +6,11 @@ import threading
 import jax
 import numpy as np
 import pytest
-from test_engine import JOBS, POPULATION, SAMPLING, assert_same, engine, params, population, run, usual
+from test_engine import JOBS, POPULATION, SAMPLING, assert_same, chosen, engine, params, population, run, usual
 
 from egg_reason.engine import Jobs, Single
 from egg_reason.engine.generate import deal
+from egg_reason.models.tokenizers import ByteTokenizer
 
 
 def several(count):
@@ -67,6 +68,42 @@ def test_the_longest_go_first_when_lengths_are_known_and_fewer_lanes_stand_still
     first, second = (fresh.generate(members, prompts, jobs, samplings) for _ in range(2))
     assert_same(first, second)
     assert second.occupancy > first.occupancy
+
+
+@pytest.mark.parametrize("refill", [1, 5, 32])
+def test_however_many_prompts_are_read_at_a_time_the_texts_are_the_same(refill):
+    """Few jobs at the end of the list, groups that help each other, and slots that are always too few or never used up."""
+    jobs = chosen(JOBS, np.random.default_rng(refill).permutation(len(JOBS))[: len(JOBS) - 5])
+    usual_texts = dict(zip(named(JOBS), usual().texts, strict=True))
+    found = run(jobs, on=dataclasses.replace(engine(lanes=8, group=2), refill=refill))
+    assert found.texts == [usual_texts[job] for job in named(jobs)]
+    assert found.useful_lane_steps == (found.lengths - 1).sum()
+
+
+def named(jobs):
+    return list(zip(jobs.member.tolist(), jobs.prompt.tolist(), jobs.sample.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("prompt", [1, 8])
+def test_no_lane_stands_still_while_prompts_wait(prompt):
+    """128 texts of 1 to 24 tokens on 8 lanes: only in the end, while the longest of the last 8 is being written, may lanes stand still."""
+    limits = np.random.default_rng(prompt).integers(1, 25, 128)
+    prompts = [[1 + number] * prompt for number in range(128)]
+    samplings = [dataclasses.replace(SAMPLING, max_tokens=int(limit)) for limit in limits]
+    jobs, endless = (
+        Jobs(np.zeros(128, int), np.arange(128), np.zeros(128, int)),
+        dataclasses.replace(engine(), tokenizer=Endless(), lanes=8),
+    )
+    for refill in (4, 8):
+        found = dataclasses.replace(endless, refill=refill).generate(Single(params()), prompts, jobs, samplings)
+        assert (found.lengths == limits).all()
+        assert found.lane_steps - found.useful_lane_steps <= 7 * 23
+
+
+class Endless(ByteTokenizer):
+    """Its end token is never drawn."""
+
+    end = -1
 
 
 def test_an_error_on_one_device_ends_the_others():

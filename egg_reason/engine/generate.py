@@ -72,7 +72,7 @@ class Engine:
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
     streams: sets that the lanes of a device stand in, each stepped by itself; a power of two, at most lanes / group. On a CPU several keep
         its cores busy, where a model is small (docs/performance.md).
-    refill: lanes of a stream that are filled at a time; None: an eighth of them, and at least 4.
+    refill: prompts that a stream reads at a time; None: for an eighth of its lanes, and at least 16, or for half of fewer.
     steps: the most decode steps before the host looks.
     devices: that work, the weights being sent to each with every call; empty: the one that JAX uses by default.
     """
@@ -97,7 +97,12 @@ class Engine:
         if self.streams * self.group > self.lanes:
             raise ValueError(f"streams must be at most lanes / group ({self.lanes // self.group}), not {self.streams}")
         if self.refill is None:
-            self.refill = min(self.stream_lanes, max(4, self.stream_lanes // 8))
+            self.refill = max(min(16, (self.stream_lanes + 1) // 2), self.stream_lanes // 8)
+
+    @property
+    def slots(self) -> int:
+        """Prompts of a stream that may have been read and wait for a lane."""
+        return min(self.stream_lanes, 2 * (self.refill or 1))
 
     @property
     def stream_lanes(self) -> int:
@@ -195,7 +200,7 @@ class Engine:
         group = self.group if members.noise.parameters else self.stream_lanes
         assert self.refill is not None
         return Work(
-            program, self.tokenizer, self.stream_lanes, group, self.refill, members, prompts, samplings, widths, jobs,
+            program, self.tokenizer, self.stream_lanes, group, self.refill, self.slots, members, prompts, samplings, widths, jobs,
             identity, np.asarray(members.scale(jobs.member), np.float32), Completions.empty(len(jobs), most), announce,
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The lanes on the device: a fixed batch of rows, each writing one completion, and the three compiled programs that move them.
 
-* `fill`: reads prompts into some lanes (in parallel over the prompt's tokens) and draws their first tokens;
-* `decode`: steps all lanes until enough of them have stopped for the host to look;
+* `fill`: reads prompts (in parallel over the prompt's tokens) into slots, where they wait for a lane, and draws their first tokens;
+* `decode`: steps all lanes until the host has something to do; a lane that stops goes on with a prompt from a slot at once;
 * `assign`: draws the noise of new directions into groups.
 
 Lanes stand in K groups of B / K; a group carries one direction's noise, each lane its own sign. What is compiled in is `Program`;
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from egg_reason.engine.sampling import choose, lane_key, uniforms
-from egg_reason.perturb import Noise, put_rows, take_rows
+from egg_reason.perturb import Noise, put_rows, rescaled, take_rows
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,38 @@ class Program:
 
 
 class Lanes(struct.PyTreeNode):
-    """B lanes. `token` was drawn but not yet read; `position` counts the completion's tokens, it included."""
+    """B lanes, or S slots. `token` was drawn but not yet read; `position` counts the completion's tokens, it included."""
 
     state: Any  # the model's, rows on axis 0
     token: jax.Array  # [B] int32
     position: jax.Array  # [B] int32
     limit: jax.Array  # [B] int32: stop at this position
+    final: jax.Array  # [B] bool: the completion ends there; else it is the host that says how it goes on
     running: jax.Array  # [B] bool
     key: jax.Array  # [B, 2] uint32
     scale: jax.Array  # [B] float32: sigma times the sign of the lane's member
 
 
 class Rows(struct.PyTreeNode):
-    """n prompts for lanes. `lane` B (out of range) marks padding.
+    """n prompts for slots. `slot` S (out of range) marks padding.
     A completion that goes on (after a forced text) starts at position > 0."""
 
-    lane: jax.Array  # [n] int32
+    slot: jax.Array  # [n] int32
+    group: jax.Array  # [n] int32: one that carries the noise of the prompt's member
     tokens: jax.Array  # [n, T] int32
     length: jax.Array  # [n] int32
     job: jax.Array  # [n, 4] int32: step, sharer, prompt, sample: what the randomness depends on
     position: jax.Array  # [n] int32
     limit: jax.Array  # [n] int32
+    final: jax.Array  # [n] bool
     scale: jax.Array  # [n] float32
+
+
+class Placed(struct.PyTreeNode):
+    """What became of S slots in one `decode`."""
+
+    lane: jax.Array  # [S] int32: which lane took the prompt; -1: none
+    step: jax.Array  # [S] int32: after how many steps; the lane's rows from there on are the new completion's
 
 
 def empty(program: Program, lanes: int, dtype) -> Lanes:
@@ -73,6 +83,7 @@ def empty(program: Program, lanes: int, dtype) -> Lanes:
         token=zeros(jnp.int32),
         position=zeros(jnp.int32),
         limit=zeros(jnp.int32),
+        final=jnp.ones(lanes, bool),
         running=zeros(bool),
         key=jnp.zeros((lanes, 2), jnp.uint32),
         scale=zeros(jnp.float32),
@@ -80,59 +91,73 @@ def empty(program: Program, lanes: int, dtype) -> Lanes:
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def fill(program: Program, params, noise, lanes: Lanes, rows: Rows):
-    """Reads `rows` into their lanes. Returns (lanes, first tokens [n], their log-probabilities [n])."""
-    groups = _groups(program, noise)
-    group = jnp.minimum(rows.lane, lanes.token.shape[0] - 1) // (lanes.token.shape[0] // groups)
-    weights = program.noise.attach(params, take_rows(noise, program.noise.parameters, group), rows.scale)
-    fresh = program.architecture.init_state(rows.lane.shape[0], _dtype(params))
+def fill(program: Program, params, noise, slots: Lanes, rows: Rows):
+    """Reads `rows` into their slots. Returns (slots, first tokens [n], their log-probabilities [n])."""
+    weights = program.noise.attach(params, take_rows(noise, program.noise.parameters, rows.group), rows.scale)
+    fresh = program.architecture.init_state(rows.slot.shape[0], _dtype(params))
     hidden, state = program.architecture.forward(weights, rows.tokens, fresh, rows.length)
     hidden = jnp.take_along_axis(hidden, (rows.length - 1)[:, None, None], 1)
     key = jax.vmap(functools.partial(lane_key, program.seed))(*rows.job.T)
     token, log_probability = _draw(program, weights, hidden, key, rows.position)
     position = rows.position + 1
-
-    def put(old, new):
-        return old.at[rows.lane].set(new, mode="drop")
-
-    lanes = Lanes(
-        state=jax.tree.map(put, lanes.state, state),
-        token=put(lanes.token, token),
-        position=put(lanes.position, position),
-        limit=put(lanes.limit, rows.limit),
-        running=put(lanes.running, (token != program.end) & (position < rows.limit)),
-        key=put(lanes.key, key),
-        scale=put(lanes.scale, rows.scale),
-    )
-    return lanes, token, log_probability
+    running = (token != program.end) & (position < rows.limit)
+    read = Lanes(state, token, position, rows.limit, rows.final, running, key, rows.scale)
+    slots = jax.tree.map(lambda old, new: old.at[rows.slot].set(new, mode="drop"), slots, read)
+    return slots, token, log_probability
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def decode(program: Program, params, noise, lanes: Lanes, enough_idle):
-    """Steps all lanes until `enough_idle` of them stand still, or `program.steps` are done.
+def decode(program: Program, params, noise, lanes: Lanes, slots: Lanes, lane_direction, slot_direction, enough_idle, enough_placed):
+    """Steps all lanes until `enough_idle` of them stand still, `enough_placed` slots have been emptied, or `program.steps` are done.
 
-    Returns (lanes, tokens [steps, B], log-probabilities [steps, B], steps taken). A lane that was running wrote its tokens from row 0 on.
+    A lane whose completion has ended takes the prompt of a slot of its own direction, before the first step too.
+
+    Args: lane_direction [B], slot_direction [S] int32: -1 for a slot that holds no prompt.
+    Returns (lanes, tokens [steps, B], log-probabilities [steps, B], steps taken, Placed). A lane's rows follow each other without a gap as
+    long as it runs.
     """
-    weights = program.noise.attach(params, noise, lanes.scale)
+    attached = program.noise.attach(params, noise, lanes.scale)
     count = lanes.token.shape[0]
     tokens = jnp.zeros((program.steps, count), jnp.int32)
     log_probabilities = jnp.zeros((program.steps, count), jnp.float32)
+    nowhere = jnp.full(slot_direction.shape, -1, jnp.int32)
+    fits = lane_direction[:, None] == slot_direction
+
+    def fitting(lanes, placed):  # [B, S]
+        free = ~lanes.running & (lanes.final | (lanes.token == program.end))
+        waiting = slots.running & (slot_direction >= 0) & (placed.lane < 0)
+        return fits & free[:, None] & waiting
+
+    def place(lanes, placed, step):
+        """One after another: a copy of one row each, where all at once would pass through the state of all lanes."""
+
+        def one(carry):
+            lanes, placed = carry
+            lane, slot = jnp.divmod(jnp.argmax(fitting(lanes, placed)), slot_direction.shape[0])
+            lanes = jax.tree.map(lambda old, new: old.at[lane].set(new[slot]), lanes, slots)
+            return lanes, Placed(placed.lane.at[slot].set(lane), placed.step.at[slot].set(step))
+
+        return jax.lax.while_loop(lambda carry: fitting(*carry).any(), one, (lanes, placed))
 
     def goes_on(carry):
-        lanes, _, _, step = carry
-        return (step < program.steps) & ((~lanes.running).sum() < enough_idle)
+        lanes, placed, _, _, step = carry
+        return (step < program.steps) & ((~lanes.running).sum() < enough_idle) & ((placed.lane >= 0).sum() < enough_placed)
 
     def advance(carry):
-        lanes, tokens, log_probabilities, step = carry
+        lanes, placed, tokens, log_probabilities, step = carry
+        weights = rescaled(attached, lanes.scale)
         hidden, state = program.architecture.forward(weights, lanes.token[:, None], lanes.state, lanes.running.astype(jnp.int32))
         token, log_probability = _draw(program, weights, hidden, lanes.key, lanes.position)
         token = jnp.where(lanes.running, token, lanes.token)
         position = lanes.position + lanes.running
         running = lanes.running & (token != program.end) & (position < lanes.limit)
         tokens, log_probabilities = tokens.at[step].set(token), log_probabilities.at[step].set(log_probability)
-        return lanes.replace(state=state, token=token, position=position, running=running), tokens, log_probabilities, step + 1
+        lanes = lanes.replace(state=state, token=token, position=position, running=running)
+        return *place(lanes, placed, step + 1), tokens, log_probabilities, step + 1
 
-    return jax.lax.while_loop(goes_on, advance, (lanes, tokens, log_probabilities, 0))
+    begun = place(lanes, Placed(nowhere, nowhere), 0)
+    lanes, placed, tokens, log_probabilities, steps = jax.lax.while_loop(goes_on, advance, (*begun, tokens, log_probabilities, 0))
+    return lanes, tokens, log_probabilities, steps, placed
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -157,13 +182,6 @@ def _draw(program, weights, hidden, key, position):
     logits = program.architecture.logits(weights, hidden)[:, 0]
     u = uniforms(key, position)
     return choose(logits, u, program.temperature, program.top_k, program.top_p, program.vocabulary)
-
-
-def _groups(program, noise) -> int:
-    """How many groups the noise holds; 1 where nothing is perturbed."""
-    for parameter in program.noise.parameters:
-        return jax.tree.leaves(noise[parameter.name])[0].shape[int(parameter.stacked)]
-    return 1
 
 
 def _dtype(params):

@@ -1,11 +1,12 @@
-"""One stream of an engine: a set of lanes on one device, and the host's loop that fills them, steps them and collects what they wrote.
+"""One stream of an engine: a set of lanes on one device, and the host's loop that feeds them and collects what they wrote.
 
 Its jobs wait in one queue a direction; the lanes of a group work its direction's queue off (members of an antithetic pair
-share the noise, so any lane serves both). A lane that stops is filled with the next job. A group whose queue is empty and whose lanes
-stand still gets the next direction, and when each has its group, helps with the longest queue.
+share the noise, so any lane serves both). Prompts are read ahead, many at a time, into slots, and a lane that stops goes on with one of
+them between two decode steps, without the host. A group whose lanes stand still and whose direction has nothing left gets the next
+direction, and when each has its group, helps with the longest queue.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +26,9 @@ THINK_END = "</think>"
 class Work:
     """What the streams of one `generate` share. Each writes the rows of its own jobs into `result` and reads the rest.
 
-    lanes, group, refill: of a stream. samplings, widths: per prompt; a width is the compiled length that a prompt is read at.
-    identity: int32 [J, 4], what names a job's randomness. scales: float32 [J]. announce: called with jobs that have finished.
+    lanes, group: of a stream. refill: prompts that are read at a time. slots: for prompts that were read and wait for a lane.
+    samplings, widths: per prompt; a width is the compiled length that a prompt is read at. identity: int32 [J, 4], what names a job's
+    randomness. scales: float32 [J]. announce: called with jobs that have finished.
     """
 
     program: device.Program
@@ -34,6 +36,7 @@ class Work:
     lanes: int
     group: int
     refill: int
+    slots: int
     members: Any
     prompts: Sequence[Sequence[int]]
     samplings: Sequence[Sampling]
@@ -54,190 +57,230 @@ class Stream:
         self.prompt_tokens = self.lane_steps = self.useful_lane_steps = 0
         self.groups = work.lanes // work.group
         self.think_end = work.tokenizer.encode(THINK_END)
-        self.waiting: dict[int, deque[int]] = {}  # of the directions that have jobs left
-        directions = np.asarray(work.members.direction(work.jobs.member[numbers]))
-        for job, direction in zip(numbers.tolist(), directions.tolist(), strict=True):
+        directions = np.asarray(work.members.direction(work.jobs.member[numbers])).tolist()
+        self.direction_of_job = dict(zip(numbers.tolist(), directions, strict=True))
+        self.waiting: dict[int, deque[int]] = {}  # jobs whose prompts are still to be read, of the directions that have some
+        for job, direction in self.direction_of_job.items():
             self.waiting.setdefault(direction, deque()).append(job)
+        self.count_waiting = len(numbers)
         self.unassigned = deque(self.waiting)
-        self.direction_of_group = [-1] * self.groups
-        self.job_of_lane = np.full(work.lanes, -1)
-        self.idle = set(range(work.lanes))
+        self.direction_of_group = np.full(self.groups, -1, np.int32)
+        self.job_of_lane, self.job_of_slot = np.full(work.lanes, -1), np.full(work.slots, -1)
 
     def run(self) -> None:
         work = self.work
+        dtype = jax.tree.leaves(self.params)[0].dtype
         self.noise = device.no_noise(work.program, self.groups)
-        self.lanes = device.empty(work.program, work.lanes, jax.tree.leaves(self.params)[0].dtype)
-        while True:
-            rows = self._next_rows()
-            newly: list[int] = []
-            for part in self._of_one_width(rows):
-                newly += self._fill(part)
-            busy = work.lanes - len(self.idle)
+        self.lanes, self.slots = (device.empty(work.program, count, dtype) for count in (work.lanes, work.slots))
+        while self.count_waiting or (self.job_of_lane >= 0).any() or (self.job_of_slot >= 0).any():
+            self._give_directions()
+            newly = self._read_ahead()
+            if (self.job_of_lane >= 0).any() or (self.job_of_slot >= 0).any():  # else each prompt was answered in one token
+                newly += self._decode()
             if newly:
                 work.announce(newly)
-                continue  # a prompt answered in one token leaves its lane free again
-            if not busy:
-                if not self.waiting:
-                    break
-                continue
-            enough = min(work.lanes, len(self.idle) + min(work.refill, busy))
-            before = np.asarray(self.lanes.position)
-            self.lanes, tokens, log_probabilities, steps = device.decode(work.program, self.params, self.noise, self.lanes, enough)
-            if newly := self._collect(before, tokens, log_probabilities, int(steps)):
-                work.announce(newly)
 
-    def _next_rows(self) -> list[tuple[int, int]]:
-        """(lane, job) pairs to fill now; none while too few lanes are free to make a fill worth while."""
-        work = self.work
-        by_group: dict[int, list[int]] = {}
-        for lane in sorted(self.idle):
-            by_group.setdefault(lane // work.group, []).append(lane)
+    def _counts(self) -> tuple[Counter[int], Counter[int], Counter[int]]:
+        """Of each direction that is served: its lanes, those of them that stand still, and its prompts that stand in slots."""
+        lanes = np.repeat(self.direction_of_group, self.work.group)
+        in_slots = [self.direction_of_job[job] for job in self.job_of_slot[self.job_of_slot >= 0].tolist()]
+        return Counter(lanes.tolist()), Counter(lanes[self.job_of_lane < 0].tolist()), Counter(in_slots)
+
+    def _give_directions(self) -> None:
+        """To groups whose lanes stand still and whose direction has nothing left: one that nobody serves yet, else the one that has most
+        left for which no lane stands still."""
+        served, idle, read = self._counts()
+        spare = {direction: len(self.waiting.get(direction, ())) + read[direction] - idle[direction] for direction in served}
         fresh = []
-        for group, lanes in by_group.items():
-            if len(lanes) == work.group and self.direction_of_group[group] not in self.waiting:
-                direction = self._next_direction(by_group)
-                if direction is not None:
-                    self.direction_of_group[group] = direction
-                    fresh.append(group)
-        if fresh and work.members.noise.parameters:
+        for group, jobs in enumerate(self.job_of_lane.reshape(self.groups, -1)):
+            own = int(self.direction_of_group[group])
+            if (jobs >= 0).any() or spare[own] + idle[own] > 0:
+                continue
+            direction = self.unassigned.popleft() if self.unassigned else max(spare, key=spare.__getitem__)
+            if spare.get(direction, 1) <= 0:
+                break
+            spare[direction] = spare.get(direction, len(self.waiting.get(direction, ()))) - self.work.group
+            self.direction_of_group[group] = direction
+            fresh.append(group)
+        if fresh and self.work.members.noise.parameters:
             self._assign(fresh)
-        rows = []
-        for group, lanes in by_group.items():
-            direction = self.direction_of_group[group]
-            queue = self.waiting.get(direction, deque())
-            rows += [(lane, queue.popleft()) for lane in lanes[: len(queue)]]
-            if not queue:
-                self.waiting.pop(direction, None)
-        return rows
-
-    def _next_direction(self, idle: dict[int, list[int]]) -> int | None:
-        """For a group that stands still: a direction that nobody serves yet, else the one with the longest queue; None: no work."""
-        if self.unassigned:
-            return self.unassigned.popleft()
-        left = {direction: len(queue) for direction, queue in self.waiting.items()}
-        for group, lanes in idle.items():  # these are about to serve their own queues
-            if self.direction_of_group[group] in left:
-                left[self.direction_of_group[group]] -= len(lanes)
-        longest = max(left, key=left.__getitem__, default=None)
-        return longest if longest is not None and left[longest] > 0 else None
 
     def _assign(self, groups: list[int]):
         size = max(1, self.groups // 8)
         for start in range(0, len(groups), size):
             part = groups[start : start + size]
-            directions = [self.direction_of_group[g] for g in part]
             pad = size - len(part)
+            directions = [*self.direction_of_group[part].tolist(), *[0] * pad]
             self.noise = device.assign(
                 self.work.program, self.noise, self.work.members.epoch,
-                np.array(part + [self.groups] * pad, np.int32), np.array(directions + [0] * pad, np.int32),
+                np.array(part + [self.groups] * pad, np.int32), np.array(directions, np.int32),
             )  # fmt: skip
 
+    def _wanted(self) -> tuple[list[int], list[int]]:
+        """Prompts to be read, by their directions: those that lanes stand still for; and up to one more a lane, the most urgent first."""
+        served, idle, read = self._counts()
+        now: list[int] = []
+        later: list[tuple[int, int]] = []  # how many of the direction's come first, direction
+        for direction, lanes in served.items():
+            waiting, missing = len(self.waiting.get(direction, ())), idle[direction] - read[direction]
+            now += [direction] * min(waiting, missing)
+            later += [(place, direction) for place in range(max(0, min(waiting, missing)), min(waiting, missing + lanes))]
+        return now, [direction for _, direction in sorted(later)]
+
+    def _read_ahead(self) -> list[int]:
+        """Reads prompts into free slots: those that lanes stand still for, and others as far as they make whole batches. Returns jobs that
+        ended with their first token."""
+        size, room = self.work.refill, np.flatnonzero(self.job_of_slot < 0).tolist()
+        now, later = self._wanted()
+        possible = min(len(room), len(now) + len(later))
+        count = max(possible // size * size, min(possible, -(-len(now) // size) * size))
+        if possible == self.count_waiting:  # no batch will ever be fuller
+            count = possible
+        jobs = []
+        for direction in (now + later)[:count]:
+            jobs.append(self.waiting[direction].popleft())
+            if not self.waiting[direction]:
+                del self.waiting[direction]
+        self.count_waiting -= len(jobs)
+        newly: list[int] = []
+        for width, part in self._of_one_width(list(zip(room, jobs, strict=False))):
+            newly += self._fill(width, part)
+        return newly
+
     def _of_one_width(self, rows: list[tuple[int, int]]):
-        """The rows in parts that are read at once: at most `refill` of them, whose prompts are padded to one length."""
-        work = self.work
-        by_width: dict[int, list[tuple[int, int]]] = {}
+        """(slot, job) pairs in parts that are read at once, each with the length that its texts are padded to."""
+        work, by_width = self.work, dict[int, list[tuple[int, int]]]()
         for row in rows:
-            by_width.setdefault(work.widths[work.jobs.prompt[row[1]]], []).append(row)
-        for same in by_width.values():
-            yield from (same[start : start + work.refill] for start in range(0, len(same), work.refill))
+            prompt = work.jobs.prompt[row[1]]
+            width, length = work.widths[prompt], len(work.prompts[prompt]) + int(self.result.lengths[row[1]])
+            by_width.setdefault(width if length <= width else padded_length(length), []).append(row)  # longer: with a forced text
+        for width, same in by_width.items():
+            yield from ((width, same[start : start + work.refill]) for start in range(0, len(same), work.refill))
 
     def _sampling(self, job: int) -> Sampling:
         return self.work.samplings[self.work.jobs.prompt[job]]
 
-    def _fill(self, rows: list[tuple[int, int]]) -> list[int]:
-        """Prompts (or prompts with what was written and a forced `</think>`) into lanes; returns jobs that ended with their first token."""
+    def _fill(self, width: int, rows: list[tuple[int, int]]) -> list[int]:
+        """Prompts (or prompts with what was written and a forced `</think>`) into slots; returns jobs that ended with their first token."""
         work, result, count = self.work, self.result, self.work.refill
-        texts = []
-        for _, job in rows:
-            written = result.tokens[job, : result.lengths[job]].tolist()
-            texts.append([*work.prompts[work.jobs.prompt[job]], *written])
-        width, longest = max(work.widths[work.jobs.prompt[job]] for _, job in rows), max(map(len, texts))
-        if longest > width:  # what was written before a forced text
-            width = padded_length(longest)
         tokens, length = np.zeros((count, width), np.int32), np.ones(count, np.int32)
-        lane, position, limit = np.full(count, work.lanes, np.int32), np.zeros(count, np.int32), np.zeros(count, np.int32)
+        slot, group = np.full(count, work.slots, np.int32), np.zeros(count, np.int32)
+        position, limit, final = np.zeros(count, np.int32), np.zeros(count, np.int32), np.ones(count, bool)
         identity, scale = np.zeros((count, 4), np.int32), np.zeros(count, np.float32)
-        for row, ((where, job), text) in enumerate(zip(rows, texts, strict=True)):
-            tokens[row, : len(text)], length[row], lane[row] = text, len(text), where
+        group_of = {direction: group for group, direction in enumerate(self.direction_of_group.tolist())}
+        for row, (where, job) in enumerate(rows):
+            text = [*work.prompts[work.jobs.prompt[job]], *result.tokens[job, : result.lengths[job]].tolist()]
+            tokens[row, : len(text)], length[row] = text, len(text)
+            slot[row], group[row] = where, group_of[self.direction_of_job[job]]
             position[row], identity[row], scale[row] = result.lengths[job], work.identity[job], work.scales[job]
-            sampling = self._sampling(job)
-            think = sampling.think_tokens
-            limit[row] = sampling.max_tokens if think is None or result.lengths[job] >= think else think
-            self.idle.discard(where)
-            self.job_of_lane[where] = job
-        rows_array = device.Rows(*map(jnp.asarray, (lane, tokens, length, identity, position, limit, scale)))
-        self.lanes, first, log_probability = device.fill(work.program, self.params, self.noise, self.lanes, rows_array)
-        first, log_probability = np.asarray(first), np.asarray(log_probability)
+            think, most = self._sampling(job).think_tokens, self._sampling(job).max_tokens
+            limit[row] = most if think is None or result.lengths[job] >= think else think
+            final[row] = limit[row] == most
+            self.job_of_slot[where] = job
+        arrays = device.Rows(*map(jnp.asarray, (slot, group, tokens, length, identity, position, limit, final, scale)))
+        self.slots, first, log_probability = device.fill(work.program, self.params, self.noise, self.slots, arrays)
+        first, log_probability, running = np.asarray(first), np.asarray(log_probability), np.asarray(self.slots.running)
         self.prompt_tokens += int(length[: len(rows)].sum())
         for row, (_, job) in enumerate(rows):
             result.tokens[job, result.lengths[job]], result.log_probabilities[job, result.lengths[job]] = first[row], log_probability[row]
             result.lengths[job] += 1
-        return self._settle([where for where, _ in rows], np.asarray(self.lanes.running))
+        return self._settle([(job, None, bool(running[where])) for where, job in rows])
 
-    def _collect(self, before, tokens, log_probabilities, steps) -> list[int]:
-        """Takes over what one decode wrote; returns the jobs it finished."""
-        result, busy = self.result, np.flatnonzero(self.job_of_lane >= 0)
-        tokens, log_probabilities = np.asarray(tokens), np.asarray(log_probabilities)
+    def _decode(self) -> list[int]:
+        """Steps the lanes until prompts have to be read; returns the jobs that were finished."""
+        work = self.work
+        held = self.job_of_slot
+        slot_direction = np.array([self.direction_of_job[job] if job >= 0 else -1 for job in held.tolist()], np.int32)
+        lane_direction = np.repeat(self.direction_of_group, work.group)
+        self.lanes, tokens, log_probabilities, steps, placed = device.decode(
+            work.program, self.params, self.noise, self.lanes, self.slots, lane_direction, slot_direction, *self._until()
+        )
+        tokens, log_probabilities, lane, step = map(np.asarray, (tokens, log_probabilities, placed.lane, placed.step))
         after, running = np.asarray(self.lanes.position), np.asarray(self.lanes.running)
-        written = (after - before)[busy]
-        jobs = self.job_of_lane[busy]
-        for offset in range(steps):
-            wrote = written > offset
-            result.tokens[jobs[wrote], before[busy][wrote] + offset] = tokens[offset, busy[wrote]]
-            result.log_probabilities[jobs[wrote], before[busy][wrote] + offset] = log_probabilities[offset, busy[wrote]]
-        result.lengths[jobs] = after[busy]
-        self.lane_steps += steps * self.work.lanes
-        self.useful_lane_steps += int(written.sum())
-        return self._settle(busy.tolist(), running)
+        begun = [(where, 0, job) for where, job in enumerate(self.job_of_lane.tolist()) if job >= 0]
+        begun += [(int(lane[slot]), int(step[slot]), int(held[slot])) for slot in np.flatnonzero(lane >= 0).tolist()]
+        begun.sort()
+        settled = []
+        for (where, start, job), following in zip(begun, [*begun[1:], (-1, 0, -1)], strict=True):
+            length, last = self.result.lengths[job], following[0] != where
+            rows = after[where] - length if last else following[1] - start  # a lane that goes on with another job did so at once
+            self.result.tokens[job, length : length + rows] = tokens[start : start + rows, where]
+            self.result.log_probabilities[job, length : length + rows] = log_probabilities[start : start + rows, where]
+            self.result.lengths[job] += rows
+            self.useful_lane_steps += int(rows)
+            self.job_of_lane[where] = job if last else -1
+            settled.append((job, where if last else None, last and bool(running[where])))
+        self.job_of_slot[lane >= 0] = -1
+        self.lane_steps += int(steps) * work.lanes
+        return self._settle(settled)
 
-    def _settle(self, lanes: list[int], running) -> list[int]:
-        """Frees the lanes whose job is done; lets those at the end of their thinking budget go on. Returns the finished jobs."""
-        result, end, done, resume = self.result, self.work.tokenizer.end, [], []
-        for lane in lanes:
-            job = int(self.job_of_lane[lane])
+    def _until(self) -> tuple[int, int]:
+        """For `lanes.decode`: how many lanes may stand still, and how many slots be emptied, before the host looks."""
+        work, room = self.work, int((self.job_of_slot < 0).sum())
+        _, idle, read = self._counts()
+        if not self.count_waiting and not read:
+            return work.lanes, 1
+        taken = sum(min(idle[direction], prompts) for direction, prompts in read.items())  # before the first step
+        now, later = self._wanted()
+        if now and taken:  # more prompts than slots: room first
+            return 0, work.slots + 1
+        of_a_batch = min(room, len(now) + len(later))
+        enough_placed = min(work.refill, self.count_waiting) - of_a_batch if later or now else work.slots + 1
+        return min(work.lanes, idle.total() - taken + max(1, work.refill // 4)), max(1, enough_placed)
+
+    def _settle(self, begun: list[tuple[int, int | None, bool]]) -> list[int]:
+        """Frees the places of jobs that are done; lets those at the end of their thinking budget go on. Returns the finished jobs.
+
+        begun: (job, its lane or None, whether that goes on writing) of all that may have come to an end.
+        """
+        result, end, done, resume, cut = self.result, self.work.tokenizer.end, [], [], False
+        for job, lane, running in begun:
             length = int(result.lengths[job])
             sampling = self._sampling(job)
             stopped = self._cut_at_stop(job, length) if sampling.stop else False
-            if running[lane] and not stopped:
+            if running and not stopped:
                 continue
             if not stopped and result.tokens[job, length - 1] != end and length < sampling.max_tokens:
-                resume.append((lane, job))
+                resume.append((job, lane))
                 continue
             done.append(job)
-            self.idle.add(lane)
-            self.job_of_lane[lane] = -1
+            self._leave(job)
+            cut |= running
             if not stopped:
                 ended = result.tokens[job, length - 1] == end
                 result.reasons[job] = REASONS.index("end" if ended else "length")
                 result.texts[job] = self._text(result.tokens[job, : length - int(ended)])
-        if done and any(self._sampling(job).stop for job in done):  # lanes cut at a stop text do not know yet
-            self.lanes = self.lanes.replace(running=jnp.asarray(np.asarray(running) & (self.job_of_lane >= 0)))
-        return done + (self._end_thoughts(resume) if resume else [])
+        if resume:
+            self._end_thoughts(resume)
+        if cut or resume:  # lanes that do not know yet that they are free
+            free = self.job_of_lane < 0
+            self.lanes = self.lanes.replace(running=self.lanes.running & ~free, final=self.lanes.final | free)
+        return done
 
-    def _end_thoughts(self, resume: list[tuple[int, int]]) -> list[int]:
-        """Lanes at the end of their thinking budget: those that closed the thought go on, the others read a forced `</think>` first."""
-        closed: list[tuple[int, int]] = []
-        forced: list[tuple[int, int]] = []
-        for lane, job in resume:
-            text = self._text(self.result.tokens[job, : self.result.lengths[job]])
-            (closed if THINK_END in text else forced).append((lane, job))
-        lanes = self.lanes
-        if closed:
-            where, limits = (
-                np.array([lane for lane, _ in closed]),
-                np.array([self._sampling(job).max_tokens for _, job in closed], np.int32),
-            )
-            self.lanes = lanes.replace(running=lanes.running.at[where].set(True), limit=lanes.limit.at[where].set(limits))
-        newly: list[int] = []
-        for _, job in forced:
-            length = int(self.result.lengths[job])
-            tag = self.think_end[: self._sampling(job).max_tokens - length - 1]
-            self.result.tokens[job, length : length + len(tag)] = tag
-            self.result.forced[job, length : length + len(tag)] = True
-            self.result.lengths[job] += len(tag)
-        for start in range(0, len(forced), self.work.refill):
-            newly += self._fill(forced[start : start + self.work.refill])
-        return newly
+    def _leave(self, job: int) -> None:
+        for places in (self.job_of_lane, self.job_of_slot):
+            places[places == job] = -1
+
+    def _end_thoughts(self, resume: list[tuple[int, int | None]]) -> None:
+        """Jobs at the end of their thinking budget: a lane that closed the thought goes on, the others wait to read a forced `</think>`."""
+        lanes, result = self.lanes, self.result
+        for job, lane in resume:
+            length, most = int(result.lengths[job]), self._sampling(job).max_tokens
+            closed = THINK_END in self._text(result.tokens[job, :length])
+            if closed and lane is not None:
+                lanes = lanes.replace(
+                    running=lanes.running.at[lane].set(True), limit=lanes.limit.at[lane].set(most), final=lanes.final.at[lane].set(True)
+                )
+                continue
+            if not closed:
+                tag = self.think_end[: most - length - 1]
+                result.tokens[job, length : length + len(tag)] = tag
+                result.forced[job, length : length + len(tag)] = True
+                result.lengths[job] += len(tag)
+            self._leave(job)
+            self.waiting.setdefault(self.direction_of_job[job], deque()).appendleft(job)
+            self.count_waiting += 1
+        self.lanes = lanes
 
     def _cut_at_stop(self, job: int, length: int) -> bool:
         """Ends a job at the first stop text it wrote: tokens up to the one that completes the text, text before it."""
