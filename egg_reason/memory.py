@@ -138,7 +138,7 @@ def _generating(engine: Engine, strategy: Any, sampling: Sampling, params: RWKV7
         )  # fmt: skip
         directions = numbers((engine.stream_lanes,)), numbers((engine.slots,))
         programs = [
-            device.decode.lower(program, prepared, noise, lanes, slots, *directions, 1, 1),
+            device.decode.lower(program, prepared, noise, lanes, slots, directions, directions[1], 1, 1),
             device.fill.lower(program, prepared, noise, slots, rows),
         ]
         if source.parameters:

@@ -157,7 +157,7 @@ def decode(shape: Shape, lanes: int, rates: dict[str, float]) -> Iterator[dict[s
         del idle  # its state is the running lanes'
 
         def call(program=program, kept=kept, slots=slots, directions=directions):
-            kept[0], *_ = device.decode(program, params, {}, kept[0], slots, *directions, lanes + 1, lanes + 1)
+            kept[0], *_ = device.decode(program, params, {}, kept[0], slots, directions, directions[1], lanes + 1, lanes + 1)
             return kept[0].token
 
         taken = seconds(call) / Engine.steps

@@ -72,7 +72,7 @@ class Engine:
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
     streams: sets that the lanes of a device stand in, each stepped by itself; a power of two, at most lanes / group. On a CPU several keep
         its cores busy, where a model is small (docs/performance.md).
-    refill: prompts that a stream reads at a time; None: for an eighth of its lanes, and at least 16, or for half of fewer.
+    refill: prompts that a stream reads at a time; None: a quarter of its lanes, from 16 (half of fewer than 32 lanes) to 64.
     steps: the most decode steps before the host looks.
     devices: that work, the weights being sent to each with every call; empty: the one that JAX uses by default.
     """
@@ -97,7 +97,7 @@ class Engine:
         if self.streams * self.group > self.lanes:
             raise ValueError(f"streams must be at most lanes / group ({self.lanes // self.group}), not {self.streams}")
         if self.refill is None:
-            self.refill = max(min(16, (self.stream_lanes + 1) // 2), self.stream_lanes // 8)
+            self.refill = min(64, max(min(16, (self.stream_lanes + 1) // 2), self.stream_lanes // 4))
 
     @property
     def slots(self) -> int:

@@ -107,12 +107,12 @@ def fill(program: Program, params, noise, slots: Lanes, rows: Rows):
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def decode(program: Program, params, noise, lanes: Lanes, slots: Lanes, lane_direction, slot_direction, enough_idle, enough_placed):
+def decode(program: Program, params, noise, lanes: Lanes, slots: Lanes, directions, turns, enough_idle, enough_placed):
     """Steps all lanes until `enough_idle` of them stand still, `enough_placed` slots have been emptied, or `program.steps` are done.
 
     A lane whose completion has ended takes the prompt of a slot of its own direction, before the first step too.
 
-    Args: lane_direction [B], slot_direction [S] int32: -1 for a slot that holds no prompt.
+    Args: directions: int32 [B] of the lanes and [S] of the slots, -1 where a slot holds no prompt. turns: int32 [S], the lowest first.
     Returns (lanes, tokens [steps, B], log-probabilities [steps, B], steps taken, Placed). A lane's rows follow each other without a gap as
     long as it runs.
     """
@@ -120,20 +120,22 @@ def decode(program: Program, params, noise, lanes: Lanes, slots: Lanes, lane_dir
     count = lanes.token.shape[0]
     tokens = jnp.zeros((program.steps, count), jnp.int32)
     log_probabilities = jnp.zeros((program.steps, count), jnp.float32)
-    nowhere = jnp.full(slot_direction.shape, -1, jnp.int32)
-    fits = lane_direction[:, None] == slot_direction
+    of_lane, of_slot = directions
+    nowhere = jnp.full(of_slot.shape, -1, jnp.int32)
 
-    def fitting(lanes, placed):  # [B, S]
+    def fitting(lanes, placed):  # [S, B]
         free = ~lanes.running & (lanes.final | (lanes.token == program.end))
-        waiting = slots.running & (slot_direction >= 0) & (placed.lane < 0)
-        return fits & free[:, None] & waiting
+        waiting = slots.running & (of_slot >= 0) & (placed.lane < 0)
+        return (of_slot[:, None] == of_lane) & waiting[:, None] & free
 
     def place(lanes, placed, step):
         """One after another: a copy of one row each, where all at once would pass through the state of all lanes."""
 
         def one(carry):
             lanes, placed = carry
-            lane, slot = jnp.divmod(jnp.argmax(fitting(lanes, placed)), slot_direction.shape[0])
+            fits = fitting(lanes, placed)
+            slot = jnp.argmin(jnp.where(fits.any(1), turns, jnp.iinfo(jnp.int32).max))
+            lane = jnp.argmax(fits[slot])
             lanes = jax.tree.map(lambda old, new: old.at[lane].set(new[slot]), lanes, slots)
             return lanes, Placed(placed.lane.at[slot].set(lane), placed.step.at[slot].set(step))
 

@@ -66,6 +66,7 @@ class Stream:
         self.unassigned = deque(self.waiting)
         self.direction_of_group = np.full(self.groups, -1, np.int32)
         self.job_of_lane, self.job_of_slot = np.full(work.lanes, -1), np.full(work.slots, -1)
+        self.turn_of_slot, self.turn = np.zeros(work.slots, np.int32), 0  # first read, first written
 
     def run(self) -> None:
         work = self.work
@@ -176,7 +177,8 @@ class Stream:
             think, most = self._sampling(job).think_tokens, self._sampling(job).max_tokens
             limit[row] = most if think is None or result.lengths[job] >= think else think
             final[row] = limit[row] == most
-            self.job_of_slot[where] = job
+            self.job_of_slot[where], self.turn_of_slot[where] = job, self.turn
+            self.turn += 1
         arrays = device.Rows(*map(jnp.asarray, (slot, group, tokens, length, identity, position, limit, final, scale)))
         self.slots, first, log_probability = device.fill(work.program, self.params, self.noise, self.slots, arrays)
         first, log_probability, running = np.asarray(first), np.asarray(log_probability), np.asarray(self.slots.running)
@@ -190,10 +192,10 @@ class Stream:
         """Steps the lanes until prompts have to be read; returns the jobs that were finished."""
         work = self.work
         held = self.job_of_slot
-        slot_direction = np.array([self.direction_of_job[job] if job >= 0 else -1 for job in held.tolist()], np.int32)
-        lane_direction = np.repeat(self.direction_of_group, work.group)
+        of_slot = np.array([self.direction_of_job[job] if job >= 0 else -1 for job in held.tolist()], np.int32)
+        directions = np.repeat(self.direction_of_group, work.group), of_slot
         self.lanes, tokens, log_probabilities, steps, placed = device.decode(
-            work.program, self.params, self.noise, self.lanes, self.slots, lane_direction, slot_direction, *self._until()
+            work.program, self.params, self.noise, self.lanes, self.slots, directions, self.turn_of_slot, *self._until()
         )
         tokens, log_probabilities, lane, step = map(np.asarray, (tokens, log_probabilities, placed.lane, placed.step))
         after, running = np.asarray(self.lanes.position), np.asarray(self.lanes.running)
