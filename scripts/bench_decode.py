@@ -217,7 +217,7 @@ def first_token(full: bool) -> dict[str, float]:
     """`egg-reason train` in a process of its own, twice; the second finds its programs compiled. Until the first tokens are on the host."""
     program = (
         "import sys, time; from egg_reason.cli import main; from egg_reason.engine.stream import Stream; fill = Stream._fill\n"
-        "def first(self, rows): found = fill(self, rows); print('first token', time.time()); import os; sys.stdout.flush(); os._exit(0)\n"
+        "def first(*given): found = fill(*given); print('first token', time.time()); import os; sys.stdout.flush(); os._exit(0)\n"
         "Stream._fill = first; main(sys.argv[1:])"
     )
     with tempfile.TemporaryDirectory() as folder:
