@@ -141,7 +141,7 @@ def least(shape: Shape, lanes: int, rates: dict[str, float]) -> float:
 
 
 def read_at_once(lanes: int) -> int:
-    """Prompts, `Engine.refill`."""
+    """Prompts, `Engine.refill`: at most 256, since reading has a state of its own, and the stacks of its layers beside it."""
     return min(256, max(1, lanes // 8))
 
 
@@ -151,7 +151,8 @@ def decode(shape: Shape, lanes: int, rates: dict[str, float]) -> Iterator[dict[s
     for name, way in WAYS.items():
         # The same program as plain generation's in `step`: it is compiled once for both.
         program = device.Program(Architecture(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, -1, Engine.steps)
-        idle, slots = device.empty(program, lanes, DTYPE), device.empty(program, min(lanes, 2 * read_at_once(lanes)), DTYPE)
+        count = Engine(program.architecture, None, lanes, 1, refill=read_at_once(lanes)).slots
+        idle, slots = device.empty(program, lanes, DTYPE), device.empty(program, count, DTYPE)
         kept = [idle.replace(running=jnp.ones_like(idle.running), limit=jnp.full_like(idle.limit, 1 << 30))]
         directions = np.zeros(lanes, np.int32), np.full_like(slots.token, -1)
         del idle  # its state is the running lanes'
@@ -173,7 +174,6 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
     if moves and needed > there:
         raise MemoryError(f"moving the weights takes {needed / 1e9:.0f} GB, and there are {there / 1e9:.0f}")
     work = Workload(case.name, "", shape, case.rows // prompts, prompts, 32, tokens, case.rows, case.group, repetitions)
-    # Fills of at most 256 lanes: a fill has a state of its own, and the stacks of its layers beside it.
     refill = read_at_once(case.rows)
     bench = Bench(work, (case.rank,) if moves else (), DTYPE, Architecture(shape, way), refill)
     noise = Noise(0, case.rank, bench.engine.architecture.parameters(), DTYPE)

@@ -97,10 +97,14 @@ class Stream:
             own = int(self.direction_of_group[group])
             if (jobs >= 0).any() or spare[own] + idle[own] > 0:
                 continue
-            direction = self.unassigned.popleft() if self.unassigned else max(spare, key=spare.__getitem__)
-            if spare.get(direction, 1) <= 0:
-                break
-            spare[direction] = spare.get(direction, len(self.waiting.get(direction, ()))) - self.work.group
+            if self.unassigned:
+                direction = self.unassigned.popleft()
+                spare[direction] = len(self.waiting[direction])
+            else:
+                direction = max(spare, key=spare.__getitem__)
+                if spare[direction] <= 0:
+                    break
+            spare[direction] -= self.work.group
             self.direction_of_group[group] = direction
             fresh.append(group)
         if fresh and self.work.members.noise.parameters:
@@ -117,9 +121,9 @@ class Stream:
                 np.array(part + [self.groups] * pad, np.int32), np.array(directions, np.int32),
             )  # fmt: skip
 
-    def _wanted(self) -> tuple[list[int], list[int]]:
-        """Prompts to be read, by their directions: those that lanes stand still for; and up to one more a lane, the most urgent first."""
-        served, idle, read = self._counts()
+    def _wanted(self, served: Counter[int], idle: Counter[int], read: Counter[int]) -> tuple[list[int], list[int]]:
+        """Prompts to be read, by their directions: those that lanes stand still for; and up to one more a lane, the most urgent first.
+        Args: as `_counts` gives them."""
         now: list[int] = []
         later: list[tuple[int, int]] = []  # how many of the direction's come first, direction
         for direction, lanes in served.items():
@@ -132,7 +136,7 @@ class Stream:
         """Reads prompts into free slots: those that lanes stand still for, and others as far as they make whole batches. Returns jobs that
         ended with their first token."""
         size, room = self.work.refill, np.flatnonzero(self.job_of_slot < 0).tolist()
-        now, later = self._wanted()
+        now, later = self._wanted(*self._counts())
         possible = min(len(room), len(now) + len(later))
         count = max(possible // size * size, min(possible, -(-len(now) // size) * size))
         if possible == self.count_waiting:  # no batch will ever be fuller
@@ -219,11 +223,11 @@ class Stream:
     def _until(self) -> tuple[int, int]:
         """For `lanes.decode`: how many lanes may stand still, and how many slots be emptied, before the host looks."""
         work, room = self.work, int((self.job_of_slot < 0).sum())
-        _, idle, read = self._counts()
+        served, idle, read = self._counts()
         if not self.count_waiting and not read:
             return work.lanes, 1
         taken = sum(min(idle[direction], prompts) for direction, prompts in read.items())  # before the first step
-        now, later = self._wanted()
+        now, later = self._wanted(served, idle, read)
         if now and taken:  # more prompts than slots: room first
             return 0, work.slots + 1
         of_a_batch = min(room, len(now) + len(later))
@@ -252,27 +256,32 @@ class Stream:
                 ended = result.tokens[job, length - 1] == end
                 result.reasons[job] = REASONS.index("end" if ended else "length")
                 result.texts[job] = self._text(result.tokens[job, : length - int(ended)])
-        if resume:
-            self._end_thoughts(resume)
-        if cut or resume:  # lanes that do not know yet that they are free
-            free = self.job_of_lane < 0
-            self.lanes = self.lanes.replace(running=self.lanes.running & ~free, final=self.lanes.final | free)
+        onward = self._end_thoughts(resume)
+        if cut or resume:  # what the lanes do not know yet: which of them are free, and which go on
+            lanes, free = self.lanes, self.job_of_lane < 0
+            goes_on, limit = np.zeros(self.work.lanes, bool), np.zeros(self.work.lanes, np.int32)
+            for lane in onward:
+                goes_on[lane], limit[lane] = True, self._sampling(int(self.job_of_lane[lane])).max_tokens
+            self.lanes = lanes.replace(
+                running=lanes.running & ~free | goes_on,
+                limit=jnp.where(goes_on, limit, lanes.limit),
+                final=lanes.final | free | goes_on,
+            )
         return done
 
     def _leave(self, job: int) -> None:
         for places in (self.job_of_lane, self.job_of_slot):
             places[places == job] = -1
 
-    def _end_thoughts(self, resume: list[tuple[int, int | None]]) -> None:
-        """Jobs at the end of their thinking budget: a lane that closed the thought goes on, the others wait to read a forced `</think>`."""
-        lanes, result = self.lanes, self.result
+    def _end_thoughts(self, resume: list[tuple[int, int | None]]) -> list[int]:
+        """Jobs at the end of their thinking budget: those that closed the thought go on, the others wait to read a forced `</think>`.
+        Returns the lanes that go on."""
+        result, onward = self.result, []
         for job, lane in resume:
             length, most = int(result.lengths[job]), self._sampling(job).max_tokens
             closed = THINK_END in self._text(result.tokens[job, :length])
             if closed and lane is not None:
-                lanes = lanes.replace(
-                    running=lanes.running.at[lane].set(True), limit=lanes.limit.at[lane].set(most), final=lanes.final.at[lane].set(True)
-                )
+                onward.append(lane)
                 continue
             if not closed:
                 tag = self.think_end[: most - length - 1]
@@ -282,7 +291,7 @@ class Stream:
             self._leave(job)
             self.waiting.setdefault(self.direction_of_job[job], deque()).appendleft(job)
             self.count_waiting += 1
-        self.lanes = lanes
+        return onward
 
     def _cut_at_stop(self, job: int, length: int) -> bool:
         """Ends a job at the first stop text it wrote: tokens up to the one that completes the text, text before it."""
