@@ -8,7 +8,7 @@ import jax
 
 from egg_reason import es, models, tasks
 from egg_reason.config import TrainConfig, task_options
-from egg_reason.engine import Engine, Sampling, default_streams
+from egg_reason.engine import Engine, PromptLengths, Sampling, default_streams
 from egg_reason.grpo import GRPO
 from egg_reason.machines import HERE, Machines
 from egg_reason.models.rwkv7 import Architecture
@@ -30,7 +30,7 @@ class Parts:
     evaluation: Sampling  # of the held-out completions
     scorer: Scorer
     accuracy: str  # name of the reward that tells right from wrong: the task's first
-    longest_prompt: int  # tokens
+    prompt_lengths: PromptLengths
     compared: list[str]  # evaluations that share no problem with the training problems; empty where that was not checked
 
 
@@ -156,7 +156,7 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     warmth = sampling.temperature if config.eval_temperature is None else config.eval_temperature
     evaluation = dataclasses.replace(sampling, temperature=warmth)
     engine = build_engine(config, model, machines)
-    longest = longest_prompt(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
+    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
     tasks.batch(task.train, 0, config.prompts, config.seed)  # refuses more prompts a step than there are rows
     if not task.heldout:
         raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
@@ -169,7 +169,7 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     except BaseException:
         scorer.close()
         raise
-    return Parts(model, task, engine, strategy, sampling, evaluation, scorer, rewards[0].name, longest, compared)
+    return Parts(model, task, engine, strategy, sampling, evaluation, scorer, rewards[0].name, lengths, compared)
 
 
 def check(configs: Sequence[TrainConfig]) -> None:
@@ -207,11 +207,11 @@ def local_devices(count: int) -> tuple[jax.Device, ...]:
     return tuple(devices[: count or None])
 
 
-def longest_prompt(tokenizer, rows, limit: int) -> int:
-    """Tokens of the longest prompt; an error if it exceeds `limit`, since cutting a prompt would cut the question or the cue to answer."""
-    lengths = [len(tokenizer.encode(row["prompt"])) for row in rows]
-    longest = max(lengths)
-    if longest > limit:
-        row = lengths.index(longest)
-        raise ValueError(f"prompts may hold {limit} tokens, one has {longest} ({rows[row]['prompt'][:40]!r}...): raise --max-prompt-tokens")
-    return longest
+def prompt_lengths(tokenizer, rows, limit: int) -> PromptLengths:
+    """Of the rows' prompts; an error if the longest exceeds `limit`, since cutting a prompt would cut the question or the cue to answer."""
+    prompts = [tokenizer.encode(row["prompt"]) for row in rows]
+    found = PromptLengths.of(prompts)
+    if found.longest > limit:
+        [row, *_] = (row for row, prompt in zip(rows, prompts, strict=True) if len(prompt) == found.longest)
+        raise ValueError(f"prompts may hold {limit} tokens, one has {found.longest} ({row['prompt'][:40]!r}...): raise --max-prompt-tokens")
+    return found

@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 
 from egg_reason import es, models, tasks
-from egg_reason.build import build_algorithm, build_engine, build_sampling, build_task, longest_prompt
+from egg_reason.build import build_algorithm, build_engine, build_sampling, build_task, prompt_lengths
 from egg_reason.config import TrainConfig
-from egg_reason.engine import Engine, Sampling
+from egg_reason.engine import Engine, PromptLengths, Sampling
 from egg_reason.engine import lanes as device
-from egg_reason.engine.generate import NO_NOISE
+from egg_reason.engine.generate import NO_NOISE, piece_length
 from egg_reason.grpo import GRPO, LOGITS_AT_ONCE
 from egg_reason.machines import Machines
 from egg_reason.models import checkpoints, pth
@@ -77,7 +77,7 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     model = _peek(config.model, config.tokenizer)
     task = build_task(config, model.tokenizer.name)
     sampling = build_sampling(config, task)
-    longest = longest_prompt(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
+    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
     tasks.batch(task.train, 0, config.prompts, config.seed)
     engine = build_engine(config, model, Machines(devices=devices))
     strategy = build_algorithm(config, model, sampling)
@@ -99,10 +99,10 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
         parts.append(Part("completions", jobs * sampling.max_tokens * 9, BOTH))  # int32 tokens, float32 log-probabilities, bool forced
     here = max(1, len(engine.devices)) if on_cpu else 1
     parts.append(Part("weights as the engine reads them", _added(copy, _prepared(engine, copy)) * here, (GENERATE,)))
-    generating = _generating(engine, strategy, sampling, copy, longest, model.tokenizer)
+    generating = _generating(engine, strategy, config, sampling, copy, lengths, model.tokenizer)
     parts += [Part(part.name, part.bytes * engine.streams * here, part.phases) for part in generating]
     if isinstance(strategy, GRPO):
-        parts += _following(strategy, config, weights, leaves, optimiser, jobs, longest + sampling.max_tokens - 1)
+        parts += _following(strategy, config, weights, leaves, optimiser, jobs, lengths.longest + sampling.max_tokens - 1)
     else:
         parts += _evolving(strategy, config, weights, leaves, optimiser)
     if on_cpu:
@@ -111,12 +111,20 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     return Prediction(tuple(part for part in parts if part.bytes), jax.devices()[0].device_kind)
 
 
-def _generating(engine: Engine, strategy: Any, sampling: Sampling, params: RWKV7, longest: int, tokenizer: models.Tokenizer) -> list[Part]:
+def _generating(
+    engine: Engine,
+    strategy: Any,
+    config: TrainConfig,
+    sampling: Sampling,
+    params: RWKV7,
+    lengths: PromptLengths,
+    tokenizer: models.Tokenizer,
+) -> list[Part]:
     """One stream's arrays and programs, as `Engine.generate` makes them, for members and for the evaluation of the weights themselves.
 
     params: the compute copy.
     """
-    prepared = _prepared(engine, params)
+    prepared, piece = _prepared(engine, params), piece_length(lengths.longest - 1)
     sources = {NO_NOISE} if isinstance(strategy, GRPO) else {NO_NOISE, strategy.noise}
     noise_bytes = lanes_bytes = slots_bytes = working = 0
     for source in sources:
@@ -126,20 +134,22 @@ def _generating(engine: Engine, strategy: Any, sampling: Sampling, params: RWKV7
             tokenizer.vocab_size, tokenizer.end, engine.steps, source.shapes(params),
         )  # fmt: skip
         noise = device.noise_shapes(source, source.shapes(params), groups)
-        lanes, slots = (
-            jax.eval_shape(functools.partial(device.empty, program, count, params.emb.dtype))
-            for count in (engine.stream_lanes, engine.slots)
-        )
-        width = longest if sampling.think_tokens is None else longest + sampling.max_tokens  # a forced text is read after what was written
-        numbers, row = functools.partial(_abstract, dtype=jnp.int32), (engine.refill or 1,)
-        rows = device.Rows(
-            slot=numbers(row), group=numbers(row), tokens=numbers((*row, width)), length=numbers(row), job=numbers((*row, 4)),
-            position=numbers(row), limit=numbers(row), final=_abstract(row, jnp.bool_), scale=_abstract(row, jnp.float32),
+        lanes = jax.eval_shape(functools.partial(device.empty, program, engine.stream_lanes, params.emb.dtype))
+        members = strategy.population if source.parameters and config.prompts > 1 else 1
+        count = engine.slots + (engine.beginnings(members) if lengths.shared >= piece else 0)
+        slots = jax.eval_shape(functools.partial(engine.architecture.init_state, count, params.emb.dtype))
+        numbers, row, lane = functools.partial(_abstract, dtype=jnp.int32), (engine.refill or 1,), (engine.stream_lanes,)
+        pieces = device.Pieces(
+            slot=numbers(row), before=numbers(row), group=numbers(row), tokens=numbers((*row, piece)), length=numbers(row),
+            scale=_abstract(row, jnp.float32),
         )  # fmt: skip
-        directions = numbers((engine.stream_lanes,)), numbers((engine.slots,))
+        waiting = device.Waiting(
+            direction=numbers(lane), slot=numbers(lane), token=numbers(lane), job=numbers((*lane, 4)), position=numbers(lane),
+            limit=numbers(lane), final=_abstract(lane, jnp.bool_), scale=_abstract(lane, jnp.float32),
+        )  # fmt: skip
         programs = [
-            device.decode.lower(program, prepared, noise, lanes, slots, directions, directions[1], 1, 1),
-            device.fill.lower(program, prepared, noise, slots, rows),
+            device.decode.lower(program, prepared, noise, lanes, slots, waiting, numbers(lane), 1, 1),
+            device.fill.lower(program, prepared, noise, slots, pieces),
         ]
         if source.parameters:
             some = _abstract((max(1, groups // 8),), jnp.int32)

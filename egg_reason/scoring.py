@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from egg_reason import tasks
-from egg_reason.engine import Completions, Engine, Jobs, Sampling
+from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling
 from egg_reason.rewards.pending import BATCH, Pending, Scores
 from egg_reason.rewards.scorer import Scorer
 
@@ -42,10 +42,10 @@ def generate_and_score(
     sampling: Sampling,
     scorer: Scorer,
     step: int = 0,
-    longest_prompt: int | None = None,
+    prompt_lengths: PromptLengths | None = None,
 ) -> tuple[Completions, Scores]:
     """Runs the jobs on the rows' prompts and scores what they wrote."""
     collector = Collector(scorer, rows, jobs)
     prompts = [engine.tokenizer.encode(row["prompt"]) for row in rows]
-    completions = engine.generate(members, prompts, jobs, sampling, step, longest_prompt, collector.add)
+    completions = engine.generate(members, prompts, jobs, sampling, step, prompt_lengths, collector.add)
     return completions, collector.result(completions)

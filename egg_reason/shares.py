@@ -146,7 +146,7 @@ def evaluate(config: TrainConfig, parts: Parts, state, spent: float, members: ra
     jobs = Jobs.grid(len(members), config.prompts, config.samples)
     jobs = Jobs(jobs.member + members.start, jobs.prompt, jobs.sample)
     population, asked = strategy.ask(state, spent), clock.compiling()
-    completions, scores = generate_and_score(parts.engine, population, rows, jobs, parts.sampling, parts.scorer, step, parts.longest_prompt)
+    completions, scores = generate_and_score(parts.engine, population, rows, jobs, parts.sampling, parts.scorer, step, parts.prompt_lengths)
     compiled = clock.compiling()
     fitness = strategy.fitness(scores.total.reshape(len(members), config.prompts, config.samples))
     known = ~np.isnan(fitness)

@@ -37,7 +37,7 @@ from bench_machine import memory_rates, product_rate
 
 from egg_reason.build import build
 from egg_reason.config import TrainConfig
-from egg_reason.engine import Engine, Jobs, Sampling, Single, default_streams
+from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling, Single, default_streams
 from egg_reason.engine import lanes as device
 from egg_reason.es import EvolutionStrategy, schedule
 from egg_reason.models.rwkv7 import Architecture, Shape
@@ -91,7 +91,7 @@ def decode_step(shape: Shape, lanes: int, repetitions: int) -> float:
     engine = Engine(Architecture(shape), Endless(shape.vocab), lanes, 1, streams, refill=lanes // streams)
 
     def seconds(tokens: int) -> float:
-        return engine.generate(Single(params), [[1]], jobs, Sampling(tokens), longest_prompt=1).seconds
+        return engine.generate(Single(params), [[1]], jobs, Sampling(tokens), prompt_lengths=PromptLengths(1, 0)).seconds
 
     seconds(short)
     return statistics.median((seconds(long) - seconds(short)) / (long - short) for _ in range(repetitions))
@@ -150,7 +150,7 @@ def population(full: bool) -> dict[str, float]:
         state, _ = evolution.tell(state, fitness)
         for repetition in range(4 if size == sizes[0] else 2 if size <= 8192 else 1):
             begun = time.perf_counter()
-            engine.generate(evolution.ask(state), [[1] * 16], Jobs.grid(size, 1), Sampling(8), repetition)
+            engine.generate(evolution.ask(state), [[1] * 16], Jobs.grid(size, 1), Sampling(8), repetition, PromptLengths(16, 0))
             state, _ = evolution.tell(state, fitness)
             jax.block_until_ready(state.params)
             times.append(time.perf_counter() - begun)
@@ -216,9 +216,9 @@ def _covered(spans: list[tuple[float, float]]) -> float:
 def first_token(full: bool) -> dict[str, float]:
     """`egg-reason train` in a process of its own, twice; the second finds its programs compiled. Until the first tokens are on the host."""
     program = (
-        "import sys, time; from egg_reason.cli import main; from egg_reason.engine.stream import Stream; fill = Stream._fill\n"
-        "def first(*given): found = fill(*given); print('first token', time.time()); import os; sys.stdout.flush(); os._exit(0)\n"
-        "Stream._fill = first; main(sys.argv[1:])"
+        "import sys, time; from egg_reason.cli import main; from egg_reason.engine.stream import Stream; decode = Stream._decode\n"
+        "def first(*given): found = decode(*given); print('first token', time.time()); import os; sys.stdout.flush(); os._exit(0)\n"
+        "Stream._decode = first; main(sys.argv[1:])"
     )
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
@@ -241,8 +241,8 @@ def rwkv(full: bool) -> dict[str, float]:
     engine = Engine(Architecture(WIDE), Endless(WIDE.vocab), lanes=lanes, refill=lanes)
 
     def ours(tokens: int) -> float:
-        jobs = Jobs.grid(1, 1, lanes)
-        return lanes * tokens / engine.generate(Single(params), [prompt], jobs, Sampling(tokens, temperature=0.0)).seconds
+        jobs = Jobs.grid(1, lanes)  # each reads the prompt
+        return lanes * tokens / engine.generate(Single(params), [prompt] * lanes, jobs, Sampling(tokens, temperature=0.0)).seconds
 
     with tempfile.TemporaryDirectory() as folder:
         write_pth(params, Path(folder) / "model.pth", "float32")

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egg_reason.engine import Completions, Engine, Jobs, Sampling, Single, default_streams
+from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling, Single, default_streams
 from egg_reason.es import EvolutionStrategy, State, schedule
 from egg_reason.models.rwkv7 import Architecture, Shape, random_params
 
@@ -132,16 +132,17 @@ class Bench:
             self.evolve(rank, 0)
         self.tokens = self.work.tokens
 
-    def generate(self, members, jobs: Jobs, step: int) -> Completions:
-        completions = self.engine.generate(members, self.prompts, jobs, Sampling(self.tokens), step, self.work.prompt_tokens)
+    def generate(self, members, prompts: list[list[int]], jobs: Jobs, step: int) -> Completions:
+        completions = self.engine.generate(members, prompts, jobs, Sampling(self.tokens), step, PromptLengths(self.work.prompt_tokens, 0))
         assert completions.lengths.sum() == self.generated, "both sides must write the same number of tokens"
         return completions
 
     def plain(self, step: int) -> tuple[float, Completions]:
-        """Seconds, completions. As many completions as the population writes, by one set of weights."""
-        jobs = Jobs.grid(1, self.work.prompts, self.work.members)
+        """Seconds, completions. As many completions as the population writes, by one set of weights, each with a prompt of its own: a
+        prompt of several samples would be read once, and the tokens not be the same."""
+        prompts = self.prompts * self.work.members
         begun = time.perf_counter()
-        completions = self.generate(Single(self.params), jobs, step)
+        completions = self.generate(Single(self.params), prompts, Jobs.grid(1, len(prompts)), step)
         return time.perf_counter() - begun, completions
 
     def evolve(self, rank: int, step: int) -> tuple[Step, Completions]:
@@ -150,7 +151,7 @@ class Bench:
         members = strategy.ask(state)
         jax.block_until_ready(members.params)
         asked = time.perf_counter()
-        completions = self.generate(members, Jobs.grid(self.work.members, self.work.prompts), step)
+        completions = self.generate(members, self.prompts, Jobs.grid(self.work.members, self.work.prompts), step)
         generated = time.perf_counter()
         state, _ = strategy.tell(state, self.fitness_NP)
         jax.block_until_ready(state.params)

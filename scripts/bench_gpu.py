@@ -40,7 +40,6 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")  # JAX's own sha
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from bench_decode import floor, weights_used
 from bench_engine import Bench, Step, Workload, weights
 from bench_layer import DTYPE, WAYS, layer, recurrence
@@ -152,13 +151,14 @@ def decode(shape: Shape, lanes: int, rates: dict[str, float]) -> Iterator[dict[s
         # The same program as plain generation's in `step`: it is compiled once for both.
         program = device.Program(Architecture(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, -1, Engine.steps)
         count = Engine(program.architecture, None, lanes, 1, refill=read_at_once(lanes)).slots
-        idle, slots = device.empty(program, lanes, DTYPE), device.empty(program, count, DTYPE)
+        idle, slots = device.empty(program, lanes, DTYPE), program.architecture.init_state(count, DTYPE)
+        zeros = jnp.zeros(lanes, jnp.int32)
+        nothing = device.Waiting(zeros - 1, zeros, zeros, jnp.zeros((lanes, 4), jnp.int32), zeros, zeros, zeros > 0, zeros / 1)
         kept = [idle.replace(running=jnp.ones_like(idle.running), limit=jnp.full_like(idle.limit, 1 << 30))]
-        directions = np.zeros(lanes, np.int32), np.full_like(slots.token, -1)
         del idle  # its state is the running lanes'
 
-        def call(program=program, kept=kept, slots=slots, directions=directions):
-            kept[0], *_ = device.decode(program, params, {}, kept[0], slots, directions, directions[1], lanes + 1, lanes + 1)
+        def call(program=program, kept=kept, slots=slots, nothing=nothing, zeros=zeros):
+            kept[0], *_ = device.decode(program, params, {}, kept[0], slots, nothing, zeros, lanes + 1, lanes + 1)
             return kept[0].token
 
         taken = seconds(call) / Engine.steps
@@ -182,7 +182,7 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
         if moves:
             return bench.evolve(case.rank, number)[0]
         begun = time.perf_counter()
-        bench.generate(Members(bench.params, noise, number, 1e-3, work.members), Jobs.grid(work.members, prompts), number)
+        bench.generate(Members(bench.params, noise, number, 1e-3, work.members), bench.prompts, Jobs.grid(work.members, prompts), number)
         return Step(0.0, time.perf_counter() - begun, 0.0)
 
     begun = time.perf_counter()

@@ -34,7 +34,7 @@ import reference_eggroll
 from bench_decode import MIDDLE, WIDE, strategy, weights
 from bench_engine import Endless
 
-from egg_reason.engine import Engine, Jobs, Sampling, Single, default_streams
+from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling, Single, default_streams
 from egg_reason.models.rwkv7 import Architecture, Shape, forward, init_state
 from egg_reason.perturb import named
 
@@ -117,7 +117,7 @@ class Ours:
         jobs, prompts = Jobs(number // case.prompts if noisy else 0 * number, number, 0 * number), case.texts().tolist()
         begun = time.perf_counter()
         members = self.evolution.ask(self.state.replace(step=step)) if noisy else Single(self.params)
-        completions = engine.generate(members, prompts, jobs, samplings, step, case.tokens // 4)
+        completions = engine.generate(members, prompts, jobs, samplings, step, PromptLengths(case.tokens // 4, 0))
         spent = time.perf_counter() - begun
         assert (completions.lengths == lengths).all()
         return spent

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from egg_reason.engine import Engine, Jobs, Sampling, Single
+from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling, Single
 from egg_reason.models.tokenizers import ByteTokenizer
 
 LONGEST = 64
@@ -65,7 +65,8 @@ def recite(texts, prompt=1, lanes=4, steps=32, finished=None, sharpness=50.0, **
     weights = Script(jnp.asarray(written), jnp.float32(sharpness))
     sampling = Sampling(**{"max_tokens": MAX_TOKENS} | settings)
     jobs = Jobs.grid(1, len(texts))
-    return engine(lanes, steps).generate(Single(weights), prompts, jobs, sampling, longest_prompt=LONGEST, finished=finished)
+    lengths = PromptLengths(LONGEST, 0)
+    return engine(lanes, steps).generate(Single(weights), prompts, jobs, sampling, prompt_lengths=lengths, finished=finished)
 
 
 def summary(result):
@@ -84,7 +85,7 @@ def test_end_token_ends_a_text_and_is_counted(steps):
     ]  # fmt: skip
     assert bytes(result.tokens[0, :6].tolist()) == b"one\0\0\0"
     assert not result.truncated.any()
-    assert result.useful_lane_steps == (result.lengths - 1).sum()
+    assert result.useful_lane_steps == result.lengths.sum()
 
 
 def test_prompts_of_different_lengths_are_gone_on_from_their_ends():
@@ -96,13 +97,12 @@ def test_prompts_of_different_lengths_are_gone_on_from_their_ends():
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("budget", [1, 2, 5])
 def test_budget_cuts_and_an_end_token_within_it_is_an_end(budget, steps):
-    """Five texts on four lanes; at a budget of one token nothing is ever decoded."""
+    """Five texts on four lanes."""
     result = recite(["abcdefgh\0", "\0", "a\0", "abcd\0", "abcde\0"], steps=steps, max_tokens=budget)
     whole = ["abcdefgh\0", "\0", "a\0", "abcd\0", "abcde\0"]
     expected = [(text[:budget].rstrip("\0"), "end" if len(text) <= budget else "length", min(len(text), budget)) for text in whole]
     assert summary(result) == expected
     assert result.tokens.shape == (5, budget)
-    assert budget > 1 or (result.lane_steps == 0 and result.occupancy == 0)
 
 
 STOPS = {
@@ -139,7 +139,7 @@ def test_of_two_stop_texts_the_one_complete_first_ends_the_text():
 
 def test_tokens_behind_a_stop_text_are_not_useful_work():
     result = recite(["one;;", "two;;"], stop=(";;",))
-    assert result.useful_lane_steps == (result.lengths - 1).sum()
+    assert result.useful_lane_steps == result.lengths.sum()
 
 
 # "A" + text: after 5 tokens and the forced "</think>" the recital goes on at its place 1 + 5 + 8, the text's byte 13.

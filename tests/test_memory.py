@@ -32,7 +32,7 @@ def test_noise_and_lanes_are_as_large_as_the_engine_makes_them(algorithm, settin
     noise = build_strategy(config, engine.architecture).noise
     program = device.Program(engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params))
     made = device.no_noise(program, config.lanes // config.group)
-    state, slots = (device.empty(program, count, jnp.float32) for count in (config.lanes, engine.slots))
+    state, slots = device.empty(program, config.lanes, jnp.float32), engine.architecture.init_state(engine.slots, jnp.float32)
     found, _ = parts(settings, algorithm=algorithm)
     assert found["noise of the groups"] == sum(leaf.nbytes for leaf in jax.tree.leaves(made))
     assert found["state of the lanes"] == sum(leaf.nbytes for leaf in jax.tree.leaves(state))

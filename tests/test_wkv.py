@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rwkv7_reference import random_model
 
-from egg_reason.engine import Engine, Jobs, Sampling
+from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling
 from egg_reason.es import Members
 from egg_reason.models.rwkv7 import DECAY_SCALE, Architecture, Shape, forward, init_state
 from egg_reason.models.tokenizers import ByteTokenizer
@@ -270,7 +270,7 @@ def test_a_population_writes_the_same_with_the_kernel():
     def completions(architecture):
         engine = Engine(architecture, ByteTokenizer(), lanes=8, group=2, steps=4)
         members = Members(params, noise, epoch=0, sigma=0.2, size=4)
-        return engine.generate(members, [[72], [7]], Jobs.grid(4, 2), Sampling(12, temperature=0.0), longest_prompt=1)
+        return engine.generate(members, [[72], [7]], Jobs.grid(4, 2), Sampling(12, temperature=0.0), prompt_lengths=PromptLengths(1, 0))
 
     usual, found = completions(Architecture(shape)), completions(Architecture(shape, step))
     np.testing.assert_array_equal(found.tokens, usual.tokens)

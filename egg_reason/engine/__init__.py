@@ -1,7 +1,7 @@
 """The engine: completions for (member, prompt, sample) jobs."""
 
 from egg_reason.engine.completions import Completions, Jobs
-from egg_reason.engine.generate import Engine, Single, default_streams
+from egg_reason.engine.generate import Engine, PromptLengths, Single, default_streams
 from egg_reason.engine.sampling import Sampling
 
-__all__ = ["Completions", "Engine", "Jobs", "Sampling", "Single", "default_streams"]
+__all__ = ["Completions", "Engine", "Jobs", "PromptLengths", "Sampling", "Single", "default_streams"]

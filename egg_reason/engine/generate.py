@@ -60,6 +60,27 @@ def default_streams(params: Any, lanes: int, group: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
+PIECE = 32
+"""Tokens of a prompt that are read at once. Longer pieces are no faster with 16 prompts at a time, and more of them is padding
+(docs/performance.md)."""
+
+
+@dataclass(frozen=True)
+class PromptLengths:
+    """Of some prompts. longest: tokens of the longest. shared: tokens that all of them begin with, and go on after."""
+
+    longest: int
+    shared: int
+
+    @classmethod
+    def of(cls, prompts: Sequence[Sequence[int]]) -> "PromptLengths":
+        texts = [list(prompt) for prompt in prompts]
+        lengths = [len(text) for text in texts]
+        first, last = min(texts), max(texts)  # in a dictionary's order: what these two begin with, all do
+        differ = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+        return cls(max(lengths), max(0, min(next(differ, len(first)), min(lengths) - 1)))
+
+
 class _Stopped(Exception):
     """Of a stream whose work nobody wants any more."""
 
@@ -72,7 +93,7 @@ class Engine:
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
     streams: sets that the lanes of a device stand in, each stepped by itself; a power of two, at most lanes / group. On a CPU several keep
         its cores busy, where a model is small (docs/performance.md).
-    refill: prompts that a stream reads at a time; None: a quarter of its lanes, from 16 (half of fewer than 32 lanes) to 64.
+    refill: pieces of prompts that a stream reads at a time; None: a quarter of its lanes, from 16 (half of fewer than 32 lanes) to 64.
     steps: the most decode steps before the host looks.
     devices: that work, the weights being sent to each with every call; empty: the one that JAX uses by default.
     """
@@ -104,6 +125,10 @@ class Engine:
         """Prompts of a stream that may have been read and wait for a lane."""
         return min(self.stream_lanes, 2 * (self.refill or 1))
 
+    def beginnings(self, members: int) -> int:
+        """For how many of `members` a stream keeps what all prompts begin with: two to a group, and all whose prompts are in slots."""
+        return min(members, max(self.slots, 2 * self.stream_lanes // self.group))
+
     @property
     def stream_lanes(self) -> int:
         """Lanes of one stream."""
@@ -116,7 +141,7 @@ class Engine:
         jobs: Jobs,
         sampling: Sampling | Sequence[Sampling],
         step: int = 0,
-        longest_prompt: int | None = None,
+        prompt_lengths: PromptLengths | None = None,
         finished: Callable[[Completions, list[int]], None] | None = None,
         numbers: Sequence[int] | None = None,
     ) -> Completions:
@@ -129,8 +154,8 @@ class Engine:
             prompts: token ids, at least one each.
             sampling: one for all, or one for each prompt; these may differ in max_tokens, think_tokens and stop only.
             step: names the randomness, with the seed, member (or pair), prompt and sample.
-            longest_prompt: prompts are read at one compiled length, this many tokens or those of the longest; None: each at its
-                `power_length`, beside others of that length.
+            prompt_lengths: of all prompts that calls like this one may have, so that none compiles anew; None: prompts are cut into pieces
+                of PIECE tokens, and share what these prompts do.
             finished: called with the completions so far and the numbers of newly finished jobs, by one thread at a time, while the device
                 decodes on. What it raises ends the call.
             numbers: what names each prompt in the randomness; None: its place.
@@ -139,14 +164,14 @@ class Engine:
         places = [place for place in self.devices or (None,) for _ in range(self.streams)]
         lock, stopped = threading.Lock(), threading.Event()
 
-        def announce(newly: list[int]) -> None:
+        def announce(result: Completions, newly: list[int]) -> None:
             with lock:
                 if stopped.is_set():
                     raise _Stopped
                 if finished is not None:
-                    finished(work.result, newly)
+                    finished(result, newly)
 
-        work = self._work(members, prompts, jobs, sampling, step, longest_prompt, numbers, announce)
+        work = self._work(members, prompts, jobs, sampling, step, prompt_lengths, numbers, announce)
         weights = {
             there: self.architecture.prepared(members.params if there is None else jax.device_put(members.params, there), self.stream_lanes)
             for there in dict.fromkeys(places)
@@ -175,7 +200,7 @@ class Engine:
         result.seconds = time.perf_counter() - begun
         return result
 
-    def _work(self, members, prompts, jobs, sampling, step, longest_prompt, numbers, announce) -> Work:
+    def _work(self, members, prompts, jobs, sampling, step, lengths, numbers, announce) -> Work:
         if not len(jobs):
             raise ValueError("there must be at least one job to generate for")
         for number, prompt in enumerate(prompts):
@@ -189,10 +214,11 @@ class Engine:
             self.architecture, members.noise, first.temperature, first.top_k, first.top_p,
             first.seed, self.tokenizer.vocab_size, self.tokenizer.end, self.steps, members.noise.shapes(members.params),
         )  # fmt: skip
-        if longest_prompt is None:
-            widths = [power_length(len(prompt)) for prompt in prompts]
-        else:
-            widths = [max([longest_prompt, *map(len, prompts)])] * len(prompts)
+        these = PromptLengths.of(prompts)
+        piece = PIECE if lengths is None else piece_length(max(lengths.longest, these.longest) - 1)
+        shared = min(these.shared, these.shared if lengths is None else lengths.shared) // piece * piece
+        texts, readers = (len(np.unique(rows, axis=0)) for rows in (np.stack([jobs.member, jobs.prompt], 1), jobs.member))
+        beginnings = self.beginnings(readers) if shared and texts > readers else 0  # with one prompt each nothing is to be shared
         directions = np.asarray(members.direction(jobs.member))
         sharers = {"pair": directions, "all": np.zeros_like(directions), "none": jobs.member}[first.share_noise]
         names = np.arange(len(prompts)) if numbers is None else np.asarray(numbers)
@@ -200,8 +226,9 @@ class Engine:
         group = self.group if members.noise.parameters else self.stream_lanes
         assert self.refill is not None
         return Work(
-            program, self.tokenizer, self.stream_lanes, group, self.refill, self.slots, members, prompts, samplings, widths, jobs,
-            identity, np.asarray(members.scale(jobs.member), np.float32), Completions.empty(len(jobs), most), announce,
+            program, self.tokenizer, self.stream_lanes, group, self.refill, self.slots, piece, shared if beginnings else 0, beginnings,
+            members, prompts, samplings, jobs, identity, np.asarray(members.scale(jobs.member), np.float32),
+            Completions.empty(len(jobs), most), announce,
         )  # fmt: skip
 
     def _longest_first(self, names: list[int], jobs: Jobs) -> np.ndarray:
@@ -246,6 +273,6 @@ def deal(members: Any, jobs: Jobs, order: np.ndarray, hands: int) -> list[np.nda
     return [order[hand_of_job == hand] for hand in range(hands)]
 
 
-def power_length(tokens: int) -> int:
-    """The compiled length for prompts that may differ much: the power of two, from 32, that holds them. A handful for any data set."""
-    return max(32, 1 << (tokens - 1).bit_length())
+def piece_length(tokens: int) -> int:
+    """Tokens of a piece, at most PIECE, so that texts of so many are cut into few and the last is full."""
+    return max(1, -(-tokens // max(1, -(-tokens // PIECE))))

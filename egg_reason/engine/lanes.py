@@ -1,7 +1,7 @@
 """The lanes on the device: a fixed batch of rows, each writing one completion, and the three compiled programs that move them.
 
-* `fill`: reads prompts (in parallel over the prompt's tokens) into slots, where they wait for a lane, and draws their first tokens;
-* `decode`: steps all lanes until the host has something to do; a lane that stops goes on with a prompt from a slot at once;
+* `fill`: reads pieces of texts (in parallel over their tokens) into slots: a slot holds the state after a text, for whoever begins there;
+* `decode`: steps all lanes until the host has something to do; a lane that stops goes on with a waiting completion at once;
 * `assign`: draws the noise of new directions into groups.
 
 Lanes stand in K groups of B / K; a group carries one direction's noise, each lane its own sign. What is compiled in is `Program`;
@@ -41,7 +41,7 @@ class Program:
 
 
 class Lanes(struct.PyTreeNode):
-    """B lanes, or S slots. `token` was drawn but not yet read; `position` counts the completion's tokens, it included."""
+    """B lanes. `token` was written or is the prompt's last, and is still to be read; `position` counts the completion's tokens."""
 
     state: Any  # the model's, rows on axis 0
     token: jax.Array  # [B] int32
@@ -53,26 +53,36 @@ class Lanes(struct.PyTreeNode):
     scale: jax.Array  # [B] float32: sigma times the sign of the lane's member
 
 
-class Rows(struct.PyTreeNode):
-    """n prompts for slots. `slot` S (out of range) marks padding.
-    A completion that goes on (after a forced text) starts at position > 0."""
+class Pieces(struct.PyTreeNode):
+    """n pieces of texts, of up to T tokens. One without tokens copies a state."""
 
-    slot: jax.Array  # [n] int32
-    group: jax.Array  # [n] int32: one that carries the noise of the prompt's member
+    slot: jax.Array  # [n] int32: where the state after the piece goes; out of range: padding
+    before: jax.Array  # [n] int32: the slot with the state before it; out of range: the text begins with the piece
+    group: jax.Array  # [n] int32: one that carries the noise of the text's member
     tokens: jax.Array  # [n, T] int32
     length: jax.Array  # [n] int32
-    job: jax.Array  # [n, 4] int32: step, sharer, prompt, sample: what the randomness depends on
-    position: jax.Array  # [n] int32
-    limit: jax.Array  # [n] int32
-    final: jax.Array  # [n] bool
     scale: jax.Array  # [n] float32
 
 
-class Placed(struct.PyTreeNode):
-    """What became of S slots in one `decode`."""
+class Waiting(struct.PyTreeNode):
+    """E completions that lanes may begin with, the most urgent first.
+    One that goes on (after a forced text) starts at position > 0."""
 
-    lane: jax.Array  # [S] int32: which lane took the prompt; -1: none
-    step: jax.Array  # [S] int32: after how many steps; the lane's rows from there on are the new completion's
+    direction: jax.Array  # [E] int32; -1: padding
+    slot: jax.Array  # [E] int32: what was read before `token`
+    token: jax.Array  # [E] int32: the last of the text
+    job: jax.Array  # [E, 4] int32: step, sharer, prompt, sample: what the randomness depends on
+    position: jax.Array  # [E] int32
+    limit: jax.Array  # [E] int32
+    final: jax.Array  # [E] bool
+    scale: jax.Array  # [E] float32
+
+
+class Placed(struct.PyTreeNode):
+    """What became of E waiting completions in one `decode`."""
+
+    lane: jax.Array  # [E] int32: which lane took it; -1: none
+    step: jax.Array  # [E] int32: after how many steps; the lane's rows from there on are the new completion's
 
 
 def empty(program: Program, lanes: int, dtype) -> Lanes:
@@ -91,28 +101,21 @@ def empty(program: Program, lanes: int, dtype) -> Lanes:
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def fill(program: Program, params, noise, slots: Lanes, rows: Rows):
-    """Reads `rows` into their slots. Returns (slots, first tokens [n], their log-probabilities [n])."""
-    weights = program.noise.attach(params, take_rows(noise, program.noise.parameters, rows.group), rows.scale)
-    fresh = program.architecture.init_state(rows.slot.shape[0], _dtype(params))
-    hidden, state = program.architecture.forward(weights, rows.tokens, fresh, rows.length)
-    hidden = jnp.take_along_axis(hidden, (rows.length - 1)[:, None, None], 1)
-    key = jax.vmap(functools.partial(lane_key, program.seed))(*rows.job.T)
-    token, log_probability = _draw(program, weights, hidden, key, rows.position)
-    position = rows.position + 1
-    running = (token != program.end) & (position < rows.limit)
-    read = Lanes(state, token, position, rows.limit, rows.final, running, key, rows.scale)
-    slots = jax.tree.map(lambda old, new: old.at[rows.slot].set(new, mode="drop"), slots, read)
-    return slots, token, log_probability
+def fill(program: Program, params, noise, slots, pieces: Pieces):
+    """Reads `pieces` into their slots. slots: states of the model, [S] rows. Returns the slots."""
+    weights = program.noise.attach(params, take_rows(noise, program.noise.parameters, pieces.group), pieces.scale)
+    before = jax.tree.map(lambda states: states.at[pieces.before].get(mode="fill", fill_value=0), slots)
+    _, after = program.architecture.forward(weights, pieces.tokens, before, pieces.length)
+    return jax.tree.map(lambda states, new: states.at[pieces.slot].set(new, mode="drop"), slots, after)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def decode(program: Program, params, noise, lanes: Lanes, slots: Lanes, directions, turns, enough_idle, enough_placed):
-    """Steps all lanes until `enough_idle` of them stand still, `enough_placed` slots have been emptied, or `program.steps` are done.
+def decode(program: Program, params, noise, lanes: Lanes, slots, waiting: Waiting, directions, enough_idle, enough_placed):
+    """Steps all lanes until `enough_idle` of them stand still, `enough_placed` completions were taken up, or `program.steps` are done.
 
-    A lane whose completion has ended takes the prompt of a slot of its own direction, before the first step too.
+    A lane whose completion has ended takes a waiting one of its own direction, before the first step too.
 
-    Args: directions: int32 [B] of the lanes and [S] of the slots, -1 where a slot holds no prompt. turns: int32 [S], the lowest first.
+    Args: slots: as `fill` gives them. directions: int32 [B], of the lanes.
     Returns (lanes, tokens [steps, B], log-probabilities [steps, B], steps taken, Placed). A lane's rows follow each other without a gap as
     long as it runs.
     """
@@ -120,13 +123,13 @@ def decode(program: Program, params, noise, lanes: Lanes, slots: Lanes, directio
     count = lanes.token.shape[0]
     tokens = jnp.zeros((program.steps, count), jnp.int32)
     log_probabilities = jnp.zeros((program.steps, count), jnp.float32)
-    of_lane, of_slot = directions
-    nowhere = jnp.full(of_slot.shape, -1, jnp.int32)
+    keys = jax.vmap(functools.partial(lane_key, program.seed))(*waiting.job.T)
+    nowhere = jnp.full(waiting.slot.shape, -1, jnp.int32)
 
-    def fitting(lanes, placed):  # [S, B]
+    def fitting(lanes, placed):  # [E, B]
         free = ~lanes.running & (lanes.final | (lanes.token == program.end))
-        waiting = slots.running & (of_slot >= 0) & (placed.lane < 0)
-        return (of_slot[:, None] == of_lane) & waiting[:, None] & free
+        there = (waiting.direction >= 0) & (placed.lane < 0)
+        return (waiting.direction[:, None] == directions) & there[:, None] & free
 
     def place(lanes, placed, step):
         """One after another: a copy of one row each, where all at once would pass through the state of all lanes."""
@@ -134,10 +137,14 @@ def decode(program: Program, params, noise, lanes: Lanes, slots: Lanes, directio
         def one(carry):
             lanes, placed = carry
             fits = fitting(lanes, placed)
-            slot = jnp.argmin(jnp.where(fits.any(1), turns, jnp.iinfo(jnp.int32).max))
-            lane = jnp.argmax(fits[slot])
-            lanes = jax.tree.map(lambda old, new: old.at[lane].set(new[slot]), lanes, slots)
-            return lanes, Placed(placed.lane.at[slot].set(lane), placed.step.at[slot].set(step))
+            which = jnp.argmax(fits.any(1))
+            lane, slot = jnp.argmax(fits[which]), waiting.slot[which]
+            begun = Lanes(
+                jax.tree.map(lambda states: states[slot], slots), waiting.token[which], waiting.position[which], waiting.limit[which],
+                waiting.final[which], jnp.array(True), keys[which], waiting.scale[which],
+            )  # fmt: skip
+            lanes = jax.tree.map(lambda old, new: old.at[lane].set(new), lanes, begun)
+            return lanes, Placed(placed.lane.at[which].set(lane), placed.step.at[which].set(step))
 
         return jax.lax.while_loop(lambda carry: fitting(*carry).any(), one, (lanes, placed))
 
@@ -149,7 +156,10 @@ def decode(program: Program, params, noise, lanes: Lanes, slots: Lanes, directio
         lanes, placed, tokens, log_probabilities, step = carry
         weights = rescaled(attached, lanes.scale)
         hidden, state = program.architecture.forward(weights, lanes.token[:, None], lanes.state, lanes.running.astype(jnp.int32))
-        token, log_probability = _draw(program, weights, hidden, lanes.key, lanes.position)
+        logits = program.architecture.logits(weights, hidden)[:, 0]
+        token, log_probability = choose(
+            logits, uniforms(lanes.key, lanes.position), program.temperature, program.top_k, program.top_p, program.vocabulary
+        )
         token = jnp.where(lanes.running, token, lanes.token)
         position = lanes.position + lanes.running
         running = lanes.running & (token != program.end) & (position < lanes.limit)
@@ -178,13 +188,3 @@ def no_noise(program: Program, groups: int):
 def noise_shapes(noise: Noise, shapes, groups: int):
     """Shapes and dtypes of the noise arrays for `groups` groups. Allocates nothing. shapes: as `Noise.shapes` gives them."""
     return jax.eval_shape(lambda: noise.draw(shapes, 0, jnp.arange(groups)))
-
-
-def _draw(program, weights, hidden, key, position):
-    logits = program.architecture.logits(weights, hidden)[:, 0]
-    u = uniforms(key, position)
-    return choose(logits, u, program.temperature, program.top_k, program.top_p, program.vocabulary)
-
-
-def _dtype(params):
-    return jax.tree.leaves(params)[0].dtype

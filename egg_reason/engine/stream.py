@@ -1,14 +1,16 @@
 """One stream of an engine: a set of lanes on one device, and the host's loop that feeds them and collects what they wrote.
 
 Its jobs wait in one queue a direction; the lanes of a group work its direction's queue off (members of an antithetic pair
-share the noise, so any lane serves both). Prompts are read ahead, many at a time, into slots, and a lane that stops goes on with one of
-them between two decode steps, without the host. A group whose lanes stand still and whose direction has nothing left gets the next
+share the noise, so any lane serves both). Their texts are read ahead, many at a time (`slots.py`), and a lane that stops goes on with the
+next job between two decode steps, without the host. A group whose lanes stand still and whose direction has nothing left gets the next
 direction, and when each has its group, helps with the longest queue.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ import numpy as np
 from egg_reason.engine import lanes as device
 from egg_reason.engine.completions import REASONS, Completions, Jobs
 from egg_reason.engine.sampling import Sampling
+from egg_reason.engine.slots import Slots, Text
 
 THINK_END = "</think>"
 
@@ -26,9 +29,9 @@ THINK_END = "</think>"
 class Work:
     """What the streams of one `generate` share. Each writes the rows of its own jobs into `result` and reads the rest.
 
-    lanes, group: of a stream. refill: prompts that are read at a time. slots: for prompts that were read and wait for a lane.
-    samplings, widths: per prompt; a width is the compiled length that a prompt is read at. identity: int32 [J, 4], what names a job's
-    randomness. scales: float32 [J]. announce: called with jobs that have finished.
+    lanes, group: of a stream. refill, slots, piece, shared, beginnings: size, count, length and so on of `Slots`.
+    samplings: per prompt. identity: int32 [J, 4], what names a job's randomness. scales: float32 [J].
+    announce: called with `result` and jobs that have finished.
     """
 
     program: device.Program
@@ -37,15 +40,17 @@ class Work:
     group: int
     refill: int
     slots: int
+    piece: int
+    shared: int
+    beginnings: int
     members: Any
     prompts: Sequence[Sequence[int]]
     samplings: Sequence[Sampling]
-    widths: Sequence[int]
     jobs: Jobs
     identity: np.ndarray
     scales: np.ndarray
     result: Completions
-    announce: Callable[[list[int]], None]
+    announce: Callable[[Completions, list[int]], None]
 
 
 class Stream:
@@ -54,44 +59,54 @@ class Stream:
 
     def __init__(self, work: Work, params: Any, numbers: np.ndarray):
         self.work, self.params, self.result = work, params, work.result
-        self.prompt_tokens = self.lane_steps = self.useful_lane_steps = 0
+        self.lane_steps = self.useful_lane_steps = self.begun = 0
         self.groups = work.lanes // work.group
         self.think_end = work.tokenizer.encode(THINK_END)
-        directions = np.asarray(work.members.direction(work.jobs.member[numbers])).tolist()
-        self.direction_of_job = dict(zip(numbers.tolist(), directions, strict=True))
-        self.waiting: dict[int, deque[int]] = {}  # jobs whose prompts are still to be read, of the directions that have some
+        of_jobs, names = work.jobs, numbers.tolist()
+        directions = np.asarray(work.members.direction(of_jobs.member[numbers])).tolist()
+        self.direction_of_job = dict(zip(names, directions, strict=True))
+        texts = zip(of_jobs.member[numbers].tolist(), of_jobs.prompt[numbers].tolist(), [0] * len(names), strict=True)
+        self.text_of_job: dict[int, Text] = dict(zip(names, texts, strict=True))
+        self.waiting: dict[int, deque[int]] = {}  # jobs that no lane has begun, of the directions that have some
         for job, direction in self.direction_of_job.items():
             self.waiting.setdefault(direction, deque()).append(job)
+        self.waiting_for = Counter(self.text_of_job.values())  # jobs that no lane has begun, of each text
         self.count_waiting = len(numbers)
         self.unassigned = deque(self.waiting)
         self.direction_of_group = np.full(self.groups, -1, np.int32)
-        self.job_of_lane, self.job_of_slot = np.full(work.lanes, -1), np.full(work.slots, -1)
-        self.turn_of_slot, self.turn = np.zeros(work.slots, np.int32), 0  # first read, first written
+        self.job_of_lane = np.full(work.lanes, -1)
+        self.last_token = np.array([prompt[-1] for prompt in work.prompts], np.int32)
+        self.think = np.array([sampling.think_tokens or 0 for sampling in work.samplings], np.int32)  # 0: no budget
+        self.most = np.array([sampling.max_tokens for sampling in work.samplings], np.int32)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.slots.tokens_read + self.begun
 
     def run(self) -> None:
         work = self.work
-        dtype = jax.tree.leaves(self.params)[0].dtype
         self.noise = device.no_noise(work.program, self.groups)
-        self.lanes, self.slots = (device.empty(work.program, count, dtype) for count in (work.lanes, work.slots))
-        while self.count_waiting or (self.job_of_lane >= 0).any() or (self.job_of_slot >= 0).any():
+        self.lanes = device.empty(work.program, work.lanes, jax.tree.leaves(self.params)[0].dtype)
+        self.slots = Slots(work.program, self.params, work.slots, work.refill, work.piece, work.shared, work.beginnings)
+        while self.count_waiting or (self.job_of_lane >= 0).any():
             self._give_directions()
-            newly = self._read_ahead()
-            if (self.job_of_lane >= 0).any() or (self.job_of_slot >= 0).any():  # else each prompt was answered in one token
-                newly += self._decode()
+            wanted, urgent = self._wanted()
+            unread = self._read_ahead(wanted, urgent)
+            offered = [job for job in wanted if self.text_of_job[job] in self.slots.slot_of][: work.lanes]
+            newly = self._decode(offered, self._until(offered, unread))
             if newly:
-                work.announce(newly)
+                work.announce(self.result, newly)
 
-    def _counts(self) -> tuple[Counter[int], Counter[int], Counter[int]]:
-        """Of each direction that is served: its lanes, those of them that stand still, and its prompts that stand in slots."""
+    def _served(self) -> tuple[Counter[int], Counter[int]]:
+        """Of each direction that is served: its lanes, and those of them that stand still."""
         lanes = np.repeat(self.direction_of_group, self.work.group)
-        in_slots = [self.direction_of_job[job] for job in self.job_of_slot[self.job_of_slot >= 0].tolist()]
-        return Counter(lanes.tolist()), Counter(lanes[self.job_of_lane < 0].tolist()), Counter(in_slots)
+        return Counter(lanes.tolist()), Counter(lanes[self.job_of_lane < 0].tolist())
 
     def _give_directions(self) -> None:
         """To groups whose lanes stand still and whose direction has nothing left: one that nobody serves yet, else the one that has most
         left for which no lane stands still."""
-        served, idle, read = self._counts()
-        spare = {direction: len(self.waiting.get(direction, ())) + read[direction] - idle[direction] for direction in served}
+        served, idle = self._served()
+        spare = {direction: len(self.waiting.get(direction, ())) - idle[direction] for direction in served}
         fresh = []
         for group, jobs in enumerate(self.job_of_lane.reshape(self.groups, -1)):
             own = int(self.direction_of_group[group])
@@ -121,118 +136,137 @@ class Stream:
                 np.array(part + [self.groups] * pad, np.int32), np.array(directions, np.int32),
             )  # fmt: skip
 
-    def _wanted(self, served: Counter[int], idle: Counter[int], read: Counter[int]) -> tuple[list[int], list[int]]:
-        """Prompts to be read, by their directions: those that lanes stand still for; and up to one more a lane, the most urgent first.
-        Args: as `_counts` gives them."""
+    def _wanted(self) -> tuple[list[int], int]:
+        """Waiting jobs, the most urgent first: those that lanes stand still for, how many these are, and up to one more a lane."""
+        served, idle = self._served()
         now: list[int] = []
-        later: list[tuple[int, int]] = []  # how many of the direction's come first, direction
+        later: list[tuple[int, int]] = []  # how many of the direction's come first, job
         for direction, lanes in served.items():
-            waiting, missing = len(self.waiting.get(direction, ())), idle[direction] - read[direction]
-            now += [direction] * min(waiting, missing)
-            later += [(place, direction) for place in range(max(0, min(waiting, missing)), min(waiting, missing + lanes))]
-        return now, [direction for _, direction in sorted(later)]
+            queue = self.waiting.get(direction, ())
+            now += islice(queue, idle[direction])
+            later += enumerate(islice(queue, idle[direction], idle[direction] + lanes))
+        return now + [job for _, job in sorted(later, key=lambda placed: placed[0])], len(now)
 
-    def _read_ahead(self) -> list[int]:
-        """Reads prompts into free slots: those that lanes stand still for, and others as far as they make whole batches. Returns jobs that
-        ended with their first token."""
-        size, room = self.work.refill, np.flatnonzero(self.job_of_slot < 0).tolist()
-        now, later = self._wanted(*self._counts())
-        possible = min(len(room), len(now) + len(later))
-        count = max(possible // size * size, min(possible, -(-len(now) // size) * size))
-        if possible == self.count_waiting:  # no batch will ever be fuller
+    def _read_ahead(self, wanted: list[int], urgent: int) -> int:
+        """Reads texts into slots: those that lanes stand still for, and others as far as they make whole batches. Returns how many of those
+        wanted are left. Args: as `_wanted` gives them."""
+        size, slots = self.work.refill, self.slots
+        texts = dict.fromkeys(self.text_of_job[job] for job in wanted)
+        needed = {self.text_of_job[job] for job in wanted[:urgent]}
+        missing, first = [text for text in texts if text not in slots.slot_of], sum(text not in slots.slot_of for text in needed)
+        unwanted = [text for text in slots.slot_of if text not in texts]
+        for text in unwanted[: max(0, len(missing) - len(slots.free))]:
+            slots.drop(text)
+        # A text of many samples could keep its slot for long: it is read again, rather than that lanes wait.
+        kept = [text for text in slots.slot_of if text not in needed and self.waiting_for[text] > 1]
+        for text in kept[: max(0, first - len(slots.free))]:
+            slots.drop(text)
+        possible = min(len(slots.free), len(missing))
+        count = max(possible // size * size, min(possible, -(-first // size) * size))
+        if possible == len(self.waiting_for) - len(slots.slot_of):  # no batch will ever be fuller
             count = possible
-        jobs = []
-        for direction in (now + later)[:count]:
-            jobs.append(self.waiting[direction].popleft())
-            if not self.waiting[direction]:
-                del self.waiting[direction]
-        self.count_waiting -= len(jobs)
-        newly: list[int] = []
-        for width, part in self._of_one_width(list(zip(room, jobs, strict=False))):
-            newly += self._fill(width, part)
-        return newly
+        group_of = {direction: group for group, direction in enumerate(self.direction_of_group.tolist())}
+        members = self.work.members
+        slots.read(
+            self.noise,
+            (
+                (text, self._tokens(text)[:-1], group_of[int(members.direction(text[0]))], float(members.scale(text[0])))
+                for text in missing[:count]
+            ),
+        )
+        return len(missing) - count
 
-    def _of_one_width(self, rows: list[tuple[int, int]]):
-        """(slot, job) pairs in parts that are read at once, each with the length that its texts are padded to."""
-        work, by_width = self.work, dict[int, list[tuple[int, int]]]()
-        for row in rows:
-            prompt = work.jobs.prompt[row[1]]
-            width, length = work.widths[prompt], len(work.prompts[prompt]) + int(self.result.lengths[row[1]])
-            by_width.setdefault(width if length <= width else padded_length(length), []).append(row)  # longer: with a forced text
-        for width, same in by_width.items():
-            yield from ((width, same[start : start + work.refill]) for start in range(0, len(same), work.refill))
+    def _tokens(self, text: Text) -> list[int]:
+        _, prompt, after = text
+        written = self.result.tokens[after - 1, : self.result.lengths[after - 1]].tolist() if after else []
+        return [*self.work.prompts[prompt], *written]
 
     def _sampling(self, job: int) -> Sampling:
         return self.work.samplings[self.work.jobs.prompt[job]]
 
-    def _fill(self, width: int, rows: list[tuple[int, int]]) -> list[int]:
-        """Prompts (or prompts with what was written and a forced `</think>`) into slots; returns jobs that ended with their first token."""
-        work, result, count = self.work, self.result, self.work.refill
-        tokens, length = np.zeros((count, width), np.int32), np.ones(count, np.int32)
-        slot, group = np.full(count, work.slots, np.int32), np.zeros(count, np.int32)
-        position, limit, final = np.zeros(count, np.int32), np.zeros(count, np.int32), np.ones(count, bool)
-        identity, scale = np.zeros((count, 4), np.int32), np.zeros(count, np.float32)
-        group_of = {direction: group for group, direction in enumerate(self.direction_of_group.tolist())}
-        for row, (where, job) in enumerate(rows):
-            text = [*work.prompts[work.jobs.prompt[job]], *result.tokens[job, : result.lengths[job]].tolist()]
-            tokens[row, : len(text)], length[row] = text, len(text)
-            slot[row], group[row] = where, group_of[self.direction_of_job[job]]
-            position[row], identity[row], scale[row] = result.lengths[job], work.identity[job], work.scales[job]
-            think, most = self._sampling(job).think_tokens, self._sampling(job).max_tokens
-            limit[row] = most if think is None or result.lengths[job] >= think else think
-            final[row] = limit[row] == most
-            self.job_of_slot[where], self.turn_of_slot[where] = job, self.turn
-            self.turn += 1
-        arrays = device.Rows(*map(jnp.asarray, (slot, group, tokens, length, identity, position, limit, final, scale)))
-        self.slots, first, log_probability = device.fill(work.program, self.params, self.noise, self.slots, arrays)
-        first, log_probability, running = np.asarray(first), np.asarray(log_probability), np.asarray(self.slots.running)
-        self.prompt_tokens += int(length[: len(rows)].sum())
-        for row, (_, job) in enumerate(rows):
-            result.tokens[job, result.lengths[job]], result.log_probabilities[job, result.lengths[job]] = first[row], log_probability[row]
-            result.lengths[job] += 1
-        return self._settle([(job, None, bool(running[where])) for where, job in rows])
-
-    def _decode(self) -> list[int]:
-        """Steps the lanes until prompts have to be read; returns the jobs that were finished."""
-        work = self.work
-        held = self.job_of_slot
-        of_slot = np.array([self.direction_of_job[job] if job >= 0 else -1 for job in held.tolist()], np.int32)
-        directions = np.repeat(self.direction_of_group, work.group), of_slot
+    def _decode(self, offered: list[int], until: tuple[int, int]) -> list[int]:
+        """Steps the lanes, which may begin with the jobs offered; returns the jobs that were finished. until: as `_until` gives it."""
+        work, result = self.work, self.result
         self.lanes, tokens, log_probabilities, steps, placed = device.decode(
-            work.program, self.params, self.noise, self.lanes, self.slots, directions, self.turn_of_slot, *self._until()
-        )
+            work.program, self.params, self.noise, self.lanes, self.slots.states, self._waiting(offered),
+            np.repeat(self.direction_of_group, work.group), *until,
+        )  # fmt: skip
         tokens, log_probabilities, lane, step = map(np.asarray, (tokens, log_probabilities, placed.lane, placed.step))
         after, running = np.asarray(self.lanes.position), np.asarray(self.lanes.running)
         begun = [(where, 0, job) for where, job in enumerate(self.job_of_lane.tolist()) if job >= 0]
-        begun += [(int(lane[slot]), int(step[slot]), int(held[slot])) for slot in np.flatnonzero(lane >= 0).tolist()]
-        begun.sort()
+        taken = [(int(lane[place]), int(step[place]), offered[place]) for place in np.flatnonzero(lane >= 0).tolist()]
+        begun = sorted(begun + taken)
         settled = []
         for (where, start, job), following in zip(begun, [*begun[1:], (-1, 0, -1)], strict=True):
-            length, last = self.result.lengths[job], following[0] != where
+            length, last = result.lengths[job], following[0] != where
             rows = after[where] - length if last else following[1] - start  # a lane that goes on with another job did so at once
-            self.result.tokens[job, length : length + rows] = tokens[start : start + rows, where]
-            self.result.log_probabilities[job, length : length + rows] = log_probabilities[start : start + rows, where]
-            self.result.lengths[job] += rows
+            result.tokens[job, length : length + rows] = tokens[start : start + rows, where]
+            result.log_probabilities[job, length : length + rows] = log_probabilities[start : start + rows, where]
+            result.lengths[job] += rows
             self.useful_lane_steps += int(rows)
             self.job_of_lane[where] = job if last else -1
             settled.append((job, where if last else None, last and bool(running[where])))
-        self.job_of_slot[lane >= 0] = -1
         self.lane_steps += int(steps) * work.lanes
+        for _, _, job in taken:
+            self._no_longer_waits(job)
         return self._settle(settled)
 
-    def _until(self) -> tuple[int, int]:
-        """For `lanes.decode`: how many lanes may stand still, and how many slots be emptied, before the host looks."""
-        work, room = self.work, int((self.job_of_slot < 0).sum())
-        served, idle, read = self._counts()
-        if not self.count_waiting and not read:
-            return work.lanes, 1
-        taken = sum(min(idle[direction], prompts) for direction, prompts in read.items())  # before the first step
-        now, later = self._wanted(served, idle, read)
-        if now and taken:  # more prompts than slots: room first
-            return 0, work.slots + 1
-        of_a_batch = min(room, len(now) + len(later))
-        enough_placed = min(work.refill, self.count_waiting) - of_a_batch if later or now else work.slots + 1
-        return min(work.lanes, idle.total() - taken + max(1, work.refill // 4)), max(1, enough_placed)
+    def _waiting(self, jobs: list[int]) -> device.Waiting:
+        """What the device has to know of jobs that lanes may begin with."""
+        work, result = self.work, self.result
+        count, which = len(jobs), np.array(jobs, np.int64)
+        prompt, written = work.jobs.prompt[which], result.lengths[which]
+        limit = np.where(written < self.think[prompt], self.think[prompt], self.most[prompt])
+
+        def column(values, padding=0, dtype=jnp.int32):
+            return jnp.asarray(np.pad(np.asarray(values), (0, work.lanes - count), constant_values=padding), dtype)
+
+        return device.Waiting(
+            direction=column([self.direction_of_job[job] for job in jobs], -1),
+            slot=column([self.slots.slot_of[self.text_of_job[job]] for job in jobs]),
+            token=column(np.where(written > 0, result.tokens[which, written - 1], self.last_token[prompt])),
+            job=jnp.asarray(np.pad(work.identity[which], ((0, work.lanes - count), (0, 0)))),
+            position=column(written),
+            limit=column(limit),
+            final=column(limit == self.most[prompt], dtype=bool),
+            scale=column(work.scales[which], dtype=jnp.float32),
+        )
+
+    def _until(self, offered: list[int], unread: int) -> tuple[int, int]:
+        """For `lanes.decode`: how many lanes may stand still, and how many jobs be begun, before the host looks.
+
+        offered: to the lanes. unread: texts that are wanted and do not make a batch yet.
+        """
+        work, never = self.work, self.work.lanes + 1
+        _, idle = self._served()
+        there = Counter(self.direction_of_job[job] for job in offered)
+        begin = {direction: min(count, there[direction]) for direction, count in idle.items()}  # before the first step
+        taken = sum(begin.values())
+        lacking = any(begin[direction] < min(count, len(self.waiting.get(direction, ()))) for direction, count in idle.items())
+        if lacking and taken:  # more texts than slots: room first
+            return 0, never
+        if not self.count_waiting:
+            return work.lanes, never
+        enough_idle = min(work.lanes, idle.total() - taken + max(1, work.refill // 4))
+        if len(offered) == self.count_waiting:
+            return enough_idle, never
+        half = taken + max(1, (len(offered) - taken) // 2)
+        left = len(self.waiting_for) - len(self.slots.slot_of)
+        of_a_batch = min(work.refill, left) - min(unread, len(self.slots.free))
+        jobs_a_text = self.count_waiting / len(self.waiting_for)
+        return enough_idle, max(1, min(half, math.ceil(of_a_batch * jobs_a_text))) if left else half
+
+    def _no_longer_waits(self, job: int) -> None:
+        direction, text = self.direction_of_job[job], self.text_of_job[job]
+        self.waiting[direction].remove(job)
+        if not self.waiting[direction]:
+            del self.waiting[direction]
+        self.waiting_for[text] -= 1
+        if not self.waiting_for[text]:
+            del self.waiting_for[text]
+            self.slots.drop(text)
+        self.count_waiting -= 1
+        self.begun += 1
 
     def _settle(self, begun: list[tuple[int, int | None, bool]]) -> list[int]:
         """Frees the places of jobs that are done; lets those at the end of their thinking budget go on. Returns the finished jobs.
@@ -247,10 +281,12 @@ class Stream:
             if running and not stopped:
                 continue
             if not stopped and result.tokens[job, length - 1] != end and length < sampling.max_tokens:
+                assert lane is not None  # its lane waits for the host: it has not taken up another job
                 resume.append((job, lane))
                 continue
             done.append(job)
-            self._leave(job)
+            if lane is not None:
+                self.job_of_lane[lane] = -1
             cut |= running
             if not stopped:
                 ended = result.tokens[job, length - 1] == end
@@ -269,26 +305,22 @@ class Stream:
             )
         return done
 
-    def _leave(self, job: int) -> None:
-        for places in (self.job_of_lane, self.job_of_slot):
-            places[places == job] = -1
-
-    def _end_thoughts(self, resume: list[tuple[int, int | None]]) -> list[int]:
+    def _end_thoughts(self, resume: list[tuple[int, int]]) -> list[int]:
         """Jobs at the end of their thinking budget: those that closed the thought go on, the others wait to read a forced `</think>`.
         Returns the lanes that go on."""
         result, onward = self.result, []
         for job, lane in resume:
             length, most = int(result.lengths[job]), self._sampling(job).max_tokens
-            closed = THINK_END in self._text(result.tokens[job, :length])
-            if closed and lane is not None:
+            if THINK_END in self._text(result.tokens[job, :length]):
                 onward.append(lane)
                 continue
-            if not closed:
-                tag = self.think_end[: most - length - 1]
-                result.tokens[job, length : length + len(tag)] = tag
-                result.forced[job, length : length + len(tag)] = True
-                result.lengths[job] += len(tag)
-            self._leave(job)
+            tag = self.think_end[: most - length - 1]
+            result.tokens[job, length : length + len(tag)] = tag
+            result.forced[job, length : length + len(tag)] = True
+            result.lengths[job] += len(tag)
+            self.job_of_lane[lane] = -1
+            self.text_of_job[job] = text = (*self.text_of_job[job][:2], 1 + job)
+            self.waiting_for[text] += 1
             self.waiting.setdefault(self.direction_of_job[job], deque()).appendleft(job)
             self.count_waiting += 1
         return onward
@@ -310,9 +342,3 @@ class Stream:
 
     def _text(self, tokens) -> str:
         return self.work.tokenizer.decode(tokens.tolist())
-
-
-def padded_length(tokens: int) -> int:
-    """The compiled length for a prompt: few lengths, little padding."""
-    step = 8 if tokens <= 64 else 64 if tokens <= 512 else 512
-    return -(-tokens // step) * step

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egg_reason import tasks
-from egg_reason.engine import Completions, Engine, Jobs, Sampling, Single
-from egg_reason.engine.generate import power_length
+from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling, Single
 from egg_reason.evals import estimators
 from egg_reason.evals.intervals import Interval
 from egg_reason.rewards.pending import BATCH, Pending, Scores
@@ -44,7 +43,7 @@ def draw(
     questions: Sequence[Questions],
     jobs: Sequence[Job],
     graded: Callable[[Sequence[Job], list[int], Completions, Scores], None],
-    longest_prompt: int | None = None,
+    prompt_lengths: PromptLengths | None = None,
 ) -> Completions:
     """Completes the jobs with one set of weights, in one queue over all questions, and grades what is finished while the rest is written.
 
@@ -56,24 +55,21 @@ def draw(
         questions: their sampling may differ in max_tokens, think_tokens and stop only.
         jobs: at least one.
         graded: called with (the jobs in the order of the completions, numbers of those graded now, completions, scores of these numbers).
-        longest_prompt: see `Engine.generate`.
+        prompt_lengths: see `Engine.generate`.
 
-    Returns: the completions, of the jobs sorted: long budgets first, so that the lanes stay busy to the end, then prompts of one length.
+    Returns: the completions, of the jobs sorted: long budgets first, so that the lanes stay busy to the end.
     """
     used = sorted({job[:2] for job in jobs})
     prompts = [engine.tokenizer.encode(questions[where].rows[problem]["prompt"]) for where, problem in used]
     place = {key: number for number, key in enumerate(used)}
 
-    def order(job: Job):
-        return -questions[job[0]].sampling.max_tokens, power_length(len(prompts[place[job[:2]]])), job
-
-    sorted_jobs = sorted(jobs, key=order)
+    sorted_jobs = sorted(jobs, key=lambda job: (-questions[job[0]].sampling.max_tokens, job))
     count = len(sorted_jobs)
     numbered = Jobs(np.zeros(count, int), np.array([place[job[:2]] for job in sorted_jobs]), np.array([job[2] for job in sorted_jobs]))
     grading = _Grading(questions, sorted_jobs, graded)
     completions = engine.generate(
-        Single(params), prompts, numbered, [questions[where].sampling for where, _ in used], EVALUATION_STEP, longest_prompt,
-        grading.add, numbers=[problem for _, problem in used],
+        Single(params), prompts, numbered, [questions[where].sampling for where, _ in used], EVALUATION_STEP, prompt_lengths,
+        finished=grading.add, numbers=[problem for _, problem in used],
     )  # fmt: skip
     grading.finish(completions)
     return completions
@@ -135,7 +131,7 @@ def evaluate(
 
     accuracy: name of the reward that tells right from wrong.
     """
-    longest = max(len(engine.tokenizer.encode(row["prompt"])) for row in rows)
+    lengths = PromptLengths.of([engine.tokenizer.encode(row["prompt"]) for row in rows])
     correct = np.zeros((len(rows), samples), bool)
     failures: Counter = Counter()
     messages: dict[tuple[str, str], str] = {}
@@ -147,5 +143,5 @@ def evaluate(
         messages.update(scores.messages)
 
     jobs = [(0, problem, sample) for problem in range(len(rows)) for sample in range(samples)]
-    completions = draw(engine, params, [Questions(rows, sampling, scorer)], jobs, graded, longest)
+    completions = draw(engine, params, [Questions(rows, sampling, scorer)], jobs, graded, lengths)
     return Evaluation(estimators.average(correct), completions, correct, failures, messages)

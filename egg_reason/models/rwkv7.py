@@ -292,7 +292,7 @@ class Architecture:
     step: Callable = wkv_step
 
     def init_state(self, rows, dtype) -> State:
-        """Every leaf has its rows on axis 0."""
+        """All zeros; every leaf has its rows on axis 0."""
         return init_state(self.shape, rows, dtype)
 
     def forward(self, weights, tokens_BT, state, lengths_B=None):

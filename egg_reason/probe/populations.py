@@ -96,7 +96,7 @@ class Populations:
         parts, rows = self.parts, self.batches[k]
         jobs = Jobs.grid(len(chosen), len(rows), samples)
         jobs = dataclasses.replace(jobs, member=chosen[jobs.member])
-        _, scores = generate_and_score(parts.engine, members, rows, jobs, parts.sampling, parts.scorer, k, parts.longest_prompt)
+        _, scores = generate_and_score(parts.engine, members, rows, jobs, parts.sampling, parts.scorer, k, parts.prompt_lengths)
         shape = len(chosen), len(rows), samples
         return scores.total.reshape(shape), (scores.by_reward[parts.accuracy] >= 1).reshape(shape)
 
