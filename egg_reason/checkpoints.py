@@ -126,13 +126,16 @@ def _orbax(method: str, *arguments: Any) -> Any:
     orbax drives an event loop and threads. A Ctrl-C within them, or a disk that is full, would print tracebacks by the page; in this
     way the first waits until the work is done, and the second is told by the caller.
     """
-    from orbax.checkpoint import Checkpointer, PyTreeCheckpointHandler, options  # a second to import
+    from orbax.checkpoint import Checkpointer, PyTreeCheckpointHandler, options, type_handlers  # a second to import
 
     alone = options.MultiprocessingOptions(primary_host=0, active_processes={0})  # of several hosts the others would be waited for
+    # Nobody changes the arrays before they are written: orbax need not save a copy of them.
+    in_place = type_handlers.create_type_handler_registry((np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)))
 
     def work() -> tuple[Any, str | None]:
         try:
-            with Checkpointer(PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone) as checkpointer:
+            handler = PyTreeCheckpointHandler(multiprocessing_options=alone, type_handler_registry=in_place)
+            with Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
                 return getattr(checkpointer, method)(*arguments), None
         except Exception as error:
             number = re.search(r"os_error_code='(\d+)'", str(error))  # as tensorstore tells it

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -222,6 +223,17 @@ def test_checkpoints_are_quick_and_leave_no_thread(run):
     run.checkpoints.load()
     assert time.perf_counter() - started < 5, "0.3 s on a free machine"
     assert [thread for thread in threading.enumerate() if not thread.daemon] == [threading.main_thread()]
+
+
+def test_saving_makes_no_copy_of_the_weights(run):
+    weights = np.ones(4 << 20, np.float32)
+    tracemalloc.start()
+    try:
+        run.checkpoints.save(0, {"weights": weights})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < weights.nbytes / 2
 
 
 def test_metrics_are_lines_of_json_and_tensorboard_events(run):
