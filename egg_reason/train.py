@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from egg_reason import models
-from egg_reason.budget import Budget, peak_memory
+from egg_reason.budget import Budget, give_back, peak_memory
 from egg_reason.build import Parts, build
 from egg_reason.clock import TrainingClock
 from egg_reason.config import TrainConfig
@@ -138,15 +138,15 @@ class _Training:
                 self.evaluator.start(config, self.parts, run, state, self.display.note)
                 self._evaluate_if_due(state)
                 while not self._ends_at(state.step):
+                    self._phase("generate")
                     started = self.clock.now()
                     compiling = self.clock.compiling()
-                    self.display.phase("generate")
                     spent = self.budget.share
                     share = self.evaluator.evaluate(state, spent)  # ask, generate, score: all members
                     scored = self.clock.now()
                     elsewhere = max(0.0, share.compiling - (self.clock.compiling() - compiling))  # which our clock has not left out
                     scoring = max(0.0, scored - started - elsewhere - share.seconds)
-                    self.display.phase("update")
+                    self._phase("update")
                     after, update = self._tell(state, share, spent)
                     scalars = StepScalars(share.fitness_NP, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params))
                     seconds = (share.seconds, scoring, self.clock.now() - scored)
@@ -163,6 +163,11 @@ class _Training:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    def _phase(self, name: str) -> None:
+        """Shows what comes next, and gives it the memory of what has ended."""
+        self.display.phase(name)
+        give_back()
 
     def _tell(self, state, share: Share, spent: float):
         strategy = self.parts.strategy
@@ -194,7 +199,7 @@ class _Training:
 
     def _evaluate(self, state, problems: int) -> Evaluation:
         """Held-out accuracy of the weights themselves (no perturbation), shown and recorded."""
-        self.display.phase("evaluate")
+        self._phase("evaluate")
         parts, started = self.parts, time.perf_counter()
         params = parts.strategy.ask(state).params
         result = evaluate(parts.engine, params, parts.task.heldout[:problems], parts.evaluation, parts.scorer, parts.accuracy)

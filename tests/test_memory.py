@@ -1,6 +1,7 @@
 """What `--dry-run` predicts: its parts against arrays that are really made, and that it makes nothing. Its peak against those of runs is
 measured by scripts/bench_memory.py."""
 
+import ctypes
 import re
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from egg_reason import memory, models
+from egg_reason.budget import give_back
 from egg_reason.build import build_strategy
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Engine
@@ -68,3 +70,14 @@ def test_a_budget_that_is_too_small_ends_it_before_it_begins(settings, flags, co
     assert "Python, libraries, compiled programs" in error
     status, _, error = command("train", "--memory-budget", 8, "--resume", tmp_path)
     assert status == 2 and "in the place of --resume" in error
+
+
+def test_memory_that_was_freed_goes_back_to_the_system():
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("this malloc cannot be asked")
+    blocks = [b"x" * 100_000 for _ in range(2000)]  # too small to be mapped each by itself
+    end = blocks.pop()  # above the others: what lies below it malloc does not give back by itself
+    del blocks
+    held = memory._resident()
+    give_back()
+    assert held - memory._resident() > 100e6 and end
