@@ -4,9 +4,9 @@ Arrays that a run holds follow from shapes and settings. What a compiled program
 in progress) is XLA's decision: the run's own programs are compiled for abstract arrays, and XLA's plan is read off
 (`memory_analysis`). What Python, the libraries and the compiled programs take is measured, in this process.
 
-Two phases are told apart, and the worse one counts: while members write, the noise of the groups and the state of the lanes are there;
-while the weights move, directions or gradients are. On an accelerator all this is its own memory, on a CPU that of the process; the
-reward workers, processes of their own, come on top there. Of several accelerators
+Three phases are told apart, and the worst one counts: while members write, the noise of the groups and the state of the lanes are there;
+while the weights move, directions or gradients are; while a checkpoint is saved, what orbax has encoded of it. On an accelerator all this
+is its own memory, on a CPU that of the process; the reward workers, processes of their own, come on top there. Of several accelerators
 it is the first one's memory, which has the most to hold. Left out: what a user's task and rewards hold.
 
 Upper bounds: completions are taken to spend their whole budget, and GRPO's backward pass to see its widest batch.
@@ -37,8 +37,8 @@ from egg_reason.objective import Rows
 from egg_reason.perturb import get, name_of
 from egg_reason.rollouts import padded_width
 
-GENERATE, UPDATE = "generate", "update"
-BOTH = (GENERATE, UPDATE)
+GENERATE, UPDATE, SAVE = "generate", "update", "save"
+ALWAYS = (GENERATE, UPDATE, SAVE)
 GIB = 2**30
 COMPILER = int(0.18 * GIB)
 """What runs on a CPU held at their peak, while the programs of the first step were compiled beside their arrays, over what is counted here:
@@ -64,7 +64,7 @@ class Prediction:
 
     @property
     def peak(self) -> int:
-        return max(map(self.total, BOTH))
+        return max(map(self.total, ALWAYS))
 
 
 def predict(config: TrainConfig, devices: int = 1) -> Prediction:
@@ -87,16 +87,16 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     leaves = {p.name: get(weights, p.name) for p in strategy.parameters}
     optimiser = jax.eval_shape(strategy.optimiser.init, leaves)
 
-    parts = [Part("weights as they were read", _size(weights), BOTH)] if on_cpu else []
-    parts.append(Part("master weights, float32", _size(weights), BOTH))
+    parts = [Part("weights as they were read", _size(weights), ALWAYS)] if on_cpu else []
+    parts.append(Part("master weights, float32", _size(weights), ALWAYS))
     if dtype != jnp.float32:
-        parts.append(Part(f"compute copy, {jnp.dtype(dtype).name}", _size(copy), BOTH))
-    parts.append(Part("optimiser", _size(optimiser), BOTH))
+        parts.append(Part(f"compute copy, {jnp.dtype(dtype).name}", _size(copy), ALWAYS))
+    parts.append(Part("optimiser", _size(optimiser), ALWAYS))
     if config.anchor_decay:
-        parts.append(Part("anchor", _size(leaves), BOTH))
+        parts.append(Part("anchor", _size(leaves), ALWAYS))
     jobs = strategy.population * config.prompts * config.samples
     if on_cpu:
-        parts.append(Part("completions", jobs * sampling.max_tokens * 9, BOTH))  # int32 tokens, float32 log-probabilities, bool forced
+        parts.append(Part("completions", jobs * sampling.max_tokens * 9, ALWAYS))  # int32 tokens, float32 log-probabilities, bool forced
     here = max(1, len(engine.devices)) if on_cpu else 1
     parts.append(Part("weights as the engine reads them", _added(copy, _prepared(engine, copy)) * here, (GENERATE,)))
     generating = _generating(engine, strategy, config, sampling, copy, lengths, model.tokenizer)
@@ -106,8 +106,9 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     else:
         parts += _evolving(strategy, config, weights, leaves, optimiser)
     if on_cpu:
-        parts.insert(0, Part("Python, libraries, compiled programs", _resident(), BOTH))
-        parts.insert(1, Part("the compiler at work", COMPILER, BOTH))
+        parts.append(Part("checkpoint on its way to the disk", _size(weights) + _size(optimiser), (SAVE,)))
+        parts.insert(0, Part("Python, libraries, compiled programs", _resident(), ALWAYS))
+        parts.insert(1, Part("the compiler at work", COMPILER, ALWAYS))
     return Prediction(tuple(part for part in parts if part.bytes), jax.devices()[0].device_kind)
 
 
@@ -195,7 +196,7 @@ def _following(strategy: GRPO, config: TrainConfig, weights: RWKV7, leaves: dict
     several = strategy.iterations * strategy.minibatches > 1
     other = 0 if strategy.reference is None else _size(weights) * (2 if config.reference else 1)
     return [
-        Part("reference", other, BOTH),
+        Part("reference", other, ALWAYS),
         Part("texts", jobs * positions * 25, (UPDATE,)),  # two tables of int32, four of float32, one of bool
         Part("weights and optimiser between updates", (_size(leaves) + _size(optimiser)) * several, (UPDATE,)),
         Part("gradient", _size(leaves), (UPDATE,)),
@@ -267,11 +268,11 @@ def _resident() -> int:
 def lines(prediction: Prediction) -> list[str]:
     """A table of the parts, and the peak."""
     width = max(len(part.name) for part in prediction.parts)
-    table = [f"{'GiB':<{width}}  {'generate':>9}  {'update':>9}"]
+    table = [f"{'GiB':<{width}}  {'  '.join(f'{phase:>9}' for phase in ALWAYS)}"]
     for part in prediction.parts:
-        columns = (f"{part.bytes / GIB:9.3f}" if phase in part.phases else f"{'':9}" for phase in BOTH)
+        columns = (f"{part.bytes / GIB:9.3f}" if phase in part.phases else f"{'':9}" for phase in ALWAYS)
         table.append(f"{part.name:<{width}}  {'  '.join(columns)}".rstrip())
-    table.append(f"{'together':<{width}}  {'  '.join(f'{prediction.total(phase) / GIB:9.3f}' for phase in BOTH)}")
+    table.append(f"{'together':<{width}}  {'  '.join(f'{prediction.total(phase) / GIB:9.3f}' for phase in ALWAYS)}")
     return [*table, f"predicted peak: {prediction.peak / GIB:.2f} GiB on {prediction.device}"]
 
 
@@ -279,11 +280,11 @@ def refuse(prediction: Prediction, budget: float | None) -> None:
     """Raises ValueError, one line with the largest parts, where the peak is above a budget in GiB; None: there is none."""
     if budget is None or prediction.peak <= budget * GIB:
         return
-    phase = max(BOTH, key=prediction.total)
+    phase = max(ALWAYS, key=prediction.total)
     parts = sorted((part for part in prediction.parts if phase in part.phases), key=lambda part: -part.bytes)[:3]
     largest = ", ".join(f"{part.name} {part.bytes / GIB:.2f}" for part in parts)
     backward = any(part.name.endswith("of the backward pass") for part in prediction.parts)
     way = "lower --lanes, or raise --group"
-    if phase == UPDATE:
-        way = "lower --backward-tokens" if backward else "choose an --optimiser that keeps less, or train fewer weights"
+    if phase != GENERATE:
+        way = "lower --backward-tokens" if backward and phase == UPDATE else "choose an --optimiser that keeps less, or train fewer weights"
     raise ValueError(f"the run must fit into {budget:g} GiB of memory, and would need {prediction.peak / GIB:.2f} ({largest}): {way}")
