@@ -1,6 +1,5 @@
 """What a run has spent of its budget: steps, seconds of training, generated tokens. It ends when the first of them is spent."""
 
-import ctypes
 import resource
 import sys
 from collections.abc import Sequence
@@ -87,14 +86,3 @@ def peak_memory() -> float:
         return stats["peak_bytes_in_use"] / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def give_back() -> None:
-    """Returns freed memory to the system.
-
-    glibc keeps it for the threads that freed it, and lanes, noise and weights are made and forgotten by other threads in every phase: what
-    lay idle came to a third of a run's memory (docs/performance.md). Where malloc is another, nothing happens.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -71,7 +71,10 @@ def settings(case: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def work(what: str, given: dict[str, Any], out: Path) -> None:
     """In a process of its own: prints GiB as the last line."""
+    from egg_reason.allocator import share_arenas
     from egg_reason.config import TrainConfig
+
+    share_arenas()  # as the command does
 
     config = TrainConfig.from_table(given)
     if what == "predict":

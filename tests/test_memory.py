@@ -2,14 +2,17 @@
 measured by scripts/bench_memory.py."""
 
 import ctypes
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from egg_reason import memory, models
-from egg_reason.budget import give_back
+from egg_reason.allocator import give_back
 from egg_reason.build import build_strategy
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Engine
@@ -70,6 +73,38 @@ def test_a_budget_that_is_too_small_ends_it_before_it_begins(settings, flags, co
     assert "Python, libraries, compiled programs" in error
     status, _, error = command("train", "--memory-budget", 8, "--resume", tmp_path)
     assert status == 2 and "in the place of --resume" in error
+
+
+THREADS = """
+import ctypes, os, sys, threading
+from egg_reason.allocator import share_arenas
+if sys.argv[1] == "shared":
+    share_arenas()
+together = threading.Barrier(2 * os.cpu_count())
+def allocate():
+    together.wait()
+    kept = [bytes(50_000) for _ in range(50)]
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(2 * os.cpu_count())]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
+libc.fflush(None)
+"""
+
+
+def test_threads_share_as_many_arenas_as_there_are_cores():
+    if not hasattr(ctypes.CDLL(None), "malloc_info"):
+        pytest.skip("this malloc cannot be asked")
+
+    def arenas(how):
+        told = subprocess.run([sys.executable, "-c", THREADS, how], capture_output=True, text=True, check=True).stdout
+        return told.count("<heap nr=")
+
+    cores = os.cpu_count() or 1
+    assert arenas("shared") <= cores < arenas("usual")
 
 
 def test_memory_that_was_freed_goes_back_to_the_system():

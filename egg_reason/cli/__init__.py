@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tyro
 
+from egg_reason.allocator import share_arenas
 from egg_reason.cli import models, results, runs, tasks
 
 COMMANDS: dict[str, Callable] = {
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; a user's mistake is one line on standard error and exit status 2."""
+    share_arenas()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # Reusing compiled programs between runs saves most of the start; a folder of the user's choice wins.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "egg-reason" / "xla"))
