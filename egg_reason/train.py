@@ -167,8 +167,8 @@ class _Training:
                 signal.signal(number, handler)
 
     def _phase(self, name: str) -> None:
-        """Shows what comes next, and between steps gives it the memory of what has ended. (Within a step that would be asked for again: 2% of
-        its time with a small model, 13% with 12 x 768, docs/performance.md.)"""
+        """Shows what comes next, and between steps gives it the memory of what has ended. (Within a step that would be asked for again: 2%
+        of its time with a small model, 13% with 12 x 768, docs/performance.md.)"""
         self.display.phase(name)
         if name not in ("generate", "update"):
             give_back()

@@ -14,10 +14,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from egg_reason.engine.sampling import choose, lane_key, uniforms
 from egg_reason.perturb import Noise, put_rows, rescaled, take_rows
+
+Array = jax.Array | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -56,26 +59,26 @@ class Lanes(struct.PyTreeNode):
 class Pieces(struct.PyTreeNode):
     """n pieces of texts, of up to T tokens. One without tokens copies a state."""
 
-    slot: jax.Array  # [n] int32: where the state after the piece goes; out of range: padding
-    before: jax.Array  # [n] int32: the slot with the state before it; out of range: the text begins with the piece
-    group: jax.Array  # [n] int32: one that carries the noise of the text's member
-    tokens: jax.Array  # [n, T] int32
-    length: jax.Array  # [n] int32
-    scale: jax.Array  # [n] float32
+    slot: Array  # [n] int32: where the state after the piece goes; out of range: padding
+    before: Array  # [n] int32: the slot with the state before it; out of range: the text begins with the piece
+    group: Array  # [n] int32: one that carries the noise of the text's member
+    tokens: Array  # [n, T] int32
+    length: Array  # [n] int32
+    scale: Array  # [n] float32
 
 
 class Waiting(struct.PyTreeNode):
     """E completions that lanes may begin with, the most urgent first.
     One that goes on (after a forced text) starts at position > 0."""
 
-    direction: jax.Array  # [E] int32; -1: padding
-    slot: jax.Array  # [E] int32: what was read before `token`
-    token: jax.Array  # [E] int32: the last of the text
-    job: jax.Array  # [E, 4] int32: step, sharer, prompt, sample: what the randomness depends on
-    position: jax.Array  # [E] int32
-    limit: jax.Array  # [E] int32
-    final: jax.Array  # [E] bool
-    scale: jax.Array  # [E] float32
+    direction: Array  # [E] int32; -1: padding
+    slot: Array  # [E] int32: what was read before `token`
+    token: Array  # [E] int32: the last of the text
+    job: Array  # [E, 4] int32: step, sharer, prompt, sample: what the randomness depends on
+    position: Array  # [E] int32
+    limit: Array  # [E] int32
+    final: Array  # [E] bool
+    scale: Array  # [E] float32
 
 
 class Placed(struct.PyTreeNode):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from egg_reason.engine import lanes as device
@@ -94,5 +93,5 @@ class Slots:
             slot[row], before[row], group[row], scale[row] = one.slot, one.before, one.group, one.scale
             one.done, one.before = one.done + len(piece), one.slot
         self.tokens_read += int(length.sum())
-        pieces = device.Pieces(*map(jnp.asarray, (slot, before, group, tokens, length, scale)))
+        pieces = device.Pieces(slot, before, group, tokens, length, scale)
         self.states = device.fill(self.program, self.params, noise, self.states, pieces)

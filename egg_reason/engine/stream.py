@@ -218,18 +218,20 @@ class Stream:
         prompt, written = work.jobs.prompt[which], result.lengths[which]
         limit = np.where(written < self.think[prompt], self.think[prompt], self.most[prompt])
 
-        def column(values, padding=0, dtype=jnp.int32):
-            return jnp.asarray(np.pad(np.asarray(values), (0, work.lanes - count), constant_values=padding), dtype)
+        def column(values, padding=0, dtype=np.int32):
+            filled = np.full((work.lanes, *np.shape(values)[1:]), padding, dtype)
+            filled[:count] = values
+            return filled
 
         return device.Waiting(
             direction=column([self.direction_of_job[job] for job in jobs], -1),
             slot=column([self.slots.slot_of[self.text_of_job[job]] for job in jobs]),
             token=column(np.where(written > 0, result.tokens[which, written - 1], self.last_token[prompt])),
-            job=jnp.asarray(np.pad(work.identity[which], ((0, work.lanes - count), (0, 0)))),
+            job=column(work.identity[which]),
             position=column(written),
             limit=column(limit),
             final=column(limit == self.most[prompt], dtype=bool),
-            scale=column(work.scales[which], dtype=jnp.float32),
+            scale=column(work.scales[which], dtype=np.float32),
         )
 
     def _until(self, offered: list[int], unread: int) -> tuple[int, int]:
@@ -250,11 +252,13 @@ class Stream:
         enough_idle = min(work.lanes, idle.total() - taken + max(1, work.refill // 4))
         if len(offered) == self.count_waiting:
             return enough_idle, never
-        half = taken + max(1, (len(offered) - taken) // 2)
-        left = len(self.waiting_for) - len(self.slots.slot_of)
-        of_a_batch = min(work.refill, left) - min(unread, len(self.slots.free))
-        jobs_a_text = self.count_waiting / len(self.waiting_for)
-        return enough_idle, max(1, min(half, math.ceil(of_a_batch * jobs_a_text))) if left else half
+        enough_begun = never
+        if left := len(self.waiting_for) - len(self.slots.slot_of):  # until a batch of texts can be read
+            texts = min(work.refill, left) - min(unread, len(self.slots.free))
+            enough_begun = math.ceil(texts * self.count_waiting / len(self.waiting_for))
+        if sum(self.waiting_for[text] for text in self.slots.slot_of) > len(offered):  # until half of these have gone: there are more
+            enough_begun = min(enough_begun, taken + (len(offered) - taken) // 2)
+        return enough_idle, max(1, enough_begun)
 
     def _no_longer_waits(self, job: int) -> None:
         direction, text = self.direction_of_job[job], self.text_of_job[job]
