@@ -75,6 +75,11 @@ def test_lengths_of_prompts():
     assert PromptLengths.of([[1], [2, 3]]) == PromptLengths(2, 0)
 
 
+def test_pieces_are_longer_on_accelerators(monkeypatch):
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert piece_length(300) == 150 and piece_length(5) == 5
+
+
 def test_pieces_are_few_and_full():
     for tokens in range(1, 4 * PIECE):
         piece, fewest = piece_length(tokens), -(-tokens // PIECE)

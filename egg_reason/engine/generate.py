@@ -60,9 +60,10 @@ def default_streams(params: Any, lanes: int, group: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-PIECE = 32
-"""Tokens of a prompt that are read at once. Longer pieces are no faster with 16 prompts at a time, and more of them is padding
-(docs/performance.md)."""
+PIECE, PIECE_ELSEWHERE = 32, 256
+"""Tokens of a prompt that are read at once, on a CPU and on other devices. On a CPU longer pieces are no faster with 16 prompts at a time,
+and more of them is padding (docs/performance.md). Elsewhere, where nothing has been measured, few operations one after another should
+matter more: from 64 tokens on the recurrence goes by chunks (`models/wkv.py`)."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Engine:
             sampling: one for all, or one for each prompt; these may differ in max_tokens, think_tokens and stop only.
             step: names the randomness, with the seed, member (or pair), prompt and sample.
             prompt_lengths: of all prompts that calls like this one may have, so that none compiles anew; None: prompts are cut into pieces
-                of PIECE tokens, and share what these prompts do.
+                of the usual length, and share what these prompts do.
             finished: called with the completions so far and the numbers of newly finished jobs, by one thread at a time, while the device
                 decodes on. What it raises ends the call.
             numbers: what names each prompt in the randomness; None: its place.
@@ -215,7 +216,7 @@ class Engine:
             first.seed, self.tokenizer.vocab_size, self.tokenizer.end, self.steps, members.noise.shapes(members.params),
         )  # fmt: skip
         these = PromptLengths.of(prompts)
-        piece = PIECE if lengths is None else piece_length(max(lengths.longest, these.longest) - 1)
+        piece = usual_piece() if lengths is None else piece_length(max(lengths.longest, these.longest) - 1)
         shared = min(these.shared, these.shared if lengths is None else lengths.shared) // piece * piece
         texts, readers = (len(np.unique(rows, axis=0)) for rows in (np.stack([jobs.member, jobs.prompt], 1), jobs.member))
         beginnings = self.beginnings(readers) if shared and texts > readers else 0  # with one prompt each nothing is to be shared
@@ -274,5 +275,9 @@ def deal(members: Any, jobs: Jobs, order: np.ndarray, hands: int) -> list[np.nda
 
 
 def piece_length(tokens: int) -> int:
-    """Tokens of a piece, at most PIECE, so that texts of so many are cut into few and the last is full."""
-    return max(1, -(-tokens // max(1, -(-tokens // PIECE))))
+    """Tokens of a piece, at most the usual, so that texts of so many are cut into few and the last is full."""
+    return max(1, -(-tokens // max(1, -(-tokens // usual_piece()))))
+
+
+def usual_piece() -> int:
+    return PIECE if jax.default_backend() == "cpu" else PIECE_ELSEWHERE

@@ -1,4 +1,5 @@
-"""The texts that a stream has read and that lanes may begin with: the model's state after each, in a slot.
+"""The texts that a stream has read and that lanes may begin with: the model's state after each but for its last token, in a slot. That
+token a lane reads itself, in the step that draws the next.
 
 Texts are read from the left in pieces of one length, many pieces at a time, so that texts of any length go through one compiled program
 and less than a piece of each is padding. How a text is cut depends on that length alone, not on other texts. So what several begin with
