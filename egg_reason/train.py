@@ -139,15 +139,15 @@ class _Training:
                 self.evaluator.start(config, self.parts, run, state, self.display.note)
                 self._evaluate_if_due(state)
                 while not self._ends_at(state.step):
-                    self._phase("generate")
                     started = self.clock.now()
                     compiling = self.clock.compiling()
+                    self.display.phase("generate")
                     spent = self.budget.share
                     share = self.evaluator.evaluate(state, spent)  # ask, generate, score: all members
                     scored = self.clock.now()
                     elsewhere = max(0.0, share.compiling - (self.clock.compiling() - compiling))  # which our clock has not left out
                     scoring = max(0.0, scored - started - elsewhere - share.seconds)
-                    self._phase("update")
+                    self.display.phase("update")
                     after, update = self._tell(state, share, spent)
                     scalars = StepScalars(share.fitness_NP, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params))
                     seconds = (share.seconds, scoring, self.clock.now() - scored)
@@ -156,7 +156,7 @@ class _Training:
                     run.scalars.append(state.step, scalars)
                     state = after
                     if config.checkpoint_every and state.step % config.checkpoint_every == 0 and not self._ends_at(state.step):
-                        self._phase("save")
+                        self._between_steps("save")
                         run.checkpoints.save(state.step, arrays_of(state))
                     self._evaluate_if_due(state)
                 return self._finish(state)
@@ -166,12 +166,11 @@ class _Training:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _phase(self, name: str) -> None:
-        """Shows what comes next, and between steps gives it the memory of what has ended. (Within a step that would be asked for again: 2%
-        of its time with a small model, 13% with 12 x 768, docs/performance.md.)"""
-        self.display.phase(name)
-        if name not in ("generate", "update"):
-            give_back()
+    def _between_steps(self, phase: str) -> None:
+        """Shows what comes next, and gives it the memory of the step. (Within a step that would be asked for again: 2% of its time with a
+        small model, 13% with 12 x 768, docs/performance.md.)"""
+        self.display.phase(phase)
+        give_back()
 
     def _tell(self, state, share: Share, spent: float):
         strategy = self.parts.strategy
@@ -203,7 +202,7 @@ class _Training:
 
     def _evaluate(self, state, problems: int) -> Evaluation:
         """Held-out accuracy of the weights themselves (no perturbation), shown and recorded."""
-        self._phase("evaluate")
+        self._between_steps("evaluate")
         parts, started = self.parts, time.perf_counter()
         params = parts.strategy.ask(state).params
         result = evaluate(parts.engine, params, parts.task.heldout[:problems], parts.evaluation, parts.scorer, parts.accuracy)
@@ -292,7 +291,7 @@ class _Training:
 
     def _save(self, state) -> None:
         """A checkpoint, and the model."""
-        self._phase("save")
+        self._between_steps("save")
         self.run.checkpoints.save(state.step, arrays_of(state))
         trained = dataclasses.replace(self.parts.model, params=jax.tree.map(np.asarray, state.params))
         models.save(trained, self.run.path / "model.pth", dtype="float32")

@@ -103,6 +103,7 @@ def test_budget_cuts_and_an_end_token_within_it_is_an_end(budget, steps):
     expected = [(text[:budget].rstrip("\0"), "end" if len(text) <= budget else "length", min(len(text), budget)) for text in whole]
     assert summary(result) == expected
     assert result.tokens.shape == (5, budget)
+    assert result.useful_lane_steps == result.lengths.sum()
 
 
 STOPS = {

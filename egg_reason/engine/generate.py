@@ -218,8 +218,10 @@ class Engine:
         these = PromptLengths.of(prompts)
         piece = usual_piece() if lengths is None else piece_length(max(lengths.longest, these.longest) - 1)
         shared = min(these.shared, these.shared if lengths is None else lengths.shared) // piece * piece
-        texts, readers = (len(np.unique(rows, axis=0)) for rows in (np.stack([jobs.member, jobs.prompt], 1), jobs.member))
-        beginnings = self.beginnings(readers) if shared and texts > readers else 0  # with one prompt each nothing is to be shared
+        beginnings = 0
+        if shared:
+            readers, texts = (len(np.unique(names)) for names in (jobs.member, jobs.member * len(prompts) + jobs.prompt))
+            beginnings = self.beginnings(readers) if texts > readers else 0  # with one prompt each nothing is to be shared
         directions = np.asarray(members.direction(jobs.member))
         sharers = {"pair": directions, "all": np.zeros_like(directions), "none": jobs.member}[first.share_noise]
         names = np.arange(len(prompts)) if numbers is None else np.asarray(numbers)

@@ -21,6 +21,7 @@ from egg_reason.engine.sampling import choose, lane_key, uniforms
 from egg_reason.perturb import Noise, put_rows, rescaled, take_rows
 
 Array = jax.Array | np.ndarray
+"""As it comes from the host, or within a program."""
 
 
 @dataclass(frozen=True)

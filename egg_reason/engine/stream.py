@@ -90,10 +90,11 @@ class Stream:
         self.slots = Slots(work.program, self.params, work.slots, work.refill, work.piece, work.shared, work.beginnings)
         while self.count_waiting or (self.job_of_lane >= 0).any():
             self._give_directions()
-            wanted, urgent = self._wanted()
+            served, idle = self._served()
+            wanted, urgent = self._wanted(served, idle)
             unread = self._read_ahead(wanted, urgent)
             offered = [job for job in wanted if self.text_of_job[job] in self.slots.slot_of][: work.lanes]
-            newly = self._decode(offered, self._until(offered, unread))
+            newly = self._decode(offered, self._until(offered, unread, idle))
             if newly:
                 work.announce(self.result, newly)
 
@@ -136,9 +137,9 @@ class Stream:
                 np.array(part + [self.groups] * pad, np.int32), np.array(directions, np.int32),
             )  # fmt: skip
 
-    def _wanted(self) -> tuple[list[int], int]:
-        """Waiting jobs, the most urgent first: those that lanes stand still for, how many these are, and up to one more a lane."""
-        served, idle = self._served()
+    def _wanted(self, served: Counter[int], idle: Counter[int]) -> tuple[list[int], int]:
+        """Waiting jobs, the most urgent first: those that lanes stand still for, how many these are, and up to one more a lane. Args: as
+        `_served` gives them."""
         now: list[int] = []
         later: list[tuple[int, int]] = []  # how many of the direction's come first, job
         for direction, lanes in served.items():
@@ -151,7 +152,7 @@ class Stream:
         """Reads texts into slots: those that lanes stand still for, and others as far as they make whole batches. Returns how many of those
         wanted are left. Args: as `_wanted` gives them."""
         size, slots = self.work.refill, self.slots
-        texts = dict.fromkeys(self.text_of_job[job] for job in wanted)
+        texts = {self.text_of_job[job]: job for job in wanted}  # in the order of their first jobs; any of them names the member
         needed = {self.text_of_job[job] for job in wanted[:urgent]}
         missing, first = [text for text in texts if text not in slots.slot_of], sum(text not in slots.slot_of for text in needed)
         unwanted = [text for text in slots.slot_of if text not in texts]
@@ -166,13 +167,10 @@ class Stream:
         if possible == len(self.waiting_for) - len(slots.slot_of):  # no batch will ever be fuller
             count = possible
         group_of = {direction: group for group, direction in enumerate(self.direction_of_group.tolist())}
-        members = self.work.members
+        chosen = [(text, texts[text]) for text in missing[:count]]
         slots.read(
             self.noise,
-            (
-                (text, self._tokens(text)[:-1], group_of[int(members.direction(text[0]))], float(members.scale(text[0])))
-                for text in missing[:count]
-            ),
+            [(text, self._tokens(text)[:-1], group_of[self.direction_of_job[job]], float(self.work.scales[job])) for text, job in chosen],
         )
         return len(missing) - count
 
@@ -234,13 +232,12 @@ class Stream:
             scale=column(work.scales[which], dtype=np.float32),
         )
 
-    def _until(self, offered: list[int], unread: int) -> tuple[int, int]:
+    def _until(self, offered: list[int], unread: int, idle: Counter[int]) -> tuple[int, int]:
         """For `lanes.decode`: how many lanes may stand still, and how many jobs be begun, before the host looks.
 
-        offered: to the lanes. unread: texts that are wanted and do not make a batch yet.
+        offered: to the lanes. unread: texts that are wanted and do not make a batch yet. idle: as `_served` gives it.
         """
         work, never = self.work, self.work.lanes + 1
-        _, idle = self._served()
         there = Counter(self.direction_of_job[job] for job in offered)
         begin = {direction: min(count, there[direction]) for direction, count in idle.items()}  # before the first step
         taken = sum(begin.values())
