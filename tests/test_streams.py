@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from test_engine import JOBS, POPULATION, SAMPLING, assert_same, chosen, engine, params, population, run, usual
 
-from egg_reason.engine import Jobs, Single
+from egg_reason.engine import Completions, Jobs, Single
 from egg_reason.engine.generate import deal
+from egg_reason.engine.lengths import Lengths
 from egg_reason.models.tokenizers import ByteTokenizer
 
 
@@ -68,6 +69,36 @@ def test_the_longest_go_first_when_lengths_are_known_and_fewer_lanes_stand_still
     first, second = (fresh.generate(members, prompts, jobs, samplings) for _ in range(2))
     assert_same(first, second)
     assert second.occupancy > first.occupancy
+
+
+def test_a_population_finds_out_while_it_writes_which_prompt_gets_the_longest():
+    """Eight prompts, the last of which gets ten times as much. In the order of the list, all its texts would be written at the end (lanes
+    that write: 0.82). Its first ones are told from the others' while they are being written, and later calls know of it."""
+    number = np.arange(8 * POPULATION)
+    prompts, limits = [[1 + place % 8, 7] for place in number.tolist()], np.where(number % 8 < 7, 4, 40)
+    samplings = [dataclasses.replace(SAMPLING, max_tokens=int(limit)) for limit in limits]
+    jobs = Jobs(number // 8, number, 0 * number)
+    fresh = dataclasses.replace(engine(lanes=8, group=1), tokenizer=Endless(), refill=4)
+    first, second = (fresh.generate(population(), prompts, jobs, samplings) for _ in range(2))
+    assert_same(first, second)
+    assert (first.lengths == limits).all()
+    assert first.occupancy > 0.95 and second.occupancy > 0.95
+
+
+def test_expected_lengths():
+    """Three texts, one of them twice among the prompts. By hand: (earlier mean + written) / (1 + done)."""
+    lengths, jobs = Lengths(), Jobs(np.zeros(6, int), np.array([0, 0, 1, 2, 3, 3]), np.arange(6))
+    result = Completions.empty(6, 99)
+    found = lengths.of([[5], [6], [5], [7]], jobs)
+    assert found.texts == 3 and found.text_of_job.tolist() == [0, 0, 1, 0, 2, 2]
+    assert found.expected(result).tolist() == [0, 0, 0]
+    result.lengths[:], result.reasons[:3] = [10, 20, 6, 30, 8, 6], 0
+    of_all = 80 / (1 + 3)
+    assert found.expected(result).tolist() == [(of_all + 60) / 3, (of_all + 6) / 2, of_all + 14]
+    result.reasons[:] = 0
+    found.remember(result)
+    later = lengths.of([[8], [7], [5]], Jobs(np.zeros(3, int), np.arange(3), np.zeros(3, int)))
+    assert later.expected(Completions.empty(3, 99)).tolist() == [(7 + 20) / 2, 7, 20]
 
 
 @pytest.mark.parametrize("refill", [1, 5, 32])

@@ -23,6 +23,7 @@ import numpy as np
 
 from egg_reason.engine import lanes as device
 from egg_reason.engine.completions import Completions, Jobs
+from egg_reason.engine.lengths import Lengths
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.stream import Stream, Work
 from egg_reason.perturb import Noise
@@ -107,7 +108,7 @@ class Engine:
     refill: int | None = None
     steps: int = 32
     devices: Sequence[jax.Device] = ()
-    _lengths: dict[int, float] = field(default_factory=dict, init=False, repr=False, compare=False)  # of completions, by prompt
+    _lengths: Lengths = field(default_factory=Lengths, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         for name in ("lanes", "group", "streams"):
@@ -148,7 +149,7 @@ class Engine:
     ) -> Completions:
         """Runs all jobs.
 
-        Jobs whose prompts got the longest completions from this engine before are taken first, so that few lanes stand still at the end.
+        Jobs whose prompts get the longest completions are taken first (`lengths.py`), so that few lanes stand still at the end.
 
         Args:
             members: a population (`es.Members`) or `Single`.
@@ -177,8 +178,8 @@ class Engine:
             there: self.architecture.prepared(members.params if there is None else jax.device_put(members.params, there), self.stream_lanes)
             for there in dict.fromkeys(places)
         }
-        names = [hash(tuple(prompt)) for prompt in prompts]
-        dealt = deal(members, jobs, self._longest_first(names, jobs), len(places))
+        longest_first = np.argsort(-work.lengths.expected(work.result)[work.lengths.text_of_job], kind="stable")
+        dealt = deal(members, jobs, longest_first, len(places))
 
         def run(place: int) -> Stream | None:
             if not len(dealt[place]):
@@ -197,7 +198,7 @@ class Engine:
         result = work.result
         for name in ("prompt_tokens", "lane_steps", "useful_lane_steps"):
             setattr(result, name, sum(getattr(stream, name) for stream in streams if stream is not None))
-        self._remember(names, jobs, result)
+        work.lengths.remember(result)
         result.seconds = time.perf_counter() - begun
         return result
 
@@ -231,20 +232,8 @@ class Engine:
         return Work(
             program, self.tokenizer, self.stream_lanes, group, self.refill, self.slots, piece, shared if beginnings else 0, beginnings,
             members, prompts, samplings, jobs, identity, np.asarray(members.scale(jobs.member), np.float32),
-            Completions.empty(len(jobs), most), announce,
+            self._lengths.of(prompts, jobs), Completions.empty(len(jobs), most), announce,
         )  # fmt: skip
-
-    def _longest_first(self, names: list[int], jobs: Jobs) -> np.ndarray:
-        """Job numbers by falling length of what their prompts (`names`: a hash of each) got before; what is not known counts as the mean
-        of what is."""
-        known = np.array([self._lengths.get(name, np.nan) for name in names])
-        lengths = np.nan_to_num(known, nan=0.0 if np.isnan(known).all() else np.nanmean(known))
-        return np.argsort(-lengths[jobs.prompt], kind="stable")
-
-    def _remember(self, names: list[int], jobs: Jobs, result: Completions) -> None:
-        totals, counts = np.bincount(jobs.prompt, result.lengths), np.bincount(jobs.prompt)
-        for place in np.flatnonzero(counts).tolist():
-            self._lengths[names[place]] = float(totals[place] / counts[place])
 
     def noise_bytes(self, noise, params) -> int:
         """What the noise of all groups takes on a device; 0 where nothing is perturbed. noise: as a population's. Allocates nothing."""

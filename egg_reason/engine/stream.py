@@ -19,6 +19,7 @@ import numpy as np
 
 from egg_reason.engine import lanes as device
 from egg_reason.engine.completions import REASONS, Completions, Jobs
+from egg_reason.engine.lengths import CallLengths
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.slots import Slots, Text
 
@@ -49,13 +50,14 @@ class Work:
     jobs: Jobs
     identity: np.ndarray
     scales: np.ndarray
+    lengths: CallLengths
     result: Completions
     announce: Callable[[Completions, list[int]], None]
 
 
 class Stream:
     """Runs some of the jobs. params: the weights as `Architecture.prepared` gives them, on the device that it works on.
-    numbers: which jobs, in the order to take them."""
+    numbers: which jobs, in the order to take those that are expected to be as long."""
 
     def __init__(self, work: Work, params: Any, numbers: np.ndarray):
         self.work, self.params, self.result = work, params, work.result
@@ -63,13 +65,15 @@ class Stream:
         self.groups = work.lanes // work.group
         self.think_end = work.tokenizer.encode(THINK_END)
         of_jobs, names = work.jobs, numbers.tolist()
-        directions = np.asarray(work.members.direction(of_jobs.member[numbers])).tolist()
-        self.direction_of_job = dict(zip(names, directions, strict=True))
+        self.numbers, self.directions = numbers, np.asarray(work.members.direction(of_jobs.member[numbers]))
+        self.direction_of_job = dict(zip(names, self.directions.tolist(), strict=True))
         texts = zip(of_jobs.member[numbers].tolist(), of_jobs.prompt[numbers].tolist(), [0] * len(names), strict=True)
         self.text_of_job: dict[int, Text] = dict(zip(names, texts, strict=True))
         self.waiting: dict[int, deque[int]] = {}  # jobs that no lane has begun, of the directions that have some
         for job, direction in self.direction_of_job.items():
             self.waiting.setdefault(direction, deque()).append(job)
+        self.finished, self.next_look_at_lengths = 0, max(1, len(names) // 16)
+        self._longest_first()
         self.waiting_for = Counter(self.text_of_job.values())  # jobs that no lane has begun, of each text
         self.count_waiting = len(numbers)
         self.unassigned = deque(self.waiting)
@@ -97,6 +101,22 @@ class Stream:
             newly = self._decode(offered, self._until(offered, unread, idle))
             if newly:
                 work.announce(self.result, newly)
+            self.finished += len(newly)
+            if self.finished >= self.next_look_at_lengths:
+                self.next_look_at_lengths = 2 * self.finished
+                self._longest_first()
+
+    def _longest_first(self) -> None:
+        """Puts every direction's queue in order. Where nothing is known yet, directions begin with different prompts, so that soon
+        something is known of each."""
+        lengths = self.work.lengths
+        if lengths.texts == 1:
+            return
+        text = lengths.text_of_job[self.numbers]
+        order = np.lexsort(((text + self.directions) % lengths.texts, -lengths.expected(self.work.result)[text]))
+        place = dict(zip(self.numbers[order].tolist(), range(len(order)), strict=True))
+        for direction, queue in self.waiting.items():
+            self.waiting[direction] = deque(sorted(queue, key=place.__getitem__))
 
     def _served(self) -> tuple[Counter[int], Counter[int]]:
         """Of each direction that is served: its lanes, and those of them that stand still."""
