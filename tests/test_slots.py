@@ -60,7 +60,7 @@ def test_lanes_do_not_wait_for_the_slots_of_texts_with_many_samples():
     assert small.slots == 4
     found = complete(jobs, PROMPTS[3:], small, members=dataclasses.replace(members, size=16))
     assert found.useful_lane_steps == len(jobs) * SAMPLING.max_tokens
-    assert found.occupancy > 0.85  # 0.90, and 0.63 where no slot is given up
+    assert found.occupancy > 0.89  # 0.896, and 0.63 where no slot is given up
 
 
 def test_samples_of_one_prompt_read_it_once():

@@ -87,9 +87,9 @@ def test_a_population_finds_out_while_it_writes_which_prompt_gets_the_longest():
 
 def test_expected_lengths():
     """Three texts, one of them twice among the prompts. By hand: (earlier mean + written) / (1 + done)."""
-    lengths, jobs = Lengths(), Jobs(np.zeros(6, int), np.array([0, 0, 1, 2, 3, 3]), np.arange(6))
+    known, jobs = {}, Jobs(np.zeros(6, int), np.array([0, 0, 1, 2, 3, 3]), np.arange(6))
     result = Completions.empty(6, 99)
-    found = lengths.of([[5], [6], [5], [7]], jobs)
+    found = Lengths(known, [[5], [6], [5], [7]], jobs)
     assert found.texts == 3 and found.text_of_job.tolist() == [0, 0, 1, 0, 2, 2]
     assert found.expected(result).tolist() == [0, 0, 0]
     result.lengths[:], result.reasons[:3] = [10, 20, 6, 30, 8, 6], 0
@@ -97,7 +97,7 @@ def test_expected_lengths():
     assert found.expected(result).tolist() == [(of_all + 60) / 3, (of_all + 6) / 2, of_all + 14]
     result.reasons[:] = 0
     found.remember(result)
-    later = lengths.of([[8], [7], [5]], Jobs(np.zeros(3, int), np.arange(3), np.zeros(3, int)))
+    later = Lengths(known, [[8], [7], [5]], Jobs(np.zeros(3, int), np.arange(3), np.zeros(3, int)))
     assert later.expected(Completions.empty(3, 99)).tolist() == [(7 + 20) / 2, 7, 20]
 
 

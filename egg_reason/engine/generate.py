@@ -108,7 +108,7 @@ class Engine:
     refill: int | None = None
     steps: int = 32
     devices: Sequence[jax.Device] = ()
-    _lengths: Lengths = field(default_factory=Lengths, init=False, repr=False, compare=False)
+    _lengths: dict[int, float] = field(default_factory=dict, init=False, repr=False, compare=False)  # as `Lengths` keeps them
 
     def __post_init__(self):
         for name in ("lanes", "group", "streams"):
@@ -232,7 +232,7 @@ class Engine:
         return Work(
             program, self.tokenizer, self.stream_lanes, group, self.refill, self.slots, piece, shared if beginnings else 0, beginnings,
             members, prompts, samplings, jobs, identity, np.asarray(members.scale(jobs.member), np.float32),
-            self._lengths.of(prompts, jobs), Completions.empty(len(jobs), most), announce,
+            Lengths(self._lengths, prompts, jobs), Completions.empty(len(jobs), most), announce,
         )  # fmt: skip
 
     def noise_bytes(self, noise, params) -> int:

@@ -11,19 +11,10 @@ from egg_reason.engine.completions import Completions, Jobs
 
 
 class Lengths:
-    """Mean lengths of the completions of every prompt so far, by the hash of its tokens."""
+    """Of the completions of one call's prompts. Prompts of the same tokens are one.
 
-    def __init__(self) -> None:
-        self.known: dict[int, float] = {}
-
-    def of(self, prompts: Sequence[Sequence[int]], jobs: Jobs) -> "CallLengths":
-        return CallLengths(self.known, prompts, jobs)
-
-
-class CallLengths:
-    """Those of one call's prompts, as they are found out. Prompts of the same tokens are one.
-
-    texts: how many different ones. text_of_job: [J], which.
+    known: mean lengths by the hash of a prompt's tokens, from earlier calls; `remember` adds to it.
+    texts: how many different prompts. text_of_job: [J], which one.
     """
 
     def __init__(self, known: dict[int, float], prompts: Sequence[Sequence[int]], jobs: Jobs):

@@ -19,7 +19,7 @@ import numpy as np
 
 from egg_reason.engine import lanes as device
 from egg_reason.engine.completions import REASONS, Completions, Jobs
-from egg_reason.engine.lengths import CallLengths
+from egg_reason.engine.lengths import Lengths
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.slots import Slots, Text
 
@@ -50,7 +50,7 @@ class Work:
     jobs: Jobs
     identity: np.ndarray
     scales: np.ndarray
-    lengths: CallLengths
+    lengths: Lengths
     result: Completions
     announce: Callable[[Completions, list[int]], None]
 
