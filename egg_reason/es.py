@@ -212,10 +212,13 @@ class EvolutionStrategy:
         """sum_k weights[k] E_(first + k), float32 {name: array}: additive over any split of the directions."""
         weights = np.asarray(weights, np.float32)
         chunk = max(1, min(self.chunk, len(weights)))
-        padded = np.zeros(max(1, -(-len(weights) // chunk)) * chunk, np.float32)
-        padded[: len(weights)] = weights
-        shapes = self.noise.shapes(state.params)
-        return _sum_in_chunks(self.noise, shapes, self.epoch(state.step), jnp.asarray(padded.reshape(-1, chunk)), first)
+        shapes, total = self.noise.shapes(state.params), None
+        for start in range(0, max(1, len(weights)), chunk):
+            part = np.zeros(chunk, np.float32)  # the last one may not be full
+            part[: len(weights) - start] = weights[start : start + chunk]
+            noise = _draw(self.noise, shapes, self.epoch(state.step), first + start + np.arange(chunk))
+            total = jax.block_until_ready(_add(self.noise, total, noise, part))  # else the noise of many chunks would be drawn ahead
+        return total
 
     def _leaves(self, params):
         return {p.name: get(params, p.name) for p in self.parameters}
@@ -232,20 +235,16 @@ class EvolutionStrategy:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _sum_in_chunks(noise, shapes, epoch, weights_CK, first):
-    """sum over all directions first..first + C K - 1 of weight times noise, chunk by chunk: memory is that of one chunk."""
-    chunk = weights_CK.shape[1]
+def _draw(noise, shapes, epoch, directions):
+    """A program by itself: joined with the sum, XLA would draw every number in the order in which a product wants it, which is slow."""
+    return noise.draw(shapes, epoch, directions)
 
-    def of(number, weights):
-        return noise.weighted_sum(shapes, epoch, first + number * chunk + jnp.arange(chunk), weights)
 
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, of(*part)), None
-
-    start = of(0, weights_CK[0])  # and not from zeros: a pass through all weights less
-    if len(weights_CK) == 1:
-        return start
-    return jax.lax.scan(add, start, (jnp.arange(1, weights_CK.shape[0]), weights_CK[1:]))[0]
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _add(noise, total, drawn, weights):
+    """`total`, or None, plus the weighted sum of what was drawn."""
+    part = noise.weighted_sum(drawn, weights)
+    return part if total is None else jax.tree.map(jnp.add, total, part)
 
 
 def pair_weights(fitness_NP, shaping) -> np.ndarray | None:

@@ -171,13 +171,16 @@ def _evolving(strategy: es.EvolutionStrategy, config: TrainConfig, weights: RWKV
     """The update of `EvolutionStrategy.tell`."""
     pairs = strategy.population // 2
     chunk = min(strategy.chunk, pairs)
-    amounts = _abstract((-(-pairs // chunk), chunk), jnp.float32)
+    shapes, total = strategy.noise.shapes(weights), leaves if pairs > chunk else None
     anchor = leaves if config.anchor_decay else None
-    summing = es._sum_in_chunks.lower(strategy.noise, strategy.noise.shapes(weights), 0, amounts, 0)
+    noise = device.noise_shapes(strategy.noise, shapes, chunk)
+    drawing = es._draw.lower(strategy.noise, shapes, 0, _abstract((chunk,), jnp.int32))
+    adding = es._add.lower(strategy.noise, total, noise, _abstract((chunk,), jnp.float32))
+    summing = max(_working(drawing), _size(noise) + _working(adding) - (0 if total else _size(leaves)))
     applying = es.EvolutionStrategy._apply.lower(strategy, leaves, optimiser, anchor, leaves, 0.1)
     return [
         Part("direction of the update", _size(leaves), (UPDATE,)),
-        Part("a chunk of directions, or the new weights", max(_working(summing) - _size(leaves), _working(applying)), (UPDATE,)),
+        Part("a chunk of directions, or the new weights", max(summing, _working(applying)), (UPDATE,)),
     ]
 
 

@@ -13,7 +13,6 @@ Axes: B rows, K groups (B / K rows each, in order), R rank, m inputs, n outputs.
 be scanned. Left out of the paper: Bessel-function scores (its appendix D.1; its authors found the Gaussian score best).
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,33 +187,26 @@ class Noise:
 
         shapes: as `shapes` gives them. epoch: integer, one for as long as noise is reused.
         """
-        key, found = random.fold_in(jax.random.key_data(jax.random.key(self.seed)), epoch), dict(shapes)
-        dense = [p for p in self.parameters if not p.low_rank(self.rank) and p.kind != "vector"]
-        drawn = self._draw_together(key, [p for p in self.parameters if p not in dense], found, directions)
-        for p in dense:  # each by itself, to be forgotten before the next one is drawn
-            layers, inner = _layers(p, found[p.name])
-            draw = jax.vmap(jax.vmap(lambda high, low, inner=inner: random.normal((high, low), inner)), 1)
-            noise = draw(*_keys(key, [(p.index, layer) for layer in range(layers)], directions)).astype(self.dtype)
-            drawn[p.name] = noise if p.stacked else noise[0]
-        return {p.name: drawn[p.name] for p in self.parameters}
+        found = dict(shapes)
+        rows = [(p.index, layer) for p in self.parameters for layer in range(_layers(p, found[p.name])[0])]
+        index, layer = np.array(rows, np.uint32).reshape(-1, 2).T[..., None]
+        of_step = random.fold_in(jax.random.key_data(jax.random.key(self.seed)), epoch)
+        keys = random.fold_in(random.fold_in(random.fold_in(of_step, index), layer), directions)  # two uint32 [rows, K]
 
-    def _draw_together(self, key, parameters, shapes, directions):
-        runs, rows = [], []
-        drawn: dict[str, Any] = {}
-        for p in parameters:
-            layers, inner = _layers(p, shapes[p.name])
-            runs.append((layers, self.rank * sum(inner) if p.low_rank(self.rank) else math.prod(inner)))
-            rows += [(p.index, layer) for layer in range(layers)]
-        for p, noise in zip(parameters, random.normals(_keys(key, rows, directions), runs), strict=True):
-            _, inner = _layers(p, shapes[p.name])
-            noise = jnp.swapaxes(noise, 0, 1).astype(self.dtype)  # [L, K, ...]
-            noise = noise if p.stacked else noise[0]
-            if p.low_rank(self.rank):
-                factors = noise.reshape(*noise.shape[:-1], self.rank, sum(inner))
-                drawn[p.name] = factors[..., : inner[0]], factors[..., inner[0] :]
-            else:
-                drawn[p.name] = noise.reshape(*noise.shape[:-1], *inner)
-        return drawn
+        def one(p):
+            # Gathered, where a slice would do, and a and b drawn apart: what is cut out of an array XLA computes anew for each piece.
+            mine = tuple(half[np.flatnonzero(index == p.index)] for half in keys)
+            _, inner = _layers(p, found[p.name])
+            if not p.low_rank(self.rank):
+                return self._drawn(p, mine, random.counters(inner))
+            factors = random.counters((self.rank, sum(inner)))
+            return tuple(self._drawn(p, mine, part) for part in jnp.split(factors, inner[:1], 1))
+
+        return {p.name: one(p) for p in self.parameters}
+
+    def _drawn(self, p, keys, counter):
+        noise = random.normals(keys, counter).astype(self.dtype)
+        return noise if p.stacked else noise[0]
 
     def attach(self, params, noise, scale_B):
         """`params` with a node in the place of every perturbed parameter; scale_B [B] float32 is sigma times each row's sign.
@@ -241,14 +233,13 @@ class Noise:
             return LowRank(base, a, b, scale, jnp.broadcast_to(one, base.shape[:1]) if stacked else one)
         return (Offset if p.kind == "vector" else FullRank)(base, drawn, scale)
 
-    def weighted_sum(self, shapes, epoch, directions, weights):
-        """sum_k weights[k] E_k, float32, {name: array}: the estimator's inner sum over `directions` [K], from one small product a matrix.
+    def weighted_sum(self, noise, weights):
+        """sum_k weights[k] E_k, float32, {name: array}: the estimator's inner sum over what `draw` gave, one small product a matrix.
 
         For low rank the K directions stand side by side as [K R, m] and [K R, n], so that no E_k is ever formed. Full float32 products:
         by default a GPU would round their inputs to 10 bits (TF32).
         """
         exact = jax.lax.Precision.HIGHEST
-        noise = self.draw(shapes, epoch, directions)
         total = {}
         for p in self.parameters:
             if p.low_rank(self.rank):
@@ -264,12 +255,6 @@ class Noise:
 def _layers(parameter, shape) -> tuple[int, tuple[int, ...]]:
     """How many layers it has, 1 where it is not stacked, and the shape of one."""
     return (shape[0], tuple(shape[1:])) if parameter.stacked else (1, tuple(shape))
-
-
-def _keys(key, rows, directions):
-    """What names the noise of every row, (parameter, layer), in every direction: a key, as two uint32 [K, rows]."""
-    index, layer = np.array(rows, np.uint32).reshape(-1, 2).T
-    return random.fold_in(random.fold_in(random.fold_in(key, index), layer), directions[:, None])
 
 
 def take_rows(noise, parameters, groups):

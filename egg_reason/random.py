@@ -9,12 +9,10 @@ Keys are raw: two uint32.
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-
-BLOCK = 32
-"""Numbers that `normals` draws in one piece: a draw of another length draws a few too many."""
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
@@ -37,28 +35,20 @@ def fold_in(key, number):
     return threefry(key, np.uint32(0), jnp.asarray(number).astype(jnp.uint32))
 
 
-def normal(key, shape):
-    """float32 of this shape, of less than 2^32 numbers: `jax.random.normal`."""
-    return _normal(_bits(key, lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)))
+@jax.jit
+def normals(key, counter):
+    """float32 [*key, *counter]: of every stream the numbers that stand at these places of `jax.random.normal`'s.
 
-
-def normals(keys, runs):
-    """Many draws of `normal` in one loop, that is compiled once and not for every length.
-
-    keys: two uint32 [..., rows]. runs: (rows, length of each) in the order of the keys.
-    Returns: for every run float32 [..., its rows, length].
+    key: two uint32 [...], one for each stream. counter: uint32 [...], places from 0 (`counters`).
     """
-    if not runs:
-        return []
-    blocks = [-(-length // BLOCK) for _, length in runs]
-    ends = np.cumsum([rows * count for (rows, _), count in zip(runs, blocks, strict=True)])
-    count_of_row = np.repeat(blocks, [rows for rows, _ in runs])
-    row = np.repeat(np.arange(len(count_of_row)), count_of_row)
-    first = np.concatenate([np.arange(count, dtype=np.uint32) for count in count_of_row]) * np.uint32(BLOCK)
-    high, low = (half[..., row, None] for half in keys)
-    count = jnp.broadcast_to(first[:, None] + np.arange(BLOCK, dtype=np.uint32), (*high.shape[:-1], BLOCK))
-    drawn = jnp.split(_normal(_bits((high, low), count)), ends[:-1], -2)
-    return [x.reshape(*x.shape[:-2], rows, -1)[..., :length] for x, (rows, length) in zip(drawn, runs, strict=True)]
+    inner = (1,) * counter.ndim
+    high, low = (half.reshape(*half.shape, *inner) for half in key)
+    return _normal(_bits((high, low), counter))
+
+
+def counters(shape):
+    """uint32 of this shape, less than 2^32 of them: the places of what `jax.random.normal` draws in this shape."""
+    return lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
 
 
 def uniform(key):
@@ -66,8 +56,8 @@ def uniform(key):
     return _uniform(_bits(key, jnp.zeros((), jnp.uint32)))
 
 
-def _bits(key, count):
-    high, low = threefry(key, jnp.zeros_like(count), count)
+def _bits(key, counter):
+    high, low = threefry(key, jnp.zeros_like(counter), counter)
     return high ^ low
 
 
