@@ -1,9 +1,8 @@
 """What a run has spent of its budget: steps, seconds of training, generated tokens. It ends when the first of them is spent."""
 
-import resource
-import sys
 from collections.abc import Sequence
 
+from egg_reason.allocator import resident
 from egg_reason.config import TrainConfig
 
 SECONDS, TOKENS = "training_seconds", "training_tokens"
@@ -84,5 +83,4 @@ def peak_memory() -> float:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return resident()[1] / 2**30

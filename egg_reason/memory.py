@@ -14,16 +14,14 @@ Upper bounds: completions are taken to spend their whole budget, and GRPO's back
 
 import functools
 import math
-import resource
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from egg_reason import es, models, tasks
+from egg_reason.allocator import resident
 from egg_reason.build import build_algorithm, build_engine, build_sampling, build_task, prompt_lengths
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Engine, PromptLengths, Sampling
@@ -262,10 +260,7 @@ def _resident() -> int:
     import orbax.checkpoint  # noqa: F401
     import tensorboardX.record_writer  # noqa: F401
 
-    table = Path("/proc/self/statm")
-    if table.is_file():
-        return int(table.read_text().split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # the most there was
+    return resident()[0]
 
 
 def lines(prediction: Prediction) -> list[str]:

@@ -22,7 +22,6 @@ are medians. Without --full: fewer lanes, members and repetitions. The last line
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ import numpy as np
 from bench_engine import WORKLOADS, Endless, weights
 from bench_machine import memory_rates, product_rate
 
+from egg_reason.allocator import resident
 from egg_reason.build import build
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling, Single, default_streams
@@ -173,7 +173,7 @@ def population(full: bool) -> dict[str, float]:
     times: dict[int, list[float]] = {small: [], large: []}
     for size in [*[small] * 4, large, *[small] * 4] if full else [small, large] * 3:
         times[size].append(step(size))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024) / 1024
+    peak = resident()[1] / 2**30
     per_member = {size: statistics.median(found) for size, found in times.items()}
     for size, found in per_member.items():
         print(f"population {size:,}: {1e3 * found:.3f} ms a member", flush=True)

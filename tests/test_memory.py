@@ -9,10 +9,11 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from egg_reason import memory, models
-from egg_reason.allocator import give_back
+from egg_reason.allocator import give_back, resident
 from egg_reason.build import build_strategy
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Engine
@@ -116,3 +117,24 @@ def test_memory_that_was_freed_goes_back_to_the_system():
     held = memory._resident()
     give_back()
     assert held - memory._resident() > 100e6 and end
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what a process held is told by /proc on Linux alone")
+def test_what_a_process_held_is_its_own_and_not_its_parents():
+    """`ru_maxrss` would begin with what this one holds, here at least 400 MB."""
+    program = """
+from egg_reason.allocator import resident
+one = resident()
+held = bytearray(200_000_000)
+held[::4096] = b"1" * len(held[::4096])
+two = resident()
+del held
+three = resident()
+print(*one, *two, *three)
+"""
+    ours = np.ones(50_000_000)
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    now, most = [int(word) for word in told[::2]], [int(word) for word in told[1::2]]
+    assert most[0] < 200e6 < resident()[1] and ours.all()
+    assert now[1] - now[0] > 190e6 and now[2] < now[1] - 190e6
+    assert most[1] >= now[1] and abs(most[2] - most[1]) < 2e6  # the system counts pages in batches for each core
