@@ -107,7 +107,8 @@ class EvolutionStrategy:
     anchor_decay: share of the way back to the starting weights taken after each step; 0: none.
     seed: names all noise of the run.
     compute_dtype: of the weights that members carry; the master stays float32 (a bfloat16 master loses most of a small step).
-    chunk: directions summed at a time in `tell`: memory, not the result, depends on it up to float32 rounding.
+    chunk: directions summed at a time in `tell`, an eighth as many where they are dense: memory, not the result, depends on it up to
+        float32 rounding.
     """
 
     parameters: tuple[Parameter, ...]
@@ -211,7 +212,7 @@ class EvolutionStrategy:
     def direction(self, state: State, weights, first=0):
         """sum_k weights[k] E_(first + k), float32 {name: array}: additive over any split of the directions."""
         weights = np.asarray(weights, np.float32)
-        chunk = max(1, min(self.chunk, len(weights)))
+        chunk = self.summed_at_once(len(weights))
         shapes, total = self.noise.shapes(state.params), None
         for start in range(0, max(1, len(weights)), chunk):
             part = np.zeros(chunk, np.float32)  # the last one may not be full
@@ -219,6 +220,10 @@ class EvolutionStrategy:
             noise = _draw(self.noise, shapes, self.epoch(state.step), first + start + np.arange(chunk))
             total = jax.block_until_ready(_add(self.noise, total, noise, part))  # else the noise of many chunks would be drawn ahead
         return total
+
+    def summed_at_once(self, directions: int) -> int:
+        """Of so many directions."""
+        return max(1, min(self.chunk if self.rank else self.chunk // 8, directions))
 
     def _leaves(self, params):
         return {p.name: get(params, p.name) for p in self.parameters}

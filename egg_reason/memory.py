@@ -168,7 +168,7 @@ def _generating(
 def _evolving(strategy: es.EvolutionStrategy, config: TrainConfig, weights: RWKV7, leaves: dict, optimiser: Any) -> list[Part]:
     """The update of `EvolutionStrategy.tell`."""
     pairs = strategy.population // 2
-    chunk = min(strategy.chunk, pairs)
+    chunk = strategy.summed_at_once(pairs)
     shapes, total = strategy.noise.shapes(weights), leaves if pairs > chunk else None
     anchor = leaves if config.anchor_decay else None
     noise = device.noise_shapes(strategy.noise, shapes, chunk)
