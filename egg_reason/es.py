@@ -217,12 +217,13 @@ class EvolutionStrategy:
         for start in range(0, max(1, len(weights)), chunk):
             part = np.zeros(chunk, np.float32)  # the last one may not be full
             part[: len(weights) - start] = weights[start : start + chunk]
-            noise = _draw(self.noise, shapes, self.epoch(state.step), first + start + np.arange(chunk))
-            total = jax.block_until_ready(_add(self.noise, total, noise, part))  # else the noise of many chunks would be drawn ahead
+            directions = first + start + np.arange(chunk)
+            # Waited for, and the noise without a name: else that of the next chunk, or of many, would be held beside it.
+            total = jax.block_until_ready(_add(self.noise, total, _draw(self.noise, shapes, self.epoch(state.step), directions), part))
         return total
 
     def summed_at_once(self, directions: int) -> int:
-        """Of so many directions."""
+        """How many of so many directions are drawn and summed together."""
         return max(1, min(self.chunk if self.rank else self.chunk // 8, directions))
 
     def _leaves(self, params):

@@ -35,7 +35,7 @@ def fold_in(key, number):
     return threefry(key, np.uint32(0), jnp.asarray(number).astype(jnp.uint32))
 
 
-@jax.jit
+@jax.jit  # within a program too, where arrays of one shape are then traced once
 def normals(key, counter):
     """float32 [*key, *counter]: of every stream the numbers that stand at these places of `jax.random.normal`'s.
 

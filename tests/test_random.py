@@ -34,6 +34,7 @@ def test_many_streams_at_once_are_each_keys_own(shape):
     found = random.normals(tuple(jnp.moveaxis(jax.random.key_data(keys), -1, 0)), random.counters(shape))
     theirs = jax.vmap(jax.vmap(lambda key: jax.random.normal(key, shape)))(keys)
     np.testing.assert_array_equal(found, theirs)
+    assert jnp.unique(found.reshape(15, -1)[:, 0]).size == 15
 
 
 def test_any_part_of_a_stream_can_be_drawn_by_itself():
