@@ -7,6 +7,7 @@
     summary = train(TrainConfig(steps=20, seed=1), "runs/mine")
     model = models.load("runs/mine")
 
-The parts, from the bottom up: `models`, `perturb` (weights that carry perturbations), `engine` (completions), `rewards`, `tasks`, `es`
-(the estimator), `evals`, `train`. Nothing is imported here: rewards run in processes that should not load JAX.
+The parts, from the bottom up: `models`, `perturb` (weights that carry perturbations), `engine` (completions),
+`rewards`, `tasks`, `es` (the estimator), `evals`, `train`. Nothing is imported here: rewards run in processes
+that should not load JAX.
 """

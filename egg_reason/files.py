@@ -8,7 +8,8 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path`; what was written there takes its place at the end, or disappears when an error is raised.
+    """A temporary name beside `path`; what was written there takes its place at the end, or disappears when
+    an error is raised.
 
     Raises FileNotFoundError where the folder is missing.
     """

@@ -1,15 +1,18 @@
 """What a run will need of memory, part by part, before it allocates anything.
 
-Arrays that a run holds follow from shapes and settings. What a compiled program needs beside them while it runs (activations, logits, sums
-in progress) is XLA's decision: the run's own programs are compiled for abstract arrays, and XLA's plan is read off
-(`memory_analysis`). What Python, the libraries and the compiled programs take is measured, in this process.
+Arrays that a run holds follow from shapes and settings. What a compiled program needs beside them while it
+runs (activations, logits, sums in progress) is XLA's decision: the run's own programs are compiled for
+abstract arrays, and XLA's plan is read off (`memory_analysis`). What Python, the libraries and the compiled
+programs take is measured, in this process.
 
-Three phases are told apart, and the worst one counts: while members write, the noise of the groups and the state of the lanes are there;
-while the weights move, directions or gradients are; while a checkpoint is saved, what orbax has encoded of it. On an accelerator all this
-is its own memory, on a CPU that of the process; the reward workers, processes of their own, come on top there. Of several accelerators
-it is the first one's memory, which has the most to hold. Left out: what a user's task and rewards hold.
+Three phases are told apart, and the worst one counts: while members write, the noise of the groups and the
+state of the lanes are there; while the weights move, directions or gradients are; while a checkpoint is
+saved, what orbax has encoded of it. On an accelerator all this is its own memory, on a CPU that of the
+process; the reward workers, processes of their own, come on top there. Of several accelerators it is the
+first one's memory, which has the most to hold. Left out: what a user's task and rewards hold.
 
-Upper bounds: completions are taken to spend their whole budget, and GRPO's backward pass to see its widest batch.
+Upper bounds: completions are taken to spend their whole budget, and GRPO's backward pass to see its widest
+batch.
 """
 
 import functools
@@ -20,27 +23,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from egg_reason import es, models, tasks
-from egg_reason.allocator import resident
+from egg_reason import models, tasks
+from egg_reason.algorithms.evolution import EvolutionStrategy, _add, _draw
+from egg_reason.algorithms.grpo import GRPO, LOGITS_AT_ONCE
+from egg_reason.algorithms.objective import Rows
+from egg_reason.algorithms.rollouts import padded_width
 from egg_reason.build import build_algorithm, build_engine, build_sampling, build_task, prompt_lengths
-from egg_reason.config import TrainConfig
+from egg_reason.config import Machines, TrainConfig
 from egg_reason.engine import Engine, PromptLengths, Sampling
 from egg_reason.engine import lanes as device
-from egg_reason.engine.generate import NO_NOISE, piece_length
-from egg_reason.grpo import GRPO, LOGITS_AT_ONCE
-from egg_reason.machines import Machines
-from egg_reason.models import checkpoints, pth
-from egg_reason.models.rwkv7 import RWKV7, Shape, random_params
-from egg_reason.objective import Rows
-from egg_reason.perturb import get, name_of
-from egg_reason.rollouts import padded_width
+from egg_reason.engine.engine import piece_length
+from egg_reason.models.formats import pth
+from egg_reason.models.rwkv7 import layout as checkpoints
+from egg_reason.models.rwkv7.model import RWKV7, Shape, random_params
+from egg_reason.models.tokenizers import Tokenizer
+from egg_reason.perturb.members import NO_NOISE
+from egg_reason.perturb.paths import get, name_of
+from egg_reason.run.allocator import resident
 
 GENERATE, UPDATE, SAVE = "generate", "update", "save"
 ALWAYS = (GENERATE, UPDATE, SAVE)
 GIB = 2**30
 COMPILER = int(0.18 * GIB)
-"""What runs on a CPU held at their peak, while the programs of the first step were compiled beside their arrays, over what is counted here:
-0.18 GiB for the bundled model and 0.19 for 6 x 256 with 512 lanes. A run that finds its programs in the cache needs less."""
+"""What runs on a CPU held at their peak, while the programs of the first step were compiled beside their
+arrays, over what is counted here: 0.18 GiB for the bundled model and 0.19 for 6 x 256 with 512 lanes. A run
+that finds its programs in the cache needs less."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ class Prediction:
 
 
 def predict(config: TrainConfig, devices: int = 1) -> Prediction:
-    """Of a run with these settings. Compiles its programs (the run finds them in the cache), reads no weights of a .pth file.
+    """Of a run with these settings. Compiles its programs (the run finds them in the cache), reads no weights
+    of a .pth file.
 
     devices: as in `Machines`; those of a CPU share its memory.
     Raises the errors of a run's settings, task and model.
@@ -94,13 +102,19 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
         parts.append(Part("anchor", _size(leaves), ALWAYS))
     jobs = strategy.population * config.prompts * config.samples
     if on_cpu:
-        parts.append(Part("completions", jobs * sampling.max_tokens * 9, ALWAYS))  # int32 tokens, float32 log-probabilities, bool forced
+        parts.append(
+            Part("completions", jobs * sampling.max_tokens * 9, ALWAYS)
+        )  # int32 tokens, float32 log-probabilities, bool forced
     here = max(1, len(engine.devices)) if on_cpu else 1
-    parts.append(Part("weights as the engine reads them", _added(copy, _prepared(engine, copy)) * here, (GENERATE,)))
+    parts.append(
+        Part("weights as the engine reads them", _added(copy, _prepared(engine, copy)) * here, (GENERATE,))
+    )
     generating = _generating(engine, strategy, config, sampling, copy, lengths, model.tokenizer)
     parts += [Part(part.name, part.bytes * engine.streams * here, part.phases) for part in generating]
     if isinstance(strategy, GRPO):
-        parts += _following(strategy, config, weights, leaves, optimiser, jobs, lengths.longest + sampling.max_tokens - 1)
+        parts += _following(
+            strategy, config, weights, leaves, optimiser, jobs, lengths.longest + sampling.max_tokens - 1
+        )
     else:
         parts += _evolving(strategy, config, weights, leaves, optimiser)
     if on_cpu:
@@ -117,9 +131,10 @@ def _generating(
     sampling: Sampling,
     params: RWKV7,
     lengths: PromptLengths,
-    tokenizer: models.Tokenizer,
+    tokenizer: Tokenizer,
 ) -> list[Part]:
-    """One stream's arrays and programs, as `Engine.generate` makes them, for members and for the evaluation of the weights themselves.
+    """One stream's arrays and programs, as `Engine.generate` makes them, for members and for the evaluation
+    of the weights themselves.
 
     params: the compute copy.
     """
@@ -129,23 +144,47 @@ def _generating(
     for source in sources:
         groups = engine.stream_lanes // engine.group if source.parameters else 1
         program = device.Program(
-            engine.architecture, source, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed,
-            tokenizer.vocab_size, tokenizer.end, engine.steps, source.shapes(params),
-        )  # fmt: skip
+            engine.architecture,
+            source,
+            sampling.temperature,
+            sampling.top_k,
+            sampling.top_p,
+            sampling.seed,
+            tokenizer.vocab_size,
+            tokenizer.end,
+            engine.steps,
+            source.shapes(params),
+        )
         noise = device.noise_shapes(source, source.shapes(params), groups)
-        lanes = jax.eval_shape(functools.partial(device.empty, program, engine.stream_lanes, params.emb.dtype))
+        lanes = jax.eval_shape(
+            functools.partial(device.empty, program, engine.stream_lanes, params.emb.dtype)
+        )
         members = strategy.population if source.parameters and config.prompts > 1 else 1
         count = engine.slots + (engine.beginnings(members) if lengths.shared >= piece else 0)
         slots = jax.eval_shape(functools.partial(engine.architecture.init_state, count, params.emb.dtype))
-        numbers, row, lane = functools.partial(_abstract, dtype=jnp.int32), (engine.refill or 1,), (engine.stream_lanes,)
+        numbers, row, lane = (
+            functools.partial(_abstract, dtype=jnp.int32),
+            (engine.refill or 1,),
+            (engine.stream_lanes,),
+        )
         pieces = device.Pieces(
-            slot=numbers(row), before=numbers(row), group=numbers(row), tokens=numbers((*row, piece)), length=numbers(row),
+            slot=numbers(row),
+            before=numbers(row),
+            group=numbers(row),
+            tokens=numbers((*row, piece)),
+            length=numbers(row),
             scale=_abstract(row, jnp.float32),
-        )  # fmt: skip
+        )
         waiting = device.Waiting(
-            direction=numbers(lane), slot=numbers(lane), token=numbers(lane), job=numbers((*lane, 4)), position=numbers(lane),
-            limit=numbers(lane), final=_abstract(lane, jnp.bool_), scale=_abstract(lane, jnp.float32),
-        )  # fmt: skip
+            direction=numbers(lane),
+            slot=numbers(lane),
+            token=numbers(lane),
+            job=numbers((*lane, 4)),
+            position=numbers(lane),
+            limit=numbers(lane),
+            final=_abstract(lane, jnp.bool_),
+            scale=_abstract(lane, jnp.float32),
+        )
         programs = [
             device.decode.lower(program, prepared, noise, lanes, slots, waiting, numbers(lane), 1, 1),
             device.fill.lower(program, prepared, noise, slots, pieces),
@@ -165,32 +204,47 @@ def _generating(
     ]
 
 
-def _evolving(strategy: es.EvolutionStrategy, config: TrainConfig, weights: RWKV7, leaves: dict, optimiser: Any) -> list[Part]:
+def _evolving(
+    strategy: EvolutionStrategy, config: TrainConfig, weights: RWKV7, leaves: dict, optimiser: Any
+) -> list[Part]:
     """The update of `EvolutionStrategy.tell`."""
     pairs = strategy.population // 2
     chunk = strategy.summed_at_once(pairs)
     shapes, total = strategy.noise.shapes(weights), leaves if pairs > chunk else None
     anchor = leaves if config.anchor_decay else None
     noise = device.noise_shapes(strategy.noise, shapes, chunk)
-    drawing = es._draw.lower(strategy.noise, shapes, 0, _abstract((chunk,), jnp.int32))
-    adding = es._add.lower(strategy.noise, total, noise, _abstract((chunk,), jnp.float32))
+    drawing = _draw.lower(strategy.noise, shapes, 0, _abstract((chunk,), jnp.int32))
+    adding = _add.lower(strategy.noise, total, noise, _abstract((chunk,), jnp.float32))
     summing = max(_working(drawing), _size(noise) + _working(adding) - (0 if total else _size(leaves)))
-    applying = es.EvolutionStrategy._apply.lower(strategy, leaves, optimiser, anchor, leaves, 0.1)
+    applying = EvolutionStrategy._apply.lower(strategy, leaves, optimiser, anchor, leaves, 0.1)
     return [
         Part("direction of the update", _size(leaves), (UPDATE,)),
         Part("a chunk of directions, or the new weights", max(summing, _working(applying)), (UPDATE,)),
     ]
 
 
-def _following(strategy: GRPO, config: TrainConfig, weights: RWKV7, leaves: dict, optimiser: Any, jobs: int, positions: int) -> list[Part]:
+def _following(
+    strategy: GRPO,
+    config: TrainConfig,
+    weights: RWKV7,
+    leaves: dict,
+    optimiser: Any,
+    jobs: int,
+    positions: int,
+) -> list[Part]:
     """The update of `GRPO.tell`. positions: of the longest text."""
     width = padded_width(positions)
     shape = max(1, strategy.backward_tokens // width), width
     whole, real = _abstract(shape, jnp.int32), _abstract(shape, jnp.float32)
     batch = Rows(
-        inputs=whole, targets=whole, mask=_abstract(shape, jnp.bool_), advantages=_abstract(shape[:1], jnp.float32),
-        old=real, reference=real, weights=real,
-    )  # fmt: skip
+        inputs=whole,
+        targets=whole,
+        mask=_abstract(shape, jnp.bool_),
+        advantages=_abstract(shape[:1], jnp.float32),
+        old=real,
+        reference=real,
+        weights=real,
+    )
     backward = _working(GRPO._accumulate.lower(strategy, leaves, weights, batch, leaves))
     applying = _working(GRPO._apply.lower(strategy, leaves, optimiser, leaves, 0.1))
     logits = min(backward, min(LOGITS_AT_ONCE, math.prod(shape) * weights.head.shape[-1]) * 4)
@@ -199,15 +253,22 @@ def _following(strategy: GRPO, config: TrainConfig, weights: RWKV7, leaves: dict
     return [
         Part("reference", other, ALWAYS),
         Part("texts", jobs * positions * 25, (UPDATE,)),  # two tables of int32, four of float32, one of bool
-        Part("weights and optimiser between updates", (_size(leaves) + _size(optimiser)) * several, (UPDATE,)),
+        Part(
+            "weights and optimiser between updates", (_size(leaves) + _size(optimiser)) * several, (UPDATE,)
+        ),
         Part("gradient", _size(leaves), (UPDATE,)),
         Part("logits of the backward pass", logits, (UPDATE,)),
-        Part("activations of the backward pass, or new weights", max(backward - logits, applying - logits), (UPDATE,)),
+        Part(
+            "activations of the backward pass, or new weights",
+            max(backward - logits, applying - logits),
+            (UPDATE,),
+        ),
     ]
 
 
 def _working(lowered: Any) -> int:
-    """Bytes that a program takes beside its arguments: what it gives back, in the place of no argument, and what it needs meanwhile."""
+    """Bytes that a program takes beside its arguments: what it gives back, in the place of no argument, and
+    what it needs meanwhile."""
     plan = lowered.compile().memory_analysis()
     return plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
 
@@ -228,9 +289,21 @@ def _peek(source: str, tokenizer: str | None) -> models.Model:
         tensor = tensors.get(leaf.pth.format(layers - 1))  # the first layer may lack some
         if tensor is None:
             return models.load(source, tokenizer)  # which says what is wrong
-        found = tensor.shape[::-1] if leaf.pth_layout == "transposed" else tensor.shape[-1:] if leaf.pth_layout == "row" else tensor.shape
+        found = (
+            tensor.shape[::-1]
+            if leaf.pth_layout == "transposed"
+            else tensor.shape[-1:]
+            if leaf.pth_layout == "row"
+            else tensor.shape
+        )
         sizes |= dict(zip(leaf.axes.split(), found, strict=True))
-    names = dict(zip("DHKFVwavg", ("width", "heads", "head_size", "ffn", "vocab", "rank_w", "rank_a", "rank_v", "rank_g"), strict=True))
+    names = dict(
+        zip(
+            "DHKFVwavg",
+            ("width", "heads", "head_size", "ffn", "vocab", "rank_w", "rank_a", "rank_v", "rank_g"),
+            strict=True,
+        )
+    )
     shape = Shape(layers=layers, **{names[axis]: size for axis, size in sizes.items()})
     params = jax.eval_shape(functools.partial(random_params, shape), jax.random.key(0))
     return models.Model(path.stem, source, params, models.tokenizers.for_vocabulary(shape.vocab, tokenizer))
@@ -243,7 +316,9 @@ def _prepared(engine: Engine, params: RWKV7) -> RWKV7:
 def _added(weights: Any, prepared: Any) -> int:
     """Bytes of the arrays that are in `prepared` and not, by their place, in `weights`."""
     there = {name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights)}
-    return _size([leaf for path, leaf in jax.tree_util.tree_leaves_with_path(prepared) if name_of(path) not in there])
+    return _size(
+        [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(prepared) if name_of(path) not in there]
+    )
 
 
 def _abstract(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -270,19 +345,31 @@ def lines(prediction: Prediction) -> list[str]:
     for part in prediction.parts:
         columns = (f"{part.bytes / GIB:9.3f}" if phase in part.phases else f"{'':9}" for phase in ALWAYS)
         table.append(f"{part.name:<{width}}  {'  '.join(columns)}".rstrip())
-    table.append(f"{'together':<{width}}  {'  '.join(f'{prediction.total(phase) / GIB:9.3f}' for phase in ALWAYS)}")
+    table.append(
+        f"{'together':<{width}}  {'  '.join(f'{prediction.total(phase) / GIB:9.3f}' for phase in ALWAYS)}"
+    )
     return [*table, f"predicted peak: {prediction.peak / GIB:.2f} GiB on {prediction.device}"]
 
 
 def refuse(prediction: Prediction, budget: float | None) -> None:
-    """Raises ValueError, one line with the largest parts, where the peak is above a budget in GiB; None: there is none."""
+    """Raises ValueError, one line with the largest parts, where the peak is above a budget in GiB; None:
+    there is none."""
     if budget is None or prediction.peak <= budget * GIB:
         return
     phase = max(ALWAYS, key=prediction.total)
-    parts = sorted((part for part in prediction.parts if phase in part.phases), key=lambda part: -part.bytes)[:3]
+    parts = sorted((part for part in prediction.parts if phase in part.phases), key=lambda part: -part.bytes)[
+        :3
+    ]
     largest = ", ".join(f"{part.name} {part.bytes / GIB:.2f}" for part in parts)
     backward = any(part.name.endswith("of the backward pass") for part in prediction.parts)
     way = "lower --lanes, or raise --group"
     if phase != GENERATE:
-        way = "lower --backward-tokens" if backward and phase == UPDATE else "choose an --optimiser that keeps less, or train fewer weights"
-    raise ValueError(f"the run must fit into {budget:g} GiB of memory, and would need {prediction.peak / GIB:.2f} ({largest}): {way}")
+        way = (
+            "lower --backward-tokens"
+            if backward and phase == UPDATE
+            else "choose an --optimiser that keeps less, or train fewer weights"
+        )
+    raise ValueError(
+        f"the run must fit into {budget:g} GiB of memory, and would need {prediction.peak / GIB:.2f}"
+        f" ({largest}): {way}"
+    )

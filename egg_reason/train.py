@@ -1,7 +1,7 @@
 """A training run: ask, generate, score, tell, until the steps are done.
 
-Everything that decides the weights is in the scalar log before a step counts, so a run that was killed anywhere goes on from its newest
-checkpoint and the log as if nothing had happened.
+Everything that decides the weights is in the scalar log before a step counts, so a run that was killed
+anywhere goes on from its newest checkpoint and the log as if nothing had happened.
 """
 
 import dataclasses
@@ -17,25 +17,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from egg_reason import models
-from egg_reason.allocator import give_back
-from egg_reason.budget import Budget, peak_memory
+from egg_reason.algorithms.grpo import GRPO, NotFinite
 from egg_reason.build import Parts, build
-from egg_reason.clock import TrainingClock
-from egg_reason.config import TrainConfig
-from egg_reason.display import Display
+from egg_reason.config import HERE, Machines, TrainConfig
 from egg_reason.engine import Engine
 from egg_reason.evals.heldout import Evaluation, evaluate
 from egg_reason.evals.report import write_report
-from egg_reason.grpo import GRPO, NotFinite
-from egg_reason.hosts import Hosts, Leader, follow
-from egg_reason.machines import HERE, Machines
-from egg_reason.pool import Pool
-from egg_reason.recording import from_log
-from egg_reason.replay import arrays_of, check_base, made_with, replay, start
-from egg_reason.rewards.pending import RewardFailure
-from egg_reason.runs import Run, read_metrics, storage
-from egg_reason.scalars import StepScalars, weights_hash
-from egg_reason.shares import Here, Share, saves_samples
+from egg_reason.population.here import Here, saves_samples
+from egg_reason.population.hosts import Hosts, Leader, follow
+from egg_reason.population.pool import Pool
+from egg_reason.population.trials import Share
+from egg_reason.rewards.workers.pending import RewardFailure
+from egg_reason.run.allocator import give_back
+from egg_reason.run.budget import Budget, peak_memory
+from egg_reason.run.clock import TrainingClock
+from egg_reason.run.directory import Run, read_metrics, storage
+from egg_reason.run.log import StepScalars, weights_hash
+from egg_reason.run.recording import from_log
+from egg_reason.run.replay import arrays_of, check_base, made_with, replay, start
+from egg_reason.run.view import Display
 
 
 def train(
@@ -46,10 +46,12 @@ def train(
     replace: bool = False,
     machines: Machines = HERE,
 ) -> dict | None:
-    """Runs the settings in a new run directory. Returns the summary (as in summary.json), or None if the run was interrupted.
+    """Runs the settings in a new run directory. Returns the summary (as in summary.json), or None if the run
+    was interrupted.
 
-    plain: as in `Display`. begun: `time.time()` at which the user's wait began; None: now. replace: a run that is there already is deleted,
-    once everything else has proved to be in order. machines: where it is computed.
+    plain: as in `Display`. begun: `time.time()` at which the user's wait began; None: now. replace: a run
+    that is there already is deleted, once everything else has proved to be in order. machines: where it is
+    computed.
     """
     begun = begun or time.time()
     if machines.host:
@@ -65,7 +67,9 @@ def train(
                 with Run.open(path):  # not while another process writes it
                     shutil.rmtree(path)
             with Run.create(path, dataclasses.asdict(config), parts.model.fingerprint, made_with()) as run:
-                return _Training(config, parts, run, evaluator, plain, begun).run_steps(parts.strategy.init(parts.model.params))
+                return _Training(config, parts, run, evaluator, plain, begun).run_steps(
+                    parts.strategy.init(parts.model.params)
+                )
 
 
 def resume(
@@ -78,8 +82,8 @@ def resume(
 ) -> dict | None:
     """Goes on with a run that was interrupted or killed; see `train`.
 
-    changes: settings given again, which must be the run's own. rewind: only so many steps are kept, the others are taken again. machines:
-    where it is computed, as it likes.
+    changes: settings given again, which must be the run's own. rewind: only so many steps are kept, the
+    others are taken again. machines: where it is computed, as it likes.
     """
     begun = begun or time.time()
     if machines.host:
@@ -90,21 +94,29 @@ def resume(
         with run:
             config = TrainConfig.from_table(run.config)
             if run.finished and rewind is None:
-                raise ValueError(f"{path} is finished after {config.steps} steps: start a new run from it with --model {path}")
+                raise ValueError(
+                    f"{path} is finished after {config.steps} steps: start a new run from it with --model"
+                    f" {path}"
+                )
             for name, value in (changes or {}).items():
                 if value != getattr(config, name):
                     raise ValueError(
-                        f"{path} was started with {name} = {getattr(config, name)!r}, not {value!r}: resume without it, or start a new run"
+                        f"{path} was started with {name} = {getattr(config, name)!r}, not {value!r}: resume"
+                        " without it, or start a new run"
                     )
             parts = build(config, resumed=True, machines=machines)
             with parts.scorer:
                 check_base(parts.model, run.scalars.header["fingerprint"], path)
                 recorded = from_log(run.scalars)
                 state = start(run.checkpoints, parts.strategy.init(parts.model.params), recorded)
-                if not isinstance(parts.strategy, GRPO):  # whose steps are taken again: they need completions, not scalars alone
+                if not isinstance(
+                    parts.strategy, GRPO
+                ):  # whose steps are taken again: they need completions, not scalars alone
                     state = replay(parts.strategy, state, recorded)
                 elif config.minutes is not None:
-                    run.scalars.cut(state.step)  # taken again they take other seconds, which schedules and the end depend on
+                    run.scalars.cut(
+                        state.step
+                    )  # taken again they take other seconds, which schedules and the end depend on
                 with storage(path):
                     run.rewind(state.step - 1)  # an evaluation of this very step is made again
                     _complete_metrics(run, parts.strategy, state.step)
@@ -120,7 +132,15 @@ def _evaluator(machines: Machines) -> Here | Leader | Pool:
 class _Training:
     """One process's stretch of a run."""
 
-    def __init__(self, config: TrainConfig, parts: Parts, run: Run, evaluator: Here | Leader | Pool, plain: bool | None, begun: float):
+    def __init__(
+        self,
+        config: TrainConfig,
+        parts: Parts,
+        run: Run,
+        evaluator: Here | Leader | Pool,
+        plain: bool | None,
+        begun: float,
+    ):
         self.config, self.parts, self.run, self.evaluator, self.begun = config, parts, run, evaluator, begun
         self.display = Display(config.steps, plain)
         self.seen: set[tuple[str, str]] = set()  # reward failures that have been told in full
@@ -145,30 +165,44 @@ class _Training:
                     spent = self.budget.share
                     share = self.evaluator.evaluate(state, spent)  # ask, generate, score: all members
                     scored = self.clock.now()
-                    elsewhere = max(0.0, share.compiling - (self.clock.compiling() - compiling))  # which our clock has not left out
+                    elsewhere = max(
+                        0.0, share.compiling - (self.clock.compiling() - compiling)
+                    )  # which our clock has not left out
                     scoring = max(0.0, scored - started - elsewhere - share.seconds)
                     self.display.phase("update")
                     after, update = self._tell(state, share, spent)
-                    scalars = StepScalars(share.fitness_NP, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params))
+                    scalars = StepScalars(
+                        share.fitness_NP,
+                        update["learning_rate"],
+                        update.get("sigma", 0.0),
+                        weights_hash(after.params),
+                    )
                     seconds = (share.seconds, scoring, self.clock.now() - scored)
-                    # Before the step counts: what was spent decides the rates and the end of a run, so no counted step may lack it.
+                    # Before the step counts: what was spent decides the rates and the end of a run, so no
+                    # counted step may lack it.
                     self._record(state.step, share, update, seconds)
                     run.scalars.append(state.step, scalars)
                     state = after
-                    if config.checkpoint_every and state.step % config.checkpoint_every == 0 and not self._ends_at(state.step):
+                    if (
+                        config.checkpoint_every
+                        and state.step % config.checkpoint_every == 0
+                        and not self._ends_at(state.step)
+                    ):
                         self._between_steps("save")
                         run.checkpoints.save(state.step, arrays_of(state))
                     self._evaluate_if_due(state)
                 return self._finish(state)
         except RewardFailure as failure:
-            raise RewardFailure(f"{failure}; correct it and go on with: egg-reason train --resume {run.path}") from None
+            raise RewardFailure(
+                f"{failure}; correct it and go on with: egg-reason train --resume {run.path}"
+            ) from None
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def _between_steps(self, phase: str) -> None:
-        """Shows what comes next, and gives it the memory of the step. (Within a step that would be asked for again: 2% of its time with a
-        small model, 13% with 12 x 768, docs/performance.md.)"""
+        """Shows what comes next, and gives it the memory of the step. (Within a step that would be asked for
+        again: 2% of its time with a small model, 13% with 12 x 768, docs/performance.md.)"""
         self.display.phase(phase)
         give_back()
 
@@ -182,8 +216,8 @@ class _Training:
         except NotFinite as failure:
             self._save(state)
             raise NotFinite(
-                f"step {state.step}: {failure}; the weights before this step are saved: go on from them with other settings,"
-                f" such as a lower learning rate, by --model {self.run.path}"
+                f"step {state.step}: {failure}; the weights before this step are saved: go on from them with"
+                f" other settings, such as a lower learning rate, by --model {self.run.path}"
             ) from None
 
     def _ends_at(self, step: int) -> bool:
@@ -196,7 +230,11 @@ class _Training:
         if state.step == 0:
             self._evaluate(state, config.final_problems)
         elif not self._ends_at(state.step):
-            due = self.budget.evaluation_due if config.evaluations else config.eval_every and state.step % config.eval_every == 0
+            due = (
+                self.budget.evaluation_due
+                if config.evaluations
+                else config.eval_every and state.step % config.eval_every == 0
+            )
             if due:
                 self._evaluate(state, config.eval_problems)
 
@@ -205,7 +243,14 @@ class _Training:
         self._between_steps("evaluate")
         parts, started = self.parts, time.perf_counter()
         params = parts.strategy.ask(state).params
-        result = evaluate(parts.engine, params, parts.task.heldout[:problems], parts.evaluation, parts.scorer, parts.accuracy)
+        result = evaluate(
+            parts.engine,
+            params,
+            parts.task.heldout[:problems],
+            parts.evaluation,
+            parts.scorer,
+            parts.accuracy,
+        )
         self.run.metrics(
             state.step,
             result.accuracy.metrics("heldout_accuracy")
@@ -216,7 +261,10 @@ class _Training:
                 "seconds_evaluate": time.perf_counter() - started,
                 "budget_spent": self.budget.share,
             }
-            | {f"heldout_rewards/{name}/{kind}": float(count) for (name, kind), count in result.failures.items()},
+            | {
+                f"heldout_rewards/{name}/{kind}": float(count)
+                for (name, kind), count in result.failures.items()
+            },
         )
         self.run.evaluation(state.step, result.correct_PK.astype(int).tolist())
         self.display.evaluation(state.step, result.accuracy)
@@ -224,7 +272,8 @@ class _Training:
         return result
 
     def _record(self, step: int, share: Share, update: dict, seconds: tuple[float, float, float]):
-        """Metrics, samples and the view of one step. seconds: of generating, scoring and updating, without compiling."""
+        """Metrics, samples and the view of one step. seconds: of generating, scoring and updating, without
+        compiling."""
         if self.first_update_s is None and step == 0:
             self.first_update_s = time.time() - self.begun
         metrics = {
@@ -249,21 +298,29 @@ class _Training:
         """Shows how many rewards failed, and an example the first time that a reward fails in some way."""
         for key, message in messages.items():
             if key not in self.seen:
-                self.display.note(f"step {step}: reward {key[0]}: {failures[key]} x {key[1]}, e.g. {message}; see rewards.log")
+                self.display.note(
+                    f"step {step}: reward {key[0]}: {failures[key]} x {key[1]}, e.g. {message}; see"
+                    " rewards.log"
+                )
         self.seen |= messages.keys()
         self.display.failures(step, failures)
 
     def _finish(self, state) -> dict | None:
-        """The last checkpoint and the model; if the run is complete also the last evaluation, the plot and the summary."""
+        """The last checkpoint and the model; if the run is complete also the last evaluation, the plot and
+        the summary."""
         config, run = self.config, self.run
         self._save(state)
         if self.stop.is_set() and state.step < config.steps:
-            self.display.note(f"stopped after step {state.step}; go on with: egg-reason train --resume {run.path}")
+            self.display.note(
+                f"stopped after step {state.step}; go on with: egg-reason train --resume {run.path}"
+            )
             return None
         after = self._evaluate(state, config.final_problems)
-        from egg_reason.plots import learning_curve  # matplotlib takes a second to import
+        from egg_reason.run.curve import learning_curve  # matplotlib takes a second to import
 
-        learning_curve(run.path / "metrics.jsonl", run.path / "learning_curve.png", f"{config.model} on {config.task}")
+        learning_curve(
+            run.path / "metrics.jsonl", run.path / "learning_curve.png", f"{config.model} on {config.task}"
+        )
         first = _first_accuracy(run)
         summary = {
             "heldout_before": first,
@@ -283,10 +340,13 @@ class _Training:
             self.display.note(str(error))
         if first is not None:
             self.display.note(
-                f"held-out accuracy {first['accuracy']:.3f} [{first['low']:.3f}, {first['high']:.3f}] -> {after.accuracy}"
-                f" on {after.accuracy.n_problems} problems, {run.seconds / 60:.1f} minutes"
+                f"held-out accuracy {first['accuracy']:.3f} [{first['low']:.3f}, {first['high']:.3f}] ->"
+                f" {after.accuracy} on {after.accuracy.n_problems} problems, {run.seconds / 60:.1f} minutes"
             )
-        self.display.note(f"model: {run.path / 'model.pth'}  curve: {run.path / 'learning_curve.png'}  report: {run.path / 'report.html'}")
+        self.display.note(
+            f"model: {run.path / 'model.pth'}  curve: {run.path / 'learning_curve.png'}  report:"
+            f" {run.path / 'report.html'}"
+        )
         return summary
 
     def _save(self, state) -> None:
@@ -299,23 +359,35 @@ class _Training:
     def _introduce(self, state):
         config, parts = self.config, self.parts
         weights = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(parts.model.params))
-        noise = 0 if isinstance(parts.strategy, GRPO) else parts.engine.noise_bytes(parts.strategy.noise, parts.model.params)
+        noise = (
+            0
+            if isinstance(parts.strategy, GRPO)
+            else parts.engine.noise_bytes(parts.strategy.noise, parts.model.params)
+        )
         self.display.start(
             {
                 "model": f"{config.model}, {weights:,} weights, on {_devices(parts.engine)}",
-                "task": f"{config.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,} held-out problems"
-                + (f", no overlap with {', '.join(parts.compared)}" if parts.compared else ""),
-                "algorithm": f"{config.algorithm}: {parts.strategy.describe()}"
-                + (f", noise takes {noise / 2**30:.2g} GiB" if noise else ""),
-                "step": f"{parts.strategy.population} members x {config.prompts} prompts x {config.samples} samples,"
-                f" learning rate {config.learning_rate:g}",
+                "task": (
+                    f"{config.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,}"
+                    " held-out problems"
+                    + (f", no overlap with {', '.join(parts.compared)}" if parts.compared else "")
+                ),
+                "algorithm": (
+                    f"{config.algorithm}: {parts.strategy.describe()}"
+                    + (f", noise takes {noise / 2**30:.2g} GiB" if noise else "")
+                ),
+                "step": (
+                    f"{parts.strategy.population} members x {config.prompts} prompts x {config.samples}"
+                    f" samples, learning rate {config.learning_rate:g}"
+                ),
                 "run": f"{self.run.path}" + (f", resumed at step {state.step}" if state.step else ""),
             }
         )
         self.display.note("compiling (kept for the next run) ...")
 
     def _catch_signals(self) -> dict:
-        """The first Ctrl-C (or SIGTERM) ends the run after the step in progress; a second one ends it at once."""
+        """The first Ctrl-C (or SIGTERM) ends the run after the step in progress; a second one ends it at
+        once."""
         if threading.current_thread() is not threading.main_thread():
             return {}
 
@@ -334,7 +406,8 @@ def _devices(engine: Engine) -> str:
 
 
 def _complete_metrics(run: Run, strategy, steps: int):
-    """Adds the metrics of those of the first `steps` steps that the scalar log has and metrics.jsonl lost when the process died."""
+    """Adds the metrics of those of the first `steps` steps that the scalar log has and metrics.jsonl lost
+    when the process died."""
     recorded = [line["step"] for line in read_metrics(run.path / "metrics.jsonl") if "reward_mean" in line]
     for step, scalars in run.scalars.records(max(recorded, default=-1) + 1):
         if step < steps:
@@ -344,7 +417,12 @@ def _complete_metrics(run: Run, strategy, steps: int):
 
 def _accuracy(result: Evaluation) -> dict:
     interval = result.accuracy
-    return {"accuracy": float(interval.mean), "low": float(interval.low), "high": float(interval.high), "n": interval.n_problems}
+    return {
+        "accuracy": float(interval.mean),
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "n": interval.n_problems,
+    }
 
 
 def _first_accuracy(run: Run) -> dict | None:
@@ -352,5 +430,7 @@ def _first_accuracy(run: Run) -> dict | None:
     for line in read_metrics(run.path / "metrics.jsonl"):
         if line["step"] == 0 and "heldout_accuracy" in line:
             names = {"accuracy": "", "low": "_low", "high": "_high"}
-            return {key: line[f"heldout_accuracy{suffix}"] for key, suffix in names.items()} | {"n": int(line["heldout_problems"])}
+            return {key: line[f"heldout_accuracy{suffix}"] for key, suffix in names.items()} | {
+                "n": int(line["heldout_problems"])
+            }
     return None

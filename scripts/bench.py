@@ -1,10 +1,13 @@
-"""The engine's figures in one table, against what they are meant to reach: a guard against getting slower. `make bench` runs it.
+"""The engine's figures in one table, against what they are meant to reach: a guard against getting slower.
+`make bench` runs it.
 
     python scripts/bench.py
 
-Everything is a ratio of two things measured here, but for the time to the first token. Repetitions are fewer than those of the scripts that
-they come from, which say how each is measured: `bench_engine.py` (the tax), `bench_decode.py` (the rest). A figure is a median of few
-repetitions: on a busy machine it wobbles by a tenth. The official package is compared with where it is installed (`make reference`).
+Everything is a ratio of two things measured here, but for the time to the first token. Repetitions are fewer
+than those of the scripts that they come from, which say how each is measured: `bench_engine.py` (the tax),
+`bench_decode.py` (the rest). A figure is a median of few
+repetitions: on a busy machine it wobbles by a tenth. The official package is compared with where it is
+    installed (`make reference`).
 
 Some four minutes on 2 cores once programs are compiled, which takes some three more the first time.
 The last line is one JSON object.
@@ -17,7 +20,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "egg-reason" / "xla"))  # before JAX is imported
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "egg-reason" / "xla")
+)  # before JAX is imported
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import bench_decode
@@ -50,7 +55,11 @@ def main() -> None:
     print(f"\n{'measure':24}{'found':>8}   target")
     for name, target in TARGETS.items():
         print(f"{name:24}{format(found[name], '8.2f') if name in found else '       -'}   {target}")
-    told = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "seconds": round(time.perf_counter() - begun)}
+    told = {
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "seconds": round(time.perf_counter() - begun),
+    }
     print(json.dumps(told | {name: round(value, 4) for name, value in found.items()}))
 
 

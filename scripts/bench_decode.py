@@ -1,23 +1,29 @@
-"""What generation gets out of the machine: decode steps against their floor, full lanes, large populations, and the `rwkv` package.
+"""What generation gets out of the machine: decode steps against their floor, full lanes, large populations,
+and the `rwkv` package.
 
     python scripts/bench_decode.py [--full] [--only roofline,occupancy,population,idle,first,rwkv]
 
-* roofline: floor / time of a decode step of plain generation, all lanes running. The floor adds up what cannot be left out: the products,
-  at the rate that this machine reaches for as many rows (or the reading of the weights once, where that takes longer), and the state
-  read and written once, at the rate at which it moves that many bytes. Both rates are measured here (`bench_machine.py`).
-* occupancy: decode steps times lanes that wrote a token of a completion / all, 64 lanes, 512 completions whose lengths are log-normal
-  (median a fifth of the budget, deviation 0.8 of the logarithm, cut at the budget): of 512 prompts by one set of weights, and of 4 prompts
-  by 128 members. It is counted, not timed. The engine learns a length when it is reached. Later times the same prompts get other lengths
-  (of the deviation 0.6 is the prompt's own), and the engine knows those of the time before: the median of the later times is the figure.
-* population: seconds a member of a whole ES step (ask, generation, tell) on 1 prompt x 8 tokens, of 1,024 members / of more; and the
-  peak memory of the process. The shape is that of the bundled model.
+* roofline: floor / time of a decode step of plain generation, all lanes running. The floor adds up what
+  cannot be left out: the products, at the rate that this machine reaches for as many rows (or the reading of
+  the weights once, where that takes longer), and the state read and written once, at the rate at which it
+  moves that many bytes. Both rates are measured here (`bench_machine.py`).
+* occupancy: decode steps times lanes that wrote a token of a completion / all, 64 lanes, 512 completions
+  whose lengths are log-normal (median a fifth of the budget, deviation 0.8 of the logarithm, cut at the
+  budget): of 512 prompts by one set of weights, and of 4 prompts by 128 members. It is counted, not timed.
+  The engine learns a length when it is reached. Later times the same prompts get other lengths (of the
+  deviation 0.6 is the prompt's own), and the engine knows those of the time before: the median of the later
+  times is the figure.
+* population: seconds a member of a whole ES step (ask, generation, tell) on 1 prompt x 8 tokens, of 1,024
+  members / of more; and the peak memory of the process. The shape is that of the bundled model.
 * idle: the share of a step of the demo in which no program runs, neither generation's nor the update's.
 * first: seconds from the start of the demo to its first token, programs compiled before.
-* rwkv: tokens per second of 64 greedy completions of 48 tokens against those of the official package (torch, float32, one sequence
-  after the other, which is all it does on a CPU; one is measured), 12 x 768, vocabulary 65,536. Needs the group `reference`.
+* rwkv: tokens per second of 64 greedy completions of 48 tokens against those of the official package (torch,
+  float32, one sequence after the other, which is all it does on a CPU; one is measured), 12 x 768, vocabulary
+  65,536. Needs the group `reference`.
 
-Weights are random, but for idle and first: these take steps of the demo with its bundled model. Times alternate within one process and
-are medians. Without --full: fewer lanes, members and repetitions. The last line is one JSON object.
+Weights are random, but for idle and first: these take steps of the demo with its bundled model. Times
+alternate within one process and are medians. Without --full: fewer lanes, members and repetitions. The last
+line is one JSON object.
 """
 
 import argparse
@@ -37,22 +43,24 @@ import numpy as np
 from bench_engine import WORKLOADS, Endless, weights
 from bench_machine import memory_rates, product_rate
 
-from egg_reason.allocator import resident
+from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.state import schedule
 from egg_reason.build import build
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling, Single, default_streams
 from egg_reason.engine import lanes as device
-from egg_reason.es import EvolutionStrategy, schedule
-from egg_reason.models.rwkv7 import Architecture, Shape
-from egg_reason.shares import evaluate
+from egg_reason.models.rwkv7.model import Architecture, Shape
+from egg_reason.population.here import evaluate
+from egg_reason.run.allocator import resident
 
 SMALL, WIDE = WORKLOADS["small"].shape, WORKLOADS["0.1b"].shape
 MIDDLE = Shape(6, 256, 4, 64, 1024, 8192, 32, 32, 16, 64)
 BUDGET = 320
 """Tokens of the longest completion in `occupancy`."""
 DEVIATION, PROMPTS_OWN = 0.8, 0.6
-"""Of the logarithm of a completion's length; what of it is the same for all completions of a prompt. Of 2,600 real completions of 1,244
-GSM8K problems by four models (openai/grade-school-math), less each model's mean, that is 0.58 of the variance."""
+"""Of the logarithm of a completion's length; what of it is the same for all completions of a prompt. Of 2,600
+real completions of 1,244 GSM8K problems by four models (openai/grade-school-math), less each model's mean,
+that is 0.58 of the variance."""
 
 
 def strategy(shape: Shape, members: int) -> EvolutionStrategy:
@@ -66,7 +74,10 @@ def strategy(shape: Shape, members: int) -> EvolutionStrategy:
 def weights_used(shape: Shape) -> int:
     """Weights of the matrices that every token goes through: all but the table of embeddings."""
     ranks = shape.rank_w + shape.rank_a + shape.rank_v + shape.rank_g
-    return shape.layers * (4 * shape.width**2 + 2 * shape.width * (shape.ffn + ranks)) + shape.width * shape.vocab
+    return (
+        shape.layers * (4 * shape.width**2 + 2 * shape.width * (shape.ffn + ranks))
+        + shape.width * shape.vocab
+    )
 
 
 def state_bytes(shape: Shape, lanes: int) -> int:
@@ -76,7 +87,8 @@ def state_bytes(shape: Shape, lanes: int) -> int:
 def floor(shape: Shape, lanes: int, product: float, read: float, moved: float, weight: int = 4) -> float:
     """Seconds that a decode step takes at least.
 
-    product: operations per second. read, moved: bytes per second of reading, and of reading and writing. weight: bytes of one.
+    product: operations per second. read, moved: bytes per second of reading, and of reading and writing.
+        weight: bytes of one.
     """
     used = weights_used(shape)
     return max(2 * lanes * used / product, weight * used / read) + 2 * state_bytes(shape, lanes) / moved
@@ -90,14 +102,17 @@ def floor_here(shape: Shape, lanes: int) -> float:
 
 
 def decode_step(shape: Shape, lanes: int, repetitions: int) -> float:
-    """Seconds of a decode step: of 20 tokens less those of 4, over 16; with many lanes, where a step takes long, 10 and 2."""
+    """Seconds of a decode step: of 20 tokens less those of 4, over 16; with many lanes, where a step takes
+    long, 10 and 2."""
     long, short = (20, 4) if lanes <= 64 else (10, 2)
     params, jobs = weights(shape), Jobs.grid(1, 1, lanes)
     streams = default_streams(params, lanes, 1)
     engine = Engine(Architecture(shape), Endless(shape.vocab), lanes, 1, streams, refill=lanes // streams)
 
     def seconds(tokens: int) -> float:
-        return engine.generate(Single(params), [[1]], jobs, Sampling(tokens), prompt_lengths=PromptLengths(1, 0)).seconds
+        return engine.generate(
+            Single(params), [[1]], jobs, Sampling(tokens), prompt_lengths=PromptLengths(1, 0)
+        ).seconds
 
     seconds(short)
     return statistics.median((seconds(long) - seconds(short)) / (long - short) for _ in range(repetitions))
@@ -105,13 +120,20 @@ def decode_step(shape: Shape, lanes: int, repetitions: int) -> float:
 
 def roofline(full: bool) -> dict[str, float]:
     shapes = {"6 x 256": MIDDLE, "12 x 768": WIDE}
-    cases = [(name, lanes) for name in shapes for lanes in ((64, 256, 1024) if full else (256,) if name == "6 x 256" else (64,))]
+    cases = [
+        (name, lanes)
+        for name in shapes
+        for lanes in ((64, 256, 1024) if full else (256,) if name == "6 x 256" else (64,))
+    ]
     found = {}
     print(f"{'decode, plain':<22}{'floor ms':>10}{'measured ms':>13}{'floor / measured':>18}")
     for name, lanes in cases:
         least, taken = floor_here(shapes[name], lanes), decode_step(shapes[name], lanes, 3 if full else 2)
         found[f"roofline_{name.replace(' ', '')}_{lanes}"] = least / taken
-        print(f"{f'{name}, {lanes} lanes':<22}{1e3 * least:10.1f}{1e3 * taken:13.1f}{least / taken:18.2f}", flush=True)
+        print(
+            f"{f'{name}, {lanes} lanes':<22}{1e3 * least:10.1f}{1e3 * taken:13.1f}{least / taken:18.2f}",
+            flush=True,
+        )
     return {"roofline": min(found.values())} | found
 
 
@@ -129,21 +151,37 @@ def occupancy(full: bool) -> dict[str, float]:
     found = {}
     for name, members, member, prompt, usual in (
         ("plain", Single(params), 0 * number, number, rng.normal(size=count)),
-        ("128 members x 4 prompts", evolution.ask(evolution.init(params)), number // 4, number % 4, quantiles(4)),
+        (
+            "128 members x 4 prompts",
+            evolution.ask(evolution.init(params)),
+            number // 4,
+            number % 4,
+            quantiles(4),
+        ),
     ):
         prompts = rng.integers(1, SMALL.vocab, (count, 16))[prompt].tolist()
         jobs = Jobs(member, number, 0 * number)  # each with a budget of its own
-        engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), lanes, 1, default_streams(params, lanes, 1))
+        engine = Engine(
+            Architecture(SMALL), Endless(SMALL.vocab), lanes, 1, default_streams(params, lanes, 1)
+        )
 
         def samplings(usual=usual[prompt]) -> list[Sampling]:
-            drawn = BUDGET / 5 * np.exp(PROMPTS_OWN * usual + (DEVIATION**2 - PROMPTS_OWN**2) ** 0.5 * rng.normal(size=count))
+            drawn = (
+                BUDGET
+                / 5
+                * np.exp(
+                    PROMPTS_OWN * usual + (DEVIATION**2 - PROMPTS_OWN**2) ** 0.5 * rng.normal(size=count)
+                )
+            )
             return [Sampling(int(length) + 1) for length in np.minimum(drawn, BUDGET)]
 
-        first, *later = (engine.generate(members, prompts, jobs, samplings()).occupancy for _ in range(8 if full else 4))
+        first, *later = (
+            engine.generate(members, prompts, jobs, samplings()).occupancy for _ in range(8 if full else 4)
+        )
         found[name] = statistics.median(later)
         print(
-            f"occupancy, {name}: {first:.3f} the first time, later {found[name]:.3f} ({min(later):.3f} to {max(later):.3f};"
-            f" {lanes} lanes, {count} completions)",
+            f"occupancy, {name}: {first:.3f} the first time, later {found[name]:.3f} ({min(later):.3f} to"
+            f" {max(later):.3f}; {lanes} lanes, {count} completions)",
             flush=True,
         )
     return {"occupancy": min(found.values())}
@@ -170,14 +208,17 @@ def _population(full: bool) -> dict[str, float]:
         """Seconds a member."""
         evolution, fitness = evolutions[size], np.random.default_rng(0).normal(size=(size, 1))
         begun = time.perf_counter()
-        engine.generate(evolution.ask(states[size]), [[1] * 16], Jobs.grid(size, 1), Sampling(8), 0, PromptLengths(16, 0))
+        engine.generate(
+            evolution.ask(states[size]), [[1] * 16], Jobs.grid(size, 1), Sampling(8), 0, PromptLengths(16, 0)
+        )
         states[size], _ = evolution.tell(states[size], fitness)
         jax.block_until_ready(states[size].params)
         return (time.perf_counter() - begun) / size
 
     step(small)  # compiles
     evolutions[large].tell(states[large], np.arange(large)[:, None])  # likewise, its update alone
-    # Small ones before and after the large one, so that a slow minute does not count against one of them alone.
+    # Small ones before and after the large one, so that a slow minute does not count against one of them
+    # alone.
     times: dict[int, list[float]] = {small: [], large: []}
     for size in [*[small] * 4, large, *[small] * 4] if full else [small, large] * 3:
         times[size].append(step(size))
@@ -227,7 +268,8 @@ def idle(full: bool) -> dict[str, float]:
             setattr(device, name, call)
     device_idle, stream_idle = statistics.median(shares), statistics.median(streams)
     print(
-        f"a step of the demo: {device_idle:.3f} of the time no program runs; a stream stands still {stream_idle:.3f} of the time",
+        f"a step of the demo: {device_idle:.3f} of the time no program runs; a stream stands still"
+        f" {stream_idle:.3f} of the time",
         flush=True,
     )
     return {"idle_share": device_idle, "idle_share_of_a_stream": stream_idle}
@@ -243,17 +285,21 @@ def _covered(spans: list[tuple[float, float]]) -> float:
 
 
 def first_token(full: bool) -> dict[str, float]:
-    """`egg-reason train` in a process of its own, twice; the second finds its programs compiled. Until the first tokens are on the host."""
+    """`egg-reason train` in a process of its own, twice; the second finds its programs compiled. Until the
+    first tokens are on the host."""
     program = (
-        "import sys, time; from egg_reason.cli import main; from egg_reason.engine.stream import Stream; decode = Stream._decode\n"
-        "def first(*given): found = decode(*given); print('first token', time.time()); import os; sys.stdout.flush(); os._exit(0)\n"
-        "Stream._decode = first; main(sys.argv[1:])"
+        "import sys, time; from egg_reason.cli import main; from egg_reason.engine.stream import Stream;"
+        " decode = Stream._decode\ndef first(*given): found = decode(*given); print('first token',"
+        " time.time()); import os; sys.stdout.flush(); os._exit(0)\nStream._decode = first;"
+        " main(sys.argv[1:])"
     )
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
             begun = time.time()
             told = subprocess.run(
-                [sys.executable, "-c", program, "train", "--name", "first", "--replace", "--runs", folder], capture_output=True, text=True
+                [sys.executable, "-c", program, "train", "--name", "first", "--replace", "--runs", folder],
+                capture_output=True,
+                text=True,
             )
             found = float(told.stdout.split("first token")[1]) - begun
     print(f"first token of the demo after {found:.1f} s, programs compiled before", flush=True)
@@ -264,14 +310,20 @@ def first_token(full: bool) -> dict[str, float]:
 
 
 def rwkv(full: bool) -> dict[str, float]:
-    from egg_reason.models.checkpoints import write_pth
+    from egg_reason.models.rwkv7.layout import write_pth
 
     params, prompt, lanes = weights(WIDE), [1] * 16, 64
     engine = Engine(Architecture(WIDE), Endless(WIDE.vocab), lanes=lanes, refill=lanes)
 
     def ours(tokens: int) -> float:
         jobs = Jobs.grid(1, lanes)  # each reads the prompt
-        return lanes * tokens / engine.generate(Single(params), [prompt] * lanes, jobs, Sampling(tokens, temperature=0.0)).seconds
+        return (
+            lanes
+            * tokens
+            / engine.generate(
+                Single(params), [prompt] * lanes, jobs, Sampling(tokens, temperature=0.0)
+            ).seconds
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         write_pth(params, Path(folder) / "model.pth", "float32")
@@ -280,7 +332,11 @@ def rwkv(full: bool) -> dict[str, float]:
         speeds = [(ours(48), theirs(prompt, 48)) for _ in range(5 if full else 1)]
     ratio = statistics.median(mine / other for mine, other in speeds)
     mine, other = (statistics.median(column) for column in zip(*speeds, strict=True))
-    print(f"12 x 768, 64 greedy completions: {mine:.0f} tokens/s; rwkv, one after the other: {other:.1f}; {ratio:.1f} times", flush=True)
+    print(
+        f"12 x 768, 64 greedy completions: {mine:.0f} tokens/s; rwkv, one after the other: {other:.1f};"
+        f" {ratio:.1f} times",
+        flush=True,
+    )
     return {"speedup_over_rwkv": ratio}
 
 
@@ -310,17 +366,29 @@ def _official(path: Path):
 
 
 PARTS = {
-    "roofline": roofline, "occupancy": occupancy, "population": population, "idle": idle, "first": first_token, "rwkv": rwkv,
-}  # fmt: skip
+    "roofline": roofline,
+    "occupancy": occupancy,
+    "population": population,
+    "idle": idle,
+    "first": first_token,
+    "rwkv": rwkv,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--only", default=",".join(PARTS))
     args = parser.parse_args()
     device = jax.devices()[0]
-    result: dict[str, object] = {"device": device.device_kind, "platform": device.platform, "jax": jax.__version__, "full": args.full}
+    result: dict[str, object] = {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "jax": jax.__version__,
+        "full": args.full,
+    }
     for name in args.only.split(","):
         result |= {key: round(value, 4) for key, value in PARTS[name](args.full).items()}
     print(json.dumps(result))

@@ -2,26 +2,32 @@
 
     python scripts/bench_gpu.py [--quick] [--seconds 540] [--only TEXT,TEXT] [--kernel]
 
-* ceilings: bytes per second of a large array, read, and read and written; operations per second of products (`bench_machine.py`).
-* layer: the paper's figure. One 8192 x 8192 matrix over 1,024 rows, each its own member of rank 1: percent of the plain product's speed,
-  with factors drawn before, and drawn anew for every product. The paper has 91 and 69 (arXiv 2511.16652, appendix E; one GH200). pairs:
-  with a direction for each antithetic pair of rows, as training draws them, in the place of one for each row.
-* recurrence: one layer's `wkv_step`, as XLA compiles it and as the Pallas kernel; share: the time in which the state can be read and
-  written, of the time taken; error: the largest, relative to the largest output, against full float32 (a GPU may round products to TF32).
-* decode: a step of plain generation with all lanes running, sampling included, with either recurrence; share: `bench_decode.floor`, at the
-  ceilings above, of the time taken.
-* step: a whole ES step as `bench_engine.py` has it (ask, noise, generation by all members, tell) beside plain generation of as many tokens.
-  One job a lane, 32 prompt tokens, 64 written ones. tax: plain / ES, median of the ratios of neighbours, with the lowest and highest;
-  share: the floor of the decode steps, of all the time, prompts and update included.
-* generate: the same without ask and tell, for 7.2B: moving weights takes 16 bytes for each, so that its step needs 115 GB and is left out
-  where there is less.
+* ceilings: bytes per second of a large array, read, and read and written; operations per second of products
+    (`bench_machine.py`).
+* layer: the paper's figure. One 8192 x 8192 matrix over 1,024 rows, each its own member of rank 1: percent of
+  the plain product's speed, with factors drawn before, and drawn anew for every product. The paper has 91 and
+  69 (arXiv 2511.16652, appendix E; one GH200). pairs: with a direction for each antithetic pair of rows, as
+  training draws them, in the place of one for each row.
+* recurrence: one layer's `wkv_step`, as XLA compiles it and as the Pallas kernel; share: the time in which
+  the state can be read and written, of the time taken; error: the largest, relative to the largest output,
+  against full float32 (a GPU may round products to TF32).
+* decode: a step of plain generation with all lanes running, sampling included, with either recurrence; share:
+  `bench_decode.floor`, at the ceilings above, of the time taken.
+* step: a whole ES step as `bench_engine.py` has it (ask, noise, generation by all members, tell) beside plain
+  generation of as many tokens. One job a lane, 32 prompt tokens, 64 written ones. tax: plain / ES, median of
+  the ratios of neighbours, with the lowest and highest; share: the floor of the decode steps, of all the
+  time, prompts and update included.
+* generate: the same without ask and tell, for 7.2B: moving weights takes 16 bytes for each, so that its step
+  needs 115 GB and is left out where there is less.
 
-Shapes are those of RWKV-7 0.4B, 1.5B and 7.2B with vocabulary 65,536 (ranks of the last by RWKV-LM's rule), weights random. They compute in
-bfloat16, factors included, with state and master weights in float32; on a CPU all is float32.
+Shapes are those of RWKV-7 0.4B, 1.5B and 7.2B with vocabulary 65,536 (ranks of the last by RWKV-LM's rule),
+weights random. They compute in bfloat16, factors included, with state and master weights in float32; on a CPU
+all is float32.
 
-The most important cases come first. One is left out, with a line, where less time is left than the longest of its kind has taken; one that
-runs out of memory or fails says so, and the next follows; one still running 30 seconds after the time is cut off. Most of the time is
-compiling, which JAX_COMPILATION_CACHE_DIR=DIR spares a second call. The last line is one JSON object with everything measured.
+The most important cases come first. One is left out, with a line, where less time is left than the longest of
+its kind has taken; one that runs out of memory or fails says so, and the next follows; one still running 30
+seconds after the time is cut off. Most of the time is compiling, which JAX_COMPILATION_CACHE_DIR=DIR spares a
+second call. The last line is one JSON object with everything measured.
 """
 
 import argparse
@@ -47,14 +53,14 @@ from bench_machine import memory_rates, product_rate, seconds
 
 from egg_reason.engine import Engine, Jobs
 from egg_reason.engine import lanes as device
-from egg_reason.engine.generate import NO_NOISE
-from egg_reason.es import Members
-from egg_reason.models.rwkv7 import Architecture, Shape
-from egg_reason.perturb import Noise
+from egg_reason.models.rwkv7.model import Architecture, Shape
+from egg_reason.perturb.members import NO_NOISE, Members
+from egg_reason.perturb.noise import Noise
 
 GRACE = 30.0
 UPDATE_BYTES = 16
-"""A weight's while it moves: float32 master, direction, and the sum of a chunk or the new weights; two bfloat16 copies."""
+"""A weight's while it moves: float32 master, direction, and the sum of a chunk or the new weights; two
+bfloat16 copies."""
 
 SHAPES = {
     "tiny": Shape(1, 64, 2, 32, 128, 256, 16, 16, 16, 16),
@@ -66,7 +72,8 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Case:
-    """One line. size: a shape, or the width of `layer`. rows: lanes. group: lanes of one direction, two members on half as many prompts."""
+    """One line. size: a shape, or the width of `layer`. rows: lanes. group: lanes of one direction, two
+    members on half as many prompts."""
 
     kind: str
     size: str
@@ -76,18 +83,48 @@ class Case:
 
     @property
     def name(self) -> str:
-        population = f", rank {self.rank}, groups of {self.group}" if self.kind in ("step", "generate") else ""
+        population = (
+            f", rank {self.rank}, groups of {self.group}" if self.kind in ("step", "generate") else ""
+        )
         return f"{self.kind} {self.size} x {self.rows}{population}"
 
 
 FULL = (
-    *(Case("layer", "8192", 1024), Case("recurrence", "1.5b", 1024), Case("decode", "1.5b", 1024), Case("step", "1.5b", 1024)),
-    *(Case("decode", "0.4b", 4096), Case("step", "0.4b", 4096), Case("step", "1.5b", 1024, rank=4), Case("decode", "7.2b", 512)),
-    *(Case("generate", "7.2b", 512), Case("step", "7.2b", 512), Case("step", "1.5b", 1024, group=2), Case("decode", "1.5b", 64)),
-    *(Case("step", "1.5b", 64), Case("step", "0.4b", 8192), Case("step", "1.5b", 2048), Case("step", "0.4b", 512)),
-    *(Case("step", "0.4b", 4096, rank=4), Case("decode", "0.4b", 64), Case("step", "0.4b", 64), Case("decode", "7.2b", 1024)),
+    *(
+        Case("layer", "8192", 1024),
+        Case("recurrence", "1.5b", 1024),
+        Case("decode", "1.5b", 1024),
+        Case("step", "1.5b", 1024),
+    ),
+    *(
+        Case("decode", "0.4b", 4096),
+        Case("step", "0.4b", 4096),
+        Case("step", "1.5b", 1024, rank=4),
+        Case("decode", "7.2b", 512),
+    ),
+    *(
+        Case("generate", "7.2b", 512),
+        Case("step", "7.2b", 512),
+        Case("step", "1.5b", 1024, group=2),
+        Case("decode", "1.5b", 64),
+    ),
+    *(
+        Case("step", "1.5b", 64),
+        Case("step", "0.4b", 8192),
+        Case("step", "1.5b", 2048),
+        Case("step", "0.4b", 512),
+    ),
+    *(
+        Case("step", "0.4b", 4096, rank=4),
+        Case("decode", "0.4b", 64),
+        Case("step", "0.4b", 64),
+        Case("decode", "7.2b", 1024),
+    ),
 )
-QUICK = tuple(Case(kind, "64" if kind == "layer" else "tiny", 16) for kind in ("layer", "recurrence", "decode", "step", "generate"))
+QUICK = tuple(
+    Case(kind, "64" if kind == "layer" else "tiny", 16)
+    for kind in ("layer", "recurrence", "decode", "step", "generate")
+)
 
 
 class Table:
@@ -113,11 +150,17 @@ class Table:
                 for part in measure():
                     figures |= {key: float(f"{value:.4g}") for key, value in part.items()}
                 del self.left_out[name]
-            except Exception as error:  # out of memory or whatever else: an accelerator's time is too dear to end here
-                self.left_out[name] = f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:160]}"
+            except (
+                Exception
+            ) as error:  # out of memory or whatever else: an accelerator's time is too dear to end here
+                self.left_out[name] = (
+                    f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:160]}"
+                )
             gc.collect()  # the next case needs the memory
             self.longest[kind] = max(self.longest.get(kind, 0), time.monotonic() - begun)
-        words = [f"{key} {value:,.0f}" if value >= 1000 else f"{key} {value:.4g}" for key, value in figures.items()]
+        words = [
+            f"{key} {value:,.0f}" if value >= 1000 else f"{key} {value:.4g}" for key, value in figures.items()
+        ]
         words += [f"left out: {self.left_out[name]}"] if name in self.left_out else []
         print(f"{name:<42}", "  ".join(words), flush=True)
 
@@ -136,11 +179,19 @@ def ceilings(quick: bool) -> Iterator[dict[str, float]]:
 
 def least(shape: Shape, lanes: int, rates: dict[str, float]) -> float:
     """Seconds of a decode step at the ceilings."""
-    return floor(shape, lanes, products(lanes, shape.width), rates["read"], rates["read and write"], jnp.dtype(DTYPE).itemsize)
+    return floor(
+        shape,
+        lanes,
+        products(lanes, shape.width),
+        rates["read"],
+        rates["read and write"],
+        jnp.dtype(DTYPE).itemsize,
+    )
 
 
 def read_at_once(lanes: int) -> int:
-    """Prompts, `Engine.refill`: at most 256, since reading has a state of its own, and the stacks of its layers beside it."""
+    """Prompts, `Engine.refill`: at most 256, since reading has a state of its own, and the stacks of its
+    layers beside it."""
     return min(256, max(1, lanes // 8))
 
 
@@ -149,16 +200,22 @@ def decode(shape: Shape, lanes: int, rates: dict[str, float]) -> Iterator[dict[s
     yield {"floor ms": 1e3 * at_best}
     for name, way in WAYS.items():
         # The same program as plain generation's in `step`: it is compiled once for both.
-        program = device.Program(Architecture(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, -1, Engine.steps)
+        program = device.Program(
+            Architecture(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, -1, Engine.steps
+        )
         count = Engine(program.architecture, None, lanes, 1, refill=read_at_once(lanes)).slots
         idle, slots = device.empty(program, lanes, DTYPE), program.architecture.init_state(count, DTYPE)
         zeros = jnp.zeros(lanes, jnp.int32)
-        nothing = device.Waiting(zeros - 1, zeros, zeros, jnp.zeros((lanes, 4), jnp.int32), zeros, zeros, zeros > 0, zeros / 1)
+        nothing = device.Waiting(
+            zeros - 1, zeros, zeros, jnp.zeros((lanes, 4), jnp.int32), zeros, zeros, zeros > 0, zeros / 1
+        )
         kept = [idle.replace(running=jnp.ones_like(idle.running), limit=jnp.full_like(idle.limit, 1 << 30))]
         del idle  # its state is the running lanes'
 
         def call(program=program, kept=kept, slots=slots, nothing=nothing, zeros=zeros):
-            kept[0], *_ = device.decode(program, params, {}, kept[0], slots, nothing, zeros, lanes + 1, lanes + 1)
+            kept[0], *_ = device.decode(
+                program, params, {}, kept[0], slots, nothing, zeros, lanes + 1, lanes + 1
+            )
             return kept[0].token
 
         taken = seconds(call) / Engine.steps
@@ -173,7 +230,9 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
     there = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", needed)
     if moves and needed > there:
         raise MemoryError(f"moving the weights takes {needed / 1e9:.0f} GB, and there are {there / 1e9:.0f}")
-    work = Workload(case.name, "", shape, case.rows // prompts, prompts, 32, tokens, case.rows, case.group, repetitions)
+    work = Workload(
+        case.name, "", shape, case.rows // prompts, prompts, 32, tokens, case.rows, case.group, repetitions
+    )
     refill = read_at_once(case.rows)
     bench = Bench(work, (case.rank,) if moves else (), DTYPE, Architecture(shape, way), refill)
     noise = Noise(0, case.rank, bench.engine.architecture.parameters(), DTYPE)
@@ -182,7 +241,12 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
         if moves:
             return bench.evolve(case.rank, number)[0]
         begun = time.perf_counter()
-        bench.generate(Members(bench.params, noise, number, 1e-3, work.members), bench.prompts, Jobs.grid(work.members, prompts), number)
+        bench.generate(
+            Members(bench.params, noise, number, 1e-3, work.members),
+            bench.prompts,
+            Jobs.grid(work.members, prompts),
+            number,
+        )
         return Step(0.0, time.perf_counter() - begun, 0.0)
 
     begun = time.perf_counter()
@@ -200,7 +264,10 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
     yield {"tax": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
     plain, total = statistics.median(plain_s), statistics.median(one.total for one in steps)
     yield {"plain tokens/s": bench.generated / plain, "ES tokens/s": bench.generated / total}
-    yield {f"{part} s": statistics.median(getattr(one, part) for one in steps) for part in ("ask", "generate", "tell")}
+    yield {
+        f"{part} s": statistics.median(getattr(one, part) for one in steps)
+        for part in ("ask", "generate", "tell")
+    }
     at_best = (tokens - 1) * least(shape, case.rows, rates)
     yield {"plain share": at_best / plain, "ES share": at_best / total}
 
@@ -215,16 +282,30 @@ def measure(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke test on tiny shapes, anywhere; its numbers mean nothing")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test on tiny shapes, anywhere; its numbers mean nothing"
+    )
     parser.add_argument("--seconds", type=float, default=540.0, help="the time in which cases may begin")
-    parser.add_argument("--only", default="", help="only cases whose names hold one of these texts, separated by commas")
+    parser.add_argument(
+        "--only", default="", help="only cases whose names hold one of these texts, separated by commas"
+    )
     parser.add_argument("--kernel", action="store_true", help="step and generate with the Pallas kernel")
     args = parser.parse_args()
     here = jax.devices()[0]
     if here.platform == "cpu" and not args.quick:
-        parser.error("these shapes need an accelerator, and there is a CPU only: use --quick for a smoke test")
-    head = {"device": here.device_kind, "platform": here.platform, "jax": jax.__version__, "quick": args.quick, "kernel": args.kernel}
+        parser.error(
+            "these shapes need an accelerator, and there is a CPU only: use --quick for a smoke test"
+        )
+    head = {
+        "device": here.device_kind,
+        "platform": here.platform,
+        "jax": jax.__version__,
+        "quick": args.quick,
+        "kernel": args.kernel,
+    }
     table = Table(args.seconds)
 
     def report() -> None:

@@ -1,7 +1,8 @@
-"""What `bench_gpu.py` measures of one layer: a perturbed product beside the plain one, and the recurrence of a token.
+"""What `bench_gpu.py` measures of one layer: a perturbed product beside the plain one, and the recurrence of
+a token.
 
-Both are generators of {name: figure}, so that what is known survives if the rest fails. Every figure is of TIMES in one call, each fed by
-the one before, so that starting a call counts for little.
+Both are generators of {name: figure}, so that what is known survives if the rest fails. Every figure is of
+TIMES in one call, each fed by the one before, so that starting a call counts for little.
 """
 
 import functools
@@ -13,10 +14,10 @@ from bench_machine import seconds
 from flax import struct
 
 from egg_reason.models import compute_dtype
-from egg_reason.models.rwkv7 import DECAY_SCALE
-from egg_reason.models.wkv import wkv_step
-from egg_reason.models.wkv_pallas import wkv_step_pallas
-from egg_reason.perturb import Noise, Parameter
+from egg_reason.models.rwkv7.model import DECAY_SCALE
+from egg_reason.models.rwkv7.wkv import wkv_step
+from egg_reason.models.rwkv7.wkv_pallas import wkv_step_pallas
+from egg_reason.perturb.noise import Noise, Parameter
 
 DTYPE = compute_dtype("auto")
 TIMES = 16
@@ -27,7 +28,8 @@ class Layer(struct.PyTreeNode):
 
 
 def layer(width: int, rows: int) -> Iterator[dict[str, float]]:
-    """A matrix [width, width] over rows that are a member each; first with a direction a row, then with one for each pair of rows."""
+    """A matrix [width, width] over rows that are a member each; first with a direction a row, then with one
+    for each pair of rows."""
     noise = Noise(0, 1, (Parameter("weight", 0, "matrix", stacked=False),), DTYPE)
     bare = Layer(jax.random.normal(jax.random.key(0), (width, width), DTYPE) * width**-0.5)
     x = jax.random.normal(jax.random.key(1), (rows, width), DTYPE)
@@ -41,19 +43,28 @@ def layer(width: int, rows: int) -> Iterator[dict[str, float]]:
 
     def time_of(product, *given) -> float:
         """Seconds of product(number, x, *given). What depends on its number is computed anew each time."""
-        many = jax.jit(lambda x, *given: jax.lax.fori_loop(0, TIMES, lambda number, x: product(number, x, *given), x))
+        many = jax.jit(
+            lambda x, *given: jax.lax.fori_loop(0, TIMES, lambda number, x: product(number, x, *given), x)
+        )
         return seconds(lambda: many(x, *given)) / TIMES
 
     plain = time_of(lambda number, x, bare: x @ bare.weight, bare)
     yield {"plain ms": 1e3 * plain, "TFLOP/s": 2 * rows * width**2 / plain / 1e12}
     for name, directions in (("", rows), ("pairs ", rows // 2)):
         drawn = jax.jit(factors, static_argnums=1)(0, directions)
-        yield {f"{name}before %": 100 * plain / time_of(lambda number, x, bare, drawn: perturbed(x, bare, drawn), bare, drawn)}
+        yield {
+            f"{name}before %": 100
+            * plain
+            / time_of(lambda number, x, bare, drawn: perturbed(x, bare, drawn), bare, drawn)
+        }
         anew = time_of(lambda number, x, bare, n=directions: perturbed(x, bare, factors(number, n)), bare)
         yield {f"{name}anew %": 100 * plain / anew}
 
 
-WAYS: dict[str, Callable] = {"XLA": wkv_step, "kernel": functools.partial(wkv_step_pallas, interpret=jax.default_backend() == "cpu")}
+WAYS: dict[str, Callable] = {
+    "XLA": wkv_step,
+    "kernel": functools.partial(wkv_step_pallas, interpret=jax.default_backend() == "cpu"),
+}
 """Of taking one token."""
 
 
@@ -90,4 +101,8 @@ def recurrence(rows: int, heads: int, size: int, moved: float) -> Iterator[dict[
             return kept
 
         taken = seconds(call) / TIMES
-        yield {f"{name} ms": 1e3 * taken, f"{name} share": 2 * start.nbytes / moved / taken, f"{name} error": error}
+        yield {
+            f"{name} ms": 1e3 * taken,
+            f"{name} share": 2 * start.nbytes / moved / taken,
+            f"{name} error": error,
+        }

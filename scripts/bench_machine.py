@@ -2,7 +2,8 @@
 
     python scripts/bench_machine.py
 
-* Products: float32 (on an accelerator bfloat16) x [rows, m] @ w [m, n] of the shapes of RWKV-7's ffn, by JAX: operations per second.
+* Products: float32 (on an accelerator bfloat16) x [rows, m] @ w [m, n] of the shapes of RWKV-7's ffn, by JAX:
+    operations per second.
 * Memory: bytes per second of reading a large array (a sum) and of changing one in place (x + 1), by JAX.
 
 The fastest of several calls, since these are ceilings; the last line is one JSON object.
@@ -18,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from egg_reason.perturb import Transposed
+from egg_reason.perturb.layouts import Transposed
 
 WIDTHS = (128, 256, 768)
 ROWS = (64, 256, 1024)
@@ -26,7 +27,9 @@ LARGE = 1 << 28
 """Bytes of the array that memory is measured with: far more than any cache."""
 
 
-def seconds(call: Callable[[], Any], least: float = 0.3, most: int = 200, pick: Callable = statistics.median) -> float:
+def seconds(
+    call: Callable[[], Any], least: float = 0.3, most: int = 200, pick: Callable = statistics.median
+) -> float:
     """Median (or `pick`) of the times of a call: as many calls as `least` seconds hold, 5 at the least."""
     jax.block_until_ready(call())
     times: list[float] = []
@@ -43,18 +46,28 @@ OPERATIONS = {"cpu": 5e8, "gpu": 3e12}
 
 @functools.partial(jax.jit, static_argnums=3)
 def _products(x, there, back, times: int):
-    """One after another, each fed by the one before: the cost of a call is that of `times` products and of going back to [rows, m]."""
+    """One after another, each fed by the one before: the cost of a call is that of `times` products and of
+    going back to [rows, m]."""
     return jax.lax.fori_loop(0, times, lambda _, x: (x @ there) @ back, x)
 
 
 def product_rate(rows: int, width: int, dtype: Any = jnp.float32) -> float:
-    """Operations per second of [rows, width] @ [width, 4 width] and back, the matrices as right or as left operands: the faster."""
-    x = jax.random.normal(jax.random.key(0), (rows, width), dtype)  # equal numbers take less power, and a GPU clocks higher with them
-    w = jax.random.normal(jax.random.key(1), (width, 4 * width), dtype) * (9 * width) ** -0.5  # largest singular value 1: nothing overflows
+    """Operations per second of [rows, width] @ [width, 4 width] and back, the matrices as right or as left
+    operands: the faster."""
+    x = jax.random.normal(
+        jax.random.key(0), (rows, width), dtype
+    )  # equal numbers take less power, and a GPU clocks higher with them
+    w = (
+        jax.random.normal(jax.random.key(1), (width, 4 * width), dtype) * (9 * width) ** -0.5
+    )  # largest singular value 1: nothing overflows
     operations = 2 * 2 * rows * width * 4 * width
     times = max(1, int(OPERATIONS.get(jax.default_backend(), 5e8) / operations))
     ways = ((w, jnp.array(w.T)), (Transposed(jnp.array(w.T)), Transposed(w)))
-    return times * operations / min(seconds(functools.partial(_products, x, *way, times), pick=min) for way in ways)
+    return (
+        times
+        * operations
+        / min(seconds(functools.partial(_products, x, *way, times), pick=min) for way in ways)
+    )
 
 
 def memory_rates(size: int = LARGE) -> tuple[float, float]:
@@ -75,7 +88,9 @@ _next = jax.jit(lambda x: x + 1, donate_argnums=0)
 
 
 def ceilings(dtype: Any = jnp.float32) -> dict[str, float]:
-    found = {f"products {rows} x {width}": product_rate(rows, width, dtype) for width in WIDTHS for rows in ROWS}
+    found = {
+        f"products {rows} x {width}": product_rate(rows, width, dtype) for width in WIDTHS for rows in ROWS
+    }
     found["read"], found["read and write"] = memory_rates()
     return found
 

@@ -4,14 +4,16 @@
 
     ratio = predicted peak / measured peak          (wanted: 0.85 to 1.15)
 
-Measured is the peak resident set of a process that trains two steps, evaluates before and after, and saves a checkpoint after each (CPU;
-on an accelerator the peak of its own memory). Predicted is what `egg_reason.memory` says in another fresh process. Both compile everything
-anew. The reward is the tests' kind, digits counted: random weights solve nothing, and equal fitness would skip the update.
+Measured is the peak resident set of a process that trains two steps, evaluates before and after, and saves a
+checkpoint after each (CPU; on an accelerator the peak of its own memory). Predicted is what
+`egg_reason.memory` says in another fresh process. Both compile everything anew. The reward is the tests'
+kind, digits counted: random weights solve nothing, and equal fitness would skip the update.
 
-Weights are random but for the bundled model; their values do not matter, except that random ones hardly ever write the end token, so that
-completions spend their whole budget, as is predicted.
+Weights are random but for the bundled model; their values do not matter, except that random ones hardly ever
+write the end token, so that completions spend their whole budget, as is predicted.
 
-DIR keeps the models and one file for each case that is done; killed, the same command goes on. The last line is one JSON object.
+DIR keeps the models and one file for each case that is done; killed, the same command goes on. The last line
+is one JSON object.
 """
 
 import argparse
@@ -23,24 +25,43 @@ import time
 from pathlib import Path
 from typing import Any
 
-SHAPES = {"6x256": (6, 256, 4, 64, 1024, 256, 32, 32, 16, 64), "12x768": (12, 768, 12, 64, 3072, 256, 64, 64, 32, 128)}
+SHAPES = {
+    "6x256": (6, 256, 4, 64, 1024, 256, 32, 32, 16, 64),
+    "12x768": (12, 768, 12, 64, 3072, 256, 64, 64, 32, 128),
+}
 """layers, width, heads, head size, ffn, vocabulary, ranks w a v g: of `rwkv7.Shape`."""
 
 RUN = {
-    "steps": 2, "eval_every": 0, "checkpoint_every": 1, "final_problems": 32, "temperature": 1.0,
+    "steps": 2,
+    "eval_every": 0,
+    "checkpoint_every": 1,
+    "final_problems": 32,
+    "temperature": 1.0,
     "task_options": ["train_count=256", "heldout_count=64"],
-}  # fmt: skip
+}
 
 
 def evolution(model: str, algorithm: str, population: int, lanes: int, **given: int) -> dict[str, Any]:
-    return {"model": model, "algorithm": algorithm, "population": population, "lanes": lanes, "prompts": 2, "max_tokens": 16} | given
+    return {
+        "model": model,
+        "algorithm": algorithm,
+        "population": population,
+        "lanes": lanes,
+        "prompts": 2,
+        "max_tokens": 16,
+    } | given
 
 
 def gradients(model: str, prompts: int, samples: int, backward_tokens: int) -> dict[str, Any]:
     return {
-        "model": model, "algorithm": "grpo", "prompts": prompts, "samples": samples, "backward_tokens": backward_tokens, "lanes": 32,
+        "model": model,
+        "algorithm": "grpo",
+        "prompts": prompts,
+        "samples": samples,
+        "backward_tokens": backward_tokens,
+        "lanes": 32,
         "max_tokens": 32,
-    }  # fmt: skip
+    }
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -59,7 +80,10 @@ CASES: dict[str, dict[str, Any]] = {
     "grpo 12x768, 2048 tokens": gradients("12x768", 4, 16, 2048),
 }
 
-REWARD = "def digits(completions, **kwargs):\n    return [sum(map(str.isdigit, text)) + len(text) / 16 for text in completions]\n"
+REWARD = (
+    "def digits(completions, **kwargs):\n    return [sum(map(str.isdigit, text)) + len(text) / 16 for text in"
+    " completions]\n"
+)
 
 
 def settings(case: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -71,8 +95,8 @@ def settings(case: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def work(what: str, given: dict[str, Any], out: Path) -> None:
     """In a process of its own: prints GiB as the last line."""
-    from egg_reason.allocator import share_arenas
     from egg_reason.config import TrainConfig
+    from egg_reason.run.allocator import share_arenas
 
     share_arenas()  # as the command does
 
@@ -84,7 +108,7 @@ def work(what: str, given: dict[str, Any], out: Path) -> None:
         print("\n".join(memory.lines(prediction)))
         print(prediction.peak / memory.GIB)
     else:
-        from egg_reason.budget import peak_memory
+        from egg_reason.run.budget import peak_memory
         from egg_reason.train import train
 
         train(config, out / f"run-{os.getpid()}", plain=True)
@@ -94,8 +118,8 @@ def work(what: str, given: dict[str, Any], out: Path) -> None:
 def prepare(out: Path) -> None:
     import jax
 
-    from egg_reason.models.checkpoints import write_pth
-    from egg_reason.models.rwkv7 import Shape, random_params
+    from egg_reason.models.rwkv7.layout import write_pth
+    from egg_reason.models.rwkv7.model import Shape, random_params
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "reward.py").write_text(REWARD)
@@ -116,7 +140,9 @@ def ask(what: str, given: dict[str, Any], out: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="", help="cases, separated by semicolons")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
@@ -136,10 +162,16 @@ def main() -> None:
                 found[what] = ask(what, settings(CASES[name], args.out.resolve()), args.out)
                 done.write_text(json.dumps(found))
                 print(f"{name}: {what} {found[what]:.3f} GiB ({time.monotonic() - begun:.0f} s)", flush=True)
-    results = {name: json.loads((args.out / f"{name.replace(' ', '-').replace(',', '')}.json").read_text()) for name in wanted}
+    results = {
+        name: json.loads((args.out / f"{name.replace(' ', '-').replace(',', '')}.json").read_text())
+        for name in wanted
+    }
     print(f"| {'case':<28} | predicted GiB | measured GiB | ratio |\n|---|---|---|---|")
     for name, found in results.items():
-        print(f"| {name:<28} | {found['predict']:.2f} | {found['measure']:.2f} | {found['predict'] / found['measure']:.2f} |")
+        print(
+            f"| {name:<28} | {found['predict']:.2f} | {found['measure']:.2f} |"
+            f" {found['predict'] / found['measure']:.2f} |"
+        )
     print(json.dumps(results))
 
 

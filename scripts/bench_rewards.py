@@ -2,19 +2,22 @@ r"""Completions graded per second, beside `math-verify` called in a loop over th
 
     python scripts/bench_rewards.py [--data ../shared/data] [--seconds 10] [--rows 1000]
 
-Golds are real: GSM8K, AIME 2024 and 2025, AMC 2023, HMMT February 2025, MATH-500 and a sample of DeepScaleR, from the folder --data.
-Every completion is another text with another answer, so that nothing is gained by remembering one; a quarter to a half of them are
-right. A completion is a short thought and a sentence with the answer in a box, except that GSM8K's are solutions from the data set,
-half of them those of other problems.
+Golds are real: GSM8K, AIME 2024 and 2025, AMC 2023, HMMT February 2025, MATH-500 and a sample of DeepScaleR,
+from the folder --data. Every completion is another text with another answer, so that nothing is gained by
+remembering one; a quarter to a half of them are right. A completion is a short thought and a sentence with
+the answer in a box, except that GSM8K's are solutions from the data set, half of them those of other
+problems.
 
-* math, integers: the answer as it is, with zeros before it, as a decimal, with separators; wrong by one or with another sign.
-* math, LaTeX: golds that are no whole numbers. Right: k/k times the gold for a k of its own, the gold plus k minus k. Wrong: the gold
-  plus 1/k, the gold of another problem.
+* math, integers: the answer as it is, with zeros before it, as a decimal, with separators; wrong by one or
+    with another sign.
+* math, LaTeX: golds that are no whole numbers. Right: k/k times the gold for a k of its own, the gold plus k
+  minus k. Wrong: the gold plus 1/k, the gold of another problem.
 
-One process and one core each: rows in random order, our grader for at least --seconds or all its rows, math-verify (parse of gold and
-completion, then verify, as its manual shows) for --seconds or all rows of the same list from the start. How often the two agree with
-what a row was made to be is printed beside the speed. GSM8K also goes through the Scorer, with two workers that were started before: 8,192
-completions in one call, which includes their way to the workers and back. The best of three calls counts; all are printed.
+One process and one core each: rows in random order, our grader for at least --seconds or all its rows,
+math-verify (parse of gold and completion, then verify, as its manual shows) for --seconds or all rows of the
+same list from the start. How often the two agree with what a row was made to be is printed beside the speed.
+GSM8K also goes through the Scorer, with two workers that were started before: 8,192 completions in one call,
+which includes their way to the workers and back. The best of three calls counts; all are printed.
 
 The last line is one JSON object.
 """
@@ -29,7 +32,7 @@ from pathlib import Path
 
 from egg_reason.rewards import countdown, gsm8k, math
 from egg_reason.rewards.functions import Reward
-from egg_reason.rewards.scorer import Scorer
+from egg_reason.rewards.workers.scorer import Scorer
 from egg_reason.tasks.countdown import generate
 
 Row = tuple[str, str, bool]
@@ -37,7 +40,9 @@ Row = tuple[str, str, bool]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each grader and kind of row, about")
     parser.add_argument("--rows", type=int, default=4000, help="of each kind")
@@ -54,26 +59,41 @@ def main() -> None:
 
     def line(kind: str, name: str, rows: list[Row], grade: Callable[[str, str], bool]) -> None:
         speeds[f"{kind} {name}"], graded, agreed = measure(rows, grade, options.seconds)
-        print(f"{kind:16} {name:12} {graded:7d} {speeds[f'{kind} {name}']:11,.0f} {agreed / graded:8.1%}", flush=True)
+        print(
+            f"{kind:16} {name:12} {graded:7d} {speeds[f'{kind} {name}']:11,.0f} {agreed / graded:8.1%}",
+            flush=True,
+        )
 
     line("gsm8k", "ours", solutions, lambda completion, gold: gsm8k.verdict(completion, gold).correct)
-    by_completion = {f"<think>{number}</think>{problem.solution}": problem for number, problem in enumerate(problems)}
+    by_completion = {
+        f"<think>{number}</think>{problem.solution}": problem for number, problem in enumerate(problems)
+    }
     rows = [(completion, "", True) for completion in by_completion]
     line(
-        "countdown", "ours", rows, lambda text, _: countdown.verdict(text, by_completion[text].numbers, by_completion[text].target).correct
+        "countdown",
+        "ours",
+        rows,
+        lambda text, _: (
+            countdown.verdict(text, by_completion[text].numbers, by_completion[text].target).correct
+        ),
     )
     reference = math_verify_grader()
     for kind, some in (("math, integers", integers), ("math, LaTeX", latex)):
         line(kind, "ours", some, lambda completion, gold: math.verdict(completion, gold).correct)
         line(kind, "math-verify", some, reference)
     seconds = scorer_seconds(solutions[:8192])
-    print(f"8,192 GSM8K completions through the Scorer, 2 workers: {', '.join(f'{one:.2f}' for one in seconds)} s")
+    print(
+        "8,192 GSM8K completions through the Scorer, 2 workers:"
+        f" {', '.join(f'{one:.2f}' for one in seconds)} s"
+    )
     result = {
         "gsm8k_per_second": round(speeds["gsm8k ours"]),
         "countdown_per_second": round(speeds["countdown ours"]),
         "math_integer_per_second": round(speeds["math, integers ours"]),
         "math_latex_per_second": round(speeds["math, LaTeX ours"]),
-        "math_integer_speedup": round(speeds["math, integers ours"] / speeds["math, integers math-verify"], 1),
+        "math_integer_speedup": round(
+            speeds["math, integers ours"] / speeds["math, integers math-verify"], 1
+        ),
         "math_latex_speedup": round(speeds["math, LaTeX ours"] / speeds["math, LaTeX math-verify"], 1),
         "gsm8k_8192_s": round(min(seconds), 3),
     }
@@ -82,7 +102,9 @@ def main() -> None:
 
 def measure(rows: list[Row], grade: Callable[[str, str], bool], seconds: float) -> tuple[float, int, int]:
     """(rows per second, rows graded, rows judged as they were made to be)."""
-    grade("<think></think>\\boxed{\\sqrt{2}}" if rows[0][1] else rows[0][0], rows[0][1])  # what is imported at first use is not counted
+    grade(
+        "<think></think>\\boxed{\\sqrt{2}}" if rows[0][1] else rows[0][0], rows[0][1]
+    )  # what is imported at first use is not counted
     agreed = graded = 0
     start = time.perf_counter()
     for completion, gold, right in rows:
@@ -117,8 +139,14 @@ def mathematical_golds(folder: Path) -> list[str]:
 def written(answer: str, number: int, rng: random.Random) -> str:
     """A completion of a few lines with a boxed answer; no two are the same."""
     a, b = rng.randrange(10, 999), rng.randrange(10, 999)
-    thought = f"Let $x_{{{number}}} = {a}$, then ${a} \\cdot {b} = {a * b}$ and $\\frac{{{a}}}{{{b}}}$ is of no use. Let me start again."
-    return f"<think>{thought}</think>\n\nWith $n = {number}$ in the last step this gives\n\\[\n\\boxed{{{answer}}}\n\\]"
+    thought = (
+        f"Let $x_{{{number}}} = {a}$, then ${a} \\cdot {b} = {a * b}$ and $\\frac{{{a}}}{{{b}}}$ is of no"
+        " use. Let me start again."
+    )
+    return (
+        f"<think>{thought}</think>\n\nWith $n = {number}$ in the last step this"
+        f" gives\n\\[\n\\boxed{{{answer}}}\n\\]"
+    )
 
 
 def integer_rows(golds: list[str], count: int, rng: random.Random) -> list[Row]:
@@ -128,7 +156,12 @@ def integer_rows(golds: list[str], count: int, rng: random.Random) -> list[Row]:
         value = int(gold)
         answer, right = rng.choice(
             [(gold, True), (f"{value:05d}", True), (f"{value}.0", True), (f"{value:,}", True)]
-            + [(str(value + rng.randrange(1, 1000)), False), (str(-value - 1), False), (f"1{abs(value)}", False), (f"{value}.5", False)]
+            + [
+                (str(value + rng.randrange(1, 1000)), False),
+                (str(-value - 1), False),
+                (f"1{abs(value)}", False),
+                (f"{value}.5", False),
+            ]
         )
         rows.append((written(answer, number, rng), gold, right))
     return rows
@@ -138,7 +171,10 @@ def latex_rows(golds: list[str], count: int, rng: random.Random) -> list[Row]:
     values = [
         gold
         for gold in golds
-        if not any(sign in gold for sign in (",", "=", "text", "mbox", "circ", "\\%", "\\$", "_", "in ", ":", "pm", "leq"))
+        if not any(
+            sign in gold
+            for sign in (",", "=", "text", "mbox", "circ", "\\%", "\\$", "_", "in ", ":", "pm", "leq")
+        )
     ]
     rows = []
     for number in range(count):
@@ -158,12 +194,18 @@ def latex_rows(golds: list[str], count: int, rng: random.Random) -> list[Row]:
 
 def gsm8k_rows(folder: Path, rng: random.Random) -> list[Row]:
     """Every solution once, half of them as an answer to its problem and half to another, in random order."""
-    answers = [row["answer"] for name in ("gsm8k_main_train", "gsm8k_main_test") for row in lines(folder / f"{name}.jsonl")]
+    answers = [
+        row["answer"]
+        for name in ("gsm8k_main_train", "gsm8k_main_test")
+        for row in lines(folder / f"{name}.jsonl")
+    ]
     rng.shuffle(answers)
     rows = []
     for number, answer in enumerate(answers):
         gold = answer if number % 2 else answers[number - 2]
-        rows.append((f"<think>{number}</think>{answer}", gold, gsm8k.gold_value(answer) == gsm8k.gold_value(gold)))
+        rows.append(
+            (f"<think>{number}</think>{answer}", gold, gsm8k.gold_value(answer) == gsm8k.gold_value(gold))
+        )
     return rows
 
 

@@ -2,18 +2,21 @@
 
     python scripts/bench_training.py [--quick] [--workload small|long|wide|all]
 
-* A training step is `GRPO.tell` for one minibatch: forward and backward through loss and model, clipping, Adam. Tokens per second count all
-  positions of the batch; texts have no padding.
-* chunked is what training uses (`wkv_chunked`). scan is `jax.lax.scan` over tokens with its gradient by automatic differentiation
-  (`wkv_scan`). Both compute layers again in the backward pass, as GRPO does by default; `scan, kept` keeps them instead.
-* without: the recurrence is replaced by a sum of its inputs. Nothing that speeds up the recurrence alone can be faster.
+* A training step is `GRPO.tell` for one minibatch: forward and backward through loss and model, clipping,
+  Adam. Tokens per second count all positions of the batch; texts have no padding.
+* chunked is what training uses (`wkv_chunked`). scan is `jax.lax.scan` over tokens with its gradient by
+  automatic differentiation (`wkv_scan`). Both compute layers again in the backward pass, as GRPO does by
+  default; `scan, kept` keeps them instead.
+* without: the recurrence is replaced by a sum of its inputs. Nothing that speeds up the recurrence alone can
+    be faster.
 * The recurrence alone is one layer's: its values, then all seven gradients.
 
-Within a workload the ways alternate in one process, in an order that turns round every repetition; reported are medians with the lowest
-and highest of the repetitions, and the medians of the ratios of neighbours. Everything is compiled before. Weights and texts are random.
+Within a workload the ways alternate in one process, in an order that turns round every repetition; reported
+are medians with the lowest and highest of the repetitions, and the medians of the ratios of neighbours.
+Everything is compiled before. Weights and texts are random.
 
-The workloads: the bundled model's shape with short and with long texts, and the shape of RWKV-7 0.1B (12 x 768) with a vocabulary of 256,
-since the head would cost all ways the same. The last line is one JSON object.
+The workloads: the bundled model's shape with short and with long texts, and the shape of RWKV-7 0.1B (12 x
+768) with a vocabulary of 256, since the head would cost all ways the same. The last line is one JSON object.
 """
 
 import argparse
@@ -29,12 +32,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egg_reason.es import OPTIMISERS, schedule
-from egg_reason.grpo import GRPO
-from egg_reason.models.rwkv7 import Architecture, Shape, forward, init_state, random_params
-from egg_reason.models.wkv import wkv_chunked, wkv_scan
-from egg_reason.objective import Objective
-from egg_reason.rollouts import Rollouts
+from egg_reason.algorithms.grpo import GRPO
+from egg_reason.algorithms.objective import Objective
+from egg_reason.algorithms.rollouts import Rollouts
+from egg_reason.algorithms.state import OPTIMISERS, schedule
+from egg_reason.models.rwkv7.model import Architecture, Shape, forward, init_state, random_params
+from egg_reason.models.rwkv7.wkv import wkv_chunked, wkv_scan
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,9 @@ def training_step(work: Workload, way: str) -> Callable[[], Any]:
     log_probabilities = np.full(drawn.shape, -np.log(work.shape.vocab), np.float32)
     lengths = np.full(work.rows, work.tokens)
     prompts = np.arange(work.rows) // work.samples
-    rollouts = Rollouts(texts[:, :-1], texts[:, 1:], drawn, log_probabilities, lengths, lengths, lengths < 0, prompts)
+    rollouts = Rollouts(
+        texts[:, :-1], texts[:, 1:], drawn, log_probabilities, lengths, lengths, lengths < 0, prompts
+    )
     rewards_GP = rng.random((work.samples, work.rows // work.samples))
     state = grpo.init(jax.jit(random_params, static_argnums=0)(work.shape, jax.random.key(0)))
     return lambda: grpo.tell(state, rewards_GP, rollouts)[0].params
@@ -112,10 +117,15 @@ def training_step(work: Workload, way: str) -> Callable[[], Any]:
 def recurrence_alone(work: Workload, way: str) -> Callable[[], Any]:
     """Values and gradients of one layer's recurrence, of inputs as RWKV-7 makes them."""
     rng = np.random.default_rng(0)
-    r, k, v, kk, decay = rng.standard_normal((5, work.rows, work.tokens, work.shape.heads, work.shape.head_size), dtype=np.float32)
+    r, k, v, kk, decay = rng.standard_normal(
+        (5, work.rows, work.tokens, work.shape.heads, work.shape.head_size), dtype=np.float32
+    )
     kk /= np.linalg.norm(kk, axis=-1, keepdims=True)
     state = np.zeros((work.rows, work.shape.heads, work.shape.head_size, work.shape.head_size), np.float32)
-    inputs = [jnp.asarray(x) for x in (state, r, -0.6 / (1 + np.exp(-decay)), k, v, -kk, kk * rng.random(kk.shape, np.float32))]
+    inputs = [
+        jnp.asarray(x)
+        for x in (state, r, -0.6 / (1 + np.exp(-decay)), k, v, -kk, kk * rng.random(kk.shape, np.float32))
+    ]
 
     @jax.jit
     def run(*inputs):
@@ -142,7 +152,9 @@ def alternate(calls: dict[str, Callable[[], Any]], repetitions: int) -> dict[str
 
 def table(title: str, seconds: dict[str, list[float]], tokens: int) -> dict[str, float]:
     """Prints it; returns {way: tokens per second} and {`scan`: its time over that of the chunks}."""
-    print(f"\n{title}\n{'':12}{'s':>9}{'low':>9}{'high':>9}{'tokens/s':>11}{'/ chunked':>11}{'low':>7}{'high':>7}{'first s':>9}")
+    print(
+        f"\n{title}\n{'':12}{'s':>9}{'low':>9}{'high':>9}{'tokens/s':>11}{'/ chunked':>11}{'low':>7}{'high':>7}{'first s':>9}"
+    )
     result = {}
     for way in (name for name in seconds if not name.startswith("first ")):
         found = seconds[way]
@@ -160,23 +172,42 @@ def table(title: str, seconds: dict[str, list[float]], tokens: int) -> dict[str,
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workload", choices=(*WORKLOADS, "all"), default="all")
     parser.add_argument(
-        "--quick", action="store_true", help="a smoke test: two layers, few tokens, one repetition; its numbers mean nothing"
+        "--quick",
+        action="store_true",
+        help="a smoke test: two layers, few tokens, one repetition; its numbers mean nothing",
     )
     args = parser.parse_args()
     device = jax.devices()[0]
     print(f"{device.device_kind} ({device.platform}), jax {jax.__version__}")
-    result: dict[str, object] = {"device": device.device_kind, "platform": device.platform, "jax": jax.__version__, "quick": args.quick}
+    result: dict[str, object] = {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "jax": jax.__version__,
+        "quick": args.quick,
+    }
     for name in WORKLOADS if args.workload == "all" else [args.workload]:
         work = WORKLOADS[name]
         if args.quick:
-            work = replace(work, shape=Shape(2, 64, 2, 32, 64, 64, 8, 8, 8, 8), rows=4, tokens=32, repetitions=1)
-        tokens, texts = work.rows * work.tokens, f"{work.rows} texts of {work.tokens} tokens, medians of {work.repetitions}"
+            work = replace(
+                work, shape=Shape(2, 64, 2, 32, 64, 64, 8, 8, 8, 8), rows=4, tokens=32, repetitions=1
+            )
+        tokens, texts = (
+            work.rows * work.tokens,
+            f"{work.rows} texts of {work.tokens} tokens, medians of {work.repetitions}",
+        )
         found = alternate({way: training_step(work, way) for way in WAYS}, work.repetitions)
-        result |= {f"{key}_{work.key}": round(value, 3) for key, value in table(f"{work.name}: {texts}", found, tokens).items()}
-        found = alternate({way: recurrence_alone(work, way) for way in ("chunked", "scan")}, 3 * work.repetitions)
+        result |= {
+            f"{key}_{work.key}": round(value, 3)
+            for key, value in table(f"{work.name}: {texts}", found, tokens).items()
+        }
+        found = alternate(
+            {way: recurrence_alone(work, way) for way in ("chunked", "scan")}, 3 * work.repetitions
+        )
         alone = table("the recurrence alone, one layer", found, tokens)
         result |= {f"{key}_recurrence_{work.key}": round(value, 3) for key, value in alone.items()}
     print(json.dumps(result))

@@ -3,12 +3,14 @@
     python scripts/check_pool.py --folder DIR [--minutes 10] [--workers 4] [--every 20] [--more 2]
     python scripts/check_pool.py --folder DIR --efficiency
 
-The bundled model trains on a cluster of `workers` CPUs. Every `every` seconds one worker is killed with SIGKILL; after a third of the time
-a node with `more` CPUs joins, and the pool takes them. Then the run is stopped, and the same number of steps is taken in one process:
-weights and fitness must have the same bits. The learning rate is constant, so that neither needs to know how many steps there will be.
+The bundled model trains on a cluster of `workers` CPUs. Every `every` seconds one worker is killed with
+SIGKILL; after a third of the time a node with `more` CPUs joins, and the pool takes them. Then the run is
+stopped, and the same number of steps is taken in one process: weights and fitness must have the same bits.
+The learning rate is constant, so that neither needs to know how many steps there will be.
 
---efficiency: how much faster two workers are than one (each on one core), beside how much faster two plain processes on a core each are
-than one. Speeds are tokens per second of the steps after the first two; the pool's worker count is the only difference.
+--efficiency: how much faster two workers are than one (each on one core), beside how much faster two plain
+processes on a core each are than one. Speeds are tokens per second of the steps after the first two; the
+pool's worker count is the only difference.
 
 The last line is one JSON object. Needs the extra egg-reason[ray] and psutil.
 """
@@ -26,14 +28,35 @@ import time
 from pathlib import Path
 from typing import Any
 
-from egg_reason.runs import read_metrics
-from egg_reason.scalars import ScalarLog
+from egg_reason.run.directory import read_metrics
+from egg_reason.run.log import ScalarLog
 
-SETTINGS = ["--plain", "--learning-rate-schedule", "constant", "--eval-every", "0", "--final-problems", "16", "--checkpoint-every", "10"]
+SETTINGS = [
+    "--plain",
+    "--learning-rate-schedule",
+    "constant",
+    "--eval-every",
+    "0",
+    "--final-problems",
+    "16",
+    "--checkpoint-every",
+    "10",
+]
 
 
 def command(folder: Path, name: str, *words: str) -> list[str]:
-    return [sys.executable, "-m", "egg_reason.cli", "train", "--runs", str(folder), "--name", name, *SETTINGS, *words]
+    return [
+        sys.executable,
+        "-m",
+        "egg_reason.cli",
+        "train",
+        "--runs",
+        str(folder),
+        "--name",
+        name,
+        *SETTINGS,
+        *words,
+    ]
 
 
 def steps(run: Path) -> list[dict[str, Any]]:
@@ -59,14 +82,18 @@ def fitness(run: Path) -> list[bytes]:
         return [scalars.fitness_NP.tobytes() for _, scalars in log.records()]
 
 
-def disturbed(folder: Path, minutes: float, count: int, every: float, more: int, rng: random.Random) -> dict[str, Any]:
+def disturbed(
+    folder: Path, minutes: float, count: int, every: float, more: int, rng: random.Random
+) -> dict[str, Any]:
     """Trains on a pool, kills and adds; returns what was done to it. The run is folder/pool."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": count, "include_dashboard": False})
     killed, added, most = 0, False, 0
     with open(folder / "pool.log", "w") as log:
-        words = command(folder, "pool", "--pool", "ray", "--ray-address", cluster.address, "--steps", "100000")
+        words = command(
+            folder, "pool", "--pool", "ray", "--ray-address", cluster.address, "--steps", "100000"
+        )
         training = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         while training.poll() is None and not ((folder / "pool").is_dir() and steps(folder / "pool")):
             time.sleep(0.5)
@@ -91,8 +118,14 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
     folder = args.folder
     done = disturbed(folder, args.minutes, args.workers, args.every, args.more, random.Random(args.seed))
     taken = steps(folder / "pool")
-    print(f"{len(taken)} steps with {done['killed']} workers killed, at most {done['most_workers']} at work; now undisturbed", flush=True)
-    subprocess.run(command(folder, "alone", "--steps", str(len(taken))), check=True, stdout=subprocess.DEVNULL)
+    print(
+        f"{len(taken)} steps with {done['killed']} workers killed, at most {done['most_workers']} at work;"
+        " now undisturbed",
+        flush=True,
+    )
+    subprocess.run(
+        command(folder, "alone", "--steps", str(len(taken))), check=True, stdout=subprocess.DEVNULL
+    )
     pool, alone = ((folder / name / "model.pth").read_bytes() for name in ("pool", "alone"))
     population = 128
     wire = [line["wire_bytes"] / max(1, done["most_workers"]) / population for line in taken]
@@ -127,11 +160,17 @@ def efficiency(folder: Path) -> dict[str, Any]:
         words = command(folder, f"pool{count}", "--steps", "8", "--pool", "ray", "--workers", str(count))
         subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
         found[count] = speed(folder / f"pool{count}")
-    return {"plain_processes": plain, "workers": found[2] / found[1], "efficiency": found[2] / found[1] / plain}
+    return {
+        "plain_processes": plain,
+        "workers": found[2] / found[1],
+        "efficiency": found[2] / found[1] / plain,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, required=True, help="for the runs; must be empty")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--workers", type=int, default=4)

@@ -2,11 +2,13 @@
 
     python scripts/lock.py [--upgrade]
 
-requirements.lock pins the closure of the runtime requirements and the `dev` group; requirements-reference.lock pins what the `reference`
-group adds to it. Releases that are locked already stay as they are; with --upgrade everything moves to the newest release that fits.
-The closure is what pip installs into a new environment of the oldest Python supported, because a release made for that one runs on the
-newer ones too; `tests/test_house.py` checks that no other supported Python or platform needs a package that is missing here.
-Pins are `name==version`: no addresses, no hashes, and no local version labels such as "+cpu", which exist on one index only.
+requirements.lock pins the closure of the runtime requirements and the `dev` group;
+requirements-reference.lock pins what the `reference` group adds to it. Releases that are locked already stay
+as they are; with --upgrade everything moves to the newest release that fits. The closure is what pip installs
+into a new environment of the oldest Python supported, because a release made for that one runs on the newer
+ones too; `tests/test_house.py` checks that no other supported Python or platform needs a package that is
+missing here. Pins are `name==version`: no addresses, no hashes, and no local version labels such as "+cpu",
+which exist on one index only.
 """
 
 import argparse
@@ -21,19 +23,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Written by scripts/lock.py (`make lock`) from pyproject.toml: {contents}.\n"
-# On Linux x86-64 the index's torch is a CUDA build and brings these; other platforms do not have them, and pip finds them by itself.
+# On Linux x86-64 the index's torch is a CUDA build and brings these; other platforms do not have them, and
+# pip finds them by itself.
 CUDA_PACKAGES = re.compile(r"(nvidia-|cuda-|triton\b)", re.IGNORECASE)
 
 
 def pip(python: Path, *arguments: str) -> str:
-    """Runs pip in the environment of `python` and returns its output. Raises subprocess.CalledProcessError; pip has then said why."""
-    return subprocess.run([python, "-m", "pip", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+    """Runs pip in the environment of `python` and returns its output. Raises subprocess.CalledProcessError;
+    pip has then said why."""
+    return subprocess.run(
+        [python, "-m", "pip", *arguments], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 def pins(python: Path) -> list[str]:
     """The packages in the environment of `python`, without pip, as sorted `name==version` lines."""
     frozen = pip(python, "freeze", "--all", "--exclude", "pip").splitlines()
-    return sorted((re.sub(r"\+.*", "", line) for line in frozen if not CUDA_PACKAGES.match(line)), key=str.lower)
+    return sorted(
+        (re.sub(r"\+.*", "", line) for line in frozen if not CUDA_PACKAGES.match(line)), key=str.lower
+    )
 
 
 def write(path: Path, contents: str, lines: list[str]) -> None:
@@ -45,14 +53,21 @@ def write(path: Path, contents: str, lines: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the lock files anew.")
-    parser.add_argument("--upgrade", action="store_true", help="move to the newest releases instead of keeping those locked now")
+    parser.add_argument(
+        "--upgrade",
+        action="store_true",
+        help="move to the newest releases instead of keeping those locked now",
+    )
     upgrade = parser.parse_args().upgrade
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     oldest = project["project"]["requires-python"].partition(",")[0].removeprefix(">=")
     running = "{}.{}".format(*sys.version_info)
     if running != oldest:
-        raise ValueError(f"the lock is made with the oldest Python supported, {oldest}; this is {running}: make lock PYTHON=python{oldest}")
+        raise ValueError(
+            f"the lock is made with the oldest Python supported, {oldest}; this is {running}: make lock"
+            f" PYTHON=python{oldest}"
+        )
 
     base, reference = ROOT / "requirements.lock", ROOT / "requirements-reference.lock"
     keep = [f"--constraint={path}" for path in (base, reference) if path.exists() and not upgrade]
@@ -60,7 +75,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = Path(folder, "bin", "python")
-        pip(python, "uninstall", "--quiet", "--yes", "setuptools")  # some Pythons put one there; it is locked if something requires it
+        pip(
+            python, "uninstall", "--quiet", "--yes", "setuptools"
+        )  # some Pythons put one there; it is locked if something requires it
         pip(python, "install", "--quiet", *keep, *project["project"]["dependencies"], *groups["dev"])
         locked = pins(python)
         pip(python, "install", "--quiet", *keep, *groups["reference"])

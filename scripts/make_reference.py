@@ -1,10 +1,11 @@
-"""Makes tests/data/rwkv7_reference.npz: what the official `rwkv` package computes, for a test that runs without it.
+"""Makes tests/data/rwkv7_reference.npz: what the official `rwkv` package computes, for a test that runs
+without it.
 
     python scripts/make_reference.py
 
-Random models of three shapes with the full vocabulary, written by our own `.pth` writer; float32 on the CPU; 256 tokens, then 128 greedy
-ones. Stored per model: logits at 16 positions x 64 vocabulary entries, the greedy tokens, and the fingerprint of the weights.
-Needs the packages of the dependency group "reference".
+Random models of three shapes with the full vocabulary, written by our own `.pth` writer; float32 on the CPU;
+256 tokens, then 128 greedy ones. Stored per model: logits at 16 positions x 64 vocabulary entries, the greedy
+tokens, and the fingerprint of the weights. Needs the packages of the dependency group "reference".
 """
 
 import sys
@@ -17,9 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from rwkv7_reference import CASES, CONTINUED, ENTRIES, POSITIONS, STORED, official_run, prompt, random_model
 
-from egg_reason.models.checkpoints import fingerprint, write_pth
+from egg_reason.models.rwkv7.layout import fingerprint, write_pth
 
-SMALLEST_LEAD = 1e-4  # of a greedy choice over the next best: far more than rounding, so that the tokens are well defined
+SMALLEST_LEAD = (
+    1e-4  # of a greedy choice over the next best: far more than rounding, so that the tokens are well defined
+)
 
 
 def main() -> None:
@@ -31,10 +34,13 @@ def main() -> None:
             write_pth(params, path, "float32")
             logits, chosen, lead = official_run(path, prompt(case), CONTINUED)
             print(
-                f"{name}: std of logits {logits.std():.3f}, smallest lead {lead:.1e}, {len(set(chosen.tolist()))} different greedy tokens"
+                f"{name}: std of logits {logits.std():.3f}, smallest lead {lead:.1e},"
+                f" {len(set(chosen.tolist()))} different greedy tokens"
             )
             if lead < SMALLEST_LEAD:
-                raise SystemExit(f"{name}: a greedy choice leads by {lead:.1e} only; give the case another seed")
+                raise SystemExit(
+                    f"{name}: a greedy choice leads by {lead:.1e} only; give the case another seed"
+                )
             stored[f"{name}/logits"] = logits[np.ix_(POSITIONS, ENTRIES)]
             stored[f"{name}/greedy"] = chosen.astype(np.int32)
             stored[f"{name}/fingerprint"] = np.array(fingerprint(params))

@@ -1,15 +1,17 @@
-"""How far replayed weights drift where the bits differ: another instruction set, number of threads or devices, order of summation.
+"""How far replayed weights drift where the bits differ: another instruction set, number of threads or
+devices, order of summation.
 
-    egg-reason train --name five --population 64 --prompts 4 --steps 500 --eval-every 0 && egg-reason pack runs/five --out five.xz
-    python scripts/measure_drift.py five.xz [--model base.pth]
+    egg-reason train --name five --population 64 --prompts 4 --steps 500 --eval-every 0 && egg-reason pack
+    runs/five --out five.xz python scripts/measure_drift.py five.xz [--model base.pth]
 
-Replays a run or a pack from its base model in a fresh process for each setting, without insisting on the recorded hashes. Printed for each:
-the first step whose weights are not the recorded ones, the share of weights that differ at the end, and the root mean square of the
-difference from the recorded setting's weights over that of the way from the base model, with the largest difference beside it. What a
-setting does not change proves nothing about settings that are not listed.
+Replays a run or a pack from its base model in a fresh process for each setting, without insisting on the
+recorded hashes. Printed for each: the first step whose weights are not the recorded ones, the share of
+weights that differ at the end, and the root mean square of the difference from the recorded setting's weights
+over that of the way from the base model, with the largest difference beside it. What a setting does not
+change proves nothing about settings that are not listed.
 
-The last row is the cost of an order that no machine could change: the directions of one step added up one by one in float64 by NumPy,
-against the update of a step as it is. The last line is JSON.
+The last row is the cost of an order that no machine could change: the directions of one step added up one by
+one in float64 by NumPy, against the update of a step as it is. The last line is JSON.
 """
 
 import argparse
@@ -44,10 +46,11 @@ def flat(params) -> np.ndarray:
 
 
 def child(source: str, model: str | None, chunk: int, out: str) -> None:
-    """Replays and saves the weights; prints the number of the first step that differs (null: none) and the seconds that a step took."""
+    """Replays and saves the weights; prints the number of the first step that differs (null: none) and the
+    seconds that a step took."""
     import jax
 
-    from egg_reason.replay import Replay, follow
+    from egg_reason.run.replay import Replay, follow
 
     replay = Replay(source, model)
     strategy = dataclasses.replace(replay.strategy, chunk=chunk) if chunk else replay.strategy
@@ -67,8 +70,8 @@ def one_by_one(source: str, model: str | None) -> float:
     """Seconds of one step's sum over directions in float64, in their order, without drawing the noise."""
     import jax.numpy as jnp
 
-    from egg_reason.perturb import named
-    from egg_reason.replay import Replay
+    from egg_reason.perturb.paths import named
+    from egg_reason.run.replay import Replay
 
     replay = Replay(source, model)
     weights = replay.recorded.weights[-1].astype(np.float64)
@@ -90,7 +93,11 @@ def run(source: str, model: str | None, setting: dict[str, str], out: str) -> di
     words += ["--model", model] if model else []
     if "cores" in setting:
         words = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *words]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | {key: value for key, value in setting.items() if key.isupper()}
+    environment = (
+        os.environ
+        | {"JAX_PLATFORMS": "cpu"}
+        | {key: value for key, value in setting.items() if key.isupper()}
+    )
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["no output"])[-1]
@@ -98,7 +105,9 @@ def run(source: str, model: str | None, setting: dict[str, str], out: str) -> di
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", help="a run directory or a pack")
     parser.add_argument("--model", help="the base model, where it is not at the place that the run names")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -108,7 +117,10 @@ def main() -> None:
         child(given.source, given.model, given.chunk, given.child)
         return
     results: dict[str, dict] = {}
-    print("| setting | first step that differs | weights that differ | RMS over the way | largest | s a step |\n|---|---|---|---|---|---|")
+    print(
+        "| setting | first step that differs | weights that differ | RMS over the way | largest | s a step"
+        " |\n|---|---|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name, setting in SETTINGS.items():
             told = run(given.source, given.model, setting, f"{folder}/{name}.npz")
@@ -127,11 +139,15 @@ def main() -> None:
             results[name] = told
             first = "none" if told["first"] is None else told["first"]
             print(
-                f"| {name} | {first} | {told['differ']:.2%} | {told['rms']:.1e} | {told['largest']:.1e} | {told['seconds']:.4f} |",
+                f"| {name} | {first} | {told['differ']:.2%} | {told['rms']:.1e} | {told['largest']:.1e} |"
+                f" {told['seconds']:.4f} |",
                 flush=True,
             )
     results["one by one in float64, without the noise"] = {"seconds": one_by_one(given.source, given.model)}
-    print(f"| one by one in float64, without the noise | | | | | {results['one by one in float64, without the noise']['seconds']:.4f} |")
+    print(
+        "| one by one in float64, without the noise | | | | |"
+        f" {results['one by one in float64, without the noise']['seconds']:.4f} |"
+    )
     print(Path(given.source).name, json.dumps(results))
 
 

@@ -1,17 +1,20 @@
-"""Is the probe's suggestion a good one? A grid of real runs, sigma x learning rate, against the run that the probe suggests.
+"""Is the probe's suggestion a good one? A grid of real runs, sigma x learning rate, against the run that the
+probe suggests.
 
-    python scripts/probe_check.py --out DIR [--sigmas 0.01,0.02,0.04] [--rates 0.004,0.008,0.016] [--steps 16] [--confirm 1,2]
+    python scripts/probe_check.py --out DIR [--sigmas 0.01,0.02,0.04] [--rates 0.004,0.008,0.016] [--steps 16]
+    [--confirm 1,2]
 
     share = gain of the suggested run / gain of the best point of the grid           (wanted: 0.9 or more)
 
-All runs train the bundled model on Countdown with the defaults of `egg-reason train` but for sigma, learning rate (falling to a quarter, as
-by default) and the number of updates; the suggestion may also divide a step's completions in another way. A gain is the accuracy after
-training less that before, on the same held-out problems with the same random numbers for all. The best of many runs of one seed is partly
-luck, so the grid (seed 0) only names it: the share is of runs of further seeds, of the named point and of the suggestion. The probe has
-a seed of its own: it shares no noise and no order of problems with any run.
+All runs train the bundled model on Countdown with the defaults of `egg-reason train` but for sigma, learning
+rate (falling to a quarter, as by default) and the number of updates; the suggestion may also divide a step's
+completions in another way. A gain is the accuracy after training less that before, on the same held-out
+problems with the same random numbers for all. The best of many runs of one seed is partly luck, so the grid
+(seed 0) only names it: the share is of runs of further seeds, of the named point and of the suggestion. The
+probe has a seed of its own: it shares no noise and no order of problems with any run.
 
-Everything lies in DIR: probe/, runs/, and points/ with one file a run that is done. Killed, the same command goes on where it was. The last
-line is one JSON object.
+Everything lies in DIR: probe/, runs/, and points/ with one file a run that is done. Killed, the same command
+goes on where it was. The last line is one JSON object.
 """
 
 import argparse
@@ -29,8 +32,8 @@ import numpy as np
 from egg_reason import models
 from egg_reason.build import Parts, build
 from egg_reason.config import TrainConfig
+from egg_reason.estimates.intervals import clustered_mean
 from egg_reason.evals.heldout import evaluate
-from egg_reason.evals.intervals import clustered_mean
 from egg_reason.evals.store import write_json
 from egg_reason.probe.command import probe
 from egg_reason.train import resume, train
@@ -47,7 +50,8 @@ def settings(args: argparse.Namespace, seed: int, **given) -> TrainConfig:
 
 
 def point(args: argparse.Namespace, parts: Parts, name: str, seed: int, **given) -> np.ndarray:
-    """Share of right completions of each held-out problem after a run, which is made, gone on with or, where it is done, left alone."""
+    """Share of right completions of each held-out problem after a run, which is made, gone on with or, where
+    it is done, left alone."""
     done = args.out / "points" / f"{name}-seed{seed}.json"
     if not done.is_file():
         run = args.out / "runs" / f"{name}-seed{seed}"
@@ -68,11 +72,15 @@ def point(args: argparse.Namespace, parts: Parts, name: str, seed: int, **given)
 def solved(args: argparse.Namespace, parts: Parts, params) -> np.ndarray:
     params = jax.tree.map(lambda x: jax.numpy.asarray(x, models.compute_dtype("auto")), params)
     rows = parts.task.heldout[: args.problems]
-    return evaluate(parts.engine, params, rows, parts.evaluation, parts.scorer, parts.accuracy, args.samples).correct_PK
+    return evaluate(
+        parts.engine, params, rows, parts.evaluation, parts.scorer, parts.accuracy, args.samples
+    ).correct_PK
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sigmas", default="0.01,0.02,0.04")
     parser.add_argument("--rates", default="0.004,0.008,0.016")
@@ -80,19 +88,32 @@ def main() -> None:
     parser.add_argument("--confirm", default="1,2", help="seeds of the runs that the share is of")
     parser.add_argument("--problems", type=int, default=1024, help="held-out problems of each accuracy")
     parser.add_argument("--samples", type=int, default=2, help="completions of each problem")
-    parser.add_argument("--quick", action="store_true", help="a smoke test of the script: tiny populations; its numbers mean nothing")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a smoke test of the script: tiny populations; its numbers mean nothing",
+    )
     args = parser.parse_args()
     sigmas, rates = ([float(part) for part in text.split(",")] for text in (args.sigmas, args.rates))
     seeds = [int(part) for part in args.confirm.split(",")]
     (args.out / "points").mkdir(parents=True, exist_ok=True)
-    told, given = args.out / "settings.json", {"steps": args.steps, "problems": args.problems, "samples": args.samples, "quick": args.quick}
+    told, given = (
+        args.out / "settings.json",
+        {"steps": args.steps, "problems": args.problems, "samples": args.samples, "quick": args.quick},
+    )
     if told.is_file() and json.loads(told.read_text()) != given:
-        sys.exit(f"{args.out} holds points of {json.loads(told.read_text())}, not {given}: give another folder")
+        sys.exit(
+            f"{args.out} holds points of {json.loads(told.read_text())}, not {given}: give another folder"
+        )
     write_json(told, given)
 
     results = args.out / "probe" / "results.json"
     quick: dict[str, Any] = {"sigmas": (0.01, 0.04), "populations": 2, "problems": 64} if args.quick else {}
-    found = json.loads(results.read_text()) if results.is_file() else probe(settings(args, PROBE_SEED), results.parent, **quick)
+    found = (
+        json.loads(results.read_text())
+        if results.is_file()
+        else probe(settings(args, PROBE_SEED), results.parent, **quick)
+    )
     used = found["suggestion"]
     if used is None:
         sys.exit("the probe suggests nothing")
@@ -126,25 +147,38 @@ def main() -> None:
     low, high = np.quantile(suggested[draws].mean(1) / reference[draws].mean(1), (0.025, 0.975))
     share = suggested.mean() / reference.mean()
 
-    print(f"\nbefore: {clustered_mean(before_PK)} on {len(start)} problems; gains after {args.steps} updates, seed {GRID_SEED}")
+    print(
+        f"\nbefore: {clustered_mean(before_PK)} on {len(start)} problems; gains after {args.steps} updates,"
+        f" seed {GRID_SEED}"
+    )
     print(f"{'sigma':>8}" + "".join(f"{f'rate {rate:g}':>14}" for rate in rates))
     for sigma in sigmas:
         print(f"{sigma:8g}" + "".join(f"{grid[sigma, rate]:+14.3f}" for rate in rates))
     print(f"seeds {args.confirm}, gains of each seed:")
-    print(f"best of the grid: sigma {best[0]:g}, rate {best[1]:g}: {', '.join(f'{each:+.3f}' for each in best_SP.mean(1))}")
     print(
-        f"suggested: sigma {used['sigma']:g}, rate {used['learning_rate']:g}: {', '.join(f'{each:+.3f}' for each in suggested_SP.mean(1))}"
+        f"best of the grid: sigma {best[0]:g}, rate {best[1]:g}:"
+        f" {', '.join(f'{each:+.3f}' for each in best_SP.mean(1))}"
+    )
+    print(
+        f"suggested: sigma {used['sigma']:g}, rate {used['learning_rate']:g}:"
+        f" {', '.join(f'{each:+.3f}' for each in suggested_SP.mean(1))}"
     )
     print(f"share {share:.2f} [{low:.2f}, {high:.2f}] (bootstrap over problems)")
     print(
         json.dumps(
             {
-                "start": float(start.mean()), "suggestion": used, "suggested_gain": float(suggested.mean()), "best": list(best),
-                "best_gain": float(reference.mean()), "share": float(share), "low": float(low), "high": float(high),
+                "start": float(start.mean()),
+                "suggestion": used,
+                "suggested_gain": float(suggested.mean()),
+                "best": list(best),
+                "best_gain": float(reference.mean()),
+                "share": float(share),
+                "low": float(low),
+                "high": float(high),
                 "grid": {f"{sigma:g} {rate:g}": each for (sigma, rate), each in grid.items()},
             }
         )
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

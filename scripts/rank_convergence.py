@@ -1,22 +1,27 @@
-"""How fast the rank-R update approaches the full-rank one: measures the claim ||g_R - g|| = O(1/R) of arXiv 2511.16652 (section 4).
+"""How fast the rank-R update approaches the full-rank one: measures the claim ||g_R - g|| = O(1/R) of arXiv
+2511.16652 (section 4).
 
 For a fitness f of a matrix W, both are expectations over the noise, free of any population's sampling error:
 
     g_R = E[f(W + sigma E_R) E_R] / sigma,  E_R = A B^T / sqrt(R);        g = E[f(W + sigma E) E] / sigma,  E Gaussian.
 
-The difference is a few thousandths at high rank, so the noise of a plain average would bury it. Two fitness functions, two ways round that:
+The difference is a few thousandths at high rank, so the noise of a plain average would bury it. Two fitness
+functions, two ways round that:
 
-* waves: f = sum_q c_q sin(<T_q, W> + phase_q), bounded, smooth, and exact. The characteristic function of E_R is a product over the
-  singular values s of T, E[exp i<T, E_R>] = prod (1 + s^2/R)^(-R/2) (average over A, then over B), so with S_q = sigma T_q
+* waves: f = sum_q c_q sin(<T_q, W> + phase_q), bounded, smooth, and exact. The characteristic function of E_R
+  is a product over the singular values s of T, E[exp i<T, E_R>] = prod (1 + s^2/R)^(-R/2) (average over A,
+  then over B), so with S_q = sigma T_q
       g_R = 1/sigma sum_q c_q cos(<T_q, W> + phase_q) prod_s (1 + s^2/R)^(-R/2) S_q (I + S_q^T S_q / R)^-1,
-  and g has exp(-||S_q||^2 / 2) S_q behind the cosine. No sampling. As a check of the formula, `--check` directions of the toolkit's own
-  noise are averaged straight from the definition.
-* network: f = mean over inputs of sigmoid(label * (tanh(x W) . v)), a smooth two-layer classifier's accuracy. By Monte Carlo with two
-  exact reductions. Gaussian integration by parts over A gives g_R = E[grad f(W + sigma E_R) C], C = B B^T / R. And B = L Q with Q
-  orthogonal and L lower trapezoidal (Bartlett: normals below a diagonal of chi variables), so E_R has the law of Z (L / sqrt(R))^T with Z
-  Gaussian, the same Z for every rank and for g: the samples of g_R - g shrink with 1/R themselves.
+  and g has exp(-||S_q||^2 / 2) S_q behind the cosine. No sampling. As a check of the formula, `--check`
+  directions of the toolkit's own noise are averaged straight from the definition.
+* network: f = mean over inputs of sigmoid(label * (tanh(x W) . v)), a smooth two-layer classifier's accuracy.
+  By Monte Carlo with two exact reductions. Gaussian integration by parts over A gives g_R = E[grad f(W +
+  sigma E_R) C], C = B B^T / R. And B = L Q with Q orthogonal and L lower trapezoidal (Bartlett: normals below
+  a diagonal of chi variables), so E_R has the law of Z (L / sqrt(R))^T with Z Gaussian, the same Z for every
+  rank and for g: the samples of g_R - g shrink with 1/R themselves.
 
-Error is ||g_R - g|| / ||g||; intervals are 95%, from a jackknife over batches of samples, with the bias that noise adds to a norm removed.
+Error is ||g_R - g|| / ||g||; intervals are 95%, from a jackknife over batches of samples, with the bias that
+noise adds to a norm removed.
 
     python scripts/rank_convergence.py [--samples 2000000] [--out docs/rank_convergence.png]
 
@@ -33,22 +38,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egg_reason.perturb import Noise, Parameter
-from egg_reason.plots import save_png
+from egg_reason.perturb.noise import Noise, Parameter
+from egg_reason.run.curve import save_png
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 TAIL = 8
-"""Slopes are fitted over the ranks from here up: the claim is about large ranks. The fit over all ranks is reported beside it."""
+"""Slopes are fitted over the ranks from here up: the claim is about large ranks. The fit over all ranks is
+reported beside it."""
 ROWS, COLUMNS = 8, 8
 SIGMA = 0.5
-"""Large on purpose: where fitness is linear over the noise, every rank gives the same update and there is nothing to measure."""
+"""Large on purpose: where fitness is linear over the noise, every rank gives the same update and there is
+nothing to measure."""
 SMALLER_SIGMAS = (0.01, 0.1, 0.25)
 BATCHES, PIECE = 40, 10_000
 NORMAL_95 = 1.96
 
 
 def waves(rng):
-    """(amplitudes [Q], T [Q, m, n], phases at W [Q]) of a random sum of waves; <T, E> has standard deviation 1 to 4."""
+    """(amplitudes [Q], T [Q, m, n], phases at W [Q]) of a random sum of waves; <T, E> has standard deviation
+    1 to 4."""
     count = 5
     directions = rng.standard_normal((count, ROWS, COLUMNS))
     lengths = np.linspace(1, 4, count)
@@ -77,7 +85,8 @@ def exact_error(fitness, sigma, rank):
 
 
 def sampled(fitness, sigma, rank, count):
-    """The definition itself, E[(f(W + sigma E) - f(W - sigma E)) E] / (2 sigma), over `count` directions of the toolkit's noise.
+    """The definition itself, E[(f(W + sigma E) - f(W - sigma E)) E] / (2 sigma), over `count` directions of
+    the toolkit's noise.
 
     Returns (mean [m, n], its standard error [m, n]).
     """
@@ -102,7 +111,9 @@ def sampled(fitness, sigma, rank, count):
 def network_gradient(rng):
     """A function W [S, m, n] -> grad f [S, m, n] for one random data set, and the W to stand at."""
     inputs, labels = rng.standard_normal((6, ROWS)), rng.choice([-1.0, 1.0], 6)
-    inputs, labels, read = (jnp.asarray(x, jnp.float32) for x in (inputs, labels, 2 * rng.standard_normal(COLUMNS)))
+    inputs, labels, read = (
+        jnp.asarray(x, jnp.float32) for x in (inputs, labels, 2 * rng.standard_normal(COLUMNS))
+    )
 
     def fitness(w):
         return jax.nn.sigmoid(labels * (jnp.tanh(inputs @ w) @ read)).mean()
@@ -111,7 +122,8 @@ def network_gradient(rng):
 
 
 def bartlett(rng, normals, rank):
-    """L / sqrt(R) [S, n, n], zero beyond R columns: L L^T has the law of B B^T, B [n, R] normal. normals [S, n, n]: below the diagonal."""
+    """L / sqrt(R) [S, n, n], zero beyond R columns: L L^T has the law of B B^T, B [n, R] normal. normals [S,
+    n, n]: below the diagonal."""
     factor = np.tril(normals, -1)
     for column in range(min(rank, COLUMNS)):
         factor[:, column, column] = np.sqrt(rng.chisquare(rank - column, len(factor)))
@@ -141,7 +153,10 @@ def network(sigma, samples, seed):
         return (moved @ factor @ transposed - reference).mean(0).ravel()
 
     pieces = samples_used(samples) // BATCHES // PIECE
-    g, differences = np.zeros((BATCHES, ROWS * COLUMNS)), {rank: np.zeros((BATCHES, ROWS * COLUMNS)) for rank in RANKS}
+    g, differences = (
+        np.zeros((BATCHES, ROWS * COLUMNS)),
+        {rank: np.zeros((BATCHES, ROWS * COLUMNS)) for rank in RANKS},
+    )
     for batch in range(BATCHES):
         for _ in range(pieces):
             z = rng.standard_normal((PIECE, ROWS, COLUMNS), np.float32)
@@ -149,12 +164,15 @@ def network(sigma, samples, seed):
             reference = full(z)
             g[batch] += np.asarray(reference.mean(0), np.float64).ravel() / pieces
             for rank in RANKS:
-                differences[rank][batch] += np.asarray(difference(z, bartlett(rng, normals, rank), reference), np.float64) / pieces
+                differences[rank][batch] += (
+                    np.asarray(difference(z, bartlett(rng, normals, rank), reference), np.float64) / pieces
+                )
     return g, differences
 
 
 def length(batches):
-    """Length of the mean of `batches` [n, d]: the sampling variance, which a squared length adds up, is subtracted."""
+    """Length of the mean of `batches` [n, d]: the sampling variance, which a squared length adds up, is
+    subtracted."""
     mean = batches.mean(0)
     return np.sqrt(max((mean**2).sum() - batches.var(0, ddof=1).sum() / len(batches), 1e-30))
 
@@ -181,10 +199,14 @@ def draw(curves, path):
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     for (label, errors, spread), marker in zip(curves, "os^", strict=False):
-        axis.errorbar(RANKS, errors, yerr=spread, label=label, marker=marker, markersize=4, linewidth=1, capsize=2)
+        axis.errorbar(
+            RANKS, errors, yerr=spread, label=label, marker=marker, markersize=4, linewidth=1, capsize=2
+        )
     anchor = curves[-1][1][-1] * RANKS[-1]
     axis.plot(RANKS, [anchor / rank for rank in RANKS], color="tab:gray", linestyle=":", label="slope -1")
-    axis.set(xscale="log", yscale="log", xlabel="rank R", ylabel="‖g_R - g‖ / ‖g‖", xticks=RANKS, xticklabels=RANKS)
+    axis.set(
+        xscale="log", yscale="log", xlabel="rank R", ylabel="‖g_R - g‖ / ‖g‖", xticks=RANKS, xticklabels=RANKS
+    )
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
@@ -192,9 +214,18 @@ def draw(curves, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=2_000_000, help="of the network's Monte Carlo, for every rank")
-    parser.add_argument("--check", type=int, default=1 << 20, help="directions that check the closed form at ranks 1, 4 and 0 (full)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--samples", type=int, default=2_000_000, help="of the network's Monte Carlo, for every rank"
+    )
+    parser.add_argument(
+        "--check",
+        type=int,
+        default=1 << 20,
+        help="directions that check the closed form at ranks 1, 4 and 0 (full)",
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/rank_convergence.png"), help="the picture")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -218,19 +249,41 @@ def main():
         return np.array([length(differences[rank][kept]) for rank in RANKS]) / length(batches[kept])
 
     measured, spread = jackknife(errors, BATCHES)
-    slopes = {first: jackknife(lambda kept, first=first: slope(errors(kept), first), BATCHES) for first in (TAIL, RANKS[0])}
+    slopes = {
+        first: jackknife(lambda kept, first=first: slope(errors(kept), first), BATCHES)
+        for first in (TAIL, RANKS[0])
+    }
 
-    print(f"relative error of the expected update, {ROWS} x {COLUMNS} matrix, sigma {SIGMA}, seed {options.seed}\n")
+    print(
+        f"relative error of the expected update, {ROWS} x {COLUMNS} matrix, sigma {SIGMA}, seed"
+        f" {options.seed}\n"
+    )
     print(f"{'rank':>4}  {'waves (exact)':>13}  {'network':>8}  95% interval")
     for rank, waves_error, value, error in zip(RANKS, closed, measured, spread, strict=True):
-        print(f"{rank:>4}  {waves_error:>13.5f}  {value:>8.5f}  {value - NORMAL_95 * error:.5f} to {value + NORMAL_95 * error:.5f}")
+        print(
+            f"{rank:>4}  {waves_error:>13.5f}  {value:>8.5f}  {value - NORMAL_95 * error:.5f} to"
+            f" {value + NORMAL_95 * error:.5f}"
+        )
     for first, (value, error) in slopes.items():
-        print(f"slope from rank {first}: waves {slope(closed, first):.3f}, network {value:.3f} +- {NORMAL_95 * error:.3f}")
-    print("waves at rank 1 and smaller sigma:", ", ".join(f"{sigma}: {value:.6f}" for sigma, value in small.items()))
-    print(f"closed form against the mean of {options.check} directions, mean squared deviation in standard errors (about 1):", end=" ")
+        print(
+            f"slope from rank {first}: waves {slope(closed, first):.3f}, network {value:.3f} +-"
+            f" {NORMAL_95 * error:.3f}"
+        )
+    print(
+        "waves at rank 1 and smaller sigma:",
+        ", ".join(f"{sigma}: {value:.6f}" for sigma, value in small.items()),
+    )
+    print(
+        f"closed form against the mean of {options.check} directions, mean squared deviation in standard"
+        " errors (about 1):",
+        end=" ",
+    )
     print(", ".join(f"rank {rank or 'full'}: {value:.2f}" for rank, value in checks.items()))
 
-    draw([("waves, exact", closed, None), ("network, 95% interval", list(measured), NORMAL_95 * spread)], options.out)
+    draw(
+        [("waves, exact", closed, None), ("network, 95% interval", list(measured), NORMAL_95 * spread)],
+        options.out,
+    )
     result = {
         "ranks": RANKS,
         "waves_error": closed,

@@ -1,28 +1,33 @@
-"""How an EGGROLL step scales from 1 to 4,096 devices: generation, exchange of scalars, update; and what makes it stop.
+"""How an EGGROLL step scales from 1 to 4,096 devices: generation, exchange of scalars, update; and what makes
+it stop.
 
     python scripts/simulate_scale.py [--out docs/scaling.png] [--seed 0]      # what docs/scaling.md shows, in about a minute
     python scripts/simulate_scale.py --measure                                # step parts of the bundled model on this machine, as JSON
 
-What is simulated is a step as the toolkit takes it. The jobs of N members x P prompts are split over M devices by members. A device
-writes with B lanes in lockstep, as many as serve it best; a lane that has finished takes the device's next job. Lengths are log-normal,
-cut at the token budget. All devices wait for the last one, exchange the fitness (N P float32, all-gather) and then each of them takes
-the whole update ("every device"): it draws the noise of all N / 2 directions again and sums them. The alternative ("sharded")
+What is simulated is a step as the toolkit takes it. The jobs of N members x P prompts are split over M
+devices by members. A device writes with B lanes in lockstep, as many as serve it best; a lane that has
+finished takes the device's next job. Lengths are log-normal, cut at the token budget. All devices wait for
+the last one, exchange the fitness (N P float32, all-gather) and then each of them takes the whole update
+("every device"): it draws the noise of all N / 2 directions again and sums them. The alternative ("sharded")
 sums a part of the weights on each device and all-gathers the new weights in compute precision.
 
-Two ways to grow. Fixed: the same population on more devices, as for a result in less time. Growing: the same number of members on each
-device, as for a better estimate in the same time.
+Two ways to grow. Fixed: the same population on more devices, as for a result in less time. Growing: the same
+number of members on each device, as for a better estimate in the same time.
 
-Step parts of the bundled model are measured (BUNDLED). Those of the 1.5B and 14B shapes are a roofline of one accelerator, by default an
-NVIDIA H100 SXM by its data sheet, of which fixed shares are reached (`Accelerator`; every number is an option). With B lanes in bfloat16,
-P weights in matrices, L layers of width D, R the rank, m + n summed over the perturbed matrices, g lanes a direction:
+Step parts of the bundled model are measured (BUNDLED). Those of the 1.5B and 14B shapes are a roofline of one
+accelerator, by default an NVIDIA H100 SXM by its data sheet, of which fixed shares are reached
+(`Accelerator`; every number is an option). With B lanes in bfloat16, P weights in matrices, L layers of width
+D, R the rank, m + n summed over the perturbed matrices, g lanes a direction:
 
     decode step = overhead + max(2 P B / FLOP/s, (2 P + 3 * 4 L D K B + 2 (m + n) R B / g) / bytes/s)      state: read twice, written once
     prompt of T tokens = 2 P T / FLOP/s
-    update = max(N R P / float32 FLOP/s, 8 P ceil(N / 2 / 64) / bytes/s) + (m + n) R N / 2 / normals/s + 12 P / bytes/s
+    update = max(N R P / float32 FLOP/s, 8 P ceil(N / 2 / 64) / bytes/s) + (m + n) R N / 2 / normals/s + 12 P
+    / bytes/s
 
-The last three terms: the float32 accumulator is read and written once for every 64 directions (`EvolutionStrategy.chunk`), the factors are
-drawn, the master weights are read and written and the compute copy made. Exchange: log2(M) latencies and (M - 1) / M of the bytes through
-a device's network link. Links of one host are faster; that is left out. So is scoring, which runs beside generation.
+The last three terms: the float32 accumulator is read and written once for every 64 directions
+(`EvolutionStrategy.chunk`), the factors are drawn, the master weights are read and written and the compute
+copy made. Exchange: log2(M) latencies and (M - 1) / M of the bytes through a device's network link. Links of
+one host are faster; that is left out. So is scoring, which runs beside generation.
 """
 
 import argparse
@@ -57,7 +62,8 @@ class Accelerator:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of an RWKV-7 model. ranks: of its own small matrices w, a, v, g; those of 14B are guessed (they hardly count)."""
+    """Of an RWKV-7 model. ranks: of its own small matrices w, a, v, g; those of 14B are guessed (they hardly
+    count)."""
 
     layers: int
     width: int
@@ -67,9 +73,12 @@ class Shape:
 
     @property
     def matrices(self) -> list[tuple[int, int]]:
-        """(m, n) of the perturbed matrices of a layer; a fifth of a percent is left out (layer 0 has no v)."""
+        """(m, n) of the perturbed matrices of a layer; a fifth of a percent is left out (layer 0 has no
+        v)."""
         d = self.width
-        return [(d, d)] * 4 + [(d, 4 * d), (4 * d, d)] + [size for r in self.ranks for size in ((d, r), (r, d))]
+        return (
+            [(d, d)] * 4 + [(d, 4 * d), (4 * d, d)] + [size for r in self.ranks for size in ((d, r), (r, d))]
+        )
 
     @property
     def perturbed(self) -> int:
@@ -87,7 +96,8 @@ class Shape:
 
 
 class Parts(Protocol):
-    """Seconds that the parts of a step take on one device, and the bytes of weights that a sharded update gathers."""
+    """Seconds that the parts of a step take on one device, and the bytes of weights that a sharded update
+    gathers."""
 
     @property
     def gathered(self) -> float: ...
@@ -119,8 +129,15 @@ class Roofline:
     def update(self, members: int, share: float) -> float:
         shape, device = self.shape, self.accelerator
         weights = share * shape.perturbed
-        summed = max(members * self.rank * weights / device.flops_float32, 8 * weights * math.ceil(members / 2 / CHUNK) / device.bytes)
-        return summed + share * shape.factors * self.rank * members / 2 / device.normals + 12 * weights / device.bytes
+        summed = max(
+            members * self.rank * weights / device.flops_float32,
+            8 * weights * math.ceil(members / 2 / CHUNK) / device.bytes,
+        )
+        return (
+            summed
+            + share * shape.factors * self.rank * members / 2 / device.normals
+            + 12 * weights / device.bytes
+        )
 
 
 @dataclass(frozen=True)
@@ -152,9 +169,11 @@ class Measured:
 class Workload:
     """A step. members: in all, where the population is fixed. each: on a device, where it grows with them.
 
-    median, spread: of the log-normal lengths, spread as the standard deviation of the logarithm; budget: where they are cut.
+    median, spread: of the log-normal lengths, spread as the standard deviation of the logarithm; budget:
+        where they are cut.
     lanes: the most that a device has memory for, a power of two.
-    slow, slowness: share of the devices that are slow, and how many times; jitter: standard deviation of the logarithm of all speeds.
+    slow, slowness: share of the devices that are slow, and how many times; jitter: standard deviation of the
+        logarithm of all speeds.
     """
 
     name: str
@@ -173,7 +192,8 @@ class Workload:
 
 
 def finish(lengths, lanes: int) -> int:
-    """Token steps until the last job is done: each lane takes the next job in order when it is free. lengths: whole numbers."""
+    """Token steps until the last job is done: each lane takes the next job in order when it is free. lengths:
+    whole numbers."""
     if len(lengths) <= lanes:
         return int(max(lengths))
     free = [int(length) for length in lengths[:lanes]]
@@ -190,7 +210,8 @@ def draw_lengths(workload: Workload, jobs: int, rng: np.random.Generator) -> np.
 
 
 def best_lanes(workload: Workload, lengths: np.ndarray) -> int:
-    """The power of two with which a device is done first with such jobs; more lanes cost more a step and stand idle at the end."""
+    """The power of two with which a device is done first with such jobs; more lanes cost more a step and
+    stand idle at the end."""
     choices = [1 << power for power in range(workload.lanes.bit_length()) if 1 << power < 2 * len(lengths)]
     return min(choices, key=lambda lanes: finish(lengths, lanes) * workload.parts.token(lanes))
 
@@ -223,27 +244,44 @@ class Step:
 def gather(accelerator: Accelerator, devices: int, total_bytes: float) -> float:
     """Seconds of an all-gather to all devices."""
     return (
-        math.ceil(math.log2(devices)) * accelerator.latency + total_bytes * (devices - 1) / devices / accelerator.link
+        math.ceil(math.log2(devices)) * accelerator.latency
+        + total_bytes * (devices - 1) / devices / accelerator.link
         if devices > 1
         else 0.0
     )
 
 
-def simulate(workload: Workload, devices: int, growing: bool, accelerator: Accelerator, seed: int = 0) -> Step:
-    """Means over 64 steps on one device, fewer on more, 4 at least: each draws lengths and slow devices anew."""
-    steps = [draw(workload, devices, growing, accelerator, (seed, number)) for number in range(min(64, max(4, 1024 // devices)))]
-    means = {field.name: float(np.mean([getattr(step, field.name) for step in steps])) for field in fields(Step) if field.name != "lanes"}
+def simulate(
+    workload: Workload, devices: int, growing: bool, accelerator: Accelerator, seed: int = 0
+) -> Step:
+    """Means over 64 steps on one device, fewer on more, 4 at least: each draws lengths and slow devices
+    anew."""
+    steps = [
+        draw(workload, devices, growing, accelerator, (seed, number))
+        for number in range(min(64, max(4, 1024 // devices)))
+    ]
+    means = {
+        field.name: float(np.mean([getattr(step, field.name) for step in steps]))
+        for field in fields(Step)
+        if field.name != "lanes"
+    }
     return Step(steps[0].lanes, **means)
 
 
-def draw(workload: Workload, devices: int, growing: bool, accelerator: Accelerator, seed: tuple[int, int]) -> Step:
+def draw(
+    workload: Workload, devices: int, growing: bool, accelerator: Accelerator, seed: tuple[int, int]
+) -> Step:
     """One step. Where there are fewer pairs than devices the others stand idle."""
     rng = np.random.default_rng([*seed, devices, growing])
     members = workload.each * devices if growing else workload.members
     pairs = members // 2
     shares = [len(part) for part in np.array_split(np.arange(pairs), devices)]  # pairs of each device
-    lanes = best_lanes(workload, draw_lengths(workload, 2 * max(shares) * workload.prompts, np.random.default_rng(seed[0])))
-    speed = np.exp(workload.jitter * rng.standard_normal(devices)) * np.where(rng.random(devices) < workload.slow, workload.slowness, 1.0)
+    lanes = best_lanes(
+        workload, draw_lengths(workload, 2 * max(shares) * workload.prompts, np.random.default_rng(seed[0]))
+    )
+    speed = np.exp(workload.jitter * rng.standard_normal(devices)) * np.where(
+        rng.random(devices) < workload.slow, workload.slowness, 1.0
+    )
     times, written, taken = [], 0, 0
     for share, factor in zip(shares, speed, strict=True):
         jobs = 2 * share * workload.prompts
@@ -256,12 +294,17 @@ def draw(workload: Workload, devices: int, growing: bool, accelerator: Accelerat
     exchange = gather(accelerator, devices, 4.0 * members * workload.prompts)
     slowest = float(speed.max())
     update = slowest * workload.parts.update(members, 1.0)
-    sharded = slowest * workload.parts.update(members, 1 / devices) + gather(accelerator, devices, workload.parts.gathered)
-    return Step(lanes, written / taken, max(times), max(times) - sum(times) / devices, exchange, update, sharded)
+    sharded = slowest * workload.parts.update(members, 1 / devices) + gather(
+        accelerator, devices, workload.parts.gathered
+    )
+    return Step(
+        lanes, written / taken, max(times), max(times) - sum(times) / devices, exchange, update, sharded
+    )
 
 
 def crossing(workload: Workload, devices: int, accelerator: Accelerator) -> float:
-    """Smallest population with which a sharded update is faster, the gather included, by bisection; inf where it never is."""
+    """Smallest population with which a sharded update is faster, the gather included, by bisection; inf where
+    it never is."""
     cost = gather(accelerator, devices, workload.parts.gathered)
 
     def gain(members):
@@ -277,14 +320,19 @@ def crossing(workload: Workload, devices: int, accelerator: Accelerator) -> floa
 
 
 def measure() -> dict[str, float]:
-    """Parts of a step of the bundled model's shape on this machine: differences between runs of other lengths, lanes and populations."""
+    """Parts of a step of the bundled model's shape on this machine: differences between runs of other
+    lengths, lanes and populations."""
     import jax
     from bench_engine import WORKLOADS, Bench
 
     seconds: dict[tuple[int, int], float] = {}
     for lanes in (32, 256):
         for tokens in (8, 40):
-            bench = Bench(replace(WORKLOADS["small"], members=lanes // 4, prompts=4, lanes=lanes, group=4, tokens=tokens))
+            bench = Bench(
+                replace(
+                    WORKLOADS["small"], members=lanes // 4, prompts=4, lanes=lanes, group=4, tokens=tokens
+                )
+            )
             bench.evolve(1, 0)
             seconds[lanes, tokens] = min(bench.evolve(1, step)[0].generate for step in range(1, 6))
     tells = {}
@@ -306,13 +354,15 @@ def measure() -> dict[str, float]:
 
 
 BUNDLED = Measured(0.0, 5.70e-5, 6.27e-5, 1.61e-3, 9.19e-5, 2.90e6, fewest=32)
-"""What `--measure` printed, 2 cores of a virtual machine (Xeon, AVX-512), nothing else running; its token_fixed was -8e-5."""
+"""What `--measure` printed, 2 cores of a virtual machine (Xeon, AVX-512), nothing else running; its
+token_fixed was -8e-5."""
 ETHERNET = Accelerator(link=0.8 * 125e6, latency=50e-6)
 """Between machines such as the one that was measured: 1 Gbit/s."""
 
 
 def workloads(accelerator: Accelerator) -> list[tuple[Workload, Accelerator]]:
-    """Fixed: 512 members x 16 prompts, as the GSM8K run of arXiv 2511.16652 (table 12). Growing: its share of one of 8 devices."""
+    """Fixed: 512 members x 16 prompts, as the GSM8K run of arXiv 2511.16652 (table 12). Growing: its share of
+    one of 8 devices."""
     small = Shape(24, 2048, (96, 96, 64, 256))
     large = Shape(61, 4096, (192, 192, 128, 384))
     return [
@@ -323,18 +373,27 @@ def workloads(accelerator: Accelerator) -> list[tuple[Workload, Accelerator]]:
 
 
 def table(workload: Workload, growing: bool, steps: dict[int, Step]) -> None:
-    members = f"{workload.each:,} members on each device" if growing else f"{workload.members:,} members in all"
+    members = (
+        f"{workload.each:,} members on each device" if growing else f"{workload.members:,} members in all"
+    )
     print(f"\n{workload.name}, {members}, {workload.prompts} prompts; seconds a step")
-    print("| devices | lanes | occupancy | generate | of it waiting | exchange | update, every device | sharded | efficiency | sharded |")
+    print(
+        "| devices | lanes | occupancy | generate | of it waiting | exchange | update, every device | sharded"
+        " | efficiency | sharded |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for devices, step in steps.items():
-        seconds = " | ".join(f"{value:.3g}" for value in (step.generate, step.waiting, step.exchange, step.update, step.sharded))
+        seconds = " | ".join(
+            f"{value:.3g}"
+            for value in (step.generate, step.waiting, step.exchange, step.update, step.sharded)
+        )
         shares = " | ".join(f"{share:.0%}" for share in efficiencies(steps, devices, growing))
         print(f"| {devices:,} | {step.lanes} | {step.occupancy:.0%} | {seconds} | {shares} |")
 
 
 def efficiencies(steps: dict[int, Step], devices: int, growing: bool) -> tuple[float, float]:
-    """Work done a second and device, against one device: with the update on every device, and with the faster one of the two."""
+    """Work done a second and device, against one device: with the update on every device, and with the faster
+    one of the two."""
     share = 1 if growing else devices
     return steps[1].every / (share * steps[devices].every), steps[1].every / (share * steps[devices].best)
 
@@ -346,7 +405,9 @@ def plot(results: dict[tuple[str, bool], dict[int, Step]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(name for name, _ in results))
-    figure, axes = plt.subplots(2, len(names), figsize=(4.2 * len(names), 6.6), sharex=True, constrained_layout=True)
+    figure, axes = plt.subplots(
+        2, len(names), figsize=(4.2 * len(names), 6.6), sharex=True, constrained_layout=True
+    )
     for (name, growing), steps in results.items():
         devices = list(steps)
         axis = axes[int(growing), names.index(name)]
@@ -359,8 +420,16 @@ def plot(results: dict[tuple[str, bool], dict[int, Step]], path: Path) -> None:
             labels=["generation", "waiting for the last", "exchange", "update, on every device"],
             colors=["#4878a8", "#a8c4e0", "#e8b050", "#c85050"],
         )
-        axis.plot(devices, [steps[m].best for m in devices], "k--", lw=1, label="step with a sharded update where faster")
-        axis.set_title(f"{name}, {'members on each device fixed' if growing else 'population fixed'}", fontsize=10)
+        axis.plot(
+            devices,
+            [steps[m].best for m in devices],
+            "k--",
+            lw=1,
+            label="step with a sharded update where faster",
+        )
+        axis.set_title(
+            f"{name}, {'members on each device fixed' if growing else 'population fixed'}", fontsize=10
+        )
         axis.set_xscale("log", base=8)
         axis.set_xticks(devices[::3], [f"{m:,}" for m in devices[::3]])
         axis.minorticks_off()
@@ -381,10 +450,14 @@ def plot(results: dict[tuple[str, bool], dict[int, Step]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/scaling.png"), help="where the plot goes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--measure", action="store_true", help="measure the bundled model's step parts and print them")
+    parser.add_argument(
+        "--measure", action="store_true", help="measure the bundled model's step parts and print them"
+    )
     for field in fields(Accelerator):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=float, default=field.default)
     given = parser.parse_args()
@@ -396,15 +469,26 @@ def main() -> None:
     summary: dict[str, object] = {}
     for workload, network in workloads(accelerator):
         for growing in (False, True):
-            steps = {devices: simulate(workload, devices, growing, network, given.seed) for devices in DEVICES}
+            steps = {
+                devices: simulate(workload, devices, growing, network, given.seed) for devices in DEVICES
+            }
             results[workload.name, growing] = steps
             table(workload, growing, steps)
-            half = [next((m for m in DEVICES if efficiencies(steps, m, growing)[which] < 0.5), None) for which in (0, 1)]
-            summary[f"{workload.name}, {'growing' if growing else 'fixed'}: first devices below half efficiency, sharded"] = half
+            half = [
+                next((m for m in DEVICES if efficiencies(steps, m, growing)[which] < 0.5), None)
+                for which in (0, 1)
+            ]
+            summary[
+                f"{workload.name}, {'growing' if growing else 'fixed'}: first devices below half efficiency,"
+                " sharded"
+            ] = half
         if isinstance(workload.parts, Roofline):
             shape = workload.parts.shape
             everything = 1e-9 * (shape.perturbed + 2 * shape.width * shape.vocabulary)
-            summary[f"{workload.name}: billion weights, perturbed and in all"] = [round(1e-9 * shape.perturbed, 2), round(everything, 2)]
+            summary[f"{workload.name}: billion weights, perturbed and in all"] = [
+                round(1e-9 * shape.perturbed, 2),
+                round(everything, 2),
+            ]
         points = {devices: crossing(workload, devices, network) for devices in (2, 8, 64, 512, 4096)}
         summary[f"{workload.name}: population from which a sharded update is faster"] = points
     plot(results, given.out)

@@ -1,14 +1,17 @@
-"""Trains the bundled model while everything goes wrong, and checks that it ends with the weights of a run that nothing disturbed.
+"""Trains the bundled model while everything goes wrong, and checks that it ends with the weights of a run
+that nothing disturbed.
 
     python scripts/soak.py --minutes 60      # faults of all kinds
     python scripts/soak.py --kills 200       # kill -9 of the trainer alone, in every part of a step
     python scripts/soak.py --flips 1000      # bits of the scalar log and the checkpoints, cuts of the last record (scripts/soak_flips.py)
 
-Runs of a few steps are trained one after the other, EGGROLL, OpenES and GRPO in turn. A run is killed, stopped, damaged and resumed
-until it is finished; then its model and scalar log are compared with those of the undisturbed run. Faults:
+Runs of a few steps are trained one after the other, EGGROLL, OpenES and GRPO in turn. A run is killed,
+stopped, damaged and resumed until it is finished; then its model and scalar log are compared with those of
+the undisturbed run. Faults:
 
     kill      SIGKILL inside generation, scoring, update, append to the log, a checkpoint, an evaluation, metrics, the start, the end, or
-              between; or of its own at a random system call while the log or a checkpoint is written, a write cut short there
+              between; or of its own at a random system call while the log or a checkpoint is written, a write
+              cut short there
     worker    SIGKILL of a reward worker
     signal    SIGTERM, SIGINT, SIGINT twice
     pause     SIGSTOP of the trainer, a reward worker or both, then SIGCONT
@@ -17,15 +20,18 @@ until it is finished; then its model and scalar log are compared with those of t
     disk      full, or read-only (a small tmpfs where this may mount one, else a limit on the size of files)
     second    a second process on the same run
 
-Every process must end as its fault says: killed, stopped, finished, or refused with status 2 and one line that names the damage; never
-with a traceback. What is refused is mended as the line says (--rewind, deleting config.toml), or from a copy where the line says so.
+Every process must end as its fault says: killed, stopped, finished, or refused with status 2 and one line
+that names the damage; never with a traceback. What is refused is mended as the line says (--rewind, deleting
+config.toml), or from a copy where the line says so.
 
-With --folder the counts and the undisturbed runs are kept there after each run, and the same command goes on from them.
+With --folder the counts and the undisturbed runs are kept there after each run, and the same command goes on
+from them.
 
-A line for each process, with the time; then one for each run, as JSON; the last one is of all runs. differing_bits: of their models and
-scalar logs against the undisturbed ones. lost_steps: steps that were recorded, in logs that were not damaged, and not there on resuming.
-wrong: processes that did not end as they should (their output is printed), and reward workers that outlived their run. Exit status 1
-if one of the three is not 0.
+A line for each process, with the time; then one for each run, as JSON; the last one is of all runs.
+differing_bits: of their models and scalar logs against the undisturbed ones. lost_steps: steps that were
+recorded, in logs that were not damaged, and not there on resuming.
+wrong: processes that did not end as they should (their output is printed), and reward workers that outlived
+their run. Exit status 1 if one of the three is not 0.
 """
 
 import argparse
@@ -80,7 +86,9 @@ class Soak:
         import jax
 
         os.environ["SOAK_FOLDER"] = str(folder)  # by which its reward workers are known
-        jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled"))
+        jax.config.update(
+            "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled")
+        )
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         self.folder = folder
         self.place = folder / "place"  # of the disturbed run
@@ -90,9 +98,14 @@ class Soak:
         self.run, self.algorithm, self.kept = self.place / "run", "", 0
         self.opened = False  # whether the last process got so far
         saved = json.loads((folder / "soak.json").read_text()) if (folder / "soak.json").exists() else {}
-        self.seconds: dict[str, dict[str, list[float]]] = saved.get("seconds", {})  # algorithm -> phase -> durations, undisturbed
+        self.seconds: dict[str, dict[str, list[float]]] = saved.get(
+            "seconds", {}
+        )  # algorithm -> phase -> durations, undisturbed
         self.calls: dict[str, dict[str, int]] = saved.get("calls", {})
-        told = saved.get("report", dict.fromkeys(("minutes", "runs", "differing_bits", "lost_steps", "wrong", "refused"), 0))
+        told = saved.get(
+            "report",
+            dict.fromkeys(("minutes", "runs", "differing_bits", "lost_steps", "wrong", "refused"), 0),
+        )
         self.faults = collections.Counter(told.get("faults", {}))
         self.kills = {name: collections.Counter(told.get("kills", {}).get(name, {})) for name in ALGORITHMS}
         self.runs, self.refused, self.wrong = told["runs"], told["refused"], told["wrong"]
@@ -104,7 +117,16 @@ class Soak:
         """Of the command that begins a run, or goes on with the disturbed one."""
         if name is None and (self.run / "scalars").exists():
             return ["train", "--plain", "--resume", str(self.run)]
-        begin = ["train", "--plain", "--runs", str(runs or self.place), "--name", name or "run", "--algorithm", self.algorithm]
+        begin = [
+            "train",
+            "--plain",
+            "--runs",
+            str(runs or self.place),
+            "--name",
+            name or "run",
+            "--algorithm",
+            self.algorithm,
+        ]
         return [*begin, *SETTINGS.split(), *ALGORITHMS[self.algorithm].split()]
 
     def undisturbed(self, algorithm: str) -> Path:
@@ -129,7 +151,9 @@ class Soak:
         while not (self.run / "summary.json").exists():
             getattr(self, "nothing" if over() else self.random.choice(faults))()
         self.runs += 1
-        different = sum(differing(reference / name, self.run / name) for name in ("model.pth", "scalars/log.bin"))
+        different = sum(
+            differing(reference / name, self.run / name) for name in ("model.pth", "scalars/log.bin")
+        )
         self.differing_bits += different
         self.await_workers()
         print(json.dumps(self.report()), flush=True)
@@ -141,7 +165,8 @@ class Soak:
         return Life(self.words() if words is None else words, self.folder / f"{name}.txt", **how)
 
     def expect(self, life, what: str, allowed: dict[int, str], mine: bool = True) -> tuple[int, str]:
-        """Waits for its end: (exit status, output). A status that is not allowed, or an output without the words that go with it, is wrong.
+        """Waits for its end: (exit status, output). A status that is not allowed, or an output without the
+        words that go with it, is wrong.
 
         mine: its steps are those of the disturbed run.
         """
@@ -157,7 +182,8 @@ class Soak:
         self.kept = max(self.kept, life.recorded) if mine else self.kept
         self.opened = life.opened is not None
         self.say(
-            f"{what}: status {status} in {life.phase}, {life.recorded} steps" + (f": {lines[0][12:]}" if status == 2 and lines else "")
+            f"{what}: status {status} in {life.phase}, {life.recorded} steps"
+            + (f": {lines[0][12:]}" if status == 2 and lines else "")
         )
         return status, output
 
@@ -246,7 +272,10 @@ class Soak:
             "config.toml flipped": (self.flip, [config]),
             "metrics.jsonl flipped": (self.flip, [self.run / "metrics.jsonl"]),
         }
-        damages = {name: (damage, [path for path in files if path.exists()]) for name, (damage, files) in damages.items()}
+        damages = {
+            name: (damage, [path for path in files if path.exists()])
+            for name, (damage, files) in damages.items()
+        }
         kind = self.random.choice([name for name, (_, files) in damages.items() if files])
         damage, files = damages[kind]
         damage(self.random.choice(files))
@@ -254,7 +283,9 @@ class Soak:
         if kind.startswith("log"):
             self.kept = 0
         status, output, met = -9, "", False
-        while status == -9 and not met:  # one that is killed before it has opened the run has not met the damage
+        while (
+            status == -9 and not met
+        ):  # one that is killed before it has opened the run has not met the damage
             status, output = self.kill(or_refused="damaged|not a scalar log|config.toml")
             met = self.opened
         if status != 2:
@@ -281,12 +312,19 @@ class Soak:
             self.expect(self.life(), "disk full", refused | {0: ""})
             ballast.unlink()
         else:
-            self.expect(self.life(largest_file=self.random.choice(LARGEST_FILE)), "disk full", refused | {0: ""})
+            self.expect(
+                self.life(largest_file=self.random.choice(LARGEST_FILE)), "disk full", refused | {0: ""}
+            )
 
     def second(self) -> None:
         life = self.life()
         if life.wait_for("generate"):
-            self.expect(self.life(name="second"), "second process", {2: "is in use by process|is finished"}, mine=False)
+            self.expect(
+                self.life(name="second"),
+                "second process",
+                {2: "is in use by process|is finished"},
+                mine=False,
+            )
             self.faults["second process"] += 1
         self.expect(life, "first process", {0: ""})
 
@@ -300,13 +338,22 @@ class Soak:
     def cut(self, path: Path) -> None:
         """The end of a file; most of the time a few hundred bytes at most."""
         size = path.stat().st_size
-        os.truncate(path, max(0, size - self.random.randint(1, 600)) if self.random.random() < 0.8 else self.random.randint(0, size))
+        os.truncate(
+            path,
+            (
+                max(0, size - self.random.randint(1, 600))
+                if self.random.random() < 0.8
+                else self.random.randint(0, size)
+            ),
+        )
 
     # The end
 
     def save(self) -> None:
         temporary = self.folder / "soak.json.new"
-        temporary.write_text(json.dumps({"report": self.report(), "seconds": self.seconds, "calls": self.calls}))
+        temporary.write_text(
+            json.dumps({"report": self.report(), "seconds": self.seconds, "calls": self.calls})
+        )
         os.replace(temporary, self.folder / "soak.json")
 
     def await_workers(self) -> None:
@@ -349,23 +396,35 @@ def differing(first: Path, second: Path) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=0, help="train under faults of all kinds for so long")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=0, help="train under faults of all kinds for so long"
+    )
     parser.add_argument("--kills", type=int, default=0, help="kill so many times, and nothing else")
-    parser.add_argument("--flips", type=int, default=0, help="flip so many bits of finished runs, one at a time")
+    parser.add_argument(
+        "--flips", type=int, default=0, help="flip so many bits of finished runs, one at a time"
+    )
     parser.add_argument("--faults", default=",".join(WEIGHTS), help="of --minutes")
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to keep everything and go on from; by default a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="where to keep everything and go on from; by default a temporary one"
+    )
     given = parser.parse_args()
     if not (given.minutes or given.kills or given.flips):
         parser.error("give --minutes, --kills or --flips")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     algorithms = given.algorithms.split(",")
-    faults = ["kill"] if given.kills else [name for name in given.faults.split(",") for _ in range(WEIGHTS[name])]
+    faults = (
+        ["kill"] if given.kills else [name for name in given.faults.split(",") for _ in range(WEIGHTS[name])]
+    )
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what is mounted goes
     with contextlib.ExitStack() as ends:
-        folder = given.folder or Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True)))
+        folder = given.folder or Path(
+            ends.enter_context(tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True))
+        )
         soak = Soak(folder.absolute(), given.seed)
         ends.callback(soak.close)
         for algorithm in algorithms:
@@ -376,7 +435,9 @@ def main() -> int:
             result = flips({name: soak.undisturbed(name) for name in algorithms}, given.flips, soak.random)
         else:
             end = soak.began + 60 * given.minutes
-            while not (over := lambda: soak.faults["kill"] >= given.kills if given.kills else time.monotonic() > end)():
+            while not (
+                over := lambda: soak.faults["kill"] >= given.kills if given.kills else time.monotonic() > end
+            )():
                 soak.disturb(algorithms[soak.runs % len(algorithms)], faults, over)
             result = soak.report()
     print(json.dumps(result))

@@ -1,7 +1,8 @@
-"""Part of the soak: every kind of small damage to the scalar log and the checkpoints of finished runs, one at a time, as a resume meets it.
+"""Part of the soak: every kind of small damage to the scalar log and the checkpoints of finished runs, one at
+a time, as a resume meets it.
 
-Each file is damaged in a copy of the run, which is opened, its newest believable checkpoint loaded and the recorded steps replayed, by the
-functions that `train --resume` calls. What may come of it:
+Each file is damaged in a copy of the run, which is opened, its newest believable checkpoint loaded and the
+recorded steps replayed, by the functions that `train --resume` calls. What may come of it:
 
     whole        all recorded steps, with the weights that the undisturbed run had
     shorter      the last steps are to be taken again; what is left has the weights that the undisturbed run had after so many steps
@@ -16,12 +17,12 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from egg_reason import es
-from egg_reason.grpo import GRPO
-from egg_reason.recording import from_log
-from egg_reason.replay import replay, start
-from egg_reason.runs import Run
-from egg_reason.scalars import ScalarLog, weights_hash
+from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.grpo import GRPO
+from egg_reason.run.directory import Run
+from egg_reason.run.log import ScalarLog, weights_hash
+from egg_reason.run.recording import from_log
+from egg_reason.run.replay import replay, start
 
 
 class Damaged:
@@ -31,7 +32,7 @@ class Damaged:
         from egg_reason import models
         from egg_reason.build import build_grpo, build_sampling, build_strategy, build_task
         from egg_reason.config import TrainConfig
-        from egg_reason.models.rwkv7 import Architecture
+        from egg_reason.models.rwkv7.model import Architecture
 
         self.run = shutil.copytree(run, run.with_name(f"{run.name}-damaged"))
         self.log = self.run / "scalars" / "log.bin"
@@ -40,7 +41,7 @@ class Damaged:
             self.hashes = [scalars.weights_hash for _, scalars in log.records()]
             self.last_record = log._offsets[-1]
         model = models.load(config.model, config.tokenizer)
-        self.strategy: es.EvolutionStrategy | GRPO
+        self.strategy: EvolutionStrategy | GRPO
         if config.algorithm == "grpo":
             sampling = build_sampling(config, build_task(config, model.tokenizer.name))
             self.strategy = build_grpo(config, model, sampling)
@@ -50,7 +51,14 @@ class Damaged:
         self.hashes.insert(0, weights_hash(self.begin.params))
 
     def files(self) -> list[Path]:
-        return [self.log, *sorted(path for path in (self.run / "checkpoints").rglob("*") if path.is_file() and path.stat().st_size)]
+        return [
+            self.log,
+            *sorted(
+                path
+                for path in (self.run / "checkpoints").rglob("*")
+                if path.is_file() and path.stat().st_size
+            ),
+        ]
 
     def outcome(self) -> str:
         """Of opening and replaying the run as it is."""
@@ -72,25 +80,49 @@ class Damaged:
 def flips(runs: dict[str, Path], count: int, rng: random.Random) -> dict:
     """Prints a line for each kind of damage; returns the totals."""
     logging.disable(logging.CRITICAL)
-    outcomes: dict[str, Counter[str]] = {"bits of the log": Counter(), "bits of checkpoints": Counter(), "cuts": Counter()}
+    outcomes: dict[str, Counter[str]] = {
+        "bits of the log": Counter(),
+        "bits of checkpoints": Counter(),
+        "cuts": Counter(),
+    }
     damaged = {name: Damaged(run) for name, run in runs.items()}
     for number in range(count):
         run = damaged[rng.choice(sorted(damaged))]
         log, *checkpoints = run.files()
-        kind, path = ("bits of the log", log) if rng.random() < 0.5 else ("bits of checkpoints", rng.choice(checkpoints))
+        kind, path = (
+            ("bits of the log", log)
+            if rng.random() < 0.5
+            else ("bits of checkpoints", rng.choice(checkpoints))
+        )
         content = path.read_bytes()
         position = rng.randrange(len(content))
-        path.write_bytes(content[:position] + bytes([content[position] ^ 1 << rng.randrange(8)]) + content[position + 1 :])
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ 1 << rng.randrange(8)]) + content[position + 1 :]
+        )
         outcomes[kind][run.outcome()] += 1
         path.write_bytes(content)
         if (number + 1) % 50 == 0:
-            print(f"{number + 1} bits: { ({kind: dict(found) for kind, found in outcomes.items()}) }", flush=True)
+            print(
+                f"{number + 1} bits: { ({kind: dict(found) for kind, found in outcomes.items()}) }",
+                flush=True,
+            )
     for name, run in damaged.items():
         content = run.log.read_bytes()
         for size in range(run.last_record, len(content)):
             os.truncate(run.log, size)
             outcomes["cuts"][run.outcome()] += 1
             run.log.write_bytes(content)
-        print(f"{name}: {len(content) - run.last_record} cuts of the last record: {dict(outcomes['cuts'])}", flush=True)
-    wrong = sum(number for found in outcomes.values() for what, number in found.items() if what.startswith("wrong"))
-    return {"flips": count, **{kind: dict(found) for kind, found in outcomes.items()}, "differing_bits": 0, "lost_steps": 0, "wrong": wrong}
+        print(
+            f"{name}: {len(content) - run.last_record} cuts of the last record: {dict(outcomes['cuts'])}",
+            flush=True,
+        )
+    wrong = sum(
+        number for found in outcomes.values() for what, number in found.items() if what.startswith("wrong")
+    )
+    return {
+        "flips": count,
+        **{kind: dict(found) for kind, found in outcomes.items()},
+        "differing_bits": 0,
+        "lost_steps": 0,
+        "wrong": wrong,
+    }

@@ -1,7 +1,9 @@
-"""`egg-reason train` as a child of the soak: it tells through a pipe where it is, and can kill itself within a system call.
+"""`egg-reason train` as a child of the soak: it tells through a pipe where it is, and can kill itself within
+a system call.
 
-The child is a fork of a process that has imported everything and has not touched a device: it saves the seconds that imports take.
-What it runs is the command itself; the reward workers it starts are fresh interpreters.
+The child is a fork of a process that has imported everything and has not touched a device: it saves the
+seconds that imports take. What it runs is the command itself; the reward workers it starts are fresh
+interpreters.
 """
 
 import contextlib
@@ -25,13 +27,13 @@ import tensorboardX  # noqa: F401
 
 from egg_reason import cli
 from egg_reason import train as training
-from egg_reason.checkpoints import Checkpoints
+from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.grpo import GRPO
 from egg_reason.engine import Engine
-from egg_reason.es import EvolutionStrategy
-from egg_reason.grpo import GRPO
-from egg_reason.runs import Run
-from egg_reason.scalars import ScalarLog
-from egg_reason.scoring import Collector
+from egg_reason.population.collector import Collector
+from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.directory import Run
+from egg_reason.run.log import ScalarLog
 
 PHASES = {
     "generate": (Engine, "generate"),
@@ -53,7 +55,8 @@ _write = os.write  # before anything replaces it
 
 
 class Death(NamedTuple):
-    """A process kills itself at the call-th system call of its visit-th time in a phase; a write is cut short there."""
+    """A process kills itself at the call-th system call of its visit-th time in a phase; a write is cut short
+    there."""
 
     phase: str
     visit: int
@@ -75,7 +78,9 @@ class Taps:
         self.tap(GRPO, "tell", "update")
         self.tap(training._Training, "run_steps", "between")
         self.after(ScalarLog, "append", lambda log: self.tell(f"recorded {len(log)}"))
-        self.after(Run, "rewind", lambda run: self.tell(f"opened {len(run.scalars)}"))  # the last that resuming does
+        self.after(
+            Run, "rewind", lambda run: self.tell(f"opened {len(run.scalars)}")
+        )  # the last that resuming does
         for name in SYSTEM_CALLS:
             self.count(name)
 
@@ -124,7 +129,9 @@ class Taps:
         setattr(os, name, function)
 
 
-def _run(words: list[str], pipe: int, output: Path, death: Death | None, hangs: float, largest_file: int | None) -> None:
+def _run(
+    words: list[str], pipe: int, output: Path, death: Death | None, hangs: float, largest_file: int | None
+) -> None:
     os.setsid()  # a Ctrl-C is for the soak alone
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for number in (1, 2):
@@ -141,12 +148,20 @@ class Life:
 
     Attributes:
         phase: what it does, of PHASES, "start" or "between"; once it has ended, what it did then.
-        opened: steps that were in its scalar log when it had resumed; None before that, and where it started the run.
+        opened: steps that were in its scalar log when it had resumed; None before that, and where it started
+            the run.
         recorded: steps that it has told to be in the log since.
         seconds: phase -> durations. calls: phase -> system calls that it made, the most.
     """
 
-    def __init__(self, words: list[str], output: Path, death: Death | None = None, hangs: float = 0.0, largest_file: int | None = None):
+    def __init__(
+        self,
+        words: list[str],
+        output: Path,
+        death: Death | None = None,
+        hangs: float = 0.0,
+        largest_file: int | None = None,
+    ):
         self._pipe, theirs = os.pipe()
         arguments = (words, theirs, output, death, hangs, largest_file)
         self.process = multiprocessing.get_context("fork").Process(target=_run, args=arguments)
@@ -236,14 +251,16 @@ class Life:
 
 
 def typical(seconds: list[float], first: bool) -> float:
-    """Of the durations of a phase: the first one, which traces and loads what is compiled, or the median of the others."""
+    """Of the durations of a phase: the first one, which traces and loads what is compiled, or the median of
+    the others."""
     return seconds[0] if first or len(seconds) == 1 else statistics.median(seconds[1:])
 
 
 def workers(folder: Path) -> list[int]:
     """Reward workers that are alive: processes that were started with the soak's folder in their environment.
 
-    Python's resource tracker is not one of them: without it a run ends as it should, under a traceback that Python prints.
+    Python's resource tracker is not one of them: without it a run ends as it should, under a traceback that
+    Python prints.
     """
     found = []
     for entry in Path("/proc").iterdir():

@@ -1,7 +1,9 @@
-"""One line a case for the graders: what must count as the same answer and what must not. `test_graders.py` runs them.
+"""One line a case for the graders: what must count as the same answer and what must not. `test_graders.py`
+runs them.
 
-MATH_SAME and MATH_DIFFERENT: (right answer, answer as it stands in the box). MATH_TEXTS, GSM8K_TEXTS: (completion, right answer, whether
-it is right). COUNTDOWN_TEXTS: (completion, numbers, target, whether it is right).
+MATH_SAME and MATH_DIFFERENT: (right answer, answer as it stands in the box). MATH_TEXTS, GSM8K_TEXTS:
+(completion, right answer, whether it is right). COUNTDOWN_TEXTS: (completion, numbers, target, whether it is
+right).
 """
 
 # ruff: noqa: RUF001 (signs that look like others are what is tested)
@@ -688,7 +690,11 @@ MATH_TEXTS = [
     ("at 5:30", "30", False),
     (r"Thus $AB = 5$.", "5", True),
     (r"In $[0,2]$ there are 3 solutions.", "3", True),
-    (r"They give $\begin{pmatrix}1 & 0 \\ 0 & 1\end{pmatrix}$.", r"\begin{pmatrix}1&0\\0&1\end{pmatrix}", True),
+    (
+        r"They give $\begin{pmatrix}1 & 0 \\ 0 & 1\end{pmatrix}$.",
+        r"\begin{pmatrix}1&0\\0&1\end{pmatrix}",
+        True,
+    ),
     ("We find that $x \\lt 3$.", "$x < 3$", True),
     (r"x^2+1", "1+x^2", True),
     ("So:\n\nx^2 + 1", "1+x^2", True),

@@ -1,4 +1,5 @@
-"""scripts/bench_gpu.py: it runs from end to end on tiny shapes, and a case that fails or comes too late costs only itself."""
+"""scripts/bench_gpu.py: it runs from end to end on tiny shapes, and a case that fails or comes too late costs
+only itself."""
 
 import json
 import subprocess
@@ -13,7 +14,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 import bench_gpu
 
 BOTH = {f"{way} {figure}" for way in ("XLA", "kernel") for figure in ("ms", "share")}
-STEP = {"tax", "low", "high", "plain tokens/s", "ES tokens/s", "ask s", "generate s", "tell s", "plain share", "ES share", "first calls s"}
+STEP = {
+    "tax",
+    "low",
+    "high",
+    "plain tokens/s",
+    "ES tokens/s",
+    "ask s",
+    "generate s",
+    "tell s",
+    "plain share",
+    "ES share",
+    "first calls s",
+}
 FIGURES = {
     "ceilings": {"read", "read and write", "products 16 x 64"},
     "layer 64 x 16": {"plain ms", "TFLOP/s", "before %", "anew %", "pairs before %", "pairs anew %"},
@@ -25,14 +38,20 @@ FIGURES = {
 
 
 def test_quick_measures_everything():
-    done = subprocess.run([sys.executable, bench_gpu.__file__, "--quick"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, bench_gpu.__file__, "--quick"], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.strip().split("\n")
     found = json.loads(last)
     assert found.keys() == {"device", "platform", "jax", "quick", "kernel", "cases", "left_out"}
     assert (found["platform"], found["quick"], found["kernel"], found["left_out"]) == ("cpu", True, False, {})
     assert {name: set(figures) for name, figures in found["cases"].items()} == FIGURES
-    assert all(value > 0 for name in ("ceilings", "layer 64 x 16", "decode tiny x 16") for value in found["cases"][name].values())
+    assert all(
+        value > 0
+        for name in ("ceilings", "layer 64 x 16", "decode tiny x 16")
+        for value in found["cases"][name].values()
+    )
     assert found["cases"]["recurrence tiny x 16"]["kernel error"] < 1e-6
     assert [line.split("  ")[0] for line in lines[1:]] == list(FIGURES)
 
@@ -55,7 +74,9 @@ def test_a_case_that_fails_keeps_what_it_found_and_the_next_one_runs(capsys):
     assert table.found == {"large": {"first": 1.0}, "small": {"second": 1235.0, "third": 2.0}}
     assert table.left_out == {"large": "RuntimeError: RESOURCE_EXHAUSTED: Out of memory"}
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("large  ") and first.endswith("  first 1  left out: RuntimeError: RESOURCE_EXHAUSTED: Out of memory")
+    assert first.startswith("large  ") and first.endswith(
+        "  first 1  left out: RuntimeError: RESOURCE_EXHAUSTED: Out of memory"
+    )
     assert second.startswith("small  ") and second.endswith("  second 1,235  third 2")
 
 

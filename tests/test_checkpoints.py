@@ -1,4 +1,5 @@
-"""RWKV-7 checkpoints in both formats: keys and layouts as published, exact round trips, and clear refusals."""
+"""RWKV-7 checkpoints in both formats: keys and layouts as published, exact round trips, and clear
+refusals."""
 
 import json
 
@@ -10,17 +11,20 @@ import pytest
 from rwkv7_reference import random_model
 from safetensors.numpy import load_file, save_file
 
-from egg_reason.models.checkpoints import read_pth, write_pth
-from egg_reason.models.huggingface import read_huggingface, write_huggingface
-from egg_reason.models.pth import DTYPES
-from egg_reason.models.pth import read_pth as read_tensors
-from egg_reason.models.pth import write_pth as write_tensors
-from egg_reason.models.rwkv7 import Shape, shape_of
+from egg_reason.models.formats.pth import DTYPES
+from egg_reason.models.formats.pth import read_pth as read_tensors
+from egg_reason.models.formats.pth import write_pth as write_tensors
+from egg_reason.models.rwkv7.fla import read_huggingface, write_huggingface
+from egg_reason.models.rwkv7.layout import read_pth, write_pth
+from egg_reason.models.rwkv7.model import Shape, shape_of
 
 # Every size differs, so that no axis can be taken for another.
-SHAPE = Shape(layers=2, width=24, heads=3, head_size=8, ffn=40, vocab=30, rank_w=2, rank_a=4, rank_v=5, rank_g=7)
+SHAPE = Shape(
+    layers=2, width=24, heads=3, head_size=8, ffn=40, vocab=30, rank_w=2, rank_a=4, rank_v=5, rank_g=7
+)
 
-# Typed from RWKV-LM (RWKV-v7/train_temp/src/model.py) and flash-linear-attention (fla/models/rwkv7, utils/convert_from_rwkv7.py).
+# Typed from RWKV-LM (RWKV-v7/train_temp/src/model.py) and flash-linear-attention (fla/models/rwkv7,
+# utils/convert_from_rwkv7.py).
 PTH_BLOCK = """
 ln1.weight 24; ln1.bias 24; ln2.weight 24; ln2.bias 24;
 att.x_r 1 1 24; att.x_w 1 1 24; att.x_k 1 1 24; att.x_v 1 1 24; att.x_a 1 1 24; att.x_g 1 1 24;
@@ -29,7 +33,10 @@ att.g1 24 7; att.g2 7 24; att.k_k 1 1 24; att.k_a 1 1 24; att.r_k 3 8;
 att.receptance.weight 24 24; att.key.weight 24 24; att.value.weight 24 24; att.output.weight 24 24; att.ln_x.weight 24; att.ln_x.bias 24;
 ffn.x_k 1 1 24; ffn.key.weight 40 24; ffn.value.weight 24 40
 """
-PTH_REST = "emb.weight 30 24; blocks.0.ln0.weight 24; blocks.0.ln0.bias 24; ln_out.weight 24; ln_out.bias 24; head.weight 30 24"
+PTH_REST = (
+    "emb.weight 30 24; blocks.0.ln0.weight 24; blocks.0.ln0.bias 24; ln_out.weight 24; ln_out.bias 24;"
+    " head.weight 30 24"
+)
 HF_BLOCK = """
 attn_norm.weight 24; attn_norm.bias 24; ffn_norm.weight 24; ffn_norm.bias 24;
 attn.x_r 1 1 24; attn.x_w 1 1 24; attn.x_k 1 1 24; attn.x_v 1 1 24; attn.x_a 1 1 24; attn.x_g 1 1 24;
@@ -46,9 +53,15 @@ model.embeddings.weight 30 24; model.layers.0.pre_norm.weight 24; model.layers.0
 model.norm.weight 24; model.norm.bias 24; lm_head.weight 30 24
 """
 HF_OF_BLINKDL = {
-    "att.receptance": "attn.r_proj", "att.key": "attn.k_proj", "att.value": "attn.v_proj", "att.output": "attn.o_proj",
-    "att.ln_x": "attn.g_norm", "ln1": "attn_norm", "ln2": "ffn_norm", "ln0": "pre_norm",
-}  # fmt: skip
+    "att.receptance": "attn.r_proj",
+    "att.key": "attn.k_proj",
+    "att.value": "attn.v_proj",
+    "att.output": "attn.o_proj",
+    "att.ln_x": "attn.g_norm",
+    "ln1": "attn_norm",
+    "ln2": "ffn_norm",
+    "ln0": "pre_norm",
+}
 
 
 def table(block, rest):
@@ -87,7 +100,10 @@ def rewritten(path, change):
 
 
 def leaves(params):
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
 
 
 def assert_equal(found, expected):
@@ -103,8 +119,13 @@ def test_pth_keys_and_shapes_are_the_published_ones(checkpoint):
 
 
 def test_pth_tensors_lie_in_the_order_that_the_official_numpy_demo_relies_on(checkpoint):
-    """It unpacks the tensors of a block's att by position (RWKV-LM, RWKV-v7/rwkv_v7_numpy.py, time_mixing)."""
-    order = [key.removeprefix("blocks.1.att.") for key in read_tensors(checkpoint) if key.startswith("blocks.1.att.")]
+    """It unpacks the tensors of a block's att by position (RWKV-LM, RWKV-v7/rwkv_v7_numpy.py,
+    time_mixing)."""
+    order = [
+        key.removeprefix("blocks.1.att.")
+        for key in read_tensors(checkpoint)
+        if key.startswith("blocks.1.att.")
+    ]
     first = "x_r x_w x_k x_v x_a x_g w0 r_k w1 w2 a1 a2 a0 g1 g2 v2 v1 v0 k_k k_a"
     last = "receptance.weight key.weight value.weight output.weight ln_x.weight ln_x.bias"
     assert order == first.split() + last.split()
@@ -133,7 +154,8 @@ def test_pth_values_are_where_they_belong(params, checkpoint):
 
 
 def test_huggingface_keys_shapes_and_values(params, checkpoint, tmp_path):
-    """Against the `.pth` file, by rules typed out here: lora.0 is the matrix 1 transposed, lora.2 matrix 2 transposed with bias 0."""
+    """Against the `.pth` file, by rules typed out here: lora.0 is the matrix 1 transposed, lora.2 matrix 2
+    transposed with bias 0."""
     write_huggingface(params, tmp_path / "hf", "float32", block0_has_v=True)
     found = load_file(tmp_path / "hf" / "model.safetensors")
     assert {key: array.shape for key, array in found.items()} == table(HF_BLOCK, HF_REST)
@@ -164,11 +186,26 @@ def test_config_json_has_the_fields_of_fla(params, tmp_path):
     write_huggingface(params, tmp_path / "hf", "bfloat16")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     expected = {
-        "model_type": "rwkv7", "architectures": ["RWKV7ForCausalLM"], "hidden_size": 24, "num_hidden_layers": 2, "head_dim": 8,
-        "num_heads": 3, "intermediate_size": 40, "vocab_size": 30, "decay_low_rank_dim": 2, "a_low_rank_dim": 4,
-        "v_low_rank_dim": 5, "gate_low_rank_dim": 7, "norm_eps": 1e-5, "norm_bias": True, "norm_first": True,
-        "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0, "torch_dtype": "bfloat16",
-    }  # fmt: skip
+        "model_type": "rwkv7",
+        "architectures": ["RWKV7ForCausalLM"],
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "head_dim": 8,
+        "num_heads": 3,
+        "intermediate_size": 40,
+        "vocab_size": 30,
+        "decay_low_rank_dim": 2,
+        "a_low_rank_dim": 4,
+        "v_low_rank_dim": 5,
+        "gate_low_rank_dim": 7,
+        "norm_eps": 1e-5,
+        "norm_bias": True,
+        "norm_first": True,
+        "tie_word_embeddings": False,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "torch_dtype": "bfloat16",
+    }
     assert {key: config[key] for key in expected} == expected
     assert isinstance(config["fuse_norm"], bool)
 
@@ -199,7 +236,9 @@ def test_values_are_rounded_to_the_nearest(params, tmp_path):
 
 
 def test_parameters_on_the_device_and_in_other_dtypes_are_written(params, tmp_path):
-    write_pth(jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params), tmp_path / "device.pth", "bfloat16")
+    write_pth(
+        jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params), tmp_path / "device.pth", "bfloat16"
+    )
     write_pth(params, tmp_path / "host.pth", "bfloat16")
     assert (tmp_path / "device.pth").read_bytes() == (tmp_path / "host.pth").read_bytes()
 
@@ -219,7 +258,11 @@ def test_one_layer_without_v(tmp_path):
     write_pth(params, tmp_path / "x.pth", "float32", block0_has_v=False)
     read, _, has_v = read_pth(tmp_path / "x.pth")
     assert not has_v and shape_of(read).rank_v == 1
-    assert [getattr(read.blocks.att, name).shape for name in ("v0", "v1", "v2")] == [(1, 24), (1, 24, 1), (1, 1, 24)]
+    assert [getattr(read.blocks.att, name).shape for name in ("v0", "v1", "v2")] == [
+        (1, 24),
+        (1, 24, 1),
+        (1, 1, 24),
+    ]
 
 
 def test_flat_vectors_are_read_too(params, checkpoint):
@@ -231,7 +274,10 @@ def test_flat_vectors_are_read_too(params, checkpoint):
 
 
 def test_mixed_dtypes_count_as_float32(params, checkpoint):
-    rewritten(checkpoint, lambda tensors: tensors.update({"blocks.0.att.w0": tensors["blocks.0.att.w0"].astype(np.float16)}))
+    rewritten(
+        checkpoint,
+        lambda tensors: tensors.update({"blocks.0.att.w0": tensors["blocks.0.att.w0"].astype(np.float16)}),
+    )
     assert read_pth(checkpoint)[1] == "float32"
 
 
@@ -254,13 +300,22 @@ def with_shapes(shapes):
             "2 unknown keys (blocks.0.ffn.s_emb.weight, blocks.0.ffn.s0); DeepEmbed",
         ),
         (with_shapes({"blocks.7000.att.k_k": (24,)}), "missing keys (blocks.2.ln1.weight, "),
-        (lambda tensors: [tensors.update({"module." + key: tensors.pop(key)}) for key in list(tensors)], "missing keys (emb.weight, "),
+        (
+            lambda tensors: [tensors.update({"module." + key: tensors.pop(key)}) for key in list(tensors)],
+            "missing keys (emb.weight, ",
+        ),
         (with_shapes({"head.weight": (24, 30)}), "head.weight has shape [24, 30], expected [30, 24]"),
         (with_shapes({"blocks.1.att.w2": (24, 2)}), "blocks.1.att.w2 has shape [24, 2], expected [2, 24]"),
-        (with_shapes({"blocks.1.ffn.key.weight": (30, 24)}), "blocks.1.ffn.key.weight has shape [30, 24], expected [40, 24]"),
+        (
+            with_shapes({"blocks.1.ffn.key.weight": (30, 24)}),
+            "blocks.1.ffn.key.weight has shape [30, 24], expected [40, 24]",
+        ),
         (with_shapes({"blocks.0.ln1.bias": (25,)}), "blocks.0.ln1.bias has shape [25], expected [24]"),
         (with_shapes({"emb.weight": (24,)}), "emb.weight has shape [24], expected [V, D]"),
-        (with_shapes({f"blocks.{i}.att.r_k": (3, 7) for i in range(2)}), "expected heads x head size = width 24"),
+        (
+            with_shapes({f"blocks.{i}.att.r_k": (3, 7) for i in range(2)}),
+            "expected heads x head size = width 24",
+        ),
         (with_shapes({"blocks.0.att.g1": (24, 0)}), "blocks.0.att.g1 has shape [24, 0], expected [24, g]"),
     ],
 )
@@ -278,7 +333,8 @@ def test_only_the_first_eight_keys_are_listed(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "dtype, message", [("float16", "beyond the range of float16"), ("int8", "dtype must be one of float32, float16, bfloat16")]
+    "dtype, message",
+    [("float16", "beyond the range of float16"), ("int8", "dtype must be one of float32, float16, bfloat16")],
 )
 def test_a_checkpoint_that_cannot_be_written_leaves_nothing(params, tmp_path, dtype, message):
     params.blocks.att.w0[1, 3] = 1e6
@@ -297,7 +353,9 @@ def test_sharded_folders_are_read(params, tmp_path):
         save_file({key: tensors[key] for key in tensors if weight_map[key] == name}, whole.with_name(name))
     expected = read_huggingface(tmp_path / "hf")[0]
     whole.unlink()
-    (tmp_path / "hf" / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (tmp_path / "hf" / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
     assert_equal(read_huggingface(tmp_path / "hf")[0], expected)
 
 
@@ -308,9 +366,17 @@ def test_sharded_folders_are_read(params, tmp_path):
         ("config.json", "[]", "a JSON object was expected"),
         ("config.json", '{"model_type": "llama"}', "model_type is 'llama'; only RWKV-7 models with 'rwkv7'"),
         ("config.json", "{}", "model_type is None"),
-        ("config.json", '{"model_type": "rwkv7", "norm_eps": 1e-6}', "norm_eps is 1e-06; only RWKV-7 models with 1e-05"),
+        (
+            "config.json",
+            '{"model_type": "rwkv7", "norm_eps": 1e-6}',
+            "norm_eps is 1e-06; only RWKV-7 models with 1e-05",
+        ),
         ("model.safetensors", "short", "damaged or not a safetensors file"),
-        ("model.safetensors.index.json", '{"weight_map": {"x": "../model.safetensors"}}', "weight_map must name"),
+        (
+            "model.safetensors.index.json",
+            '{"weight_map": {"x": "../model.safetensors"}}',
+            "weight_map must name",
+        ),
         ("model.safetensors.index.json", "{}", "weight_map must name"),
     ],
 )

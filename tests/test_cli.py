@@ -1,4 +1,5 @@
-"""The commands: what they print and write; and for every mistake status 2, one line, and nothing left behind."""
+"""The commands: what they print and write; and for every mistake status 2, one line, and nothing left
+behind."""
 
 import json
 import os
@@ -15,10 +16,10 @@ import pytest
 import tomli_w
 
 from egg_reason import cli, models, tasks
-from egg_reason.models.checkpoints import write_pth
-from egg_reason.models.pth import write_pth as write_tensors
-from egg_reason.models.rwkv7 import random_params
-from egg_reason.runs import Run, read_metrics
+from egg_reason.models.formats.pth import write_pth as write_tensors
+from egg_reason.models.rwkv7.layout import write_pth
+from egg_reason.models.rwkv7.model import random_params
+from egg_reason.run.directory import Run, read_metrics
 
 TASK = ["--task-options", "train_count=64", "heldout_count=16"]
 COMMAND = [sys.executable, "-m", "egg_reason.cli"]
@@ -36,14 +37,29 @@ def test_help(name, command):
 
 
 def test_help_does_not_wait_for_jax():
-    code = "import sys\nfrom egg_reason import cli\ntry: cli.main(['--help'])\nexcept SystemExit: print('jax' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    code = (
+        "import sys\nfrom egg_reason import cli\ntry: cli.main(['--help'])\nexcept SystemExit: print('jax' in"
+        " sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_generate(command, tiny_checkpoint):
     # A prompt as long as the longest of the run's, and as many lanes: nothing new is compiled.
-    arguments = ["generate", tiny_checkpoint, "20 5 8=33 in two steps", "--samples", "16", "--max-tokens", "12", "--temperature", "1"]
+    arguments = [
+        "generate",
+        tiny_checkpoint,
+        "20 5 8=33 in two steps",
+        "--samples",
+        "16",
+        "--max-tokens",
+        "12",
+        "--temperature",
+        "1",
+    ]
     status, out, err = command(*arguments)
     assert (status, err) == (0, "")
     parts = out.split("--- ")[1:]
@@ -65,13 +81,20 @@ def test_eval_measures_what_the_run_measured(command, finished_run, tmp_path):
     found = results["benchmarks"]["countdown"]
     samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
     last = read_metrics(path / "metrics.jsonl")[-1]
-    assert list(found["avg"].values()) == [summary["heldout_after"][key] for key in ("accuracy", "low", "high")]
-    assert found["tokens"]["mean"] == last["heldout_completion_length"] and found["truncated"] == last["heldout_truncated"]
+    assert list(found["avg"].values()) == [
+        summary["heldout_after"][key] for key in ("accuracy", "low", "high")
+    ]
+    assert (
+        found["tokens"]["mean"] == last["heldout_completion_length"]
+        and found["truncated"] == last["heldout_truncated"]
+    )
     assert found["problems"] == len(samples) == 16
     assert found["avg"]["mean"] == np.mean([row["reward"] >= 1 for row in samples])
     assert results["fingerprint"] == models.load(path).fingerprint
     rows = tasks.make("countdown", tokenizer_name="byte", train_count=64, heldout_count=16).heldout
-    assert {row["problem"]: row["prompt"] for row in samples} == {number: row["prompt"] for number, row in enumerate(rows)}
+    assert {row["problem"]: row["prompt"] for row in samples} == {
+        number: row["prompt"] for number, row in enumerate(rows)
+    }
     written = ["evaluation.json", "report.html", "results.json", "samples.jsonl", "timing.json"]
     assert sorted(os.listdir(tmp_path / "out")) == written
 
@@ -94,9 +117,17 @@ def test_models(command, tiny_checkpoint, tmp_path, monkeypatch):
     assert command("models", "list") == (0, "small  0.5 MB\n", "")
     status, out, err = command("models", "show", "small")
     assert (status, err) == (0, "")
-    facts = dict(line.split(maxsplit=1) for line in out.split("\n\n")[0].replace("stored as", "stored").splitlines())
+    facts = dict(
+        line.split(maxsplit=1) for line in out.split("\n\n")[0].replace("stored as", "stored").splitlines()
+    )
     assert facts["weights"] == "117,376" and facts["fingerprint"] == models.load(tiny_checkpoint).fingerprint
-    assert (facts["layers"], facts["width"], facts["vocab"], facts["tokenizer"], facts["stored"]) == ("2", "64", "256", "byte", "float32")
+    assert (facts["layers"], facts["width"], facts["vocab"], facts["tokenizer"], facts["stored"]) == (
+        "2",
+        "64",
+        "256",
+        "byte",
+        "float32",
+    )
     assert out.endswith("\n\n# How it was made\n")
 
 
@@ -104,7 +135,9 @@ def test_tasks(command):
     status, out, err = command("tasks", "list")
     assert (status, err) == (0, "")
     assert [tuple(line.split(maxsplit=1)) for line in out.splitlines()] == list(tasks.available().items())
-    status, out, err = command("tasks", "show", "countdown", "train_count=7", "heldout_count=3", "--sample", "2")
+    status, out, err = command(
+        "tasks", "show", "countdown", "train_count=7", "heldout_count=3", "--sample", "2"
+    )
     assert (status, err) == (0, "")
     assert "training     7 problems" in out and "held out     3 problems" in out
     assert (out.count("--- train"), out.count("--- heldout")) == (2, 2)
@@ -113,10 +146,16 @@ def test_tasks(command):
         assert f"prompt: {row['prompt']!r}" in out
 
 
-@pytest.mark.parametrize("arguments", [["tasks", "list"], ["tasks", "show", "countdown", "--sample", "1000"]], ids=["short", "long"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["tasks", "list"], ["tasks", "show", "countdown", "--sample", "1000"]],
+    ids=["short", "long"],
+)
 def test_a_reader_that_leaves_is_no_error(arguments):
     """As `| head -1` does; here it has left before the first line."""
-    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()
@@ -136,7 +175,8 @@ CODE = pickle.dumps({"emb.weight": Attack()}, protocol=2)
 
 @pytest.fixture(scope="module")
 def place(tiny_checkpoint, finished_run, tmp_path_factory):
-    """A folder with a model, runs, and everything that can be wrong about them. The tests leave it as it is."""
+    """A folder with a model, runs, and everything that can be wrong about them. The tests leave it as it
+    is."""
     place = tmp_path_factory.mktemp("place")
     whole = tiny_checkpoint.read_bytes()
     (place / "model.pth").write_bytes(whole)
@@ -145,7 +185,9 @@ def place(tiny_checkpoint, finished_run, tmp_path_factory):
     write_tensors(place / "keys.pth", [("wte.weight", np.zeros((2, 2), np.float32))])
     with zipfile.ZipFile(place / "code.pth", "w") as archive:
         archive.writestr("archive/data.pkl", CODE)
-    write_pth(random_params(models.load(tiny_checkpoint).shape, jax.random.key(2)), place / "other.pth", "float32")
+    write_pth(
+        random_params(models.load(tiny_checkpoint).shape, jax.random.key(2)), place / "other.pth", "float32"
+    )
     (place / "raises.py").write_text("import json\nraise RuntimeError('no such corpus')\n")
     (place / "short.py").write_text("def score(completions, **kwargs):\n    return [1.0]\n")
     (place / "fails.py").write_text("def score(completions, **kwargs):\n    raise KeyError('answer')\n")
@@ -157,7 +199,9 @@ def place(tiny_checkpoint, finished_run, tmp_path_factory):
         (run / "summary.json").unlink()
     config = tomllib.loads((done / "config.toml").read_text())
     (runs / "bad config" / "config.toml").write_text(tomli_w.dumps(config | {"warp": 9}))
-    Run.create(runs / "other model", config | {"model": "other.pth"}, models.load(tiny_checkpoint).fingerprint).close()
+    Run.create(
+        runs / "other model", config | {"model": "other.pth"}, models.load(tiny_checkpoint).fingerprint
+    ).close()
     Run.create(runs / "other version", config | {"warp": 9}, "").close()
     return place
 
@@ -193,7 +237,10 @@ SETTINGS = [
     ({"task": "missing.py:make"}, "no file missing.py"),
     ({"task_options": ("numbers",)}, "a task option must read name=value, not 'numbers'"),
     ({"task_options": ("colour=red",)}, "no option colour; its options"),
-    ({"task_options": ("numbers=9,9",)}, "numbers is the fewest and the most of a problem, within 3 to 6, got 9,9"),
+    (
+        {"task_options": ("numbers=9,9",)},
+        "numbers is the fewest and the most of a problem, within 3 to 6, got 9,9",
+    ),
     ({"task_options": ("heldout_count=0", "train_count=64")}, "has no held-out rows"),
     ({"template": "chatml"}, "'chatml' is not one of auto, g1"),
     ({"prompts": 65}, "from 1 to the 64 training rows, got 65"),
@@ -201,10 +248,16 @@ SETTINGS = [
     ({"max_tokens": -1}, "max_tokens must be at least 1, not -1"),
     ({"reward": ("beauty",)}, "'beauty' is not one of countdown, countdown_graded"),
     ({"reward": ("missing.py:score",)}, "missing.py:score: no file "),
-    ({"reward": ("raises.py:score",)}, "importing the file raised RuntimeError: no such corpus (raises.py, line 2)"),
+    (
+        {"reward": ("raises.py:score",)},
+        "importing the file raised RuntimeError: no such corpus (raises.py, line 2)",
+    ),
     ({"reward": ("short.py:judge",)}, "no 'judge' in short.py; it defines score"),
     ({"reward": ("short.py:score",)}, "2 completions were given, 1 values came back"),
-    ({"reward": ("fails.py:score",)}, "failed for all 2 completions of its first call, first with KeyError: 'answer' (fails.py, line 2)"),
+    (
+        {"reward": ("fails.py:score",)},
+        "failed for all 2 completions of its first call, first with KeyError: 'answer' (fails.py, line 2)",
+    ),
     ({"reward_weights": (1.0,)}, "reward_weights needs one weight for each of 2 rewards"),
     ({"reward_weights": (0.0, 0.0)}, "every weight is 0"),
     ({"reward_timeout": 0}, "the time limit is a number of seconds above 0, got 0.0"),
@@ -214,8 +267,14 @@ SETTINGS = [
     ({"sigma": -0.1}, "sigma must be above 0, not -0.1"),
     ({"sigma_schedule": "linear"}, "a linear schedule needs a final value"),
     ({"learning_rate": 0}, "learning_rate must be above 0, not 0.0"),
-    ({"learning_rate_schedule": "zigzag"}, "schedule must be one of constant, linear, exponential, cosine, not 'zigzag'"),
-    ({"optimiser": "newton"}, "optimiser must be one of sgd, momentum, adam, adamw, radam, lion, not 'newton'"),
+    (
+        {"learning_rate_schedule": "zigzag"},
+        "schedule must be one of constant, linear, exponential, cosine, not 'zigzag'",
+    ),
+    (
+        {"optimiser": "newton"},
+        "optimiser must be one of sgd, momentum, adam, adamw, radam, lion, not 'newton'",
+    ),
     ({"shaping": "softmax"}, "fitness shaping must be one of group, zscore, rank, sign, not 'softmax'"),
     ({"noise_reuse": -1}, "noise_reuse must be at least 0 steps, not -1"),
     ({"anchor_decay": 1}, "anchor_decay must be in [0, 1), not 1.0"),
@@ -239,7 +298,9 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), SETTINGS, ids=[" ".join(f"{k}={v}" for k, v in changes.items()) for changes, _ in SETTINGS]
+    ("changes", "message"),
+    SETTINGS,
+    ids=[" ".join(f"{k}={v}" for k, v in changes.items()) for changes, _ in SETTINGS],
 )
 def test_settings_that_cannot_be_are_refused(changes, message, refused, settings, flags):
     given = settings | {"model": "model.pth", "runs": "runs", "name": "new"} | changes
@@ -251,10 +312,19 @@ def test_settings_that_cannot_be_are_refused(changes, message, refused, settings
     [
         (["runs/missing"], "runs/missing does not exist"),
         (["runs"], "runs is not a run directory (no config.toml)"),
-        (["runs/done"], "runs/done is finished after 6 steps: start a new run from it with --model runs/done"),
+        (
+            ["runs/done"],
+            "runs/done is finished after 6 steps: start a new run from it with --model runs/done",
+        ),
         (["runs/unfinished", "--sigma", "0.1"], "was started with sigma = 0.05, not 0.1"),
         (["runs/other model"], "other.pth is not the model that runs/other model started from"),
-        (["runs/bad config"], "config.toml: warp = 9 is not what the run was started with (None): put it back, or delete the file"),
+        (
+            ["runs/bad config"],
+            (
+                "config.toml: warp = 9 is not what the run was started with (None): put it back, or delete"
+                " the file"
+            ),
+        ),
         (["runs/other version"], "config.toml must hold only settings of this version, not warp"),
     ],
 )
@@ -264,7 +334,9 @@ def test_runs_that_cannot_be_resumed(arguments, message, refused):
 
 def test_a_run_in_use_cannot_be_resumed(refused, place):
     with Run.open(place / "runs" / "unfinished"):
-        assert f"is in use by process {os.getpid()}" in refused("train", "--plain", "--resume", "runs/unfinished")
+        assert f"is in use by process {os.getpid()}" in refused(
+            "train", "--plain", "--resume", "runs/unfinished"
+        )
 
 
 @pytest.mark.parametrize(
@@ -273,18 +345,30 @@ def test_a_run_in_use_cannot_be_resumed(refused, place):
         (["generate", "missing.pth", "2+2="], "missing.pth: no such file or folder"),
         (["generate", "model.pth", ""], "prompt 0 is empty"),
         (["generate", "model.pth", "2+2=", "--max-tokens", "0"], "max_tokens must be at least 1, not 0"),
-        (["generate", "model.pth", "2+2=", "--temperature", "-1"], "temperature must be at least 0 (0: greedy), not -1.0"),
+        (
+            ["generate", "model.pth", "2+2=", "--temperature", "-1"],
+            "temperature must be at least 0 (0: greedy), not -1.0",
+        ),
         (["generate", "model.pth", "2+2=", "--samples", "0"], "there must be at least one job"),
-        (["generate", "model.pth", "2+2=", "--dtype", "float8"], "dtype must be auto, float32 or bfloat16, not 'float8'"),
+        (
+            ["generate", "model.pth", "2+2=", "--dtype", "float8"],
+            "dtype must be auto, float32 or bfloat16, not 'float8'",
+        ),
         (["eval", "--model", "missing.pth"], "missing.pth: no such file or folder"),
         (["eval", "--model", "model.pth", "--benchmarks", "sudoku"], "'sudoku' is not one of countdown"),
         (["eval", "--model", "model.pth", *TASK, "--problems", "0"], "problems must be at least 1, not 0"),
         (["eval", "--model", "model.pth", *TASK, "--lanes", "12"], "lanes must be a power of two, not 12"),
         (["eval", "--model", "model.pth", *TASK, "--out", "runs"], "runs is not empty, and no evaluation"),
         (["eval", "--model", "model.pth", *TASK, "--samples", "0"], "samples must be at least 1, not 0"),
-        (["eval", "--model", "model.pth", *TASK, "--benchmarks", "countdown,countdown"], "each named once, got countdown, countdown"),
+        (
+            ["eval", "--model", "model.pth", *TASK, "--benchmarks", "countdown,countdown"],
+            "each named once, got countdown, countdown",
+        ),
         (["eval", "--model", "model.pth", *TASK, "--out", "file/new"], "file/new"),
-        (["eval-diff", "runs", "runs"], "runs/results.json is missing: give the folder of a finished evaluation"),
+        (
+            ["eval-diff", "runs", "runs"],
+            "runs/results.json is missing: give the folder of a finished evaluation",
+        ),
         (["export", "missing.pth", "out.pth"], "missing.pth: no such file or folder"),
         (["export", "model.pth", "nowhere/out.pth"], "nowhere/out.pth: its folder does not exist"),
         (["export", "model.pth", "runs", "--format", "hf"], "runs"),
@@ -297,7 +381,9 @@ def test_mistakes_with_the_other_commands(arguments, message, refused):
     assert message in refused(*arguments)
 
 
-def test_a_checkpoint_that_wants_to_run_code_is_refused_unexecuted(refused, settings, flags, tmp_path, monkeypatch):
+def test_a_checkpoint_that_wants_to_run_code_is_refused_unexecuted(
+    refused, settings, flags, tmp_path, monkeypatch
+):
     given = settings | {"model": "code.pth", "runs": "runs", "name": "new"}
     assert "code.pth: " in refused("train", "--plain", *flags(given))  # and no folder "attacked"
     monkeypatch.chdir(tmp_path)
@@ -308,7 +394,13 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused_unexecuted(refused, sett
 @pytest.mark.parametrize(
     "arguments",
     [
-        *([], ["sudoku"], ["train", "--warp", "9"], ["train", "--steps", "many"], ["train", "--reward-weights", "1,heavy"]),
+        *(
+            [],
+            ["sudoku"],
+            ["train", "--warp", "9"],
+            ["train", "--steps", "many"],
+            ["train", "--reward-weights", "1,heavy"],
+        ),
         *(["generate"], ["export", "model.pth", "out", "--format", "gguf"], ["models"], ["tasks", "show"]),
     ],
     ids=" ".join,
@@ -321,9 +413,13 @@ def test_words_that_are_no_command_have_status_2(arguments, command, place, monk
     assert contents(place) == before
 
 
-@pytest.mark.parametrize("changes", [{"model": "truncated.pth"}, {"reward": ("raises.py:score",)}], ids=["model", "reward"])
+@pytest.mark.parametrize(
+    "changes", [{"model": "truncated.pth"}, {"reward": ("raises.py:score",)}], ids=["model", "reward"]
+)
 def test_a_mistake_is_one_line_of_the_whole_process(changes, place, settings, flags):
     """Also of the libraries, whose messages at start and end this process does not see."""
     given = settings | {"model": "model.pth", "runs": "runs", "name": "new"} | changes
-    done = subprocess.run([*COMMAND, "train", *flags(given)], cwd=place, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*COMMAND, "train", *flags(given)], cwd=place, capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr

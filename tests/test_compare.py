@@ -15,21 +15,32 @@ import tyro
 from scipy import stats
 
 from egg_reason import cli
-from egg_reason.budget import SECONDS, TOKENS, Budget
-from egg_reason.clock import TrainingClock
 from egg_reason.compare import results, words
 from egg_reason.compare.command import Folder, compare
 from egg_reason.compare.command import words as command_words
 from egg_reason.compare.plan import Plan, parse_settings
-from egg_reason.compare.statistics import crossed, over_seeds
 from egg_reason.compare.work import Failed, Work, do, shares
 from egg_reason.config import TrainConfig
-from egg_reason.runs import read_metrics
+from egg_reason.estimates.crossed import crossed, over_seeds
+from egg_reason.run.budget import SECONDS, TOKENS, Budget
+from egg_reason.run.clock import TrainingClock
+from egg_reason.run.directory import read_metrics
 
 
 def plan(**changes):
-    given = {"algorithms": ("eggroll", "grpo", "openes"), "seeds": 3, "budget": "minutes", "amount": 10.0, "tune": 0, "tune_share": 0.2}
-    given |= {"jobs": 1, "settings": {"model": "countdown-0.7m", "task": "countdown", "task_options": ()}, "own": {}}
+    given = {
+        "algorithms": ("eggroll", "grpo", "openes"),
+        "seeds": 3,
+        "budget": "minutes",
+        "amount": 10.0,
+        "tune": 0,
+        "tune_share": 0.2,
+    }
+    given |= {
+        "jobs": 1,
+        "settings": {"model": "countdown-0.7m", "task": "countdown", "task_options": ()},
+        "own": {},
+    }
     return Plan(**given | changes)
 
 
@@ -65,8 +76,21 @@ def test_runs_differ_in_algorithm_and_seed_alone_and_every_algorithm_goes_first_
 def test_the_words_of_a_command_give_the_settings_again():
     """Whatever is not a default: switches of an algorithm and of all, tuples, text."""
     for config in (
-        TrainConfig(algorithm="grpo", remat=False, recompute=True, learning_rate_schedule="cosine", reward=("a.py:f", "b"), seed=3),
-        TrainConfig(vectors=True, task_options=("numbers=3,4", "largest=50"), reward_weights=(0.0, 1.0, 0.5), minutes=0.5, sigma=0.1),
+        TrainConfig(
+            algorithm="grpo",
+            remat=False,
+            recompute=True,
+            learning_rate_schedule="cosine",
+            reward=("a.py:f", "b"),
+            seed=3,
+        ),
+        TrainConfig(
+            vectors=True,
+            task_options=("numbers=3,4", "largest=50"),
+            reward_weights=(0.0, 1.0, 0.5),
+            minutes=0.5,
+            sigma=0.1,
+        ),
     ):
         parsed = tyro.cli(cli.runs._Settings, args=command_words(config))
         assert TrainConfig(**vars(parsed)) == config
@@ -74,22 +98,35 @@ def test_the_words_of_a_command_give_the_settings_again():
 
 def test_a_schedule_that_is_given_is_that_of_all():
     still = plan(settings=plan().settings | {"learning_rate_schedule": "constant"})
-    assert {still.config(algorithm, 0).learning_rate_schedule for algorithm in still.algorithms} == {"constant"}
+    assert {still.config(algorithm, 0).learning_rate_schedule for algorithm in still.algorithms} == {
+        "constant"
+    }
     own = plan(own={"grpo": {"learning_rate_schedule": "linear", "learning_rate_final": 0.0}})
-    assert own.config("grpo", 0).learning_rate_final == 0.0 and own.config("eggroll", 0).learning_rate_final == 0.001
+    assert (
+        own.config("grpo", 0).learning_rate_final == 0.0
+        and own.config("eggroll", 0).learning_rate_final == 0.001
+    )
     assert plan().config("grpo", 0).learning_rate_schedule == "constant"
 
 
 def test_evolutions_trials_take_longer_steps_and_no_others():
     tuned = plan(tune=2, tune_share=0.25)
-    assert [tuned.trial(name, 0).learning_rate for name in ("eggroll", "openes", "grpo")] == [0.008, 0.008, 0.0003]
-    assert tuned.trial("eggroll", 1).learning_rate == pytest.approx(2 * tuned.drawn("eggroll", 1)["learning_rate"], rel=0.005)
+    assert [tuned.trial(name, 0).learning_rate for name in ("eggroll", "openes", "grpo")] == [
+        0.008,
+        0.008,
+        0.0003,
+    ]
+    assert tuned.trial("eggroll", 1).learning_rate == pytest.approx(
+        2 * tuned.drawn("eggroll", 1)["learning_rate"], rel=0.005
+    )
     given = plan(tune=2, tune_share=0.25, settings=plan().settings | {"learning_rate": 0.004})
     assert given.trial("eggroll", 0).learning_rate == 0.004
 
 
 def test_trials_start_at_the_defaults_stay_in_range_and_leave_alone_what_was_given():
-    tuned = plan(tune=50, settings=plan().settings | {"temperature": 0.5}, own={"grpo": {"learning_rate": 1e-3}})
+    tuned = plan(
+        tune=50, settings=plan().settings | {"temperature": 0.5}, own={"grpo": {"learning_rate": 1e-3}}
+    )
     for algorithm in tuned.algorithms:
         run = {"seed": 0, "minutes": 10.0, "evaluations": 10, "validation": 0}
         if algorithm != "grpo":
@@ -97,7 +134,9 @@ def test_trials_start_at_the_defaults_stay_in_range_and_leave_alone_what_was_giv
         assert vars(tuned.trial(algorithm, 0)) | run == vars(tuned.config(algorithm, 0))
         trials = [tuned.trial(algorithm, number) for number in range(50)]
         assert {(trial.minutes, trial.validation, trial.temperature) for trial in trials} == {(2.0, 512, 0.5)}
-        assert not {trial.seed for trial in trials} & {tuned.config(algorithm, seed).seed for seed in range(3)}
+        assert not {trial.seed for trial in trials} & {
+            tuned.config(algorithm, seed).seed for seed in range(3)
+        }
         if algorithm == "grpo":
             assert {trial.learning_rate for trial in trials} == {1e-3}
             assert {trial.prompts * trial.samples for trial in trials} == {256}
@@ -122,7 +161,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), MISTAKES, ids=[next(iter(changes)) for changes, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("changes", "message"), MISTAKES, ids=[next(iter(changes)) for changes, _ in MISTAKES]
+)
 def test_a_plan_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         plan(**changes)
@@ -139,8 +180,14 @@ def test_a_plan_that_cannot_be_is_refused(changes, message):
         (("--updates", 1, "--set", "sigmas=1"), "not a setting of a run"),
         (("--minutes", 1, "--set", "eggroll.sigma_schedule=linear"), "a linear schedule needs a final value"),
         (("--updates", 1, "--jobs", 1000), "jobs must be at most the"),
-        (("--updates", 1, "--set", "grpo.max_tokens=16"), "it must be the same for all algorithms: give --set max_tokens="),
-        (("--updates", 1, "--set", "grpo.loss_type=ppo"), "loss_type must be one of grpo, dapo, dr_grpo, gspo, not 'ppo'"),
+        (
+            ("--updates", 1, "--set", "grpo.max_tokens=16"),
+            "it must be the same for all algorithms: give --set max_tokens=",
+        ),
+        (
+            ("--updates", 1, "--set", "grpo.loss_type=ppo"),
+            "loss_type must be one of grpo, dapo, dr_grpo, gspo, not 'ppo'",
+        ),
         (("--updates", 1, "--model", "nowhere.pth"), "nowhere.pth: no such file or folder"),
     ],
 )
@@ -171,12 +218,17 @@ def test_one_seed_is_students_interval_over_problems_and_one_problem_that_over_s
 
 
 def test_intervals_over_seeds_and_problems_cover_the_truth():
-    """Of 500 comparisons with seeds and problems drawn anew, 95% should have the truth in their interval; less 3 standard errors."""
+    """Of 500 comparisons with seeds and problems drawn anew, 95% should have the truth in their interval;
+    less 3 standard errors."""
     rng = np.random.default_rng(1)
     for seed_spread, problem_spread in ((0.1, 0.3), (0.02, 0.3), (0.2, 0.05)):
         hits = 0
         for _ in range(500):
-            chance = 0.5 + seed_spread * rng.standard_normal((3, 1)) + problem_spread * rng.standard_normal((1, 60))
+            chance = (
+                0.5
+                + seed_spread * rng.standard_normal((3, 1))
+                + problem_spread * rng.standard_normal((1, 60))
+            )
             found = crossed(chance + 0.4 * rng.standard_normal((3, 60)))
             hits += found.low <= 0.5 <= found.high
         assert hits / 500 > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 500), (seed_spread, problem_spread)
@@ -194,8 +246,22 @@ def difference(mean, half, first="eggroll", second="grpo"):
     [
         (0.1, 0.05, "GRPO ended above EGGROLL by 0.100 [0.050, 0.150]."),
         (-0.1, 0.05, "EGGROLL ended above GRPO by 0.100 [0.050, 0.150]."),
-        (0.1, 0.11, "Between EGGROLL and GRPO there is no difference that the intervals could tell (+0.100 [-0.010, +0.210])."),
-        (0.0, 0.0, "Between EGGROLL and GRPO there is no difference that the intervals could tell (+0.000 [+0.000, +0.000])."),
+        (
+            0.1,
+            0.11,
+            (
+                "Between EGGROLL and GRPO there is no difference that the intervals could tell (+0.100"
+                " [-0.010, +0.210])."
+            ),
+        ),
+        (
+            0.0,
+            0.0,
+            (
+                "Between EGGROLL and GRPO there is no difference that the intervals could tell (+0.000"
+                " [+0.000, +0.000])."
+            ),
+        ),
     ],
 )
 def test_a_winner_is_named_only_where_the_interval_leaves_no_doubt(mean, half, said):
@@ -203,7 +269,11 @@ def test_a_winner_is_named_only_where_the_interval_leaves_no_doubt(mean, half, s
 
 
 def test_changes_are_named_by_their_interval():
-    assert [words.changed(difference(mean, 0.1)) for mean in (0.2, -0.2, 0.05)] == ["higher", "lower", "not clearly different"]
+    assert [words.changed(difference(mean, 0.1)) for mean in (0.2, -0.2, 0.05)] == [
+        "higher",
+        "lower",
+        "not clearly different",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +281,10 @@ def test_changes_are_named_by_their_interval():
     [
         (
             (0.2, 0.477, 0.45, 0.334),
-            "EGGROLL had reached 0.477 after 33% of the budget, and ended at 0.334 (of the problems of the curve).",
+            (
+                "EGGROLL had reached 0.477 after 33% of the budget, and ended at 0.334 (of the problems of"
+                " the curve)."
+            ),
         ),
         ((0.2, 0.4, 0.46, 0.45), ""),
         ((), ""),
@@ -219,7 +292,10 @@ def test_changes_are_named_by_their_interval():
 )
 def test_a_fall_from_a_better_point_is_told(means, said):
     parts = max(len(means) - 1, 1)
-    curve = [{"part": k / parts, "accuracy": {"mean": mean, "low": mean - 0.03, "high": mean + 0.03}} for k, mean in enumerate(means)]
+    curve = [
+        {"part": k / parts, "accuracy": {"mean": mean, "low": mean - 0.03, "high": mean + 0.03}}
+        for k, mean in enumerate(means)
+    ]
     assert words.fall("EGGROLL", curve) == said
 
 
@@ -231,7 +307,12 @@ def test_the_same_everywhere_is_no_certainty():
 
 
 def test_a_weight_that_moved_in_one_run_alone_is_in_the_table(monkeypatch):
-    found = iter([{"rms": 0.1, "relative": 0.1, "by_kind": {"a": 0.2}}, {"rms": 0.1, "relative": 0.1, "by_kind": {"b": 0.4}}])
+    found = iter(
+        [
+            {"rms": 0.1, "relative": 0.1, "by_kind": {"a": 0.2}},
+            {"rms": 0.1, "relative": 0.1, "by_kind": {"b": 0.4}},
+        ]
+    )
     monkeypatch.setattr(results, "distance", lambda model, run: next(found))
     assert results._distances("model", [Path("first"), Path("second")])["by_kind"] == {"a": 0.1, "b": 0.2}
 
@@ -247,7 +328,11 @@ def test_a_budget_is_spent_by_what_comes_first_and_goes_on_from_the_metrics():
         due.append(budget.evaluation_due)
         if step == 2:
             resumed = Budget(config, lines, 3)
-            assert (resumed.share, resumed.evaluation_due) == (budget.share, budget.evaluation_due) == (0.5, True)
+            assert (
+                (resumed.share, resumed.evaluation_due)
+                == (budget.share, budget.evaluation_due)
+                == (0.5, True)
+            )
     assert due == [False, True, True, False, True, True, False] and budget.over
     assert lines[-1] == {"step": 6, SECONDS: 70.0, TOKENS: 700}
     assert Budget(config, lines[:2], 4).seconds == 40.0  # two lines were lost: as long as the others
@@ -267,7 +352,9 @@ def test_the_training_clock_stands_still_while_programs_compile():
     started, real = clock.now(), time.perf_counter()
     jax.jit(slow_to_trace)(jnp.ones((3, 3))).block_until_ready()
     elapsed = time.perf_counter() - real
-    assert clock.now() - started < elapsed - 0.3  # traced inside: neither counted as training nor twice as compiling
+    assert (
+        clock.now() - started < elapsed - 0.3
+    )  # traced inside: neither counted as training nor twice as compiling
     started = clock.now()
     time.sleep(0.1)
     assert clock.now() - started >= 0.1
@@ -295,7 +382,14 @@ def work(tmp_path):
     (tmp_path / "slow.py").write_text(TASK)
 
     def make(name, seconds=0.0, **more):
-        command = ["tasks", "show", f"{tmp_path}/slow.py:make", f"folder={tmp_path}", f"name={name}", f"seconds={seconds}"]
+        command = [
+            "tasks",
+            "show",
+            f"{tmp_path}/slow.py:make",
+            f"folder={tmp_path}",
+            f"name={name}",
+            f"seconds={seconds}",
+        ]
         return Work(name, lambda: command, (tmp_path / name).is_file, tmp_path / "logs" / name, **more)
 
     return make
@@ -318,25 +412,38 @@ def test_processes_run_side_by_side_on_cores_of_their_own_in_order(work, tmp_pat
 
 def test_a_failure_stops_the_others_and_is_told_by_its_last_line(work, tmp_path):
     began = time.monotonic()
-    with open(tmp_path / "lock", "w") as lock, pytest.raises(Failed, match=r"bad: no such thing \(all that it wrote: "):
-        do([work("bad"), work("long", 60)], min(2, len(os.sched_getaffinity(0))), lock.fileno(), lambda line: None)
+    with (
+        open(tmp_path / "lock", "w") as lock,
+        pytest.raises(Failed, match=r"bad: no such thing \(all that it wrote: "),
+    ):
+        do(
+            [work("bad"), work("long", 60)],
+            min(2, len(os.sched_getaffinity(0))),
+            lock.fileno(),
+            lambda line: None,
+        )
     assert time.monotonic() - began < 30 and not (tmp_path / "long").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes outlive a comparison that was killed")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere processes outlive a comparison that was killed"
+)
 def test_a_killed_comparison_leaves_no_process(tmp_path):
     (tmp_path / "slow.py").write_text(
-        TASK + "\n\ndef stay():\n    Path(os.environ['TOLD']).write_text(str(os.getpid()))\n    time.sleep(60)\n"
+        TASK
+        + "\n\ndef stay():\n    Path(os.environ['TOLD']).write_text(str(os.getpid()))\n    time.sleep(60)\n"
     )
     script = (
-        "import pathlib, sys; from egg_reason.compare.work import Work, do, sole\n"
-        "with sole(pathlib.Path(sys.argv[1]) / 'lock', print) as lock:\n"
-        "    do([Work('w', lambda: ['tasks', 'show', sys.argv[1] + '/slow.py:stay'], lambda: False, pathlib.Path(sys.argv[1]) / 'log')],"
-        " 1, lock, print)"
+        "import pathlib, sys; from egg_reason.compare.work import Work, do, sole\nwith"
+        " sole(pathlib.Path(sys.argv[1]) / 'lock', print) as lock:\n    do([Work('w', lambda: ['tasks',"
+        " 'show', sys.argv[1] + '/slow.py:stay'], lambda: False, pathlib.Path(sys.argv[1]) / 'log')], 1,"
+        " lock, print)"
     )
     told = tmp_path / "told"
     process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], env=os.environ | {"TOLD": str(told)}, stdout=subprocess.DEVNULL
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=os.environ | {"TOLD": str(told)},
+        stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
     while not (told.exists() and told.read_text()) and time.monotonic() < deadline:
@@ -356,12 +463,26 @@ def test_a_killed_comparison_leaves_no_process(tmp_path):
 
 @pytest.fixture(scope="module")
 def compared(settings, tmp_path_factory):
-    """(plan, folder) of the smallest comparison; its commands are run in this process, which has JAX already."""
-    given = {name: value for name, value in settings.items() if name not in ("steps", "eval_every", "eval_problems", "final_problems")}
+    """(plan, folder) of the smallest comparison; its commands are run in this process, which has JAX
+    already."""
+    given = {
+        name: value
+        for name, value in settings.items()
+        if name not in ("steps", "eval_every", "eval_problems", "final_problems")
+    }
     small = plan(
-        algorithms=("eggroll",), seeds=1, budget="updates", amount=2.0, settings=given | {"task": "countdown"}, evaluations=2,
-        problems=16, final_samples=1, spread_samples=2, spread_problems=8, eval_temperature=1.0,
-    )  # fmt: skip
+        algorithms=("eggroll",),
+        seeds=1,
+        budget="updates",
+        amount=2.0,
+        settings=given | {"task": "countdown"},
+        evaluations=2,
+        problems=16,
+        final_samples=1,
+        spread_samples=2,
+        spread_problems=8,
+        eval_temperature=1.0,
+    )
     out = tmp_path_factory.mktemp("compare") / "out"
     out.mkdir()
     (out / "plan.json").write_text(json.dumps(small.table()))
@@ -388,7 +509,9 @@ def test_a_comparison_of_finished_runs_is_their_numbers(compared):
     assert [point["part"] for point in one["curve"]] == [0, 0.5, 1]
     accuracy = [line["heldout_accuracy"] for line in lines if "heldout_accuracy" in line]
     assert [point["accuracy"]["mean"] for point in one["curve"]] == pytest.approx(accuracy)
-    assert one["distance"]["rms"]["mean"] == pytest.approx(0.01 * math.sqrt(2), rel=0.3)  # two steps in about orthogonal directions
+    assert one["distance"]["rms"]["mean"] == pytest.approx(
+        0.01 * math.sqrt(2), rel=0.3
+    )  # two steps in about orthogonal directions
     assert one["peak_memory_gib"] > 0.1
     assert found["words"] in (out / "comparison.md").read_text()
     page = (out / "report.html").read_text()
@@ -407,7 +530,9 @@ def test_another_plan_in_the_same_folder_is_refused(compared, tmp_path):
 def test_a_budget_that_one_update_overspends_is_refused(compared):
     small, out = compared
     [work] = [
-        work for work in Folder(plan(**vars(small) | {"budget": "tokens", "amount": 1.0}), out).final() if work.name == "eggroll, seed 0"
+        work
+        for work in Folder(plan(**vars(small) | {"budget": "tokens", "amount": 1.0}), out).final()
+        if work.name == "eggroll, seed 0"
     ]
     summary = out / "runs" / "eggroll-seed0" / "summary.json"
     before = summary.read_text()

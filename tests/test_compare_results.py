@@ -1,4 +1,5 @@
-"""What a comparison says of its folders, on folders written by hand: two algorithms, two seeds, two trials each, another task."""
+"""What a comparison says of its folders, on folders written by hand: two algorithms, two seeds, two trials
+each, another task."""
 
 import json
 from pathlib import Path
@@ -42,7 +43,9 @@ def evaluation(folder: Path, share: float, samples: int, answers: int) -> None:
         for k in range(samples)
     ]
     write(folder / "samples.jsonl", *rows)
-    write(folder / "results.json", {"benchmarks": {"countdown": {"tokens": {"mean": 30.0}, "truncated": 0.125}}})
+    write(
+        folder / "results.json", {"benchmarks": {"countdown": {"tokens": {"mean": 30.0}, "truncated": 0.125}}}
+    )
 
 
 def training(run: Path, algorithm: str, final: float) -> None:
@@ -53,10 +56,24 @@ def training(run: Path, algorithm: str, final: float) -> None:
             spent = {"training_seconds": share * minutes * 60, "training_tokens": share * tokens}
             parts = {"seconds_generate": 20.0, "seconds_score": 1.0, "seconds_update": 9.0}
             lines.append({"step": step - 1, "time": 60.0 * step, **spent, **parts})
-        lines.append({"step": step, "time": 60.0 * step, "heldout_accuracy": accuracy, "budget_spent": share, "seconds_evaluate": 2.0})
+        lines.append(
+            {
+                "step": step,
+                "time": 60.0 * step,
+                "heldout_accuracy": accuracy,
+                "budget_spent": share,
+                "seconds_evaluate": 2.0,
+            }
+        )
         write(run / "evaluations" / f"step_{step:06d}.json", [[correct] for correct in right(accuracy)])
     write(run / "metrics.jsonl", *lines)
-    summary = {"steps": 2, "minutes": minutes + 1, "training_minutes": minutes, "training_tokens": tokens, "peak_memory_gib": 0.5 + final}
+    summary = {
+        "steps": 2,
+        "minutes": minutes + 1,
+        "training_minutes": minutes,
+        "training_tokens": tokens,
+        "peak_memory_gib": 0.5 + final,
+    }
     write(run / "summary.json", summary | {"heldout_after": {"accuracy": final}})
     write(run / "config.toml")
 
@@ -64,10 +81,22 @@ def training(run: Path, algorithm: str, final: float) -> None:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     plan = Plan(
-        algorithms=("eggroll", "grpo"), seeds=2, budget="minutes", amount=2.0, tune=2, tune_share=0.25, jobs=1, evaluations=2, problems=512,
-        settings={"model": "countdown-0.7m", "task": "countdown", "task_options": ()}, own={}, spread_samples=4, spread_problems=99,
-        other_task="countdown", other_options=("target=101,200",),
-    )  # fmt: skip
+        algorithms=("eggroll", "grpo"),
+        seeds=2,
+        budget="minutes",
+        amount=2.0,
+        tune=2,
+        tune_share=0.25,
+        jobs=1,
+        evaluations=2,
+        problems=512,
+        settings={"model": "countdown-0.7m", "task": "countdown", "task_options": ()},
+        own={},
+        spread_samples=4,
+        spread_problems=99,
+        other_task="countdown",
+        other_options=("target=101,200",),
+    )
     folder = Folder(plan, tmp_path_factory.mktemp("comparison"))
     write(folder.out / "plan.json", plan.table())
     for kind, samples, answers in (("accuracy", 2, 1), ("spread", 4, 4), ("other", 2, 1)):
@@ -98,17 +127,28 @@ def test_numbers_at_the_end(found):
     assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(numbers))
     eggroll, grpo = numbers["algorithms"]["eggroll"], numbers["algorithms"]["grpo"]
     assert (numbers["problems"], numbers["start"]["accuracy"]["mean"]) == (40, 0.25)
-    assert eggroll["accuracy"]["mean"] == pytest.approx(0.525) and eggroll["accuracy_by_seed"] == pytest.approx([0.5, 0.55])
+    assert eggroll["accuracy"]["mean"] == pytest.approx(0.525) and eggroll[
+        "accuracy_by_seed"
+    ] == pytest.approx([0.5, 0.55])
     assert grpo["accuracy"]["mean"] == pytest.approx(0.825)
     [difference] = numbers["differences"]
-    assert (difference["first"], difference["second"], difference["mean"]) == ("eggroll", "grpo", pytest.approx(0.3))
+    assert (difference["first"], difference["second"], difference["mean"]) == (
+        "eggroll",
+        "grpo",
+        pytest.approx(0.3),
+    )
     assert 0 < difference["low"] < 0.3 < difference["high"] < 1
-    assert eggroll["pass@k"].keys() == {"1", "2", "4"} and eggroll["pass@k"]["4"]["mean"] == pytest.approx(0.525)  # samples are alike
+    assert eggroll["pass@k"].keys() == {"1", "2", "4"} and eggroll["pass@k"]["4"]["mean"] == pytest.approx(
+        0.525
+    )  # samples are alike
     assert (numbers["start"]["distinct_answers"]["mean"], eggroll["distinct_answers"]["mean"]) == (4, 2)
     assert eggroll["distinct_completions"]["mean"] == 4
     assert (eggroll["other"]["mean"], grpo["other"]["mean"]) == (0.25, 0)
     assert (eggroll["tokens_per_completion"], eggroll["truncated"]) == (30, 0.125)
-    assert eggroll["change"]["accuracy"]["mean"] == pytest.approx(0.275) and eggroll["change"]["distinct_answers"]["mean"] == -2
+    assert (
+        eggroll["change"]["accuracy"]["mean"] == pytest.approx(0.275)
+        and eggroll["change"]["distinct_answers"]["mean"] == -2
+    )
 
 
 def test_curves_costs_and_distances(found):
@@ -116,12 +156,24 @@ def test_curves_costs_and_distances(found):
     eggroll, grpo = numbers["algorithms"]["eggroll"], numbers["algorithms"]["grpo"]
     assert [point["part"] for point in eggroll["curve"]] == [0, 0.5, 1]
     assert [point["accuracy"]["mean"] for point in eggroll["curve"]] == pytest.approx([0.25, 0.75, 0.525])
-    assert [(point["minutes"], point["tokens"], point["updates"]) for point in grpo["curve"]] == [(0, 0, 0), (1.25, 150, 1), (2.5, 300, 2)]
+    assert [(point["minutes"], point["tokens"], point["updates"]) for point in grpo["curve"]] == [
+        (0, 0, 0),
+        (1.25, 150, 1),
+        (2.5, 300, 2),
+    ]
     assert {point["problems"] for point in eggroll["curve"]} == {40}
     assert grpo["spent"] == {"updates": 2, "minutes": 2.5, "tokens": 300}
-    assert grpo["seconds"] == {"generate": 40, "score": 2, "update": 18, "evaluate": 6, "other": pytest.approx(3.5 * 60 - 66)}
+    assert grpo["seconds"] == {
+        "generate": 40,
+        "score": 2,
+        "update": 18,
+        "evaluate": 6,
+        "other": pytest.approx(3.5 * 60 - 66),
+    }
     assert grpo["peak_memory_gib"] == pytest.approx(1.35)  # the larger of the two
-    assert eggroll["distance"]["rms"]["mean"] == pytest.approx(0.2) and grpo["distance"]["by_kind"] == {"emb": pytest.approx(0.02)}
+    assert eggroll["distance"]["rms"]["mean"] == pytest.approx(0.2) and grpo["distance"]["by_kind"] == {
+        "emb": pytest.approx(0.02)
+    }
 
 
 def test_tuning_takes_the_best_trial_and_passes_over_one_that_failed(found):
@@ -129,7 +181,11 @@ def test_tuning_takes_the_best_trial_and_passes_over_one_that_failed(found):
     eggroll, grpo = numbers["tuning"]["eggroll"], numbers["tuning"]["grpo"]
     assert (eggroll["best"], grpo["best"]) == (1, 0)
     assert [trial["accuracy"] for trial in grpo["trials"]] == [0.6, None]
-    assert numbers["algorithms"]["eggroll"]["settings"]["sigma"] == eggroll["trials"][1]["settings"]["sigma"] != 0.02
+    assert (
+        numbers["algorithms"]["eggroll"]["settings"]["sigma"]
+        == eggroll["trials"][1]["settings"]["sigma"]
+        != 0.02
+    )
     assert numbers["algorithms"]["grpo"]["settings"]["learning_rate"] == 3e-4
 
 
@@ -137,11 +193,26 @@ def test_words_and_page_say_it(found):
     numbers, out = found
     words = numbers["words"]
     assert "2 seeds each, for 2 minutes a run, with the best of 2 trials' settings each." in words
-    assert "was 0.250 [" in words and "after GRPO and 0.525 [" in words and "GRPO ended above EGGROLL by 0.300 [" in words
-    assert "EGGROLL had reached 0.750 after 50% of the budget, and ended at 0.525" in words and "GRPO had reached" not in words
+    assert (
+        "was 0.250 [" in words
+        and "after GRPO and 0.525 [" in words
+        and "GRPO ended above EGGROLL by 0.300 [" in words
+    )
+    assert (
+        "EGGROLL had reached 0.750 after 50% of the budget, and ended at 0.525" in words
+        and "GRPO had reached" not in words
+    )
     assert "after EGGROLL 0.525 (higher) and 2.0 (lower)" in words
     assert "EGGROLL 0.250 [" in words and "(not clearly different) and GRPO 0.000 [" in words
     markdown = (out / "comparison.md").read_text()
-    assert words in markdown and "evolution's trials took steps 2 times as long" in markdown and "| failed | - |" in markdown
+    assert (
+        words in markdown
+        and "evolution's trials took steps 2 times as long" in markdown
+        and "| failed | - |" in markdown
+    )
     page = (out / "report.html").read_text()
-    assert page.count("<svg") == 2 and "(40 problems, one completion each)" in page and "for each of 40 problems" in page
+    assert (
+        page.count("<svg") == 2
+        and "(40 problems, one completion each)" in page
+        and "for each of 40 problems" in page
+    )

@@ -1,4 +1,5 @@
-"""The Countdown grader: no wrong answer scores, no answer takes long; the generator: disjoint, solvable, reproducible."""
+"""The Countdown grader: no wrong answer scores, no answer takes long; the generator: disjoint, solvable,
+reproducible."""
 
 import ast
 import doctest
@@ -115,7 +116,9 @@ def test_other_signs_for_the_operators():
 def test_arithmetic_is_exact():
     assert correct("1/3*3", [1, 3, 3], 1)
     assert correct("8/(3-8/3)", [3, 3, 8, 8], 24)
-    assert not correct("100000000*100000000+1-1/100000000", [100000000, 100000000, 100000000, 1, 1], 10**16 + 1)
+    assert not correct(
+        "100000000*100000000+1-1/100000000", [100000000, 100000000, 100000000, 1, 1], 10**16 + 1
+    )
     assert not correct("33/(5-5)", [33, 5, 5], 33)
     assert verdict("></think>33/(5-5)", [33, 5, 5], 33).reason == "division by zero"
     assert correct("1-2-3+10", [1, 2, 3, 10], 6) and correct("24/2/3", [2, 3, 24], 4)  # from the left
@@ -152,7 +155,13 @@ def test_the_prompt_says_whether_a_thought_is_open():
 
 
 def test_reward_signature_and_grades():
-    completions = [f"></think>{RIGHT}", "></think>20+5", ">20+5", [{"role": "assistant", "content": f"<think></think>{RIGHT}"}], []]
+    completions = [
+        f"></think>{RIGHT}",
+        "></think>20+5",
+        ">20+5",
+        [{"role": "assistant", "content": f"<think></think>{RIGHT}"}],
+        [],
+    ]
     rows = {"numbers": [NUMBERS] * 5, "target": [TARGET] * 5}
     assert countdown(completions=completions, **rows, unknown=[0] * 5) == [1.0, 0.0, 0.0, 1.0, 0.0]
     assert countdown_graded(completions=completions, **rows) == [1.0, 0.1, 0.0, 1.0, 0.0]
@@ -186,13 +195,21 @@ def test_limits():
     assert correct(deepest)
     assert verdict(f"></think>({deepest})", NUMBERS, TARGET).reason == "brackets nested deeper than 50"
     padded = "20+5+8".ljust(199) + ")"
-    assert len(padded) == 200 and verdict(f"></think>{padded}", NUMBERS, TARGET).reason == "a bracket is closed that was not opened"
+    assert (
+        len(padded) == 200
+        and verdict(f"></think>{padded}", NUMBERS, TARGET).reason == "a bracket is closed that was not opened"
+    )
     assert verdict(f"></think> {padded})", NUMBERS, TARGET).reason == "longer than 200 characters"
 
 
 def by_syntax_tree(text):
     """The value by Python's own parser and fractions; ValueError for anything outside the grammar."""
-    operations = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+    operations = {
+        ast.Add: operator.add,
+        ast.Sub: operator.sub,
+        ast.Mult: operator.mul,
+        ast.Div: operator.truediv,
+    }
 
     def value(node):
         if isinstance(node, ast.BinOp) and type(node.op) in operations:
@@ -229,7 +246,11 @@ def test_agrees_with_pythons_parser():
         text = random_expression(rng, [rng.randint(0, 12) for _ in range(rng.randint(1, 7))])
         for _ in range(rng.choice((0, 0, 1, 2))):  # half of them damaged
             place = rng.randrange(len(text) + 1)
-            text = (text[:place] + rng.choice(["", rng.choice("0123456789+-*/() ")]) + text[place + rng.randint(0, 1) :]).strip() or "1"
+            text = (
+                text[:place]
+                + rng.choice(["", rng.choice("0123456789+-*/() ")])
+                + text[place + rng.randint(0, 1) :]
+            ).strip() or "1"
         expected = value_or_none(by_syntax_tree, text)
         found = value_or_none(lambda text: evaluate(tokenize(text)), text)
         if expected == 0 and found is None and "00" in text:
@@ -259,7 +280,11 @@ def test_generated_problems(split):
     keys = {(tuple(sorted(problem.numbers)), problem.target) for problem in problems}
     assert len(keys) == 300
     for problem in problems:
-        assert split_of(problem.numbers, problem.target) == split_of(problem.numbers[::-1], problem.target) == split
+        assert (
+            split_of(problem.numbers, problem.target)
+            == split_of(problem.numbers[::-1], problem.target)
+            == split
+        )
         assert 10 <= problem.target <= 200 and problem.target not in problem.numbers
         assert all(1 <= number <= 30 for number in problem.numbers)
         assert by_syntax_tree(problem.solution) == problem.target

@@ -1,4 +1,5 @@
-"""What a run shows: plain lines that a file can take, a panel that fits a terminal, and the learning curve."""
+"""What a run shows: plain lines that a file can take, a panel that fits a terminal, and the learning
+curve."""
 
 import io
 import json
@@ -12,9 +13,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from egg_reason.display import Display, sparkline
-from egg_reason.evals.intervals import Interval
-from egg_reason.plots import learning_curve
+from egg_reason.estimates.intervals import Interval
+from egg_reason.run.curve import learning_curve
+from egg_reason.run.view import Display, sparkline
 
 METRICS = {
     "reward_mean": np.float32(0.25),
@@ -35,7 +36,9 @@ HOSTILE = "so [bold]3 * 4[/bold] = 12\x1b[2J\x1b]0;title\x07\r\x00\x9b31m 第五
 def shown(plain, use, **options):
     """What `use(display)` makes a display of 300 steps write."""
     file = io.StringIO()
-    with Display(300, plain, Console(file=file, width=80, force_terminal=not plain, color_system=None, **options)) as display:
+    with Display(
+        300, plain, Console(file=file, width=80, force_terminal=not plain, color_system=None, **options)
+    ) as display:
         use(display)
     return file.getvalue()
 
@@ -68,7 +71,7 @@ def test_plain_lines_are_these():
 def test_a_pipe_gets_plain_lines_at_once():
     """A real pipe, with an encoding that knows no bars or dashes, and a colour wish in the environment."""
     code = """
-from egg_reason.display import Display
+from egg_reason.run.view import Display
 with Display(2) as display:
     assert display.plain
     display.step(1, {"reward_mean": 0.5})
@@ -137,9 +140,14 @@ def test_the_panel_shows_the_run_in_80_columns():
 def test_the_panel_needs_no_metrics_and_gives_the_terminal_back():
     shown(False, lambda display: display.step(0, {}))
     file = io.StringIO()
-    with pytest.raises(KeyboardInterrupt), Display(10, False, Console(file=file, force_terminal=True, width=40)):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Display(10, False, Console(file=file, force_terminal=True, width=40)),
+    ):
         raise KeyboardInterrupt
-    assert file.getvalue().rindex("\x1b[?25h") > file.getvalue().rindex("\x1b[?25l"), "the cursor is visible again"
+    assert file.getvalue().rindex("\x1b[?25h") > file.getvalue().rindex("\x1b[?25l"), (
+        "the cursor is visible again"
+    )
     assert max(map(cell_len, strip_controls(file.getvalue()).splitlines())) <= 40
 
 
@@ -149,12 +157,16 @@ def test_sparkline():
     assert sparkline(list(range(8)), 8) == "▁▂▃▄▅▆▇█"
     assert sparkline(list(range(8)), 8, ascii_only=True) == ".:-=+*#@"
     assert sparkline([0, 0, 1, 1, 0, 0], 3) == "▁█▁"
-    assert all(len(sparkline([0.5 * index for index in range(count)], 7)) == min(count, 7) for count in range(1, 60))
+    assert all(
+        len(sparkline([0.5 * index for index in range(count)], 7)) == min(count, 7) for count in range(1, 60)
+    )
 
 
 def write_metrics(path, steps, evaluations):
     lines = [{"step": step, "time": 10.0 * step, "reward_mean": step / 10} for step in steps]
-    lines += [{"step": step, "time": 10.0 * step, **INTERVAL.metrics("heldout_accuracy")} for step in evaluations]
+    lines += [
+        {"step": step, "time": 10.0 * step, **INTERVAL.metrics("heldout_accuracy")} for step in evaluations
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -169,7 +181,10 @@ BLUE = (0x1F / 255, 0x77 / 255, 0xB4 / 255)  # tab:blue, the evaluations
 BAND = tuple(0.2 * channel + 0.8 for channel in BLUE)
 
 
-@pytest.mark.parametrize(("steps", "evaluations"), [(range(20), (0, 10, 19)), (range(3), (0,)), ((), (0,)), ((0,), ()), (range(9), ())])
+@pytest.mark.parametrize(
+    ("steps", "evaluations"),
+    [(range(20), (0, 10, 19)), (range(3), (0,)), ((), (0,)), ((0,), ()), (range(9), ())],
+)
 def test_learning_curve_draws_what_there_is(tmp_path, steps, evaluations):
     write_metrics(tmp_path / "metrics.jsonl", steps, evaluations)
     learning_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png", "countdown")
@@ -179,7 +194,10 @@ def test_learning_curve_draws_what_there_is(tmp_path, steps, evaluations):
 
 
 def test_learning_curve_without_bounds(tmp_path):
-    lines = [{"step": step, "time": 1.0, "heldout_accuracy": 0.5, "heldout_accuracy_low": None} for step in range(3)]
+    lines = [
+        {"step": step, "time": 1.0, "heldout_accuracy": 0.5, "heldout_accuracy_low": None}
+        for step in range(3)
+    ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     learning_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png")
     assert painted(tmp_path / "curve.png", BLUE) > 50

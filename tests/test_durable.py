@@ -1,4 +1,5 @@
-"""Nothing that happens to a run's files, disk, clock or process loses it: it goes on to the same bits, or says in one line what is damaged.
+"""Nothing that happens to a run's files, disk, clock or process loses it: it goes on to the same bits, or
+says in one line what is damaged.
 
 Cuts at every byte of the log's last record: tests/test_scalars.py. Kills: tests/test_train.py.
 """
@@ -16,18 +17,21 @@ import numpy as np
 import pytest
 from test_train import assert_same_run, at_call
 
-from egg_reason import checkpoints, cli, runs
+from egg_reason import cli
 from egg_reason import train as training
-from egg_reason.checkpoints import Checkpoints
 from egg_reason.config import TrainConfig
-from egg_reason.runs import Run, read_metrics, storage
-from egg_reason.scalars import ScalarLog
+from egg_reason.run import checkpoints
+from egg_reason.run import directory as runs
+from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.directory import Run, read_metrics, storage
+from egg_reason.run.log import ScalarLog
 from egg_reason.train import resume
 
 
 @pytest.fixture
 def stopped_run(finished_run, tmp_path):
-    """The finished run without its summary, so that it can be resumed: its last evaluation is all that is left to do."""
+    """The finished run without its summary, so that it can be resumed: its last evaluation is all that is
+    left to do."""
     run = shutil.copytree(finished_run[0], tmp_path / "run")
     (run / "summary.json").unlink()
     return run
@@ -75,7 +79,11 @@ def test_flipped_bits_in_a_checkpoint_are_found_before_it_is_read(finished_run, 
     files = sorted(path for path in (folder / "000006").rglob("*") if path.is_file())
     rng = random.Random(0)
     for _ in range(300):
-        path = rng.choices(files, [file.stat().st_size for file in files])[0] if rng.random() < 0.5 else rng.choice(files)
+        path = (
+            rng.choices(files, [file.stat().st_size for file in files])[0]
+            if rng.random() < 0.5
+            else rng.choice(files)
+        )
         content = path.read_bytes()
         if content:
             flip(path, rng.randrange(len(content)), rng.randrange(8))
@@ -106,7 +114,8 @@ def test_flipped_bits_in_the_settings_are_refused(stopped_run):
 
 
 def test_a_log_shorter_than_the_checkpoints_has_its_steps_taken_again(finished_run, stopped_run):
-    """Cut within step 4, with checkpoints of steps 4 and 6 and metrics of all; metrics and samples are damaged as well."""
+    """Cut within step 4, with checkpoints of steps 4 and 6 and metrics of all; metrics and samples are
+    damaged as well."""
     log = stopped_run / "scalars" / "log.bin"
     with ScalarLog.read(log) as opened:
         start = opened._offsets[4]
@@ -151,7 +160,9 @@ def refuse(monkeypatch, owner, name, number, code, when=lambda *_: True):
 
 
 @pytest.mark.parametrize("place", ["scalars", "checkpoint", "metrics"])
-def test_a_full_disk_is_one_line_and_the_run_goes_on(place, finished_run, settings, flags, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_one_line_and_the_run_goes_on(
+    place, finished_run, settings, flags, tmp_path, monkeypatch, capsys
+):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         if place == "scalars":
@@ -172,12 +183,16 @@ def test_a_disk_that_fills_up_while_orbax_writes(tmp_path, capfd):
     """The limit on file size stops it part of the way, as a full disk does. Its own threads say nothing."""
     kept = Checkpoints(tmp_path)
     kept.save(1, {"w": np.zeros(9, np.float32)})
-    noise = {f"w{index}": np.random.default_rng(index).integers(0, 256, 50_000, np.uint8) for index in range(40)}
+    noise = {
+        f"w{index}": np.random.default_rng(index).integers(0, 256, 50_000, np.uint8) for index in range(40)
+    }
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     capfd.readouterr()
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(OSError, match=r"/000002 could not be written \(File too large\): make room on the disk") as caught:
+        with pytest.raises(
+            OSError, match=r"/000002 could not be written \(File too large\): make room on the disk"
+        ) as caught:
             kept.save(2, noise)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -210,7 +225,9 @@ def test_what_a_disk_refuses_is_told_with_the_way_out(code, remedy):
 # Signals and clocks
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["SIGTERM", "SIGINT twice"])
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["SIGTERM", "SIGINT twice"]
+)
 def test_signals_stop_a_run_that_can_go_on(signals, finished_run, settings, tmp_path, monkeypatch, request):
     """The first one ends the step in progress, a second one the process; here once a step is recorded."""
 
@@ -218,7 +235,9 @@ def test_signals_stop_a_run_that_can_go_on(signals, finished_run, settings, tmp_
         for number in signals:
             signal.raise_signal(number)
 
-    outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner's worker may ignore the signal
+    outside = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a test runner's worker may ignore the signal
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, outside))
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patch:
@@ -253,4 +272,6 @@ def test_a_checkpoint_of_other_weights_is_passed_over(finished_run, stopped_run,
         resume(stopped_run, plain=True)
     assert "the checkpoint of step 6 holds other weights than the scalar log says" in caplog.text
     assert_same_run(stopped_run, finished_run[0])
-    assert np.array_equal(*(Checkpoints(run / "checkpoints").steps() for run in (stopped_run, finished_run[0])))
+    assert np.array_equal(
+        *(Checkpoints(run / "checkpoints").steps() for run in (stopped_run, finished_run[0]))
+    )

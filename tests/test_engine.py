@@ -1,7 +1,8 @@
-"""A completion depends on (weights, member, prompt, sample, seed) alone: not on its lane, nor on what ran beside it.
+"""A completion depends on (weights, member, prompt, sample, seed) alone: not on its lane, nor on what ran
+beside it.
 
-A tiny random RWKV-7 with a perturbed population, compared with itself on other lanes and with a loop that knows nothing of lanes, states
-or factors. How completions end is in `test_engine_endings.py`.
+A tiny random RWKV-7 with a perturbed population, compared with itself on other lanes and with a loop that
+knows nothing of lanes, states or factors. How completions end is in `test_engine_endings.py`.
 """
 
 import dataclasses
@@ -15,17 +16,22 @@ import pytest
 from rwkv7_reference import random_model
 
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling
-from egg_reason.es import Members
-from egg_reason.models.rwkv7 import Architecture, Shape, forward, init_state
+from egg_reason.models.rwkv7.model import Architecture, Shape, forward, init_state
 from egg_reason.models.tokenizers import ByteTokenizer
-from egg_reason.perturb import Noise, Transposed, get, put
+from egg_reason.perturb.layouts import Transposed
+from egg_reason.perturb.members import Members
+from egg_reason.perturb.noise import Noise
+from egg_reason.perturb.paths import get, put
 
-SHAPE = Shape(layers=2, width=64, heads=2, head_size=32, ffn=128, vocab=256, rank_w=16, rank_a=16, rank_v=16, rank_g=16)
+SHAPE = Shape(
+    layers=2, width=64, heads=2, head_size=32, ffn=128, vocab=256, rank_w=16, rank_a=16, rank_v=16, rank_g=16
+)
 ARCHITECTURE = Architecture(SHAPE)
 PROMPTS = [[72], [101, 108, 108, 111, 32], [7, 200, 33, 4, 5, 6, 77, 8, 9, 10, 11]]
 LONGEST = max(map(len, PROMPTS))
 SIGMA, POPULATION, RANK = 0.1, 12, 2
-# A matrix and a vector are enough, since compiling takes nearly all of the time here; `test_perturb.py` has every kind.
+# A matrix and a vector are enough, since compiling takes nearly all of the time here; `test_perturb.py` has
+# every kind.
 NAMES = ("blocks.ffn.key", "blocks.att.x_k")
 PERTURBED = tuple(p for p in ARCHITECTURE.parameters(vectors=True, embeddings=True) if p.name in NAMES)
 JOBS = Jobs.grid(POPULATION, len(PROMPTS), 2)
@@ -34,7 +40,8 @@ SAMPLING = Sampling(max_tokens=10, seed=3)
 
 @functools.cache
 def params():
-    """The end token's logit varies four times as much as the others', so that about every seventh token ends its text."""
+    """The end token's logit varies four times as much as the others', so that about every seventh token ends
+    its text."""
     weights = jax.tree.map(jnp.asarray, random_model(SHAPE, 1))
     return weights.replace(head=weights.head.at[:, 0].multiply(4))
 
@@ -55,7 +62,9 @@ def usual():
 
 
 def run(jobs, members=None, sampling=SAMPLING, on=None, prompts=PROMPTS, **options):
-    return (on or engine()).generate(members or population(), prompts, jobs, sampling, prompt_lengths=PromptLengths(LONGEST, 0), **options)
+    return (on or engine()).generate(
+        members or population(), prompts, jobs, sampling, prompt_lengths=PromptLengths(LONGEST, 0), **options
+    )
 
 
 def chosen(jobs, numbers):
@@ -119,7 +128,8 @@ def test_fewer_jobs_than_lanes_write_the_same_bits():
     assert_same(run(chosen(JOBS, numbers)), usual(), numbers)
 
 
-# The same tokens at any lane count and group: log-probabilities may differ in rounding, matrix products of other sizes add in another order
+# The same tokens at any lane count and group: log-probabilities may differ in rounding, matrix products of
+# other sizes add in another order
 
 
 @pytest.mark.parametrize("lanes, group", [(8, 1), (128, 8)])
@@ -145,19 +155,24 @@ def dense_weights(member):
         "blocks.att.x_k": np.asarray(noise["blocks.att.x_k"])[:, 0],
     }
     scale = SIGMA if member % 2 == 0 else -SIGMA
-    moved = {name: jnp.asarray(get(params(), name) + scale * direction, jnp.float32) for name, direction in directions.items()}
+    moved = {
+        name: jnp.asarray(get(params(), name) + scale * direction, jnp.float32)
+        for name, direction in directions.items()
+    }
     return put(params(), moved)
 
 
 @jax.jit
 def logits_at(weights, tokens_T, index):
-    """Logits after the token at `index`, all tokens read from the start. Later tokens are padding: no token depends on them."""
+    """Logits after the token at `index`, all tokens read from the start. Later tokens are padding: no token
+    depends on them."""
     hidden, _ = forward(weights, tokens_T[None], init_state(SHAPE, 1))
     return hidden[0, index] @ weights.head
 
 
 def naive(weights, pair, prompt, sample, prompts=PROMPTS):
-    """One completion: the whole text read anew for every token, inverse CDF in numpy. Returns (tokens, log-probabilities)."""
+    """One completion: the whole text read anew for every token, inverse CDF in numpy. Returns (tokens,
+    log-probabilities)."""
     text, log_probabilities = list(prompts[prompt]), []
     key = jax.random.key(SAMPLING.seed)
     for number in (0, pair, prompt, sample):
@@ -182,10 +197,13 @@ def test_completion_equals_the_naive_loop(number):
     tokens, log_probabilities = naive(dense_weights(member), member // 2, prompt, sample)
     length = usual().lengths[number]
     assert usual().tokens[number, :length].tolist() == tokens
-    np.testing.assert_allclose(usual().log_probabilities[number, :length], log_probabilities, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        usual().log_probabilities[number, :length], log_probabilities, rtol=0, atol=1e-4
+    )
 
 
-# What names the randomness. With a sigma too small to change any weight, members differ in their uniforms alone
+# What names the randomness. With a sigma too small to change any weight, members differ in their uniforms
+# alone
 
 
 @functools.cache
@@ -240,7 +258,8 @@ def test_every_step_draws_anew_and_again_the_same():
 
 
 def test_occupancy_equals_a_recount():
-    """Each token takes one step of one lane. A member reads a prompt once for both samples, but for the last token, which lanes read."""
+    """Each token takes one step of one lane. A member reads a prompt once for both samples, but for the last
+    token, which lanes read."""
     result = usual()
     assert result.useful_lane_steps == result.lengths.sum()
     assert result.lane_steps % engine().lanes == 0
@@ -251,7 +270,9 @@ def test_occupancy_equals_a_recount():
 def test_grid_of_jobs_counts_samples_fastest():
     jobs = Jobs.grid(2, 1, 3)
     assert len(jobs) == 6
-    assert list(zip(jobs.member, jobs.prompt, jobs.sample, strict=True)) == [(m, 0, s) for m in (0, 1) for s in (0, 1, 2)]
+    assert list(zip(jobs.member, jobs.prompt, jobs.sample, strict=True)) == [
+        (m, 0, s) for m in (0, 1) for s in (0, 1, 2)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -283,15 +304,20 @@ def test_a_call_leaves_nothing_behind():
     gc.disable()
     try:
         before = len(jax.live_arrays())
-        run(JOBS, dataclasses.replace(population(), params=jax.tree.map(jnp.copy, params())), finished=lambda *given: None)
+        run(
+            JOBS,
+            dataclasses.replace(population(), params=jax.tree.map(jnp.copy, params())),
+            finished=lambda *given: None,
+        )
         assert len(jax.live_arrays()) == before
     finally:
         gc.enable()
 
 
 def test_weights_prepared_for_few_rows_compute_what_they_did(monkeypatch):
-    """Layer by layer and transposed, with a population of every kind of parameter attached, for one token and for several."""
-    monkeypatch.setattr("egg_reason.models.rwkv7.TRANSPOSED_FROM", 64 * 64)
+    """Layer by layer and transposed, with a population of every kind of parameter attached, for one token and
+    for several."""
+    monkeypatch.setattr("egg_reason.models.rwkv7.model.TRANSPOSED_FROM", 64 * 64)
     noise = Noise(seed=1, rank=RANK, parameters=ARCHITECTURE.parameters(vectors=True, embeddings=True))
     prepared = ARCHITECTURE.prepared(params(), 4)
     assert isinstance(prepared.head, Transposed) and isinstance(prepared.blocks[1].ffn.key, Transposed)
@@ -305,5 +331,7 @@ def test_weights_prepared_for_few_rows_compute_what_they_did(monkeypatch):
         hidden, state = ARCHITECTURE.forward(weights, tokens[:, :1], state)
         return ARCHITECTURE.logits(weights, hidden), state
 
-    for one, other in zip(jax.tree.leaves(jax.jit(read)(prepared)), jax.tree.leaves(jax.jit(read)(params())), strict=True):
+    for one, other in zip(
+        jax.tree.leaves(jax.jit(read)(prepared)), jax.tree.leaves(jax.jit(read)(params())), strict=True
+    ):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)

@@ -1,6 +1,8 @@
-"""How completions end: end token, stop texts, budgets, forced `</think>`; and that the host's looks do not show in the result.
+"""How completions end: end token, stop texts, budgets, forced `</think>`; and that the host's looks do not
+show in the result.
 
-The model recites texts that the test wrote, through the same interface as a real one, so that every expected text can be read here.
+The model recites texts that the test wrote, through the same interface as a real one, so that every expected
+text can be read here.
 """
 
 import functools
@@ -21,7 +23,9 @@ MAX_TOKENS = 40
 
 class Script(struct.PyTreeNode):
     texts: jax.Array  # [S, LONGEST] float32: byte values, 0 after the end
-    sharpness: jax.Array  # [] float32: how far the recited byte's logit stands above the others; 0: all bytes alike
+    sharpness: (
+        jax.Array
+    )  # [] float32: how far the recited byte's logit stands above the others; 0: all bytes alike
 
 
 class Place(struct.PyTreeNode):
@@ -31,7 +35,8 @@ class Place(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class Reciter:
-    """After n tokens the next one is the text's byte n. Text s is recited where the prompt starts with byte 65 + s ("A", "B", ...)."""
+    """After n tokens the next one is the text's byte n. Text s is recited where the prompt starts with byte
+    65 + s ("A", "B", ...)."""
 
     def prepared(self, weights, lanes):
         return weights
@@ -46,7 +51,9 @@ class Reciter:
         return jnp.stack([jnp.broadcast_to(text[:, None], read.shape), read], -1), Place(text, read[:, -1])
 
     def logits(self, weights, hidden):
-        return weights.sharpness * jax.nn.one_hot(weights.texts[hidden[..., 0], hidden[..., 1]].astype(jnp.int32), 256)
+        return weights.sharpness * jax.nn.one_hot(
+            weights.texts[hidden[..., 0], hidden[..., 1]].astype(jnp.int32), 256
+        )
 
 
 @functools.cache
@@ -55,7 +62,8 @@ def engine(lanes=4, steps=32):
 
 
 def recite(texts, prompt=1, lanes=4, steps=32, finished=None, sharpness=50.0, **settings):
-    """Completions of the texts after their first `prompt` bytes; a text without "\\0" goes on with dots. prompt: int, or one for each."""
+    """Completions of the texts after their first `prompt` bytes; a text without "\\0" goes on with dots.
+    prompt: int, or one for each."""
     written = np.full((8, LONGEST), ord("."), np.float32)
     prompts = []
     for number, text in enumerate(texts):
@@ -66,12 +74,21 @@ def recite(texts, prompt=1, lanes=4, steps=32, finished=None, sharpness=50.0, **
     sampling = Sampling(**{"max_tokens": MAX_TOKENS} | settings)
     jobs = Jobs.grid(1, len(texts))
     lengths = PromptLengths(LONGEST, 0)
-    return engine(lanes, steps).generate(Single(weights), prompts, jobs, sampling, prompt_lengths=lengths, finished=finished)
+    return engine(lanes, steps).generate(
+        Single(weights), prompts, jobs, sampling, prompt_lengths=lengths, finished=finished
+    )
 
 
 def summary(result):
     """[(text, reason, length)]"""
-    return list(zip(result.texts, [("end", "stop", "length")[r] for r in result.reasons], result.lengths.tolist(), strict=True))
+    return list(
+        zip(
+            result.texts,
+            [("end", "stop", "length")[r] for r in result.reasons],
+            result.lengths.tolist(),
+            strict=True,
+        )
+    )
 
 
 STEPS = [2, 32]
@@ -81,8 +98,13 @@ STEPS = [2, 32]
 def test_end_token_ends_a_text_and_is_counted(steps):
     result = recite(["one\0two", "\0", "three, \0", "x\0", "five\0", "sixsix\0"], steps=steps)
     assert summary(result) == [
-        ("one", "end", 4), ("", "end", 1), ("three, ", "end", 8), ("x", "end", 2), ("five", "end", 5), ("sixsix", "end", 7),
-    ]  # fmt: skip
+        ("one", "end", 4),
+        ("", "end", 1),
+        ("three, ", "end", 8),
+        ("x", "end", 2),
+        ("five", "end", 5),
+        ("sixsix", "end", 7),
+    ]
     assert bytes(result.tokens[0, :6].tolist()) == b"one\0\0\0"
     assert not result.truncated.any()
     assert result.useful_lane_steps == result.lengths.sum()
@@ -100,7 +122,10 @@ def test_budget_cuts_and_an_end_token_within_it_is_an_end(budget, steps):
     """Five texts on four lanes."""
     result = recite(["abcdefgh\0", "\0", "a\0", "abcd\0", "abcde\0"], steps=steps, max_tokens=budget)
     whole = ["abcdefgh\0", "\0", "a\0", "abcd\0", "abcde\0"]
-    expected = [(text[:budget].rstrip("\0"), "end" if len(text) <= budget else "length", min(len(text), budget)) for text in whole]
+    expected = [
+        (text[:budget].rstrip("\0"), "end" if len(text) <= budget else "length", min(len(text), budget))
+        for text in whole
+    ]
     assert summary(result) == expected
     assert result.tokens.shape == (5, budget)
     assert result.useful_lane_steps == result.lengths.sum()
@@ -143,7 +168,8 @@ def test_tokens_behind_a_stop_text_are_not_useful_work():
     assert result.useful_lane_steps == result.lengths.sum()
 
 
-# "A" + text: after 5 tokens and the forced "</think>" the recital goes on at its place 1 + 5 + 8, the text's byte 13.
+# "A" + text: after 5 tokens and the forced "</think>" the recital goes on at its place 1 + 5 + 8, the text's
+# byte 13.
 THOUGHTS = {
     "cut": ("abcdefghijklmnopqrs\0", 5, "abcde</think>nopqrs", "end", 20),
     "cut after one token": ("abcdefghijklmnopqrs\0", 1, "a</think>jklmnopqrs", "end", 20),
@@ -172,7 +198,9 @@ def test_forced_tokens_have_no_log_probability_and_drawn_ones_do():
     np.testing.assert_array_equal(result.log_probabilities[0, forced], 0)
     np.testing.assert_array_equal(np.flatnonzero(result.forced[0]), forced)
     drawn = np.setdiff1d(np.arange(20), forced)
-    np.testing.assert_allclose(result.log_probabilities[0, drawn], 0, atol=1e-6)  # the recital is certain of itself
+    np.testing.assert_allclose(
+        result.log_probabilities[0, drawn], 0, atol=1e-6
+    )  # the recital is certain of itself
 
 
 def test_stop_text_after_a_closed_thought():
@@ -181,7 +209,9 @@ def test_stop_text_after_a_closed_thought():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"max_tokens": 1}, {"stop": (";;",)}, {"think_tokens": 3}, {"think_tokens": 3, "stop": (";;",)}], ids=str
+    "settings",
+    [{}, {"max_tokens": 1}, {"stop": (";;",)}, {"think_tokens": 3}, {"think_tokens": 3, "stop": (";;",)}],
+    ids=str,
 )
 def test_callback_names_every_job_once_when_its_completion_is_final(settings):
     """Eight texts on four lanes."""
@@ -191,18 +221,38 @@ def test_callback_names_every_job_once_when_its_completion_is_final(settings):
         assert numbers
         for number in numbers:
             assert number not in seen
-            seen[number] = (result.texts[number], int(result.reasons[number]), int(result.lengths[number]), result.tokens[number].copy())
+            seen[number] = (
+                result.texts[number],
+                int(result.reasons[number]),
+                int(result.lengths[number]),
+                result.tokens[number].copy(),
+            )
 
-    texts = ["abc\0", "\0", "de;;f", "abcdefgh;;i", "x\0", "abcdefghijklmno\0", ";;", "abcdefghijklmnopqrstu\0"]
+    texts = [
+        "abc\0",
+        "\0",
+        "de;;f",
+        "abcdefgh;;i",
+        "x\0",
+        "abcdefghijklmno\0",
+        ";;",
+        "abcdefghijklmnopqrstu\0",
+    ]
     result = recite(texts, finished=finished, steps=2, **settings)
     assert sorted(seen) == list(range(len(texts)))
     for number, (text, reason, length, tokens) in seen.items():
-        assert (text, reason, length) == (result.texts[number], result.reasons[number], result.lengths[number])
+        assert (text, reason, length) == (
+            result.texts[number],
+            result.reasons[number],
+            result.lengths[number],
+        )
         np.testing.assert_array_equal(tokens, result.tokens[number])
 
 
 def test_another_seed_draws_anew_and_the_same_seed_the_same():
     """One token each for eight prompts, all bytes equally likely."""
-    first, again, other = (recite(["abc"] * 8, sharpness=0.0, max_tokens=1, seed=seed).tokens for seed in (0, 0, 1))
+    first, again, other = (
+        recite(["abc"] * 8, sharpness=0.0, max_tokens=1, seed=seed).tokens for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert (first != other).sum() >= 6

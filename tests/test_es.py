@@ -1,6 +1,8 @@
-"""The estimator: the update is the formula (design promise 3), schedules, noise reuse, precision, and one line for every mistake.
+"""The estimator: the update is the formula (design promise 3), schedules, noise reuse, precision, and one
+line for every mistake.
 
-Fitness shaping has its own file, tests/test_es_shaping.py; so has the angle to the true gradient, tests/test_es_gradient.py.
+Fitness shaping has its own file, tests/test_es_shaping.py; so has the angle to the true gradient,
+tests/test_es_gradient.py.
 """
 
 import functools
@@ -13,8 +15,11 @@ import pytest
 from flax import struct
 from test_es_shaping import EQUAL
 
-from egg_reason.es import OPTIMISERS, EvolutionStrategy, schedule, shape_fitness
-from egg_reason.perturb import Parameter, get
+from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.shaping import shape_fitness
+from egg_reason.algorithms.state import OPTIMISERS, schedule
+from egg_reason.perturb.noise import Parameter
+from egg_reason.perturb.paths import get
 
 NAN = float("nan")
 RELATIVE = 1e-5
@@ -45,7 +50,9 @@ def fitness(members, prompts=3, seed=0):
     return np.random.default_rng(seed).random((members, prompts))
 
 
-@pytest.mark.parametrize(("aggregate", "expected"), [("mean", [[2, 5], [np.nan, -1]]), ("max", [[3, 5], [np.nan, 0]])])
+@pytest.mark.parametrize(
+    ("aggregate", "expected"), [("mean", [[2, 5], [np.nan, -1]]), ("max", [[3, 5], [np.nan, 0]])]
+)
 def test_fitness_of_members_on_prompts(aggregate, expected):
     """Two members, two prompts, two samples; over the samples that have a reward."""
     rewards_NPG = np.array([[[1, 3], [np.nan, 5]], [[np.nan, np.nan], [0, -2]]], np.float32)
@@ -72,31 +79,43 @@ def draw_one(noise, epoch, direction):
 
 
 def member_by_member(strategy, state, z):
-    """N^-1/2 sum_i z_i s_i E_i in float64, one member at a time, from the noise and the signs that `ask` hands out."""
+    """N^-1/2 sum_i z_i s_i E_i in float64, one member at a time, from the noise and the signs that `ask`
+    hands out."""
     members = strategy.ask(state)
     total = {p.name: 0.0 for p in strategy.parameters}
     for i in range(members.size):
         drawn = draw_one(members.noise, members.epoch, jnp.array(members.direction(i)))
         for p in strategy.parameters:
             sign = float(members.scale(i)) / members.sigma
-            total[p.name] = total[p.name] + z[i] * sign * dense(drawn[p.name], strategy.rank, p) / np.sqrt(members.size)
+            total[p.name] = total[p.name] + z[i] * sign * dense(drawn[p.name], strategy.rank, p) / np.sqrt(
+                members.size
+            )
     return total
 
 
 def relative_error(measured, expected):
-    difference = sum(((np.asarray(measured[name], np.float64) - expected[name]) ** 2).sum() for name in expected)
+    difference = sum(
+        ((np.asarray(measured[name], np.float64) - expected[name]) ** 2).sum() for name in expected
+    )
     return np.sqrt(difference / sum((expected[name] ** 2).sum() for name in expected))
 
 
-STACK_AS_VECTOR = (PARAMETERS[0], Parameter("stack", 1, "vector", True))  # taken whole: dense noise at every rank
+STACK_AS_VECTOR = (
+    PARAMETERS[0],
+    Parameter("stack", 1, "vector", True),
+)  # taken whole: dense noise at every rank
 
 
 @pytest.mark.parametrize(
-    ("rank", "parameters"), [(0, PARAMETERS[1:]), (1, PARAMETERS), (2, PARAMETERS[:1]), (4, STACK_AS_VECTOR), (8, PARAMETERS[1:])]
+    ("rank", "parameters"),
+    [(0, PARAMETERS[1:]), (1, PARAMETERS), (2, PARAMETERS[:1]), (4, STACK_AS_VECTOR), (8, PARAMETERS[1:])],
 )
 def test_update_is_the_dense_sum_over_members(rank, parameters):
-    """Weights start at 0, so that the step is not hidden by rounding; two steps, so that the noise of step 1 is used as well."""
-    strategy_ = strategy(rank=rank, parameters=parameters, chunk=4)  # 6 directions: the last chunk is not full
+    """Weights start at 0, so that the step is not hidden by rounding; two steps, so that the noise of step 1
+    is used as well."""
+    strategy_ = strategy(
+        rank=rank, parameters=parameters, chunk=4
+    )  # 6 directions: the last chunk is not full
     state = strategy_.init(toy())
     for step in range(2):
         scores = fitness(12, seed=step)
@@ -104,7 +123,10 @@ def test_update_is_the_dense_sum_over_members(rank, parameters):
         expected = member_by_member(strategy_, state, (mean - mean.mean()) / mean.std())
         state = state.replace(params=toy())
         state, info = strategy_.tell(state, scores)
-        assert relative_error({name: leaf / 0.01 for name, leaf in leaves(state.params).items()}, expected) < RELATIVE
+        assert (
+            relative_error({name: leaf / 0.01 for name, leaf in leaves(state.params).items()}, expected)
+            < RELATIVE
+        )
         size = sum(leaf.size for leaf in expected.values())
         rms = 0.01 * np.sqrt(sum((leaf**2).sum() for leaf in expected.values()) / size)
         assert info == {"update_rms": pytest.approx(rms, rel=RELATIVE), "learning_rate": 0.01, "sigma": 0.1}
@@ -133,13 +155,21 @@ class Wide(struct.PyTreeNode):
 
 @pytest.mark.parametrize(("population", "sigma", "rank"), [(8, 1e-3, 1), (64, 1.0, 4), (512, 1e-3, 0)])
 def test_direction_has_unit_rms_and_sgd_moves_by_the_learning_rate(population, sigma, rank):
-    """Given z, the mean square of d is (1/N) sum_k (z_2k - z_2k+1)^2, which is about 1 for fitness without pair structure.
+    """Given z, the mean square of d is (1/N) sum_k (z_2k - z_2k+1)^2, which is about 1 for fitness without
+    pair structure.
 
-    Tolerance on the RMS 7%: at rank 1 with 4 directions the mean square of one 40 x 30 layer has a standard deviation of
-    sqrt((2/40 + 2/30) / 4) = 0.17, over 50 layers 0.024, so of 0.012 on the RMS: 5.8 standard deviations.
+    Tolerance on the RMS 7%: at rank 1 with 4 directions the mean square of one 40 x 30 layer has a standard
+    deviation of sqrt((2/40 + 2/30) / 4) = 0.17, over 50 layers 0.024, so of 0.012 on the RMS: 5.8 standard
+    deviations.
     """
     parameters = (Parameter("w", 0, "matrix", True),)
-    strategy_ = strategy(parameters=parameters, population=population, rank=rank, sigma=lambda step: sigma, learning_rate=lambda step: 3e-3)
+    strategy_ = strategy(
+        parameters=parameters,
+        population=population,
+        rank=rank,
+        sigma=lambda step: sigma,
+        learning_rate=lambda step: 3e-3,
+    )
     scores = fitness(population, seed=1)
     z = (scores.mean(1) - scores.mean()) / scores.mean(1).std()
     given_z = np.sqrt(((z[0::2] - z[1::2]) ** 2).sum() / population)
@@ -233,30 +263,42 @@ def test_bad_schedules(arguments, message):
 
 
 def test_schedules_reach_the_step():
-    strategy_ = strategy(sigma=schedule("linear", 1.0, 0.5), learning_rate=schedule("exponential", 1e-2, 1e-4))
+    strategy_ = strategy(
+        sigma=schedule("linear", 1.0, 0.5), learning_rate=schedule("exponential", 1e-2, 1e-4)
+    )
     state = strategy_.init(toy())
     seen = []
     for step in range(3):
         members = strategy_.ask(state, step / 2)
         state, info = strategy_.tell(state, fitness(12, seed=step), step / 2)
         assert members.sigma == info["sigma"]
-        np.testing.assert_array_equal(members.scale([0, 1, 7, 8]), np.float32(members.sigma) * np.float32([1, -1, -1, 1]))
+        np.testing.assert_array_equal(
+            members.scale([0, 1, 7, 8]), np.float32(members.sigma) * np.float32([1, -1, -1, 1])
+        )
         seen.append((info["sigma"], info["learning_rate"]))
     np.testing.assert_allclose(seen, [(1, 1e-2), (0.75, 1e-3), (0.5, 1e-4)])
 
 
-@pytest.mark.parametrize(("reuse", "epochs"), [(0, [0] * 7), (1, [0, 1, 2, 3, 4, 5, 6]), (3, [0, 0, 0, 1, 1, 1, 2])])
+@pytest.mark.parametrize(
+    ("reuse", "epochs"), [(0, [0] * 7), (1, [0, 1, 2, 3, 4, 5, 6]), (3, [0, 0, 0, 1, 1, 1, 2])]
+)
 def test_noise_reuse(reuse, epochs):
     strategy_ = strategy(noise_reuse=reuse)
     state = strategy_.init(toy())
     assert [strategy_.ask(state.replace(step=step)).epoch for step in range(7)] == epochs
     # And `tell` follows: the same fitness gives the same step where, and only where, the noise is the same.
-    moves = [bytes(np.asarray(strategy_.tell(state.replace(step=step), fitness(12))[0].params.first)) for step in range(7)]
+    moves = [
+        bytes(np.asarray(strategy_.tell(state.replace(step=step), fitness(12))[0].params.first))
+        for step in range(7)
+    ]
     assert [moves.index(move) for move in moves] == [epochs.index(epoch) for epoch in epochs]
 
 
 def test_anchor_decay_goes_a_share_of_the_way_back():
-    free, anchored = strategy(learning_rate=lambda step: 0.5), strategy(learning_rate=lambda step: 0.5, anchor_decay=0.25)
+    free, anchored = (
+        strategy(learning_rate=lambda step: 0.5),
+        strategy(learning_rate=lambda step: 0.5, anchor_decay=0.25),
+    )
     first = anchored.tell(anchored.init(toy(2.0)), fitness(12))[0]
     second = anchored.tell(first, fitness(12, seed=1))[0]
     without = free.tell(free.init(toy(2.0)).replace(params=first.params, step=1), fitness(12, seed=1))[0]
@@ -266,8 +308,11 @@ def test_anchor_decay_goes_a_share_of_the_way_back():
 
 
 def test_float32_master_keeps_the_small_steps_that_bfloat16_weights_lose():
-    """100 steps of RMS 1e-5 on weights of size 1, where neighbouring bfloat16 numbers are 0.004 to 0.008 apart."""
-    strategy_ = strategy(parameters=PARAMETERS[:1], compute_dtype=jnp.bfloat16, learning_rate=lambda step: 1e-5, noise_reuse=0)
+    """100 steps of RMS 1e-5 on weights of size 1, where neighbouring bfloat16 numbers are 0.004 to 0.008
+    apart."""
+    strategy_ = strategy(
+        parameters=PARAMETERS[:1], compute_dtype=jnp.bfloat16, learning_rate=lambda step: 1e-5, noise_reuse=0
+    )
     state = start = strategy_.init(toy(1.0))
     scores = fitness(12)
     z = shape_fitness(scores, "group")

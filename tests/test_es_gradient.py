@@ -1,12 +1,14 @@
 """How well the estimate points along the true gradient (`jax.grad`), against the closed form.
 
-For small sigma an antithetic pair measures c = <g, E>, and the estimate is v = sum_k c_k E_k over n = N/2 directions. With E[c E] = g and
-q = E[c^2 |E|^2] / |g|^2, its squared length is n q |g|^2 + n (n - 1) |g|^2 in the mean, and its part along g is n |g|, so
+For small sigma an antithetic pair measures c = <g, E>, and the estimate is v = sum_k c_k E_k over n = N/2
+directions. With E[c E] = g and q = E[c^2 |E|^2] / |g|^2, its squared length is n q |g|^2 + n (n - 1) |g|^2 in
+the mean, and its part along g is n |g|, so
 
     cos(v, g) = sqrt(n / (n - 1 + q)),    q = d + 2 + (2 m + 2 m' + 2) / R
 
-for m x m' matrices of rank R with d weights in all (by Wick contractions of E = A B^T / sqrt(R); dense Gaussian: d + 2, its limit).
-Standardising fitness does not turn v: the mean cancels in each pair, and the spread is one factor for all.
+for m x m' matrices of rank R with d weights in all (by Wick contractions of E = A B^T / sqrt(R); dense
+Gaussian: d + 2, its limit). Standardising fitness does not turn v: the mean cancels in each pair, and the
+spread is one factor for all.
 """
 
 import functools
@@ -17,8 +19,10 @@ import numpy as np
 import pytest
 from flax import struct
 
-from egg_reason.es import EvolutionStrategy, schedule, shape_fitness
-from egg_reason.perturb import Parameter
+from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.shaping import shape_fitness
+from egg_reason.algorithms.state import schedule
+from egg_reason.perturb.noise import Parameter
 
 SIZE, LARGEST, DRAWS = 5, 512, 16
 SIGMA, RATE = schedule("constant", 1e-2, None), schedule("constant", 1.0, None)
@@ -53,7 +57,9 @@ def quadratic(params, rows):
 @functools.cache
 def scored(rank):
     """For each draw of noise: (the strategy, its state, {name of the fitness: of the members [LARGEST]})."""
-    strategy = EvolutionStrategy((Parameter("layers", 0, "matrix", True),), LARGEST, rank, SIGMA, RATE, chunk=32)
+    strategy = EvolutionStrategy(
+        (Parameter("layers", 0, "matrix", True),), LARGEST, rank, SIGMA, RATE, chunk=32
+    )
 
     @jax.jit
     def score(epoch, scale_B):
@@ -83,8 +89,9 @@ def cosines(fitness, rank, population):
 @pytest.mark.parametrize("rank", [0, 1, 4])
 @pytest.mark.parametrize("fitness", [quadratic, network])
 def test_estimate_points_along_the_gradient_as_well_as_predicted(fitness, rank):
-    """0.06: about 3 standard deviations of the mean of 16 draws at N = 32 (more at the others), with the closed form's own error there,
-    which is a ratio of means for a mean of ratios. The predictions for different N are 0.2 apart."""
+    """0.06: about 3 standard deviations of the mean of 16 draws at N = 32 (more at the others), with the
+    closed form's own error there, which is a ratio of means for a mean of ratios. The predictions for
+    different N are 0.2 apart."""
     q = PARAMS.layers.size + 2 + ((4 * SIZE + 2) / rank if rank else 0)
     means = []
     for population in (32, 128, 512):

@@ -1,9 +1,10 @@
-"""Fitness to z, by hand: the four shapings, ties, gaps, no signal at all; and how far members differ beyond chance."""
+"""Fitness to z, by hand: the four shapings, ties, gaps, no signal at all; and how far members differ beyond
+chance."""
 
 import numpy as np
 import pytest
 
-from egg_reason.es import SHAPINGS, shape_fitness, signal_to_noise
+from egg_reason.algorithms.shaping import SHAPINGS, shape_fitness, signal_to_noise
 
 NAN = float("nan")
 
@@ -27,13 +28,22 @@ def root(x):
         # Ranks 0, 4, 1.5, 1.5, 5, 3: the two of fitness 1 share theirs.
         ("rank", [[0], [10], [1], [1], [100], [3]], np.array([-2.5, 1.5, -1, -1, 2.5, 0.5]) / root(17 / 6)),
         ("rank", [[0, 0], [NAN, 10], [NAN, NAN], [1, NAN]], np.array([-1, 1, 0, 0]) / root(2 / 3)),
-        # Prompt means 2/3 and 9: member 1, which answered the prompt that pays everybody 9 and no other, does not win by that.
+        # Prompt means 2/3 and 9: member 1, which answered the prompt that pays everybody 9 and no other, does
+        # not win by that.
         ("rank", [[1, 9], [NAN, 9], [0, NAN], [1, NAN]], np.array([0.5, -0.5, -1.5, 1.5]) / root(5 / 4)),
         # First pair: + wins. Second: a draw. Third: on the only prompt that both answered, - wins.
-        ("sign", [[1, 0], [0, 0], [1, 1], [1, 1], [0, NAN], [1, 5]], np.array([1, -1, 0, 0, -1, 1]) * root(3 / 2)),
+        (
+            "sign",
+            [[1, 0], [0, 0], [1, 1], [1, 1], [0, NAN], [1, 5]],
+            np.array([1, -1, 0, 0, -1, 1]) * root(3 / 2),
+        ),
         # 0.1 + 0.2 + 0.3 differs from 0.3 + 0.2 + 0.1 in the last bit: a draw, by sign and by rank.
         ("sign", [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [1, 1, 1], [0, 0, 0]], np.array([0, 0, 1, -1]) * root(2)),
-        ("rank", [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [1, 1, 1], [0, 0, 0]], np.array([0, 0, 1.5, -1.5]) / root(9 / 8)),
+        (
+            "rank",
+            [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [1, 1, 1], [0, 0, 0]],
+            np.array([0, 0, 1.5, -1.5]) / root(9 / 8),
+        ),
     ],
 )
 def test_shaping_by_hand(shaping, scores, expected):
@@ -44,7 +54,9 @@ def test_shaping_by_hand(shaping, scores, expected):
 def test_shaping_does_not_depend_on_the_unit_of_fitness(shaping):
     scores = np.random.default_rng(0).random((8, 3))
     for unit in (1e-12, 1e9):
-        np.testing.assert_allclose(shape_fitness(scores * unit, shaping), shape_fitness(scores, shaping), rtol=1e-6)
+        np.testing.assert_allclose(
+            shape_fitness(scores * unit, shaping), shape_fitness(scores, shaping), rtol=1e-6
+        )
 
 
 EQUAL = {
@@ -70,12 +82,15 @@ def test_signal_to_noise_by_hand():
     )  # variance of the means 1/4; each prompt's 1/4, so (1/4 + 1/4) / 2^2 by chance
     assert signal_to_noise([[1, 0], [0, 1]]) == 0
     assert signal_to_noise([[1, 1], [1, 1]]) == 0
-    assert signal_to_noise([[1, NAN, 1], [0, 1, 0]]) == pytest.approx(2)  # a prompt that one alone answered says nothing
+    assert signal_to_noise([[1, NAN, 1], [0, 1, 0]]) == pytest.approx(
+        2
+    )  # a prompt that one alone answered says nothing
     assert signal_to_noise([[NAN], [1]]) == 0
 
 
 def test_signal_to_noise_is_1_for_chance_and_above_it_for_members_that_differ():
-    """Chance: 400 draws of standard deviation sqrt(2/63) = 0.18, so 0.009 for their mean; the band is 5 of them (1 in 1.7 million seeds).
+    """Chance: 400 draws of standard deviation sqrt(2/63) = 0.18, so 0.009 for their mean; the band is 5 of
+    them (1 in 1.7 million seeds).
 
     Members of ability 0.2 or 0.8: variance of means (0.09 + 0.16/32) over 0.25/32, so 12.
     """
@@ -83,7 +98,10 @@ def test_signal_to_noise_is_1_for_chance_and_above_it_for_members_that_differ():
     prompts = rng.uniform(0.1, 0.9, 32)
     chance = [signal_to_noise(rng.random((64, 32)) < prompts) for _ in range(400)]
     assert np.mean(chance) == pytest.approx(1, abs=0.045)
-    gaps = [signal_to_noise(np.where(rng.random((64, 32)) < 0.1, NAN, rng.random((64, 32)) < prompts)) for _ in range(400)]
+    gaps = [
+        signal_to_noise(np.where(rng.random((64, 32)) < 0.1, NAN, rng.random((64, 32)) < prompts))
+        for _ in range(400)
+    ]
     assert np.mean(gaps) == pytest.approx(1, abs=0.045)
     ability = rng.choice([0.2, 0.8], (64, 1))
     assert signal_to_noise(rng.random((64, 32)) < ability) == pytest.approx(12, rel=0.25)

@@ -1,7 +1,8 @@
-"""avg@k, pass@k, maj@k and paired differences against brute force, and the coverage of their intervals by simulation.
+"""avg@k, pass@k, maj@k and paired differences against brute force, and the coverage of their intervals by
+simulation.
 
-All seeds are fixed, so nothing here fails by chance. With free seeds a coverage of 95% measured over 2,000 simulations has a standard
-deviation of 0.49 points, and leaves 93-97% once in 25,000 times.
+All seeds are fixed, so nothing here fails by chance. With free seeds a coverage of 95% measured over 2,000
+simulations has a standard deviation of 0.49 points, and leaves 93-97% once in 25,000 times.
 """
 
 import itertools
@@ -13,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egg_reason.evals import estimators
-from egg_reason.evals.estimators import NO_VOTE, majority_by_problem, paired_difference, pass_by_problem
-from egg_reason.evals.intervals import clustered_mean, wilson
+from egg_reason.estimates import estimators
+from egg_reason.estimates.estimators import NO_VOTE, majority_by_problem, paired_difference, pass_by_problem
+from egg_reason.estimates.intervals import clustered_mean, wilson
 
 PROBLEMS, SAMPLES, SIMULATIONS = 30, 16, 2000
 
@@ -26,7 +27,10 @@ def vote(classes, correct):
     if not counts:
         return 0.0
     best = [name for name, count in counts.items() if count == max(counts.values())]
-    worth = {name: np.mean([right for other, right in zip(classes, correct, strict=True) if other == name]) for name in best}
+    worth = {
+        name: np.mean([right for other, right in zip(classes, correct, strict=True) if other == name])
+        for name in best
+    }
     return sum(worth.values()) / len(best)
 
 
@@ -68,9 +72,11 @@ def test_majority_of_64_samples_in_1319_problems_is_quick_and_of_one_sample_is_t
     assert majority_by_problem(classes, correct, 1).mean() == pytest.approx(correct.mean())
     values = majority_by_problem(classes[:40], correct[:40], 8)
     drawn = [
-        [vote(c[i], r[i]) for i in (rng.permutation(64)[:8] for _ in range(400))] for c, r in zip(classes[:40], correct[:40], strict=True)
+        [vote(c[i], r[i]) for i in (rng.permutation(64)[:8] for _ in range(400))]
+        for c, r in zip(classes[:40], correct[:40], strict=True)
     ]
-    # 16,000 votes of standard deviation up to 1/2: 4 standard errors are 0.016, passed by chance once in 16,000 times.
+    # 16,000 votes of standard deviation up to 1/2: 4 standard errors are 0.016, passed by chance once in
+    # 16,000 times.
     assert values.mean() == pytest.approx(np.mean(drawn), abs=0.016)
 
 
@@ -82,12 +88,20 @@ def test_large_counts_neither_overflow_nor_leave_0_to_1():
 
 
 def test_sizes():
-    assert [estimators.sizes(n) for n in (1, 2, 12, 64)] == [[1], [1, 2], [1, 2, 4, 8, 12], [1, 2, 4, 8, 16, 32, 64]]
+    assert [estimators.sizes(n) for n in (1, 2, 12, 64)] == [
+        [1],
+        [1, 2],
+        [1, 2, 4, 8, 12],
+        [1, 2, 4, 8, 16, 32, 64],
+    ]
 
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_k_is_at_most_the_samples(k):
-    for function in (lambda: pass_by_problem(np.ones((2, 4)), k), lambda: majority_by_problem(np.ones((2, 4), int), np.ones((2, 4)), k)):
+    for function in (
+        lambda: pass_by_problem(np.ones((2, 4)), k),
+        lambda: majority_by_problem(np.ones((2, 4), int), np.ones((2, 4)), k),
+    ):
         with pytest.raises(ValueError, match=f"needs k from 1 to the 4 samples drawn, not {k}"):
             function()
 
@@ -96,8 +110,13 @@ def test_with_k_1_all_three_have_the_interval_of_the_average():
     rng = np.random.default_rng(5)
     correct = rng.random((30, 16)) < rng.beta(1, 2, (30, 1))
     average = clustered_mean(correct.astype(float))
-    for interval in (estimators.pass_at_k(correct, 1), estimators.majority_at_k(np.where(correct, 0, 1), correct, 1)):
-        assert (interval.mean, interval.low, interval.high) == pytest.approx((average.mean, average.low, average.high))
+    for interval in (
+        estimators.pass_at_k(correct, 1),
+        estimators.majority_at_k(np.where(correct, 0, 1), correct, 1),
+    ):
+        assert (interval.mean, interval.low, interval.high) == pytest.approx(
+            (average.mean, average.low, average.high)
+        )
 
 
 # Coverage
@@ -105,7 +124,9 @@ def test_with_k_1_all_three_have_the_interval_of_the_average():
 DIFFICULTIES = {
     "even": lambda rng, size: rng.beta(2, 2, size),
     "hard": lambda rng, size: rng.beta(0.6, 2.4, size),
-    "bimodal": lambda rng, size: rng.beta(0.2, 0.3, size),  # as AIME: most problems are solved nearly always or nearly never
+    "bimodal": lambda rng, size: rng.beta(
+        0.2, 0.3, size
+    ),  # as AIME: most problems are solved nearly always or nearly never
     "bimodal and hard": lambda rng, size: rng.beta(0.2, 0.8, size),
     "mostly hopeless": lambda rng, size: (rng.random(size) < 0.2) * rng.beta(2, 2, size),
     "low": lambda rng, size: rng.beta(0.2, 3.8, size),  # mean 5%, two thirds of the problems below 1%
@@ -118,7 +139,8 @@ def chance_of_a_right_one(p, k):
 
 
 def coverage(name, truth, interval, seed=1):
-    """Share of simulated evaluations whose interval holds the mean of `truth` over all problems there could be."""
+    """Share of simulated evaluations whose interval holds the mean of `truth` over all problems there could
+    be."""
     difficulties, rng = DIFFICULTIES[name], np.random.default_rng(seed)
     everything = truth(difficulties(np.random.default_rng(99), 1_000_000)).mean()
     hits = 0
@@ -136,22 +158,40 @@ def test_average_covers(name):
 
 @pytest.mark.parametrize(
     ("name", "k"),
-    [("even", 4), ("hard", 8), ("bimodal", 4), ("bimodal", 16), ("bimodal and hard", 8), ("mostly hopeless", 8), ("low", 4), ("low", 8)],
+    [
+        ("even", 4),
+        ("hard", 8),
+        ("bimodal", 4),
+        ("bimodal", 16),
+        ("bimodal and hard", 8),
+        ("mostly hopeless", 8),
+        ("low", 4),
+        ("low", 8),
+    ],
 )
 def test_pass_at_k_covers(name, k):
-    got = coverage(name, lambda p: chance_of_a_right_one(p, k), lambda correct: estimators.pass_at_k(correct, k))
+    got = coverage(
+        name, lambda p: chance_of_a_right_one(p, k), lambda correct: estimators.pass_at_k(correct, k)
+    )
     assert 0.93 <= got <= 0.97
 
 
 def test_where_coverage_is_known_to_differ():
-    """Not hidden. At a mean of 5%, carried by few problems, 30 problems under-cover a little (measured: 92.3%). Where nearly every problem
-    is solved by some sample, pass@k is conservative, as any interval of a proportion of 30 near 1 is (98.5%)."""
+    """Not hidden. At a mean of 5%, carried by few problems, 30 problems under-cover a little (measured:
+    92.3%). Where nearly every problem is solved by some sample, pass@k is conservative, as any interval of a
+    proportion of 30 near 1 is (98.5%)."""
     assert 0.91 <= coverage("low", lambda p: p, estimators.average) <= 0.94
-    assert coverage("easy", lambda p: chance_of_a_right_one(p, 8), lambda correct: estimators.pass_at_k(correct, 8)) > 0.97
+    assert (
+        coverage(
+            "easy", lambda p: chance_of_a_right_one(p, 8), lambda correct: estimators.pass_at_k(correct, 8)
+        )
+        > 0.97
+    )
 
 
 def simulated_votes(rng, name, problems):
-    """Classes of samples: a tenth are silent; the others right (0) with chance p, else one of three wrong answers."""
+    """Classes of samples: a tenth are silent; the others right (0) with chance p, else one of three wrong
+    answers."""
     p = DIFFICULTIES[name](rng, (problems, 1))
     wrong = rng.choice([1, 1, 2, 3], (problems, SAMPLES))
     classes = np.where(rng.random((problems, SAMPLES)) < p, 0, wrong)
@@ -163,12 +203,15 @@ def test_majority_at_k_covers(name, k):
     rng = np.random.default_rng(2)
     classes = simulated_votes(rng, name, PROBLEMS * SIMULATIONS)
     values = majority_by_problem(classes, classes == 0, k).reshape(SIMULATIONS, PROBLEMS)
-    # The truth by brute force: one vote among the first k samples of each of 250,000 other problems, standard error at most 0.001.
+    # The truth by brute force: one vote among the first k samples of each of 250,000 other problems, standard
+    # error at most 0.001.
     fresh = simulated_votes(np.random.default_rng(98), name, 250_000)[:, :k]
     votes = np.stack([(fresh == answer).sum(1) for answer in range(4)])
     best = votes == votes.max(0)
     truth = np.where(votes.max(0) > 0, best[0] / best.sum(0), 0).mean()
-    assert values.mean() == pytest.approx(truth, abs=0.01)  # 60,000 problems and 250,000: 4 standard errors are 0.009
+    assert values.mean() == pytest.approx(
+        truth, abs=0.01
+    )  # 60,000 problems and 250,000: 4 standard errors are 0.009
     intervals = [estimators._over_problems(row, SAMPLES, k) for row in values]
     assert 0.93 <= np.mean([interval.low <= truth <= interval.high for interval in intervals]) <= 0.97
 
@@ -187,11 +230,14 @@ def test_the_permutation_test_is_the_count_over_all_signs():
         assert got.p_value == pytest.approx(expected)
         assert got.mean == pytest.approx(differences.mean())
         back = paired_difference(second, first)
-        assert (back.mean, back.low, back.high, back.p_value) == pytest.approx((-got.mean, -got.high, -got.low, got.p_value))
+        assert (back.mean, back.low, back.high, back.p_value) == pytest.approx(
+            (-got.mean, -got.high, -got.low, got.p_value)
+        )
 
 
 def test_the_permutation_test_of_single_samples_is_mcnemars():
-    """With one sample a problem the test is the sign test on the problems that differ, whose p-value is binomial."""
+    """With one sample a problem the test is the sign test on the problems that differ, whose p-value is
+    binomial."""
     first = np.array([1] * 5 + [0] * 12 + [1] * 20 + [0] * 963)[:, None]
     second = np.array([0] * 5 + [1] * 12 + [1] * 20 + [0] * 963)[:, None]
     expected = 2 * sum(math.comb(17, n) for n in range(6)) / 2**17
@@ -213,7 +259,9 @@ def test_differences_cover_and_the_test_keeps_its_level():
 
 def test_models_that_never_differ_are_not_proved_alike():
     alike = paired_difference(np.zeros((30, 4)), np.zeros((30, 8)))
-    assert (alike.mean, alike.p_value) == (0, 1) and -alike.low == alike.high == pytest.approx(wilson(0, 30)[1])
+    assert (alike.mean, alike.p_value) == (0, 1) and -alike.low == alike.high == pytest.approx(
+        wilson(0, 30)[1]
+    )
     apart = paired_difference(np.zeros((30, 4)), np.ones((30, 4)))
     assert (apart.mean, apart.high) == (1, 1) and apart.low == pytest.approx(1 - 2 * wilson(0, 30)[1])
     assert apart.p_value == pytest.approx(2 / 2**30)

@@ -1,4 +1,5 @@
-"""Evaluations: what they record, that stopping them anywhere changes nothing, and the commands that the README shows."""
+"""Evaluations: what they record, that stopping them anywhere changes nothing, and the commands that the
+README shows."""
 
 import io
 import json
@@ -23,17 +24,32 @@ from egg_reason.engine import Engine, Jobs, Sampling, Single
 from egg_reason.evals import results
 from egg_reason.evals.command import evaluate_model
 from egg_reason.evals.store import Store
-from egg_reason.models.rwkv7 import Architecture
-from egg_reason.rewards.scorer import Scorer
+from egg_reason.models.rwkv7.model import Architecture
+from egg_reason.rewards.workers.scorer import Scorer
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 64
 SETTINGS = {
-    "benchmarks": ("countdown",), "task_options": {"train_count": 0, "heldout_count": 16}, "template": "auto", "problems": None,
-    "prompt_column": None, "answer_column": None, "reward": (),
-    "samples": SAMPLES, "max_tokens": 12, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "think_tokens": None, "seed": 0,
-    "reward_timeout": 10.0, "lanes": 16, "streams": 0, "tokenizer": None, "dtype": "auto",
-}  # fmt: skip
+    "benchmarks": ("countdown",),
+    "task_options": {"train_count": 0, "heldout_count": 16},
+    "template": "auto",
+    "problems": None,
+    "prompt_column": None,
+    "answer_column": None,
+    "reward": (),
+    "samples": SAMPLES,
+    "max_tokens": 12,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "think_tokens": None,
+    "seed": 0,
+    "reward_timeout": 10.0,
+    "lanes": 16,
+    "streams": 0,
+    "tokenizer": None,
+    "dtype": "auto",
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +79,8 @@ def keys(samples):
 def test_an_evaluation_killed_twice_has_the_same_results(whole, given, tmp_path):
     folder = tmp_path / "killed"
     code = "import sys; from pathlib import Path; from egg_reason.evals import command, heldout\n"
-    code += f"heldout.BATCH = 64; command.evaluate_model({given!r}, out=Path(sys.argv[1]))"  # 16 batches: kills come between them
+    # 16 batches: kills come between them
+    code += f"heldout.BATCH = 64; command.evaluate_model({given!r}, out=Path(sys.argv[1]))"
     there = b""
     for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.DEVNULL)
@@ -77,7 +94,9 @@ def test_an_evaluation_killed_twice_has_the_same_results(whole, given, tmp_path)
         assert there.startswith(before) and len(there) > len(before)
         assert 0 < there.count(b"\n") < 16 * SAMPLES and not (folder / "results.json").exists()
     evaluate_model(given, out=folder)
-    assert (folder / "samples.jsonl").read_bytes().startswith(there[: there.rindex(b"\n") + 1])  # nothing is drawn again
+    assert (
+        (folder / "samples.jsonl").read_bytes().startswith(there[: there.rindex(b"\n") + 1])
+    )  # nothing is drawn again
     assert len(read(folder)) == len(set(keys(read(folder)))) == 16 * SAMPLES
     assert (folder / "results.json").read_bytes() == (whole / "results.json").read_bytes()
     assert sorted(map(str, read(folder))) == sorted(map(str, read(whole)))
@@ -94,7 +113,9 @@ def test_what_is_missing_from_a_torn_file_is_drawn_again_as_it_was(seed, whole, 
     torn = rng.choice([line for line in lines if line not in kept])
     (folder / "samples.jsonl").write_bytes(b"".join(kept) + torn[: rng.randrange(1, len(torn))])
     evaluate_model(given, out=folder)
-    assert sorted((folder / "samples.jsonl").read_bytes().splitlines()) == sorted(line.rstrip() for line in lines)
+    assert sorted((folder / "samples.jsonl").read_bytes().splitlines()) == sorted(
+        line.rstrip() for line in lines
+    )
     assert (folder / "results.json").read_bytes() == (whole / "results.json").read_bytes()
 
 
@@ -109,8 +130,17 @@ def test_a_finished_evaluation_is_not_drawn_again(whole, given, tmp_path, monkey
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature": 0.5}, "holds an evaluation with settings.temperature 1.0, not 0.5: evaluate as before, or give another folder"),
-        ({"task_options": {"heldout_count": 16, "train_count": 0, "seed": 1}}, "settings.task_options.seed None, not 1"),
+        (
+            {"temperature": 0.5},
+            (
+                "holds an evaluation with settings.temperature 1.0, not 0.5: evaluate as before, or give"
+                " another folder"
+            ),
+        ),
+        (
+            {"task_options": {"heldout_count": 16, "train_count": 0, "seed": 1}},
+            "settings.task_options.seed None, not 1",
+        ),
         ({"lanes": 32}, "settings.lanes 16, not 32"),
     ],
 )
@@ -132,12 +162,22 @@ def test_another_model_of_that_name_is_refused(whole, given, tmp_path):
 def test_damaged_and_busy_folders_are_refused(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "copy")
     header = json.loads((folder / "evaluation.json").read_text())
-    with Store(folder, header), pytest.raises(BlockingIOError, match="is in use by another process: wait for it"):
+    with (
+        Store(folder, header),
+        pytest.raises(BlockingIOError, match="is in use by another process: wait for it"),
+    ):
         Store(folder, header)
     lines = (folder / "samples.jsonl").read_text().splitlines(keepends=True)
-    for damage in ("{}\n", "\n", lines[0].replace('"sample": ', '"sample": 99'), lines[0].replace('"countdown"', '"gsm8k"')):
+    for damage in (
+        "{}\n",
+        "\n",
+        lines[0].replace('"sample": ', '"sample": 99'),
+        lines[0].replace('"countdown"', '"gsm8k"'),
+    ):
         (folder / "samples.jsonl").write_text("".join([*lines[:2], damage, *lines[2:]]))
-        with pytest.raises(ValueError, match=r"samples.jsonl: line 3 is no sample of this evaluation: remove that line"):
+        with pytest.raises(
+            ValueError, match=r"samples.jsonl: line 3 is no sample of this evaluation: remove that line"
+        ):
             Store(folder, header)
     (folder / "evaluation.json").write_text("{")
     with pytest.raises(ValueError, match=r"evaluation\.json is not valid JSON"):
@@ -182,7 +222,10 @@ def mixed(given, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         names = ("task.py:letters", "task.py:lengths")
-        found = evaluate_model(given | {"benchmarks": names, "task_options": {}, "samples": 8, "max_tokens": None}, out=place / "out")
+        found = evaluate_model(
+            given | {"benchmarks": names, "task_options": {}, "samples": 8, "max_tokens": None},
+            out=place / "out",
+        )
     return place, found
 
 
@@ -190,42 +233,84 @@ def test_every_completion_is_recorded_as_the_rewards_saw_it(mixed):
     place, found = mixed
     samples = read(place / "out")
     assert sorted(keys(samples)) == [
-        (f"task.py:{name}", p, k) for name, count in (("lengths", 3), ("letters", 4)) for p in range(count) for k in range(8)
+        (f"task.py:{name}", p, k)
+        for name, count in (("lengths", 3), ("letters", 4))
+        for p in range(count)
+        for k in range(8)
     ]
     for sample in samples:
         text, letters = sample["completion"], sample["benchmark"] == "task.py:letters"
-        assert sample["stop"] in ("end", "stop", "length") and sample["truncated"] == (sample["stop"] == "length")
+        assert sample["stop"] in ("end", "stop", "length") and sample["truncated"] == (
+            sample["stop"] == "length"
+        )
         assert sample["rewards"]["brevity"] == (1.0 if len(text) < 4 else None)
         if not letters:
-            assert "extracted" not in sample and sample["gold"] is None and sample["tokens"] <= 5 and sample["stop"] != "stop"
-            assert (sample["question"], sample["correct"], sample["failure"]) == ("how long?", len(text) < 4, None)
+            assert (
+                "extracted" not in sample
+                and sample["gold"] is None
+                and sample["tokens"] <= 5
+                and sample["stop"] != "stop"
+            )
+            assert (sample["question"], sample["correct"], sample["failure"]) == (
+                "how long?",
+                len(text) < 4,
+                None,
+            )
             assert sample["reward"] == sample["rewards"]["brevity"]
         elif sample["problem"] == 3:
             assert (sample["failure"], sample["correct"], sample["rewards"]["letter"]) == ("error", False, 0)
         else:
             assert "e" not in text and "a" not in text and sample["tokens"] <= 9
-            assert (sample["id"], sample["gold"], sample["question"]) == (f"letter {sample['problem']}", "e", None)
+            assert (sample["id"], sample["gold"], sample["question"]) == (
+                f"letter {sample['problem']}",
+                "e",
+                None,
+            )
             assert sample["extracted"] == (text[:1].lower() or None) and sample["failure"] is None
             assert sample["correct"] == (text[:1].lower() < "p") == (sample["rewards"]["letter"] == 1)
     letters, lengths = (found["benchmarks"][f"task.py:{name}"] for name in ("letters", "lengths"))
     assert (letters["reward_failures"], letters["failures"]) == (0.25, {"error": 8})
-    assert (lengths["reward_failures"], lengths["failures"], lengths["no_answer"], lengths["maj@k"]) == (0, {}, None, {})
+    assert (lengths["reward_failures"], lengths["failures"], lengths["no_answer"], lengths["maj@k"]) == (
+        0,
+        {},
+        None,
+        {},
+    )
     for name, result in found["benchmarks"].items():
         own = [sample for sample in samples if sample["benchmark"] == name]
         assert result["avg"]["mean"] == pytest.approx(np.mean([sample["correct"] for sample in own]))
         assert result["truncated"] == pytest.approx(np.mean([sample["truncated"] for sample in own]))
-        assert result["tokens"] == {"total": sum(s["tokens"] for s in own), "mean": np.mean([s["tokens"] for s in own])}
-        assert (result["problems"], result["samples"], list(result["pass@k"])) == (len(own) // 8, 8, ["1", "2", "4", "8"])
-    silent = [sample for sample in samples if "extracted" in sample and sample["extracted"] is None and sample["failure"] is None]
+        assert result["tokens"] == {
+            "total": sum(s["tokens"] for s in own),
+            "mean": np.mean([s["tokens"] for s in own]),
+        }
+        assert (result["problems"], result["samples"], list(result["pass@k"])) == (
+            len(own) // 8,
+            8,
+            ["1", "2", "4", "8"],
+        )
+    silent = [
+        sample
+        for sample in samples
+        if "extracted" in sample and sample["extracted"] is None and sample["failure"] is None
+    ]
     assert letters["no_answer"] == pytest.approx(len(silent) / 32)
     assert letters["sampling"] | {"max_tokens": 5, "stop": []} == lengths["sampling"]
-    assert (letters["sampling"]["max_tokens"], letters["sampling"]["stop"], letters["sampling"]["temperature"]) == (9, ["e", "a"], 1.0)
+    assert (
+        letters["sampling"]["max_tokens"],
+        letters["sampling"]["stop"],
+        letters["sampling"]["temperature"],
+    ) == (9, ["e", "a"], 1.0)
 
 
 @pytest.mark.parametrize(("terminal", "width"), [(True, 200), (True, 80), (False, 200)])
 def test_one_line_a_benchmark_is_printed(terminal, width, whole, given):
     screen = io.StringIO()
-    evaluate_model(given, out=whole, console=Console(file=screen, force_terminal=terminal, width=width, color_system=None, soft_wrap=True))
+    evaluate_model(
+        given,
+        out=whole,
+        console=Console(file=screen, force_terminal=terminal, width=width, color_system=None, soft_wrap=True),
+    )
     result = json.loads((whole / "results.json").read_text())["benchmarks"]["countdown"]
     [line] = [line for line in screen.getvalue().splitlines() if line.strip().startswith("countdown")]
     assert ("avg@64" in line) == (not terminal or width == 80)  # else in the head of a table
@@ -238,11 +323,15 @@ def test_votes_are_by_equivalence_and_not_by_text(mixed):
     """Two classes here, letters and the rest, whatever the text; counted by hand."""
     place, found = mixed
     by_problem = [
-        [s for s in read(place / "out") if (s["benchmark"], s["problem"]) == ("task.py:letters", problem)] for problem in range(4)
+        [s for s in read(place / "out") if (s["benchmark"], s["problem"]) == ("task.py:letters", problem)]
+        for problem in range(4)
     ]
     values = []
     for samples in by_problem:
-        groups = [[s for s in samples if s.get("extracted") and s["extracted"].isalpha() == alpha] for alpha in (True, False)]
+        groups = [
+            [s for s in samples if s.get("extracted") and s["extracted"].isalpha() == alpha]
+            for alpha in (True, False)
+        ]
         most = max(map(len, groups))
         winners = [np.mean([s["correct"] for s in group]) for group in groups if len(group) == most and most]
         values.append(np.mean(winners) if winners else 0)
@@ -257,7 +346,8 @@ def test_classes_come_from_answers_that_are_the_same():
         return [None if "?" in first + second else float(first) == float(second) for first, second in pairs]
 
     classes, unsure = results.classes_of(
-        [["1", "2", "1.0", None, "2"], ["7", "7", "7.0", "7", "8"], [None] * 5, ["3", "?", "3", "4", "4.0"]], same
+        [["1", "2", "1.0", None, "2"], ["7", "7", "7.0", "7", "8"], [None] * 5, ["3", "?", "3", "4", "4.0"]],
+        same,
     )
     assert classes.tolist() == [[0, 1, 0, -1, 1], [0, 0, 0, 0, 1], [-1] * 5, [0, 1, 0, 2, 2]]
     assert unsure == 3 and len(asked) == 3  # rounds, not calls for each problem
@@ -269,21 +359,31 @@ def test_benchmarks_in_one_queue_write_what_each_writes_alone(mixed, given, monk
     monkeypatch.chdir(place)
     alone = given | {"benchmarks": ("task.py:lengths",), "task_options": {}, "samples": 8, "max_tokens": None}
     evaluate_model(alone, out=place / "alone")
-    texts = {key: sample["completion"] for key, sample in zip(keys(read(place / "out")), read(place / "out"), strict=True)}
+    texts = {
+        key: sample["completion"]
+        for key, sample in zip(keys(read(place / "out")), read(place / "out"), strict=True)
+    }
     for key, sample in zip(keys(read(place / "alone")), read(place / "alone"), strict=True):
         assert texts[key] == sample["completion"]
 
 
 def test_prompts_may_have_budgets_stops_and_numbers_of_their_own(tiny_checkpoint):
     model = models.load(tiny_checkpoint)
-    engine, weights = Engine(Architecture(model.shape), model.tokenizer, 16, group=1), Single(jax.tree.map(jax.numpy.asarray, model.params))
+    engine, weights = (
+        Engine(Architecture(model.shape), model.tokenizer, 16, group=1),
+        Single(jax.tree.map(jax.numpy.asarray, model.params)),
+    )
     prompts = [model.tokenizer.encode(text) for text in ("first", "a second and longer one", "3")]
     samplings = [Sampling(12), Sampling(5, stop=("e", " ")), Sampling(9, think_tokens=4)]
     together = engine.generate(weights, prompts, Jobs.grid(1, 3, 6), samplings, numbers=[7, 8, 7])
     for prompt, sampling in enumerate(samplings):
-        alone = engine.generate(weights, [prompts[prompt]], Jobs.grid(1, 1, 6), sampling, numbers=[7 + prompt % 2])
+        alone = engine.generate(
+            weights, [prompts[prompt]], Jobs.grid(1, 1, 6), sampling, numbers=[7 + prompt % 2]
+        )
         part = slice(6 * prompt, 6 * prompt + 6)
-        assert together.texts[part] == alone.texts and together.reasons[part].tolist() == alone.reasons.tolist()
+        assert (
+            together.texts[part] == alone.texts and together.reasons[part].tolist() == alone.reasons.tolist()
+        )
         assert together.tokens[part, : sampling.max_tokens].tolist() == alone.tokens.tolist()
     assert together.texts[:6] != engine.generate(weights, prompts[:1], Jobs.grid(1, 1, 6), samplings[0]).texts
     with pytest.raises(ValueError, match="may differ in max_tokens, think_tokens and stop"):
@@ -294,9 +394,11 @@ def test_prompts_may_have_budgets_stops_and_numbers_of_their_own(tiny_checkpoint
 
 
 def test_two_evaluations_are_compared_by_problem(whole, given, tmp_path, capsys):
-    """The second is a copy in which problem 0 is always right and problems 1 to 3 half the time: differences 1, 1/2, 1/2, 1/2 of 16.
+    """The second is a copy in which problem 0 is always right and problems 1 to 3 half the time: differences
+    1, 1/2, 1/2, 1/2 of 16.
 
-    By hand: mean 2.5 / 16, standard deviation 0.301, t quantile 2.131 at 15 degrees of freedom; 2 of the 16 signs reach that sum.
+    By hand: mean 2.5 / 16, standard deviation 0.301, t quantile 2.131 at 15 degrees of freedom; 2 of the 16
+    signs reach that sum.
     """
     other = shutil.copytree(whole, tmp_path / "other")
     samples = read(other)
@@ -309,7 +411,9 @@ def test_two_evaluations_are_compared_by_problem(whole, given, tmp_path, capsys)
     assert not any(sample["correct"] for sample in read(whole))
     assert cli.main(["eval-diff", str(whole), str(other)]) == 0
     line = capsys.readouterr().out
-    assert line.startswith("countdown: 0.000 -> 0.156, difference +0.156 [-0.004, +0.317], p = 0.12 (16 problems")
+    assert line.startswith(
+        "countdown: 0.000 -> 0.156, difference +0.156 [-0.004, +0.317], p = 0.12 (16 problems"
+    )
     assert cli.main(["eval-diff", str(other), str(whole)]) == 0
     assert "difference -0.156 [-0.317, +0.004], p = 0.12" in capsys.readouterr().out
 
@@ -348,19 +452,36 @@ def test_the_commands_of_the_readme(finished_run, tiny_checkpoint, tmp_path, mon
     """Every command of the section Evaluate, made small: the model is tiny, and two problems are enough."""
     section = (ROOT / "README.md").read_text().split("\n## Evaluate\n")[1].split("\n## ")[0]
     commands = [
-        shlex.split(line, comments=True) for block in re.findall(r"```\n(.*?)```", section, re.DOTALL) for line in block.splitlines()
+        shlex.split(line, comments=True)
+        for block in re.findall(r"```\n(.*?)```", section, re.DOTALL)
+        for line in block.splitlines()
     ]
     assert {words[1] for words in commands} == {"eval", "eval-diff"} and len(commands) >= 4
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished_run[0], tmp_path / "runs" / "demo")
     (tmp_path / "data").mkdir()
-    long, short = "How many are {} and one more, counted with great care?", "{} and 1?"  # prompts of 65 to 128 bytes: compiled once
-    for path, question in (("problems", long), ("data/gsm8k_main_test", long), ("data/math_500", short), ("data/aime_2024", short)):
-        rows = [{"question": question.format(n), "problem": question.format(n), "answer": f"#### {n + 1}"} for n in range(30)]
+    long, short = (
+        "How many are {} and one more, counted with great care?",
+        "{} and 1?",
+    )  # prompts of 65 to 128 bytes: compiled once
+    for path, question in (
+        ("problems", long),
+        ("data/gsm8k_main_test", long),
+        ("data/math_500", short),
+        ("data/aime_2024", short),
+    ):
+        rows = [
+            {"question": question.format(n), "problem": question.format(n), "answer": f"#### {n + 1}"}
+            for n in range(30)
+        ]
         (tmp_path / f"{path}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(models, "bundled", lambda: {"countdown-0.7m": tiny_checkpoint})
     for words in commands:
-        small = ["--problems", "2", "--max-tokens", "12", "--lanes", "16", "--samples", "2"] if words[1] == "eval" else []
+        small = (
+            ["--problems", "2", "--max-tokens", "12", "--lanes", "16", "--samples", "2"]
+            if words[1] == "eval"
+            else []
+        )
         assert cli.main([*words[1:], *small]) == 0, words
         out, err = capfd.readouterr()
         assert "[" in out and not err

@@ -1,4 +1,5 @@
-"""The graders: no wrong answer scores, no right one is missed, nothing takes long; every gold of the data passes its own verifier."""
+"""The graders: no wrong answer scores, no right one is missed, nothing takes long; every gold of the data
+passes its own verifier."""
 
 import doctest
 import json
@@ -41,7 +42,12 @@ def test_math_cases():
     def boxed(gold, answer):
         return math.verdict(f"<think>\\boxed{{1}} or so</think>Hence \\boxed{{{answer}}}.", gold)
 
-    assert wrongly_judged(boxed, [(*case, True) for case in MATH_SAME] + [(*case, False) for case in MATH_DIFFERENT]) == []
+    assert (
+        wrongly_judged(
+            boxed, [(*case, True) for case in MATH_SAME] + [(*case, False) for case in MATH_DIFFERENT]
+        )
+        == []
+    )
     assert wrongly_judged(math.verdict, MATH_TEXTS) == []
 
 
@@ -86,13 +92,19 @@ def test_every_gold_passes_its_own_verifier(shared_data, name, count):
         spelled = gold.replace("\\frac", "\\dfrac ").replace("+", " + ")
         if "\\text" not in gold:
             spelled = spelled.replace("(", "\\left( ").replace(")", " \\right)")
-        assert math.verdict(f"></think>The answer is $\\boxed{{ {spelled} }}.$", gold).correct, (gold, spelled)
+        assert math.verdict(f"></think>The answer is $\\boxed{{ {spelled} }}.$", gold).correct, (
+            gold,
+            spelled,
+        )
 
 
 def test_no_gold_is_the_answer_of_another_problem(shared_data):
-    """Every third answer of MATH-500 and HMMT that is not a whole number, each against each: none are the same."""
+    """Every third answer of MATH-500 and HMMT that is not a whole number, each against each: none are the
+    same."""
     problems = rows(shared_data("math_500.jsonl")) + rows(shared_data("hmmt_feb_2025.jsonl"))
-    golds = sorted({problem["answer"] for problem in problems if not problem["answer"].lstrip("-").isdigit()})[::3]
+    golds = sorted(
+        {problem["answer"] for problem in problems if not problem["answer"].lstrip("-").isdigit()}
+    )[::3]
     same = [(a, b) for place, a in enumerate(golds) for b in golds[place + 1 :] if math.equivalent(a, b)]
     assert len(golds) > 60
     assert same == []
@@ -104,7 +116,12 @@ def test_every_gsm8k_gold_passes(shared_data, name, count):
     assert len(answers) == count
     for answer in answers:
         number = answer.rpartition("#### ")[2]
-        for completion in (answer, f"</think>{number}", f"</think>The answer is \\boxed{{{number}}}", f"</think>So it is ${number}.00."):
+        for completion in (
+            answer,
+            f"</think>{number}",
+            f"</think>The answer is \\boxed{{{number}}}",
+            f"</think>So it is ${number}.00.",
+        ):
             assert gsm8k.verdict(completion, answer).correct, answer
         assert not gsm8k.verdict(f"#### {number}1", answer).correct
 
@@ -113,7 +130,11 @@ def test_the_verdicts_of_the_authors_on_2600_completions(shared_data):
     """The list of differences is pinned: docs/graders.md would have to explain each."""
     completions = rows(shared_data("gsm8k_completions.jsonl"))
     assert len(completions) == 2600 and 800 < sum(row["verdict"] for row in completions) < 1800
-    different = [place for place, row in enumerate(completions) if gsm8k.verdict(row["completion"], row["gold"]).correct != row["verdict"]]
+    different = [
+        place
+        for place, row in enumerate(completions)
+        if gsm8k.verdict(row["completion"], row["gold"]).correct != row["verdict"]
+    ]
     assert different == []
 
 
@@ -138,7 +159,12 @@ def spellings(value, scale):
         yield f"{sign}{whole}\\frac{{{rest}}}{{{below}}}"
         yield f"{sign}{whole} {rest}/{below}"
     if below == 1:
-        yield from (f"{sign}{above}", f"{sign}{separated(above)}", f"{sign}0{above}.0", f"{sign}{separated(above).replace(',', '{,}')}")
+        yield from (
+            f"{sign}{above}",
+            f"{sign}{separated(above)}",
+            f"{sign}0{above}.0",
+            f"{sign}{separated(above).replace(',', '{,}')}",
+        )
         yield f"{sign}{separated(above)}".replace(",", "\\,")
     while below % 10 == 0:
         below //= 10
@@ -148,7 +174,11 @@ def spellings(value, scale):
         yield f"{Decimal(value.numerator) / Decimal(value.denominator) / 1000:f} \\times 10^{{3}}"
 
 
-SMALL = st.builds(Fraction, st.integers(-(10**6), 10**6), st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 100, 125, 1000, 997]))
+SMALL = st.builds(
+    Fraction,
+    st.integers(-(10**6), 10**6),
+    st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 100, 125, 1000, 997]),
+)
 FEW = settings(max_examples=250, deadline=None, derandomize=True)
 
 
@@ -171,10 +201,22 @@ def test_spellings_of_two_numbers_never_are(value, other, scale, data):
 
 
 @FEW
-@given(st.lists(st.tuples(st.integers(-9, 9).filter(bool), st.sampled_from([2, 3, 5, 6, 7, 10])), min_size=1, max_size=3), st.data())
+@given(
+    st.lists(
+        st.tuples(st.integers(-9, 9).filter(bool), st.sampled_from([2, 3, 5, 6, 7, 10])),
+        min_size=1,
+        max_size=3,
+    ),
+    st.data(),
+)
 def test_sums_of_roots(terms, data):
-    """Two sums of whole multiples of roots of squarefree numbers are equal where the multiples of each root are."""
-    other = data.draw(st.permutations(terms)) if data.draw(st.booleans()) else [(a + data.draw(st.integers(-1, 1)), n) for a, n in terms]
+    """Two sums of whole multiples of roots of squarefree numbers are equal where the multiples of each root
+    are."""
+    other = (
+        data.draw(st.permutations(terms))
+        if data.draw(st.booleans())
+        else [(a + data.draw(st.integers(-1, 1)), n) for a, n in terms]
+    )
 
     def multiples(sum_):
         return {n: total for _, n in sum_ if (total := sum(a for a, m in sum_ if m == n))}
@@ -185,9 +227,16 @@ def test_sums_of_roots(terms, data):
 
 
 @FEW
-@given(st.lists(st.integers(-9, 9), min_size=1, max_size=5), st.lists(st.integers(-9, 9), min_size=1, max_size=5), st.data())
+@given(
+    st.lists(st.integers(-9, 9), min_size=1, max_size=5),
+    st.lists(st.integers(-9, 9), min_size=1, max_size=5),
+    st.data(),
+)
 def test_products_of_polynomials(first, second, data):
-    product = [sum(first[i] * second[k - i] for i in range(len(first)) if 0 <= k - i < len(second)) for k in range(len(first + second) - 1)]
+    product = [
+        sum(first[i] * second[k - i] for i in range(len(first)) if 0 <= k - i < len(second))
+        for k in range(len(first + second) - 1)
+    ]
     wrong = list(product)
     wrong[data.draw(st.integers(0, len(product) - 1))] += data.draw(st.integers(-3, 3).filter(bool))
 
@@ -258,7 +307,9 @@ HOSTILE = [
     "=".join("1" * 200),
     "=".join(["x"] * 200),
     "1<" * 200 + "1",
-    r"\begin{pmatrix}" + r"\\".join("&".join("9^{99}" for _ in range(12)) for _ in range(12)) + r"\end{pmatrix}^{20}",
+    r"\begin{pmatrix}"
+    + r"\\".join("&".join("9^{99}" for _ in range(12)) for _ in range(12))
+    + r"\end{pmatrix}^{20}",
     r"\begin{vmatrix}" + r"\\".join("&".join("x^{9}" for _ in range(4)) for _ in range(4)) + r"\end{vmatrix}",
     "e^{" * 40 + "9" + "}" * 40,
     r"10^{-4000}" * 3 + r"\sqrt{2}",
@@ -327,7 +378,11 @@ def test_hostile_answers_are_refused_fast(answer):
 )
 def test_a_million_characters_are_read_fast(piece):
     text = piece * (10**6 // len(piece))
-    for verdict in (lambda: math.verdict(text, "77"), lambda: gsm8k.verdict(text, "77"), lambda: format.well_formed(text)):
+    for verdict in (
+        lambda: math.verdict(text, "77"),
+        lambda: gsm8k.verdict(text, "77"),
+        lambda: format.well_formed(text),
+    ):
         start = time.process_time()
         found = verdict()
         assert time.process_time() - start < LIMIT
@@ -339,7 +394,12 @@ def test_a_million_characters_are_read_fast(piece):
 
 def test_signature_prompts_and_what_is_logged():
     logged = {}
-    prompts = ["User: 1+1?\n\nAssistant: <think", "Assistant: <think>\n</think", "Q", [{"role": "user", "content": "Q <think>"}]]
+    prompts = [
+        "User: 1+1?\n\nAssistant: <think",
+        "Assistant: <think>\n</think",
+        "Q",
+        [{"role": "user", "content": "Q <think>"}],
+    ]
     completions = ["> 2 \\boxed{2}", "> 2", [{"role": "assistant", "content": "<think>3</think>2"}], "2"]
     for reward in (math.math, gsm8k.gsm8k):
         scores = reward(
@@ -351,12 +411,17 @@ def test_signature_prompts_and_what_is_logged():
             other=[0] * 4,
         )
         assert scores == [0.0, 1.0, 1.0, 0.0]
-        assert logged == {"extracted": [None, "2", "2", None], "verdict": ["no answer", "right", "right", "no answer"]}
+        assert logged == {
+            "extracted": [None, "2", "2", None],
+            "verdict": ["no answer", "right", "right", "no answer"],
+        }
         assert reward(completions=["2"], answer=["2"]) == [1.0]
         assert reward(completions=["2"], answer=["2"], require_think=True) == [0.0]
         with pytest.raises(ValueError):
             reward(completions=["2"], answer=["2", "3"])
-    assert countdown.countdown(completions=["></think>1+2"], numbers=[[1, 2]], target=[3], log_extra=logged.__setitem__) == [1.0]
+    assert countdown.countdown(
+        completions=["></think>1+2"], numbers=[[1, 2]], target=[3], log_extra=logged.__setitem__
+    ) == [1.0]
     assert logged == {"extracted": ["1+2"], "verdict": ["right"]}
     assert gsm8k.gsm8k(completions=["2", "#### 2"], answer=["2", "2"], require_marks=True) == [0.0, 1.0]
     assert math.verdict("3", "2").reason == "not 2" and gsm8k.verdict("3", "2").reason == "not 2"
@@ -373,7 +438,9 @@ def test_built_in_rewards_load_and_compare_answers():
         assert callable(load(name))
     assert load("math").equivalent("0.5", r"\frac12") and not load("math").equivalent("0.5", "0.6")
     assert (
-        load("gsm8k").equivalent("1,000", "1000.0") and not load("gsm8k").equivalent("1", "no") and not load("gsm8k").equivalent("no", "no")
+        load("gsm8k").equivalent("1,000", "1000.0")
+        and not load("gsm8k").equivalent("1", "no")
+        and not load("gsm8k").equivalent("no", "no")
     )
     assert load("countdown").equivalent("1+2", "2+1") and not load("countdown").equivalent("1+2", "2+2")
     assert not load("countdown_graded").equivalent("1+", "2+1")
@@ -381,7 +448,11 @@ def test_built_in_rewards_load_and_compare_answers():
 
 def test_graders_work_in_threads():
     """mpmath keeps its precision in one place; here every thread has its own."""
-    pairs = [(r"\sqrt{12}", r"2\sqrt{3}", True), (r"\sqrt2", r"\sqrt2+10^{-60}", False), (r"\sin^2 x+\cos^2 x", "1", True)] * 20
+    pairs = [
+        (r"\sqrt{12}", r"2\sqrt{3}", True),
+        (r"\sqrt2", r"\sqrt2+10^{-60}", False),
+        (r"\sin^2 x+\cos^2 x", "1", True),
+    ] * 20
     wrong = []
 
     def work(seed):
@@ -407,7 +478,9 @@ def test_format():
     def score(completion, **options):
         return format.format(completions=[completion], **options)[0]
 
-    assert score("<think>a</think>b") == score("\n<think>\na\n</think>\n\nb") == score("<think></think>b") == 1.0
+    assert (
+        score("<think>a</think>b") == score("\n<think>\na\n</think>\n\nb") == score("<think></think>b") == 1.0
+    )
     for text in (
         "",
         "b",
@@ -419,8 +492,13 @@ def test_format():
         "<think>a<think>b</think>c",
     ):
         assert score(text) == 0.0
-    assert score("a</think>b", require_think=True) == score("> a</think>b", prompts=["Assistant: <think"]) == 1.0
-    assert score(">b", prompts=["Assistant: <think>\n</think"]) == 1.0 and score("b", prompts=["Assistant:"]) == 0.0
+    assert (
+        score("a</think>b", require_think=True) == score("> a</think>b", prompts=["Assistant: <think"]) == 1.0
+    )
+    assert (
+        score(">b", prompts=["Assistant: <think>\n</think"]) == 1.0
+        and score("b", prompts=["Assistant:"]) == 0.0
+    )
     assert score("<think>a</think>\n<answer>b</answer>\n", answer_tags=True) == 1.0
     wrong = [
         "b",
@@ -440,7 +518,9 @@ def test_length():
 
     assert [score(tokens) for tokens in (0, 1024, 1088, 1280, 9999)] == [0.0, 0.0, -0.25, -1.0, -1.0]
     assert score(10, longest=10, soft=0) == 0.0 and score(11, longest=10, soft=0) == -1.0
-    assert length.length(completions=["a", "b"], completion_ids=[[0] * 9, [0] * 9], longest=[10, 8], soft=4) == [-0.75, -1.0]
+    assert length.length(
+        completions=["a", "b"], completion_ids=[[0] * 9, [0] * 9], longest=[10, 8], soft=4
+    ) == [-0.75, -1.0]
     assert length.length(completions=["a", "b"]) == [None, None]
     assert length.length(completions=["a", "b"], completion_ids=[None, [0]]) == [None, 0.0]
     with pytest.raises(ValueError, match="soft lies within 0 and longest, got 11 and 10"):
@@ -448,8 +528,16 @@ def test_length():
 
 
 def test_extraction_of_parts():
-    assert after_thought("a</think>b") == "b" and after_thought("<think>a") is None and after_thought("a", require_think=True) is None
-    assert last_boxed(r"\boxed{a{b}c}d\boxed{e}") == "e" and last_boxed(r"\boxed{a{b}c}") == "a{b}c" and last_boxed(r"\boxed{a") is None
+    assert (
+        after_thought("a</think>b") == "b"
+        and after_thought("<think>a") is None
+        and after_thought("a", require_think=True) is None
+    )
+    assert (
+        last_boxed(r"\boxed{a{b}c}d\boxed{e}") == "e"
+        and last_boxed(r"\boxed{a{b}c}") == "a{b}c"
+        and last_boxed(r"\boxed{a") is None
+    )
     assert [last_number(text) for text in ("3 or -4.5.", "$1,234", "x", "1/2 cup", "3 1/2 cups")] == [
         "-4.5",
         "$1,234",
@@ -457,9 +545,9 @@ def test_extraction_of_parts():
         "1/2",
         "3 1/2",
     ]
-    assert [read_number(text) for text in ("-1,234.50", ".5", "3 1/2", "1,23", "3 5/4", "1/0", "5.", "--5", "")] == [
-        *(Fraction(-2469, 2), Fraction(1, 2), Fraction(7, 2), None, None, None, 5, None, None)
-    ]
+    assert [
+        read_number(text) for text in ("-1,234.50", ".5", "3 1/2", "1,23", "3 5/4", "1/0", "5.", "--5", "")
+    ] == [*(Fraction(-2469, 2), Fraction(1, 2), Fraction(7, 2), None, None, None, 5, None, None)]
 
 
 def test_examples_in_the_docstrings():

@@ -1,4 +1,5 @@
-"""GRPO: the slope of its loss through the whole model, what its options change, and training runs, their resumption and their ends."""
+"""GRPO: the slope of its loss through the whole model, what its options change, and training runs, their
+resumption and their ends."""
 
 import dataclasses
 import functools
@@ -13,33 +14,55 @@ from test_train import Killed, at_call, die
 from trl_formulas import trl_loss
 
 from egg_reason import models
-from egg_reason.budget import Budget
-from egg_reason.checkpoints import Checkpoints
+from egg_reason.algorithms.grpo import GRPO, NotFinite
+from egg_reason.algorithms.objective import Objective, advantages
+from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Completions, Jobs
-from egg_reason.grpo import GRPO, NotFinite
-from egg_reason.models.rwkv7 import Architecture, Shape
-from egg_reason.objective import Objective, advantages
-from egg_reason.perturb import get, named
-from egg_reason.rollouts import Rollouts
-from egg_reason.runs import read_metrics
+from egg_reason.models.rwkv7.model import Architecture, Shape
+from egg_reason.perturb.paths import get, named
+from egg_reason.run.budget import Budget
+from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.directory import read_metrics
 from egg_reason.train import resume, train
 
-SHAPE = Shape(layers=2, width=16, heads=2, head_size=8, ffn=24, vocab=11, rank_w=2, rank_a=2, rank_v=3, rank_g=4)
-VOCABULARY, TEMPERATURE, BUDGET, LOW, HIGH = 9, 0.7, 36, 0.2, 0.28  # two ids of the model's vocabulary do not exist
+SHAPE = Shape(
+    layers=2, width=16, heads=2, head_size=8, ffn=24, vocab=11, rank_w=2, rank_a=2, rank_v=3, rank_g=4
+)
+VOCABULARY, TEMPERATURE, BUDGET, LOW, HIGH = (
+    9,
+    0.7,
+    36,
+    0.2,
+    0.28,
+)  # two ids of the model's vocabulary do not exist
 PROMPTS, SAMPLES = ((1, 2, 3), (4, 5, 6, 7, 8, 1, 2), (3, 3)), 3
-LENGTHS = (1, 12, 36, 7, 30, 5, 16, 36, 2)  # tokens, the end included: texts of one to three chunks, the last one cut or full
+LENGTHS = (
+    1,
+    12,
+    36,
+    7,
+    30,
+    5,
+    16,
+    36,
+    2,
+)  # tokens, the end included: texts of one to three chunks, the last one cut or full
 REWARDS = np.array([[1.0, 0.0, 0.3], [0.0, 0.0, 1.0], [0.2, 1.0, 1.0]])  # [samples, prompts]
 
 
 def logits_of(weights: dict[str, np.ndarray], tokens):
-    """RWKV-7 in float64 numpy, one token after another as in arXiv 2503.14456: [B, T] -> [B, T, V]. weights: {dotted name: array}."""
+    """RWKV-7 in float64 numpy, one token after another as in arXiv 2503.14456: [B, T] -> [B, T, V]. weights:
+    {dotted name: array}."""
 
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))
 
     def norm(x, name, layer=None, eps=1e-5):
-        weight, bias = (weights[f"{name}.{part}"] if layer is None else weights[f"{name}.{part}"][layer] for part in ("weight", "bias"))
+        weight, bias = (
+            weights[f"{name}.{part}"] if layer is None else weights[f"{name}.{part}"][layer]
+            for part in ("weight", "bias")
+        )
         return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * weight + bias
 
     rows, (heads, size) = len(tokens), (SHAPE.heads, SHAPE.head_size)
@@ -49,9 +72,15 @@ def logits_of(weights: dict[str, np.ndarray], tokens):
     for column in np.transpose(tokens):
         x = norm(weights["emb"][column], "ln0")
         for layer in range(SHAPE.layers):
-            p = {name.removeprefix("blocks.att."): leaf[layer] for name, leaf in weights.items() if name.startswith("blocks.att.")}
+            p = {
+                name.removeprefix("blocks.att."): leaf[layer]
+                for name, leaf in weights.items()
+                if name.startswith("blocks.att.")
+            }
             now = norm(x, "blocks.ln1", layer)
-            r_in, w_in, k_in, v_in, a_in, g_in = (now + (shifts[layer, 0] - now) * p[f"x_{name}"] for name in "rwkvag")
+            r_in, w_in, k_in, v_in, a_in, g_in = (
+                now + (shifts[layer, 0] - now) * p[f"x_{name}"] for name in "rwkvag"
+            )
             shifts[layer, 0] = now
             r, k, v = r_in @ p["receptance"], k_in @ p["key"], v_in @ p["value"]
             w = np.exp(-np.exp(-0.5) * sigmoid(p["w0"] + np.tanh(w_in @ p["w1"]) @ p["w2"]))
@@ -65,7 +94,11 @@ def logits_of(weights: dict[str, np.ndarray], tokens):
             k = k * (1 + (a - 1) * p["k_a"])
             r, w, k, v, a = (part.reshape(rows, heads, size) for part in (r, w, k, v, a))
             moved = np.einsum("bhvk,bhk->bhv", states[layer], -kk)
-            states[layer] = states[layer] * w[:, :, None] + moved[..., None] * (kk * a)[:, :, None] + v[..., None] * k[:, :, None]
+            states[layer] = (
+                states[layer] * w[:, :, None]
+                + moved[..., None] * (kk * a)[:, :, None]
+                + v[..., None] * k[:, :, None]
+            )
             y = np.einsum("bhvk,bhk->bhv", states[layer], r)
             y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 64e-5)
             y = y.reshape(rows, -1) * p["ln_x.weight"] + p["ln_x.bias"]
@@ -74,7 +107,11 @@ def logits_of(weights: dict[str, np.ndarray], tokens):
             now = norm(x, "blocks.ln2", layer)
             mixed = now + (shifts[layer, 1] - now) * weights["blocks.ffn.x_k"][layer]
             shifts[layer, 1] = now
-            x = x + np.maximum(mixed @ weights["blocks.ffn.key"][layer], 0) ** 2 @ weights["blocks.ffn.value"][layer]
+            x = (
+                x
+                + np.maximum(mixed @ weights["blocks.ffn.key"][layer], 0) ** 2
+                @ weights["blocks.ffn.value"][layer]
+            )
         found.append(norm(x, "ln_out") @ weights["head"])
     return np.stack(found, 1)
 
@@ -103,8 +140,16 @@ def case():
         completions.reasons[job] = 2 if length == BUDGET else 0
     completions.forced[4, 20:23] = True
     rollouts = Rollouts.of(PROMPTS, jobs, completions)
-    sampler = log_probabilities(as_numpy(params), rollouts) + 0.3 * rng.standard_normal(rollouts.targets.shape)
-    return params, other, dataclasses.replace(rollouts, log_probabilities=np.where(rollouts.drawn, sampler, 0).astype(np.float32))
+    sampler = log_probabilities(as_numpy(params), rollouts) + 0.3 * rng.standard_normal(
+        rollouts.targets.shape
+    )
+    return (
+        params,
+        other,
+        dataclasses.replace(
+            rollouts, log_probabilities=np.where(rollouts.drawn, sampler, 0).astype(np.float32)
+        ),
+    )
 
 
 SGD = optax.sgd(1.0)
@@ -118,11 +163,19 @@ def grpo(loss_type="dapo", beta=0.2, parameters=None, **given):
     """Plain gradient descent at rate 1, of all texts in one batch. Equal settings are compiled once."""
     architecture = Architecture(SHAPE)
     settings = {
-        "architecture": architecture, "parameters": parameters or architecture.parameters(vectors=True, embeddings=True),
-        "samples": SAMPLES, "max_tokens": BUDGET, "learning_rate": rate, "optimiser": SGD,
-        "objective": Objective(loss_type, LOW, HIGH, beta), "max_gradient_norm": 0.0, "temperature": TEMPERATURE,
-        "vocabulary": VOCABULARY, "reference": case()[1] if beta else None, "backward_tokens": 480,
-    }  # fmt: skip
+        "architecture": architecture,
+        "parameters": parameters or architecture.parameters(vectors=True, embeddings=True),
+        "samples": SAMPLES,
+        "max_tokens": BUDGET,
+        "learning_rate": rate,
+        "optimiser": SGD,
+        "objective": Objective(loss_type, LOW, HIGH, beta),
+        "max_gradient_norm": 0.0,
+        "temperature": TEMPERATURE,
+        "vocabulary": VOCABULARY,
+        "reference": case()[1] if beta else None,
+        "backward_tokens": 480,
+    }
     return GRPO(**settings | given)
 
 
@@ -133,28 +186,37 @@ def gradient(loss_type, beta):
     strategy = grpo(loss_type, beta)
     before = strategy.init(params)
     after, info = strategy.tell(before, REWARDS, rollouts)
-    moved = {p.name: np.asarray(get(before.params, p.name) - get(after.params, p.name)) for p in strategy.parameters}
+    moved = {
+        p.name: np.asarray(get(before.params, p.name) - get(after.params, p.name))
+        for p in strategy.parameters
+    }
     return moved, info
 
 
-@pytest.mark.parametrize(("loss_type", "beta"), [("dapo", 0.2), ("gspo", 0.0)])  # test_objective.py has all of them
+@pytest.mark.parametrize(
+    ("loss_type", "beta"), [("dapo", 0.2), ("gspo", 0.0)]
+)  # test_objective.py has all of them
 def test_the_gradient_is_the_slope_of_the_whole_loss(loss_type, beta):
-    """From the tokens to the loss in float64 numpy, model and loss both written another way: central differences along a random direction
-    of every parameter, norms, mixes and embeddings among them."""
+    """From the tokens to the loss in float64 numpy, model and loss both written another way: central
+    differences along a random direction of every parameter, norms, mixes and embeddings among them."""
     params, other, rollouts = case()
     weights, reference = as_numpy(params), log_probabilities(as_numpy(other), rollouts)
     advantage = advantages(REWARDS, "group").T.reshape(-1)
 
     def loss(weights):
         log_p, old = log_probabilities(weights, rollouts), rollouts.log_probabilities.astype(np.float64)
-        return trl_loss(loss_type, log_p, old, reference, rollouts.drawn, advantage, LOW, HIGH, beta, BUDGET)[0]
+        return trl_loss(loss_type, log_p, old, reference, rollouts.drawn, advantage, LOW, HIGH, beta, BUDGET)[
+            0
+        ]
 
     found, info = gradient(loss_type, beta)
     assert info["loss"] == pytest.approx(loss(weights), rel=1e-4)
     assert found.keys() == weights.keys()
     rng = np.random.default_rng(1)
     for name, leaf in weights.items():
-        towards = rng.standard_normal(leaf.shape) * (found[name] != 0)  # what layer 0 does not use has no slope
+        towards = rng.standard_normal(leaf.shape) * (
+            found[name] != 0
+        )  # what layer 0 does not use has no slope
         ahead, behind = (loss(weights | {name: leaf + sign * 1e-6 * towards}) for sign in (1, -1))
         error = (ahead - behind) / 2e-6 - (found[name] * towards).sum()
         assert abs(error) < 2e-4 * np.linalg.norm(found[name]) * np.linalg.norm(towards), name
@@ -162,7 +224,8 @@ def test_the_gradient_is_the_slope_of_the_whole_loss(loss_type, beta):
 
 
 def test_no_weight_that_matters_is_without_a_slope():
-    """What `towards` above leaves out: the mixing with the first layer's values, of the first layer, and the two ids that do not exist."""
+    """What `towards` above leaves out: the mixing with the first layer's values, of the first layer, and the
+    two ids that do not exist."""
     found, _ = gradient("dapo", 0.2)
     for name, moved in found.items():
         unused = moved == 0
@@ -171,7 +234,9 @@ def test_no_weight_that_matters_is_without_a_slope():
         elif name == "head":
             assert unused[:, VOCABULARY:].all() and not unused[:, :VOCABULARY].any()
         elif name == "emb":
-            assert unused[0].all() and unused[VOCABULARY:].all() and not unused[1:VOCABULARY].any()  # 0 was in no text
+            assert (
+                unused[0].all() and unused[VOCABULARY:].all() and not unused[1:VOCABULARY].any()
+            )  # 0 was in no text
         else:
             assert unused.mean() < 0.2, name  # a neuron of the channel mix may sleep
 
@@ -224,13 +289,17 @@ def test_masked_overlong_completions_have_no_part():
     strategy = grpo()
     expected, _ = strategy.tell(strategy.init(params), REWARDS, without)
     masked = told(overlong="mask")[0]
-    np.testing.assert_array_equal(masked, np.concatenate([np.ravel(get(expected.params, p.name)) for p in strategy.parameters]))
+    np.testing.assert_array_equal(
+        masked, np.concatenate([np.ravel(get(expected.params, p.name)) for p in strategy.parameters])
+    )
     assert (masked != told()[0]).any()
 
 
 def test_recomputed_log_probabilities_start_at_ratio_one():
     """The sampler's of this case are another policy's: 0.3 a token away, as the metrics say either way."""
-    away = np.abs(log_probabilities(as_numpy(case()[0]), case()[2]) - case()[2].log_probabilities)[case()[2].drawn]
+    away = np.abs(log_probabilities(as_numpy(case()[0]), case()[2]) - case()[2].log_probabilities)[
+        case()[2].drawn
+    ]
     for recompute in (False, True):
         _, info = told(**{"recompute": True} if recompute else {})
         assert info["sampling/sampling_logp_difference/mean"] == pytest.approx(away.mean(), rel=1e-3)
@@ -243,7 +312,9 @@ def test_where_every_group_agrees_nothing_moves():
     strategy = grpo(beta=0.0, optimiser=optax.adam(1e-3))
     before = strategy.init(params)
     after, info = strategy.tell(before, np.ones((SAMPLES, len(PROMPTS))), rollouts)
-    jax.tree.map(np.testing.assert_array_equal, (after.params, after.optimiser), (before.params, before.optimiser))
+    jax.tree.map(
+        np.testing.assert_array_equal, (after.params, after.optimiser), (before.params, before.optimiser)
+    )
     assert after.step == 1 and info["update_rms"] == 0
 
 
@@ -253,7 +324,10 @@ def test_where_every_group_agrees_nothing_moves():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"samples": 1}, "samples must be at least 2 (an advantage compares completions of the same prompt), not 1"),
+        (
+            {"samples": 1},
+            "samples must be at least 2 (an advantage compares completions of the same prompt), not 1",
+        ),
         ({"temperature": 0.0}, "temperature must be above 0 (a greedy policy has no gradient), not 0.0"),
         ({"iterations": 0}, "iterations must be at least 1, not 0"),
         ({"minibatches": 0}, "minibatches must be at least 1, not 0"),
@@ -274,12 +348,15 @@ def test_settings_out_of_range(given, message):
 
 
 def test_more_minibatches_than_completions():
-    with pytest.raises(ValueError, match=r"^minibatches must be at most the 9 completions of a step, not 10$"):
+    with pytest.raises(
+        ValueError, match=r"^minibatches must be at most the 9 completions of a step, not 10$"
+    ):
         told(minibatches=10)
 
 
 def test_a_loss_that_is_not_finite_names_its_batch():
-    """A NaN among the log-probabilities of prompt 1's first completion: the update that holds it is named, and nothing is returned."""
+    """A NaN among the log-probabilities of prompt 1's first completion: the update that holds it is named,
+    and nothing is returned."""
     params, _, rollouts = case()
     broken = rollouts.log_probabilities.copy()
     broken[3, rollouts.drawn[3].argmax()] = np.nan
@@ -289,7 +366,10 @@ def test_a_loss_that_is_not_finite_names_its_batch():
     with pytest.raises(NotFinite) as error:
         strategy.tell(strategy.init(params), REWARDS, dataclasses.replace(rollouts, log_probabilities=broken))
     where = f"iteration 1 of 1, minibatch {number} of 2"
-    assert str(error.value) == f"the loss of {where} is not finite: 1 of its {6 - number} completions, of the step's prompts 1"
+    assert (
+        str(error.value)
+        == f"the loss of {where} is not finite: 1 of its {6 - number} completions, of the step's prompts 1"
+    )
 
 
 # Runs
@@ -299,8 +379,13 @@ def test_a_loss_that_is_not_finite_names_its_batch():
 def grpo_settings(settings):
     evolution = ("population", "sigma")
     return {name: value for name, value in settings.items() if name not in evolution} | {
-        "algorithm": "grpo", "samples": 4, "learning_rate": 1e-3, "iterations": 2, "minibatches": 2, "beta": 0.01,
-    }  # fmt: skip
+        "algorithm": "grpo",
+        "samples": 4,
+        "learning_rate": 1e-3,
+        "iterations": 2,
+        "minibatches": 2,
+        "beta": 0.01,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -314,12 +399,28 @@ def test_a_run_learns_and_tells_it_in_trl_names(finished_grpo, grpo_settings):
     assert summary["steps"] == 6
     steps = [line for line in read_metrics(path / "metrics.jsonl") if "reward_mean" in line]
     wanted = {
-        *("reward", "reward_std", "frac_reward_zero_std", "loss", "grad_norm", "entropy", "kl", "learning_rate"),
+        *(
+            "reward",
+            "reward_std",
+            "frac_reward_zero_std",
+            "loss",
+            "grad_norm",
+            "entropy",
+            "kl",
+            "learning_rate",
+        ),
         *("completions/mean_length", "completions/clipped_ratio", "completions/mean_terminated_length"),
-        *("clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean", "sampling/sampling_logp_difference/mean"),
+        *(
+            "clip_ratio/low_mean",
+            "clip_ratio/high_mean",
+            "clip_ratio/region_mean",
+            "sampling/sampling_logp_difference/mean",
+        ),
     }
     assert all(wanted <= line.keys() and np.isfinite([line[name] for name in wanted]).all() for line in steps)
-    assert all(line["sampling/sampling_logp_difference/max"] < 1e-4 for line in steps)  # sampler and trainer agree: float32 both
+    assert all(
+        line["sampling/sampling_logp_difference/max"] < 1e-4 for line in steps
+    )  # sampler and trainer agree: float32 both
     before, after = (as_numpy(models.load(source).params) for source in (grpo_settings["model"], path))
     changed = {name.rsplit(".", 1)[-1] for name in before if not np.array_equal(before[name], after[name])}
     assert changed == {"w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2", "receptance", "key", "value", "output"}
@@ -333,7 +434,9 @@ def test_a_run_that_died_goes_on_to_the_same_bits(finished_grpo, grpo_settings, 
     assert resume(tmp_path / "run", plain=True)["steps"] == 6
     assert (tmp_path / "run" / "model.pth").read_bytes() == (finished_grpo[0] / "model.pth").read_bytes()
     lines, wanted = (read_metrics(run / "metrics.jsonl") for run in (tmp_path / "run", finished_grpo[0]))
-    assert [line["loss"] for line in lines if "loss" in line] == [line["loss"] for line in wanted if "loss" in line]
+    assert [line["loss"] for line in lines if "loss" in line] == [
+        line["loss"] for line in wanted if "loss" in line
+    ]
 
 
 def test_a_run_by_minutes_goes_on_though_its_schedule_went_elsewhere(grpo_settings, tmp_path, monkeypatch):
@@ -347,10 +450,14 @@ def test_a_run_by_minutes_goes_on_though_its_schedule_went_elsewhere(grpo_settin
         patch.setattr(Budget, "share", property(lambda budget: min(1.0, budget.steps / 5)))
         assert resume(tmp_path / "run", plain=True)["steps"] == 5
     steps = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
-    assert [line["learning_rate"] for line in steps] == pytest.approx([1e-3 * (1 - 0.75 * spent) for spent in (0, 1 / 6, 0.4, 0.6, 0.8)])
+    assert [line["learning_rate"] for line in steps] == pytest.approx(
+        [1e-3 * (1 - 0.75 * spent) for spent in (0, 1 / 6, 0.4, 0.6, 0.8)]
+    )
 
 
-def test_weights_that_blow_up_end_the_run_with_the_last_good_ones_saved(grpo_settings, flags, command, tmp_path):
+def test_weights_that_blow_up_end_the_run_with_the_last_good_ones_saved(
+    grpo_settings, flags, command, tmp_path
+):
     given = grpo_settings | {"learning_rate": 1e30, "iterations": 1, "minibatches": 1, "optimiser": "sgd"}
     status, _, error = command("train", "--plain", "--runs", tmp_path, "--name", "run", *flags(given))
     assert status == 2 and error.count("\n") == 1
@@ -363,16 +470,31 @@ def test_weights_that_blow_up_end_the_run_with_the_last_good_ones_saved(grpo_set
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"samples": 1}, "samples must be at least 2 (an advantage compares completions of the same prompt), not 1"),
-        ({"reference": "countdown-0.7m"}, "the reference countdown-0.7m must have the shape of {model}: it has "),
+        (
+            {"samples": 1},
+            "samples must be at least 2 (an advantage compares completions of the same prompt), not 1",
+        ),
+        (
+            {"reference": "countdown-0.7m"},
+            "the reference countdown-0.7m must have the shape of {model}: it has ",
+        ),
         (
             {"reference": "countdown-0.7m", "beta": 0.0},
             "reference is read where beta is above 0 only: give --beta, or leave out countdown-0.7m",
         ),
-        ({"population": 8}, "population is a setting of eggroll and openes, which grpo does not have: leave it out"),
+        (
+            {"population": 8},
+            "population is a setting of eggroll and openes, which grpo does not have: leave it out",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(changes, message, grpo_settings, flags, command, tmp_path):
-    status, _, error = command("train", "--plain", "--runs", tmp_path / "runs", "--name", "run", *flags(grpo_settings | changes))
-    assert status == 2 and error.startswith(f"egg-reason: {message.format(model=grpo_settings['model'])}") and error.count("\n") == 1
+    status, _, error = command(
+        "train", "--plain", "--runs", tmp_path / "runs", "--name", "run", *flags(grpo_settings | changes)
+    )
+    assert (
+        status == 2
+        and error.startswith(f"egg-reason: {message.format(model=grpo_settings['model'])}")
+        and error.count("\n") == 1
+    )
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,5 @@
-"""Several processes on one run, as `jax.distributed` joins them: the same bits, a host that is lost, and mistakes."""
+"""Several processes on one run, as `jax.distributed` joins them: the same bits, a host that is lost, and
+mistakes."""
 
 import os
 import signal
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 from test_train import assert_same_run
 
-from egg_reason.config import TrainConfig
-from egg_reason.es import pair_weights
-from egg_reason.hosts import SHARE, _merged
-from egg_reason.machines import Machines
-from egg_reason.runs import read_metrics
-from egg_reason.scalars import HASH_BYTES
-from egg_reason.shares import DIFFERENT, Share, merge, rounded
+from egg_reason.algorithms.shaping import pair_weights
+from egg_reason.config import Machines, TrainConfig
+from egg_reason.population.here import DIFFERENT
+from egg_reason.population.hosts import SHARE, _merged
+from egg_reason.population.trials import Share, merge
+from egg_reason.population.wire import rounded
+from egg_reason.run.directory import read_metrics
+from egg_reason.run.log import HASH_BYTES
 
 
 class Processes:
@@ -32,7 +34,16 @@ class Processes:
         self.outputs = [folder / f"host{host}.txt" for host in range(hosts)]
         self.running = []
         for host, output in enumerate(self.outputs):
-            command = [sys.executable, "-m", "egg_reason.cli", "train", "--plain", *words, "--devices", str(devices)]
+            command = [
+                sys.executable,
+                "-m",
+                "egg_reason.cli",
+                "train",
+                "--plain",
+                *words,
+                "--devices",
+                str(devices),
+            ]
             command += ["--hosts", str(hosts), "--host", str(host), "--coordinator", address]
             how = {"env": os.environ | {"XLA_FLAGS": flags}, "cwd": places and places[host]}
             with open(output, "w") as file:
@@ -46,10 +57,13 @@ class Processes:
 
 
 def test_two_hosts_are_one_process_though_one_is_lost(finished_run, settings, flags, tmp_path):
-    """The second is killed in the third step: the first one ends with a line. Resumed on two, the run is that of one process."""
+    """The second is killed in the third step: the first one ends with a line. Resumed on two, the run is that
+    of one process."""
     run = tmp_path / "run"
     hosts = Processes(tmp_path, 2, 1, "--runs", str(tmp_path), "--name", "run", *flags(settings))
-    while hosts.running[0].poll() is None and not ((run / "metrics.jsonl").exists() and len(steps_of(run)) == 2):
+    while hosts.running[0].poll() is None and not (
+        (run / "metrics.jsonl").exists() and len(steps_of(run)) == 2
+    ):
         time.sleep(0.002)
     hosts.running[1].kill()
     assert hosts.end() == [2, -signal.SIGKILL], hosts.told()
@@ -68,7 +82,9 @@ def steps_of(run):
 
 
 def test_a_mistake_of_one_host_ends_all_with_a_line(settings, flags, tmp_path):
-    hosts = Processes(tmp_path, 2, 1, "--runs", str(tmp_path), "--name", "run", *flags(settings | {"model": "missing.pth"}))
+    hosts = Processes(
+        tmp_path, 2, 1, "--runs", str(tmp_path), "--name", "run", *flags(settings | {"model": "missing.pth"})
+    )
     assert hosts.end() == [2, 2], hosts.told()
     assert "Traceback" not in hosts.told() and hosts.told().count("missing.pth") >= 1
 
@@ -107,7 +123,9 @@ def test_a_share_comes_out_as_it_went_in(wire):
 
 
 def test_shares_merge_in_the_order_of_their_members():
-    parts = [Share(range(2 * k, 2 * k + 2), np.full((2, 3), k, np.float32), {"completions": 6}) for k in range(4)]
+    parts = [
+        Share(range(2 * k, 2 * k + 2), np.full((2, 3), k, np.float32), {"completions": 6}) for k in range(4)
+    ]
     whole = merge([parts[2], parts[0], parts[3], parts[1]])
     assert whole.members == range(8) and whole.sums == {"completions": 24}
     np.testing.assert_array_equal(whole.fitness_NP[:, 0], np.arange(8) // 2)
@@ -117,7 +135,9 @@ def test_ternary_is_all_that_sign_reads():
     rng = np.random.default_rng(0)
     for _ in range(200):
         fitness = rng.integers(0, 3, (12, 4)).astype(np.float32)  # of whole numbers many pairs draw
-        np.testing.assert_array_equal(pair_weights(rounded(fitness, "ternary"), "sign"), pair_weights(fitness, "sign"))
+        np.testing.assert_array_equal(
+            pair_weights(rounded(fitness, "ternary"), "sign"), pair_weights(fitness, "sign")
+        )
 
 
 def test_what_float16_cannot_hold_is_refused():
@@ -129,7 +149,10 @@ def test_what_float16_cannot_hold_is_refused():
     ("given", "line"),
     [
         ({"wire": "float8"}, "wire must be float32, float16 or ternary, not 'float8'"),
-        ({"wire": "ternary"}, "wire ternary tells who won of each pair, which is enough for shaping sign alone, not group"),
+        (
+            {"wire": "ternary"},
+            "wire ternary tells who won of each pair, which is enough for shaping sign alone, not group",
+        ),
     ],
 )
 def test_bad_wires(given, line):
@@ -142,9 +165,15 @@ def test_bad_wires(given, line):
     ("given", "line"),
     [
         ({"hosts": 0}, "hosts must be at least 1, not 0"),
-        ({"hosts": 2, "host": 2, "coordinator": "a:1"}, "host must be from 0 to 1, one below the number of hosts, not 2"),
+        (
+            {"hosts": 2, "host": 2, "coordinator": "a:1"},
+            "host must be from 0 to 1, one below the number of hosts, not 2",
+        ),
         ({"coordinator": "a:1"}, "coordinator is where several hosts meet: give their number by --hosts too"),
-        ({"hosts": 2}, "coordinator must be the address of host 0 and a free port, such as 10.0.0.1:9000, not None"),
+        (
+            {"hosts": 2},
+            "coordinator must be the address of host 0 and a free port, such as 10.0.0.1:9000, not None",
+        ),
     ],
 )
 def test_bad_machines(given, line):

@@ -1,4 +1,5 @@
-"""The order of the repository: doors, one-way imports, lock files, file sizes, light imports, and the Makefile's choice of Python."""
+"""The order of the repository: doors, one-way imports, lock files, file sizes, light imports, and the
+Makefile's choice of Python."""
 
 import ast
 import graphlib
@@ -21,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DOORS = ("models", "tasks", "rewards", "evals")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-# A room is a package or module directly in egg_reason. These may import, of ours, themselves and what is named here, and nothing else.
+# A room is a package or module directly in egg_reason. These may import, of ours, themselves and what is
+# named here, and nothing else.
 MAY_IMPORT = {
     "files": set(),
     "rewards": set(),
@@ -35,7 +37,16 @@ MAY_IMPORT = {
     "rollouts": {"engine"},
     "grpo": {"engine", "perturb", "es", "objective", "rollouts"},  # es: the state
     "scoring": {"engine", "tasks", "rewards"},
-    "evals": {"scoring", "engine", "tasks", "rewards", "models", "perturb", "files", "runs"},  # runs: the report reads a run's metrics
+    "evals": {
+        "scoring",
+        "engine",
+        "tasks",
+        "rewards",
+        "models",
+        "perturb",
+        "files",
+        "runs",
+    },  # runs: the report reads a run's metrics
 }
 LOOPS = {"cli", "train", "compare", "probe", "replay"}  # only these, and __main__, may import one of these
 
@@ -45,7 +56,8 @@ def python_files(*folders: str) -> list[Path]:
 
 
 def imported_modules(source: str, package: str) -> Iterator[str]:
-    """Full names of what `source`, a module of `package`, imports anywhere, also inside functions. `from a import b` gives "a.b"."""
+    """Full names of what `source`, a module of `package`, imports anywhere, also inside functions. `from a
+    import b` gives "a.b"."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -109,13 +121,22 @@ def test_nothing_imports_through_a_door() -> None:
 
 def test_rooms_import_only_what_lies_below_them() -> None:
     graph = room_imports()
-    upward = {room: graph[room] - allowed for room, allowed in MAY_IMPORT.items() if room in graph and graph[room] - allowed}
+    upward = {
+        room: graph[room] - allowed
+        for room, allowed in MAY_IMPORT.items()
+        if room in graph and graph[room] - allowed
+    }
     assert upward == {}
-    assert {room: names & LOOPS for room, names in graph.items() if names & LOOPS and room not in LOOPS | {"__main__"}} == {}
+    assert {
+        room: names & LOOPS
+        for room, names in graph.items()
+        if names & LOOPS and room not in LOOPS | {"__main__"}
+    } == {}
 
 
 def test_no_two_rooms_import_each_other() -> None:
-    """Also for rooms that the table does not name. A circle raises graphlib.CycleError, which names its rooms."""
+    """Also for rooms that the table does not name. A circle raises graphlib.CycleError, which names its
+    rooms."""
     order = list(graphlib.TopologicalSorter(room_imports()).static_order())
     assert set(DOORS) <= set(order)
 
@@ -135,7 +156,10 @@ print(*sorted({{"jax", "jaxlib", "flax", "torch", "matplotlib"}} & set(sys.modul
     [
         (EVERYTHING_IN.format(packages=["egg_reason.rewards", "egg_reason.tasks"]), ""),
         ("import egg_reason, sys; print(*sorted({'jax', 'flax', 'torch', 'numpy'} & set(sys.modules)))", ""),
-        (EVERYTHING_IN.format(packages=["egg_reason.models"]), "flax jax jaxlib"),  # shows that the check sees jax where it is
+        (
+            EVERYTHING_IN.format(packages=["egg_reason.models"]),
+            "flax jax jaxlib",
+        ),  # shows that the check sees jax where it is
     ],
     ids=["rewards and tasks", "the package", "models"],
 )
@@ -146,11 +170,14 @@ def test_light_imports_load_no_jax(code: str, heavy: str) -> None:
 
 
 def pins(name: str) -> dict[str, str]:
-    """Canonical package name to version. Any line but a comment and `name==version` fails: so there is no address, option or hash."""
+    """Canonical package name to version. Any line but a comment and `name==version` fails: so there is no
+    address, option or hash."""
     lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
     pin = re.compile(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)")
     assert [line for line in lines if not pin.fullmatch(line)] == []
-    found: dict[str, str] = {canonicalize_name(match[1]): match[2] for match in map(pin.fullmatch, lines) if match}
+    found: dict[str, str] = {
+        canonicalize_name(match[1]): match[2] for match in map(pin.fullmatch, lines) if match
+    }
     assert len(found) == len(lines), f"{name} pins a package twice"
     return found
 
@@ -167,7 +194,9 @@ def test_locks_pin_what_pyproject_asks_for(lock: str, wanted: list[str]) -> None
     for requirement in map(Requirement, wanted):
         version = locked.get(canonicalize_name(requirement.name))
         assert version is not None, f"{lock} lacks {requirement.name}: run `make lock`"
-        assert requirement.specifier.contains(version), f"{lock} has {requirement.name} {version}, pyproject.toml wants {requirement}"
+        assert requirement.specifier.contains(version), (
+            f"{lock} has {requirement.name} {version}, pyproject.toml wants {requirement}"
+        )
 
 
 def test_locks_do_not_overlap() -> None:
@@ -184,12 +213,17 @@ def test_locks_do_not_overlap() -> None:
     ],
     ids=["linux-x86_64", "linux-aarch64", "macos-arm64"],
 )
-def test_lock_is_complete_on_every_supported_python_and_platform(python: str, platform: dict[str, str]) -> None:
-    """Follows the requirements as the installed packages state them, with the markers of that platform, from pyproject.toml down."""
+def test_lock_is_complete_on_every_supported_python_and_platform(
+    python: str, platform: dict[str, str]
+) -> None:
+    """Follows the requirements as the installed packages state them, with the markers of that platform, from
+    pyproject.toml down."""
     locked = pins("requirements.lock")
     here = {name: str(value) for name, value in default_environment().items()}
     environment = here | platform | {"python_version": python, "python_full_version": f"{python}.0"}
-    todo = [Requirement(line) for line in PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]]
+    todo = [
+        Requirement(line) for line in PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
+    ]
     seen: set[tuple[str, str]] = set()
     while todo:
         requirement = todo.pop()
@@ -203,7 +237,11 @@ def test_lock_is_complete_on_every_supported_python_and_platform(python: str, pl
             if importlib.metadata.version(name) != locked[name]:
                 continue  # not the locked environment: this release may have other requirements
             asked = map(Requirement, importlib.metadata.requires(name) or [])
-            todo += [each for each in asked if each.marker is None or each.marker.evaluate(environment | {"extra": extra})]
+            todo += [
+                each
+                for each in asked
+                if each.marker is None or each.marker.evaluate(environment | {"extra": extra})
+            ]
     assert len(seen) > len(PROJECT["project"]["dependencies"])
 
 
@@ -212,11 +250,18 @@ def test_no_file_in_git_is_over_6_mb() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     files = [ROOT / name for name in listing.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
     assert ROOT / "pyproject.toml" in files
-    assert [f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes" for path in files if path.stat().st_size > 6_000_000] == []
+    assert [
+        f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes"
+        for path in files
+        if path.stat().st_size > 6_000_000
+    ] == []
 
 
 @pytest.mark.parametrize(("page", "least"), [("README.md", 16), ("docs/reliability.md", 16)])
@@ -224,17 +269,28 @@ def test_tests_that_a_page_names_exist(page: str, least: int) -> None:
     """As `test_file.py::test_name`: what a page promises is backed by a test that is still there."""
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / page).read_text())
     assert len(set(named)) >= least
-    assert [f"{file}::{name}" for file, name in named if f"\ndef {name}(" not in (ROOT / "tests" / file).read_text()] == []
+    assert [
+        f"{file}::{name}"
+        for file, name in named
+        if f"\ndef {name}(" not in (ROOT / "tests" / file).read_text()
+    ] == []
 
 
 def make(folder: Path, *arguments: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
-    """Runs make in a folder that holds copies of what .venv is made from, without the settings of a make that runs this test."""
+    """Runs make in a folder that holds copies of what .venv is made from, without the settings of a make that
+    runs this test."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
-    settings = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON")}
-    return subprocess.run(["make", *arguments], cwd=folder, env=settings | {"PATH": path}, capture_output=True, text=True)
+    settings = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON")
+    }
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=settings | {"PATH": path}, capture_output=True, text=True
+    )
 
 
 def test_make_without_a_usable_python_says_so_in_one_line(tmp_path: Path) -> None:
@@ -247,12 +303,18 @@ def test_make_without_a_usable_python_says_so_in_one_line(tmp_path: Path) -> Non
 
 
 def test_make_chooses_the_first_python_that_works(tmp_path: Path) -> None:
-    """A command that exists and fails, as pyenv's shims do, is passed over; so is one of a version out of range."""
+    """A command that exists and fails, as pyenv's shims do, is passed over; so is one of a version out of
+    range."""
     commands = tmp_path / "commands"
     commands.mkdir()
     works = f'exec "{sys.executable}" "$@"'
     too_old = f'[ "$1" = -c ] && exec "{sys.executable}" -c "import sys; sys.version_info = (3, 10, 0); $2"'
-    for name, script in {"python3": too_old, "python3.13": "exit 127", "python3.12": works, "python3.11": works}.items():
+    for name, script in {
+        "python3": too_old,
+        "python3.13": "exit 127",
+        "python3.12": works,
+        "python3.11": works,
+    }.items():
         (commands / name).write_text(f"#!/bin/sh\n{script}\n")
         (commands / name).chmod(0o755)
     (tmp_path / "show.mk").write_text("include Makefile\nshow:\n\t@echo chosen: $(PYTHON)\n")

@@ -7,13 +7,16 @@ import pytest
 from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
-from egg_reason.evals.intervals import Interval, clustered_mean, wilson
+from egg_reason.estimates.intervals import Interval, clustered_mean, wilson
 
 SIMULATIONS = 2000
-# Standard deviation of a measured coverage of 95% over 2,000 simulations: 0.5 points. The band asked for is 93% to 97%.
+# Standard deviation of a measured coverage of 95% over 2,000 simulations: 0.5 points. The band asked for is
+# 93% to 97%.
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (8, 10), (10, 10), (1, 1), (0, 1), (37, 1000), (500, 1000)])
+@pytest.mark.parametrize(
+    ("successes", "n"), [(0, 10), (1, 10), (8, 10), (10, 10), (1, 1), (0, 1), (37, 1000), (500, 1000)]
+)
 def test_wilson_is_scipys(successes, n):
     expected = binomtest(successes, n).proportion_ci(0.95, method="wilson")
     np.testing.assert_allclose(wilson(successes, n), expected, atol=1e-12)
@@ -21,7 +24,12 @@ def test_wilson_is_scipys(successes, n):
 
 def test_wilson_reproduces_a_published_table():
     """Newcombe 1998, Statistics in Medicine 17:857, table I, method 3."""
-    for successes, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)):
+    for successes, n, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
         np.testing.assert_allclose(wilson(successes, n), (low, high), atol=5e-5)
 
 
@@ -38,7 +46,8 @@ def test_one_sample_a_problem_is_wilson():
 
 
 def coverage(problems, samples, easy, hard, seed):
-    """Share of simulated evaluations whose interval holds the true mean: difficulties Beta(easy, hard), then 0/1 samples.
+    """Share of simulated evaluations whose interval holds the true mean: difficulties Beta(easy, hard), then
+    0/1 samples.
 
     Also checks that every interval stays within [0, 1] and holds its own mean.
     """
@@ -88,7 +97,9 @@ def test_agreeing_problems_keep_a_width():
     assert all_right.high == 1 and all_right.low == pytest.approx(wilson(30, 30, student_t.ppf(0.975, 29))[0])
     all_wrong = clustered_mean(np.zeros((30, 16)))
     assert all_wrong.low == 0 and all_wrong.high == pytest.approx(1 - all_right.low)
-    halves = clustered_mean([[0, 1] * 8] * 30)  # no spread between problems: no better than 480 independent samples
+    halves = clustered_mean(
+        [[0, 1] * 8] * 30
+    )  # no spread between problems: no better than 480 independent samples
     assert (halves.low, halves.high) == pytest.approx(wilson(240, 480, student_t.ppf(0.975, 29)))
 
 
@@ -111,7 +122,11 @@ def test_one_problem_says_nothing_of_others():
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [([], "got no problems"), ([[1], []], "problem 1 without samples"), ([[1], [math.nan]], "finite values, got nan")],
+    [
+        ([], "got no problems"),
+        ([[1], []], "problem 1 without samples"),
+        ([[1], [math.nan]], "finite values, got nan"),
+    ],
 )
 def test_what_has_no_interval_is_refused(values, message):
     with pytest.raises(ValueError, match=message) as caught:
@@ -122,4 +137,8 @@ def test_what_has_no_interval_is_refused(values, message):
 def test_how_an_interval_is_shown():
     interval = Interval(0.5, 0.25, 0.75, 10, 20)
     assert str(interval) == "0.500 [0.250, 0.750]"
-    assert interval.metrics("heldout_accuracy") == {"heldout_accuracy": 0.5, "heldout_accuracy_low": 0.25, "heldout_accuracy_high": 0.75}
+    assert interval.metrics("heldout_accuracy") == {
+        "heldout_accuracy": 0.5,
+        "heldout_accuracy_low": 0.25,
+        "heldout_accuracy_high": 0.75,
+    }

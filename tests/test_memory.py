@@ -1,5 +1,5 @@
-"""What `--dry-run` predicts: its parts against arrays that are really made, and that it makes nothing. Its peak against those of runs is
-measured by scripts/bench_memory.py."""
+"""What `--dry-run` predicts: its parts against arrays that are really made, and that it makes nothing. Its
+peak against those of runs is measured by scripts/bench_memory.py."""
 
 import ctypes
 import os
@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from egg_reason import memory, models
-from egg_reason.allocator import give_back, resident
 from egg_reason.build import build_strategy
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Engine
 from egg_reason.engine import lanes as device
-from egg_reason.models.rwkv7 import Architecture
+from egg_reason.models.rwkv7.model import Architecture
+from egg_reason.run.allocator import give_back, resident
 
 
 def parts(settings, **changes):
@@ -27,7 +27,10 @@ def parts(settings, **changes):
 
 
 def of_grpo(settings):
-    return {name: value for name, value in settings.items() if name not in ("population", "sigma")} | {"algorithm": "grpo", "samples": 4}
+    return {name: value for name, value in settings.items() if name not in ("population", "sigma")} | {
+        "algorithm": "grpo",
+        "samples": 4,
+    }
 
 
 @pytest.mark.parametrize("algorithm", ["eggroll", "openes"])
@@ -36,9 +39,14 @@ def test_noise_and_lanes_are_as_large_as_the_engine_makes_them(algorithm, settin
     model = models.load(config.model)
     engine = Engine(Architecture(model.shape), model.tokenizer, config.lanes, config.group)
     noise = build_strategy(config, engine.architecture).noise
-    program = device.Program(engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params))
+    program = device.Program(
+        engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params)
+    )
     made = device.no_noise(program, config.lanes // config.group)
-    state, slots = device.empty(program, config.lanes, jnp.float32), engine.architecture.init_state(engine.slots, jnp.float32)
+    state, slots = (
+        device.empty(program, config.lanes, jnp.float32),
+        engine.architecture.init_state(engine.slots, jnp.float32),
+    )
     found, _ = parts(settings, algorithm=algorithm)
     assert found["noise of the groups"] == sum(leaf.nbytes for leaf in jax.tree.leaves(made))
     assert found["state of the lanes"] == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -52,7 +60,9 @@ def test_the_optimisers_memory_is_counted(settings):
     assert "optimiser" not in parts(settings)[0]
     assert parts(settings, optimiser="momentum")[0]["optimiser"] == trained
     followed = parts(of_grpo(settings) | {"beta": 0.1})[0]
-    assert followed["gradient"] == trained and followed["optimiser"] == pytest.approx(2 * trained, abs=8)  # Adam
+    assert followed["gradient"] == trained and followed["optimiser"] == pytest.approx(
+        2 * trained, abs=8
+    )  # Adam
     assert followed["reference"] == followed["master weights, float32"]
 
 
@@ -68,7 +78,9 @@ def test_no_run_and_no_folder_comes_of_a_dry_run(settings, flags, command, tmp_p
 
 
 def test_a_budget_that_is_too_small_ends_it_before_it_begins(settings, flags, command, tmp_path):
-    status, _, error = command("train", "--memory-budget", 0.01, "--runs", tmp_path / "runs", *flags(settings))
+    status, _, error = command(
+        "train", "--memory-budget", 0.01, "--runs", tmp_path / "runs", *flags(settings)
+    )
     assert status == 2 and error.count("\n") == 1 and not (tmp_path / "runs").exists()
     assert error.startswith("egg-reason: the run must fit into 0.01 GiB of memory, and would need ")
     assert "Python, libraries, compiled programs" in error
@@ -78,7 +90,7 @@ def test_a_budget_that_is_too_small_ends_it_before_it_begins(settings, flags, co
 
 THREADS = """
 import ctypes, os, sys, threading
-from egg_reason.allocator import share_arenas
+from egg_reason.run.allocator import share_arenas
 if sys.argv[1] == "shared":
     share_arenas()
 together = threading.Barrier(2 * os.cpu_count())
@@ -101,7 +113,9 @@ def test_threads_share_as_many_arenas_as_there_are_cores():
         pytest.skip("this malloc cannot be asked")
 
     def arenas(how):
-        told = subprocess.run([sys.executable, "-c", THREADS, how], capture_output=True, text=True, check=True).stdout
+        told = subprocess.run(
+            [sys.executable, "-c", THREADS, how], capture_output=True, text=True, check=True
+        ).stdout
         return told.count("<heap nr=")
 
     cores = os.cpu_count() or 1
@@ -119,11 +133,13 @@ def test_memory_that_was_freed_goes_back_to_the_system():
     assert held - memory._resident() > 100e6 and end
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what a process held is told by /proc on Linux alone")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="what a process held is told by /proc on Linux alone"
+)
 def test_what_a_process_held_is_its_own_and_not_its_parents():
     """`ru_maxrss` would begin with what this one holds, here at least 400 MB."""
     program = """
-from egg_reason.allocator import resident
+from egg_reason.run.allocator import resident
 one = resident()
 held = bytearray(200_000_000)
 held[::4096] = b"1" * len(held[::4096])
@@ -133,8 +149,12 @@ three = resident()
 print(*one, *two, *three)
 """
     ours = np.ones(50_000_000)
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
     now, most = [int(word) for word in told[::2]], [int(word) for word in told[1::2]]
     assert most[0] < 200e6 < resident()[1] and ours.all()
     assert now[1] - now[0] > 190e6 and now[2] < now[1] - 190e6
-    assert most[1] >= now[1] and abs(most[2] - most[1]) < 2e6  # the system counts pages in batches for each core
+    assert (
+        most[1] >= now[1] and abs(most[2] - most[1]) < 2e6
+    )  # the system counts pages in batches for each core

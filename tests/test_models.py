@@ -11,10 +11,12 @@ from rwkv7_reference import random_model
 
 from egg_reason import models
 from egg_reason.models import tokenizers
-from egg_reason.models.checkpoints import write_pth
-from egg_reason.models.rwkv7 import Shape
+from egg_reason.models.rwkv7.layout import write_pth
+from egg_reason.models.rwkv7.model import Shape
 
-SHAPE = Shape(layers=2, width=16, heads=2, head_size=8, ffn=32, vocab=256, rank_w=2, rank_a=2, rank_v=3, rank_g=4)
+SHAPE = Shape(
+    layers=2, width=16, heads=2, head_size=8, ffn=32, vocab=256, rank_w=2, rank_a=2, rank_v=3, rank_g=4
+)
 
 
 @pytest.fixture
@@ -36,10 +38,17 @@ def one_line(error):
 
 def test_load_a_checkpoint(params, checkpoint):
     model = models.load(checkpoint)
-    assert (model.name, model.source, model.dtype, model.block0_has_v) == ("small-model.v1", str(checkpoint), "float32", True)
+    assert (model.name, model.source, model.dtype, model.block0_has_v) == (
+        "small-model.v1",
+        str(checkpoint),
+        "float32",
+        True,
+    )
     assert model.shape == SHAPE and model.tokenizer.name == "byte"
     assert model.fingerprint == models.fingerprint(params)
-    assert all(isinstance(leaf, np.ndarray) and leaf.dtype == np.float32 for leaf in jax.tree.leaves(model.params))
+    assert all(
+        isinstance(leaf, np.ndarray) and leaf.dtype == np.float32 for leaf in jax.tree.leaves(model.params)
+    )
 
 
 def test_load_what_was_saved_in_either_format(checkpoint, tmp_path):
@@ -61,7 +70,10 @@ def test_load_a_run(params, checkpoint, tmp_path):
     (run / "config.toml").write_text("")
     with pytest.raises(FileNotFoundError) as error:
         models.load(run)
-    assert one_line(error) == f"{run}: the run has no model yet; finish it with `egg-reason train --resume {run}`"
+    assert (
+        one_line(error)
+        == f"{run}: the run has no model yet; finish it with `egg-reason train --resume {run}`"
+    )
     checkpoint.rename(run / "model.pth")
     model = models.load(run)
     assert (model.name, model.fingerprint) == ("first", models.fingerprint(params))
@@ -74,7 +86,10 @@ def test_bundled_models_are_found_by_name(params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert models.bundled() == {"tiny": tmp_path / "assets" / "tiny.pth"}
     assert models.load("tiny").name == "tiny"
-    with pytest.raises(FileNotFoundError, match=r"tinny: no such file or folder, and no bundled model of this name \(bundled: tiny\)"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"tinny: no such file or folder, and no bundled model of this name \(bundled: tiny\)",
+    ):
         models.load("tinny")
 
 
@@ -107,10 +122,14 @@ def test_the_hub_out_of_reach_is_one_line(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     code = f"from egg_reason import models\ntry: models.load({name!r})\nexcept OSError as error: print(error)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     lines = done.stdout.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith(f"{name}: could not be fetched (") and lines[0].endswith("or download it and give its path")
+    assert lines[0].startswith(f"{name}: could not be fetched (") and lines[0].endswith(
+        "or download it and give its path"
+    )
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:owner", "hf:owner/", "hf:owner//file.pth"])
@@ -132,7 +151,9 @@ def test_other_paths(tmp_path):
 def test_the_tokenizer_is_chosen_by_size_or_by_name(tmp_path):
     path = tmp_path / "odd.pth"
     write_pth(random_model(Shape(**(vars(SHAPE) | {"vocab": 300})), 8), path)
-    with pytest.raises(ValueError, match=r"no tokenizer is known for a vocabulary of 300 .* pass a tokenizer\.json") as error:
+    with pytest.raises(
+        ValueError, match=r"no tokenizer is known for a vocabulary of 300 .* pass a tokenizer\.json"
+    ) as error:
         models.load(path)
     one_line(error)
     assert isinstance(models.load(path, tokenizer="byte").tokenizer, tokenizers.ByteTokenizer)
@@ -141,7 +162,9 @@ def test_the_tokenizer_is_chosen_by_size_or_by_name(tmp_path):
 def test_importing_models_does_not_import_what_only_some_sources_need():
     heavy = {"torch", "huggingface_hub", "safetensors", "tokenizers", "pyrwkv_tokenizer"}
     code = f"import sys; from egg_reason import models; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -152,11 +175,17 @@ def test_the_fingerprint_of_given_weights_never_changes():
 
 
 def test_the_fingerprint_sees_every_tensor(params):
-    assert models.fingerprint(params) == models.fingerprint(jax.tree.map(jnp.asarray, params)) == models.fingerprint(random_model(SHAPE, 7))
+    assert (
+        models.fingerprint(params)
+        == models.fingerprint(jax.tree.map(jnp.asarray, params))
+        == models.fingerprint(random_model(SHAPE, 7))
+    )
     seen = {models.fingerprint(params)}
     flat, structure = jax.tree.flatten(params)
     for index, leaf in enumerate(flat):
         changed = leaf.copy()
         changed.reshape(-1).view(np.uint32)[-1] ^= 1  # the last bit of the last number
-        seen.add(models.fingerprint(jax.tree.unflatten(structure, [*flat[:index], changed, *flat[index + 1 :]])))
+        seen.add(
+            models.fingerprint(jax.tree.unflatten(structure, [*flat[:index], changed, *flat[index + 1 :]]))
+        )
     assert len(seen) == 1 + len(flat)

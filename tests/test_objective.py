@@ -1,4 +1,5 @@
-"""GRPO's losses against TRL's formulas, written out token by token in float64 numpy; advantages against numbers typed out by hand."""
+"""GRPO's losses against TRL's formulas, written out token by token in float64 numpy; advantages against
+numbers typed out by hand."""
 
 import functools
 import itertools
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from trl_formulas import trl_loss
 
-from egg_reason.objective import LOSSES, Objective, Rows, advantages, reward_metrics, token_weights
+from egg_reason.algorithms.objective import LOSSES, Objective, Rows, advantages, reward_metrics, token_weights
 
 COMPLETIONS, TOKENS, BUDGET = 12, 7, 9
 LOW, HIGH = 0.2, 0.28
@@ -17,10 +18,11 @@ LOW, HIGH = 0.2, 0.28
 
 @functools.cache
 def case():
-    """Log-probabilities of policy, sampler and reference, mask and advantages of three groups of four; the second group agrees.
+    """Log-probabilities of policy, sampler and reference, mask and advantages of three groups of four; the
+    second group agrees.
 
-    Completion 1 has one token, 2 fills its row, 3 is masked out as truncated, 9 has a forced token in its middle. What stands outside
-    the mask would be seen.
+    Completion 1 has one token, 2 fills its row, 3 is masked out as truncated, 9 has a forced token in its
+    middle. What stands outside the mask would be seen.
     """
     rng = np.random.default_rng(0)
     log_p, old, reference = -rng.exponential(1.0, (3, COMPLETIONS, TOKENS))
@@ -61,7 +63,8 @@ def ours(loss_type, beta, dtype):
 @pytest.mark.parametrize("beta", [0.0, 0.3])
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_loss_and_gradient_are_those_of_trl(loss_type, beta, dtype, tolerance):
-    """The gradient by central differences of the float64 loss (good to 1e-9 here: no ratio lies within 1e-4 of a kink)."""
+    """The gradient by central differences of the float64 loss (good to 1e-9 here: no ratio lies within 1e-4
+    of a kink)."""
     log_p, _, _, mask, _ = case()
     value, sums, gradient = ours(loss_type, beta, dtype)
     loss, low, high, tokens, kl = expected(loss_type, beta, log_p)
@@ -70,10 +73,14 @@ def test_loss_and_gradient_are_those_of_trl(loss_type, beta, dtype, tolerance):
     for place in zip(*np.nonzero(mask), strict=True):
         step = np.zeros(log_p.shape)
         step[place] = 1e-5
-        slopes[place] = (expected(loss_type, beta, log_p + step)[0] - expected(loss_type, beta, log_p - step)[0]) / 2e-5
+        slopes[place] = (
+            expected(loss_type, beta, log_p + step)[0] - expected(loss_type, beta, log_p - step)[0]
+        ) / 2e-5
     assert np.linalg.norm(gradient - slopes) < tolerance * np.linalg.norm(slopes)
     assert not gradient[~mask].any()
-    assert (float(sums["low"]), float(sums["high"])) == pytest.approx((low, high)) and int(sums["tokens"]) == tokens
+    assert (float(sums["low"]), float(sums["high"])) == pytest.approx((low, high)) and int(
+        sums["tokens"]
+    ) == tokens
     assert low > 0 and high > 0  # the case has both
     if beta:
         assert float(sums["kl"]) == pytest.approx(kl, rel=1e-5)
@@ -93,11 +100,13 @@ NAN = np.nan
 @pytest.mark.parametrize(
     ("scale", "expected"),
     [
-        # Groups (columns) 1 0 0 0; all the same, in floats that do not sum exactly; 2, 4 and two without a reward; none with a reward.
+        # Groups (columns) 1 0 0 0; all the same, in floats that do not sum exactly; 2, 4 and two without a
+        # reward; none with a reward.
         ("none", [[0.75, 0, -1, 0], [-0.25, 0, 1, 0], [-0.25, 0, 0, 0], [-0.25, 0, 0, 0]]),
         (
             "group",
-            np.array([[0.75, 0, -1, 0], [-0.25, 0, 1, 0], [-0.25, 0, 0, 0], [-0.25, 0, 0, 0]]) / [0.5001, 1, 1.4143136, 1],
+            np.array([[0.75, 0, -1, 0], [-0.25, 0, 1, 0], [-0.25, 0, 0, 0], [-0.25, 0, 0, 0]])
+            / [0.5001, 1, 1.4143136, 1],
         ),
     ],
 )
@@ -117,8 +126,11 @@ def test_advantages_over_the_batch():
 
 
 def test_what_a_completion_adds_to_the_largest():
-    """Columns: one right, two right, different rewards, two without a reward, none but one with a reward, all the same."""
-    rewards = np.array([[1, 1, 3, 2, 5, 0.1], [0, 1, 1, 4, NAN, 0.1], [0, 0, 2, NAN, NAN, 0.1], [0, 0, 0, NAN, NAN, 0.1]])
+    """Columns: one right, two right, different rewards, two without a reward, none but one with a reward, all
+    the same."""
+    rewards = np.array(
+        [[1, 1, 3, 2, 5, 0.1], [0, 1, 1, 4, NAN, 0.1], [0, 0, 2, NAN, NAN, 0.1], [0, 0, 0, NAN, NAN, 0.1]]
+    )
     expected = np.zeros((4, 6))
     expected[0, 0], expected[0, 2], expected[1, 3] = 1, 1, 2
     np.testing.assert_array_equal(advantages(rewards, "none", "max"), expected)
@@ -127,7 +139,8 @@ def test_what_a_completion_adds_to_the_largest():
 
 
 def test_such_gains_are_the_gradient_of_pass_at_k():
-    """Three completions, each right with p = sigmoid(theta): over all eight outcomes, against d/dtheta of 1 - (1 - p)^3."""
+    """Three completions, each right with p = sigmoid(theta): over all eight outcomes, against d/dtheta of 1 -
+    (1 - p)^3."""
     p, expected = 0.3, 0.0
     for outcome in itertools.product((0.0, 1.0), repeat=3):
         score = np.array([right - p for right in outcome])  # d log p(completion) / d theta

@@ -1,4 +1,5 @@
-"""The overlap check: what is planted is found, what is only alike is not, and what the real data share is known."""
+"""The overlap check: what is planted is found, what is only alike is not, and what the real data share is
+known."""
 
 import random
 import time
@@ -10,12 +11,12 @@ from egg_reason.tasks import overlap
 from egg_reason.tasks.overlap import COMMON, SHARE, N, find, words
 
 PROBLEM = (
-    "A farmer has $48$ hens, and each of them lays 5 eggs a week.  He sells every egg for \\$0.25 on Saturdays,"
-    " keeping one dozen for his own family. How many dollars does the farmer earn in four weeks?"
+    "A farmer has $48$ hens, and each of them lays 5 eggs a week.  He sells every egg for \\$0.25 on"
+    " Saturdays, keeping one dozen for his own family. How many dollars does the farmer earn in four weeks?"
 )
 OTHER = (
-    "Nine painters need 12 days to paint a wall of 300 square metres. How many days would six equally skilled painters"
-    " need for a wall of 450 square metres, if rain stops the work for two days?"
+    "Nine painters need 12 days to paint a wall of 300 square metres. How many days would six equally skilled"
+    " painters need for a wall of 450 square metres, if rain stops the work for two days?"
 )
 
 
@@ -68,12 +69,20 @@ def test_a_long_passage_is_found_and_a_short_one_is_not():
     for count in range(N, len(found)):
         passage = " ".join(found[:count])
         expected = count - N + 1 >= SHARE * runs
-        assert shared([f"Yesterday I read this. {passage} Is it true?"], [PROBLEM]) == ([(0, 0)] if expected else []), count
+        assert shared([f"Yesterday I read this. {passage} Is it true?"], [PROBLEM]) == (
+            [(0, 0)] if expected else []
+        ), count
         assert shared([f"Yesterday I read this. {passage} Is it true?"], [PROBLEM], runs=False) == []
 
 
 def test_numbers_changed_make_another_problem():
-    assert shared([PROBLEM.replace("48", "36").replace("5 eggs", "6 eggs").replace("four weeks", "ten weeks")], [PROBLEM]) == []
+    assert (
+        shared(
+            [PROBLEM.replace("48", "36").replace("5 eggs", "6 eggs").replace("four weeks", "ten weeks")],
+            [PROBLEM],
+        )
+        == []
+    )
 
 
 def test_figures_do_not_hide_a_passage():
@@ -83,22 +92,29 @@ def test_figures_do_not_hide_a_passage():
 
 def test_an_instruction_that_all_problems_repeat_is_no_evidence():
     instruction = (
-        " Think step by step, write down every intermediate result on a line of its own, and give the final answer after four hashes."
+        " Think step by step, write down every intermediate result on a line of its own, and give the final"
+        " answer after four hashes."
     )
     questions = [f"What is {a} times {b}?" for a in range(12) for b in range(12)]
     random.Random(0).shuffle(questions)
-    assert shared([q + instruction for q in questions[:100]], [q + instruction for q in questions[100:]]) == []
+    assert (
+        shared([q + instruction for q in questions[:100]], [q + instruction for q in questions[100:]]) == []
+    )
     assert shared([q + instruction for q in questions[:100]], [questions[7] + instruction]) == [(7, 0)]
 
 
 def test_rows_without_a_question_are_compared_by_their_prompts():
-    assert find([{"prompt": "a b"}, {"prompt": "A, b!"}, {"prompt": "c"}], [{"prompt": "a b."}]) == [(0, 0, 1.0), (1, 0, 1.0)]
+    assert find([{"prompt": "a b"}, {"prompt": "A, b!"}, {"prompt": "c"}], [{"prompt": "a b."}]) == [
+        (0, 0, 1.0),
+        (1, 0, 1.0),
+    ]
     assert find([{"prompt": f"User: {PROBLEM}\n\nAssistant: <think"}], rows(PROBLEM)) == [(0, 0, 1.0)]
     assert find([], rows("a")) == find(rows("a"), []) == find(rows("!"), rows("?")) == []
 
 
 def test_against_a_slow_search_on_random_texts():
-    """Words of a vocabulary of three, so that runs are shared often; the definition, written down again without an index."""
+    """Words of a vocabulary of three, so that runs are shared often; the definition, written down again
+    without an index."""
     draw = random.Random(5)
     texts = [" ".join(draw.choices("abc", weights=(20, 2, 1), k=draw.randrange(8, 40))) for _ in range(80)]
     training, evaluation = texts[:50], texts[50:]
@@ -154,7 +170,8 @@ def test_ten_thousand_problems_take_a_second():
     ],
 )
 def test_what_the_real_data_share(first, second, expected, shared_data):
-    """The four pairs are the same problems, looked at one by one; in the last the two ask for the same perimeter in other words."""
+    """The four pairs are the same problems, looked at one by one; in the last the two ask for the same
+    perimeter in other words."""
     folder = shared_data("math_500.jsonl").parent
     training, evaluation = (tasks.make(name, data_dir=folder) for name in (first, second))
     left, right = training.train or training.heldout, evaluation.heldout

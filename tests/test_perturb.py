@@ -1,7 +1,8 @@
-"""Perturbed products are the dense ones (design promise 2); noise is a function of its five names alone (promise 4).
+"""Perturbed products are the dense ones (design promise 2); noise is a function of its five names alone
+(promise 4).
 
-The yardstick is float64 numpy with every perturbed weight written out. Noise here is far larger than in training, so that a wrong
-term shows.
+The yardstick is float64 numpy with every perturbed weight written out. Noise here is far larger than in
+training, so that a wrong term shows.
 """
 
 import functools
@@ -12,13 +13,18 @@ import numpy as np
 import pytest
 from rwkv7_reference import random_model
 
-from egg_reason.models.rwkv7 import Architecture, Shape, forward, init_state
-from egg_reason.perturb import FullRank, LowRank, Noise, Offset, Parameter, Transposed, named, put, put_rows, take_rows
+from egg_reason.models.rwkv7.model import Architecture, Shape, forward, init_state
+from egg_reason.perturb.layouts import Transposed
+from egg_reason.perturb.noise import Noise, Parameter, put_rows, take_rows
+from egg_reason.perturb.paths import named, put
+from egg_reason.perturb.weights import FullRank, LowRank, Offset
 
 RELATIVE = 1e-5
 ROWS, GROUPS = 6, (1, 3)
 SCALE_B = np.array([0.7, -0.7, 0.0, 0.3, -0.3, 1.0], np.float32)
-SHAPE = Shape(layers=2, width=16, heads=2, head_size=8, ffn=24, vocab=11, rank_w=2, rank_a=2, rank_v=3, rank_g=4)
+SHAPE = Shape(
+    layers=2, width=16, heads=2, head_size=8, ffn=24, vocab=11, rank_w=2, rank_a=2, rank_v=3, rank_g=4
+)
 
 
 def normal(seed, *shape):
@@ -82,7 +88,10 @@ def test_rows_of_a_table_are_the_dense_ones(groups):
     full = FullRank(low.base, jnp.asarray(normal(5, groups, 9, 5)), jnp.asarray(SCALE_B))
     for node, noise in ((low, product(low.a, low.b)), (full, full.noise)):
         tables = dense_rows(node.base, noise, SCALE_B)
-        close(jax.jit(lambda ids, node: node[ids])(ids, node), np.stack([tables[row][ids[row]] for row in range(ROWS)]))
+        close(
+            jax.jit(lambda ids, node: node[ids])(ids, node),
+            np.stack([tables[row][ids[row]] for row in range(ROWS)]),
+        )
 
 
 @pytest.mark.parametrize("groups", GROUPS)
@@ -103,9 +112,21 @@ def test_stacked_layers_scan_through_the_nodes(groups):
     layers, width = 3, 5
     low = low_rank(2, groups, width, width, (layers,))
     full = FullRank(
-        *map(jnp.asarray, (normal(6, layers, width, width), normal(7, layers, groups, width, width), np.tile(SCALE_B, (layers, 1))))
+        *map(
+            jnp.asarray,
+            (
+                normal(6, layers, width, width),
+                normal(7, layers, groups, width, width),
+                np.tile(SCALE_B, (layers, 1)),
+            ),
+        )
     )
-    offset = Offset(*map(jnp.asarray, (normal(8, layers, width), normal(9, layers, groups, width), np.tile(SCALE_B, (layers, 1)))))
+    offset = Offset(
+        *map(
+            jnp.asarray,
+            (normal(8, layers, width), normal(9, layers, groups, width), np.tile(SCALE_B, (layers, 1))),
+        )
+    )
     x = normal(4, ROWS, 2, width)
 
     def layer(x, nodes):
@@ -134,16 +155,27 @@ def test_take_rows_and_put_rows(stacked):
 
     def made(*numbers):
         layers = (2,) if stacked else ()
-        spread = [np.broadcast_to(np.float32(numbers).reshape(-1, *rest), (*layers, len(numbers), *size)) for size, rest in SIZES]
+        spread = [
+            np.broadcast_to(np.float32(numbers).reshape(-1, *rest), (*layers, len(numbers), *size))
+            for size, rest in SIZES
+        ]
         return {"low": tuple(map(jnp.asarray, spread[:2])), "dense": jnp.asarray(spread[2])}
 
     four = made(20, 21, 22, 23)
-    jax.tree.map(np.testing.assert_array_equal, take_rows(four, parameters, jnp.array([3, 0, 3])), made(23, 20, 23))
-    changed = put_rows(four, parameters, jnp.array([2, 0, 4]), made(30, 31, 32))  # group 4 of 4 is out of range: 32 goes nowhere
+    jax.tree.map(
+        np.testing.assert_array_equal, take_rows(four, parameters, jnp.array([3, 0, 3])), made(23, 20, 23)
+    )
+    changed = put_rows(
+        four, parameters, jnp.array([2, 0, 4]), made(30, 31, 32)
+    )  # group 4 of 4 is out of range: 32 goes nowhere
     jax.tree.map(np.testing.assert_array_equal, changed, made(31, 21, 30, 23))
 
 
-SIZES = (((3, 2), (1, 1)), ((4, 2), (1, 1)), ((5,), (1,)))  # of a, b and a vector, with the axes to spread a group's number over
+SIZES = (
+    ((3, 2), (1, 1)),
+    ((4, 2), (1, 1)),
+    ((5,), (1,)),
+)  # of a, b and a vector, with the axes to spread a group's number over
 
 
 def made_noise(parameters, shapes, rank, groups):
@@ -152,7 +184,9 @@ def made_noise(parameters, shapes, rank, groups):
     for p in parameters:
         layers, inner = (shapes[p.name][:1], shapes[p.name][1:]) if p.stacked else ((), shapes[p.name])
         if p.low_rank(rank):
-            noise[p.name] = tuple(jnp.asarray(normal([p.index, side], *layers, groups, rank, inner[side])) for side in (0, 1))
+            noise[p.name] = tuple(
+                jnp.asarray(normal([p.index, side], *layers, groups, rank, inner[side])) for side in (0, 1)
+            )
         else:
             noise[p.name] = jnp.asarray(normal(p.index, *layers, groups, *inner))
     return noise
@@ -191,7 +225,9 @@ def test_a_population_through_the_model_is_each_member_alone(rank, everything):
     together = logits(noise.attach(params, drawn, jnp.asarray(scale_B)), tokens)
     plain = logits(params, tokens)
     for row in range(ROWS):
-        alone = logits(dense_params(params, noise, drawn, row // 2, float(scale_B[row])), tokens[row : row + 1])[0]
+        alone = logits(
+            dense_params(params, noise, drawn, row // 2, float(scale_B[row])), tokens[row : row + 1]
+        )[0]
         close(together[row], np.asarray(alone, np.float64), 3e-5)
         moved = np.abs(alone - plain[row]).max()
         assert moved > 0.1 if scale_B[row] else moved < 1e-4
@@ -206,7 +242,8 @@ SHAPES = {"matrix": (3, 2), "vector": (2, 5)}
 
 
 def test_noise_is_bitwise_the_same_however_it_is_drawn():
-    """Alone or among others, in any order, in and out of jit, in a loop of a larger program, without the other parameters, in bfloat16."""
+    """Alone or among others, in any order, in and out of jit, in a loop of a larger program, without the
+    other parameters, in bfloat16."""
     noise = Noise(7, 2, PARAMETERS)
     draw = functools.partial(noise.draw, SHAPES)
     jitted = jax.jit(draw)
@@ -226,7 +263,9 @@ def test_noise_is_bitwise_the_same_however_it_is_drawn():
     five = jitted(3, jnp.array([5]))
     vector_only = jax.jit(functools.partial(Noise(7, 2, PARAMETERS[1:]).draw, SHAPES))
     assert bits(vector_only(3, jnp.array([5]))) == bits(five["vector"])
-    rounded = jax.jit(functools.partial(Noise(7, 2, PARAMETERS, jnp.bfloat16).draw, SHAPES))(3, jnp.array([5]))
+    rounded = jax.jit(functools.partial(Noise(7, 2, PARAMETERS, jnp.bfloat16).draw, SHAPES))(
+        3, jnp.array([5])
+    )
     assert bits(rounded) == bits(jax.tree.map(lambda x: x.astype(jnp.bfloat16), five))
 
 
@@ -244,16 +283,20 @@ def test_noise_changes_with_each_of_its_five_names():
 
 
 def test_noise_is_standard_normal_and_uncorrelated():
-    """28 statistics, each beyond 5 standard deviations by chance once in 1.7 million: a false alarm once in 60,000 seeds.
+    """28 statistics, each beyond 5 standard deviations by chance once in 1.7 million: a false alarm once in
+    60,000 seeds.
 
-    Parameters of equal shape are the trap: noise drawn from one stream by shape alone would be the same in both.
+    Parameters of equal shape are the trap: noise drawn from one stream by shape alone would be the same in
+    both.
     """
     same_shape = (Parameter("one", 0, "matrix", True), Parameter("two", 1, "matrix", True))
     shapes = {"one": (2, 6, 6), "two": (2, 6, 6)}
     count = 2000
 
     def draw(seed, epoch, first):
-        drawn = jax.jit(functools.partial(Noise(seed, 2, same_shape).draw, shapes))(epoch, first + jnp.arange(count))
+        drawn = jax.jit(functools.partial(Noise(seed, 2, same_shape).draw, shapes))(
+            epoch, first + jnp.arange(count)
+        )
         return {
             (name, which, layer): np.asarray(drawn[name][which][layer], np.float64).ravel()
             for name in shapes
@@ -268,7 +311,9 @@ def test_noise_is_standard_normal_and_uncorrelated():
         assert abs((sample**2).mean() - 1) * np.sqrt(size / 2) < 5
     reference = drawn["one", 0, 0]
     others = [sample for key, sample in drawn.items() if key != ("one", 0, 0)]
-    others += [draw(*changed)["one", 0, 0] for changed in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, count), (1, 1, 0))]
+    others += [
+        draw(*changed)["one", 0, 0] for changed in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, count), (1, 1, 0))
+    ]
     assert 2 * len(drawn) + len(others) == 28
     for other in others:
         assert abs((reference * other).mean()) * np.sqrt(reference.size) < 5
@@ -276,9 +321,12 @@ def test_noise_is_standard_normal_and_uncorrelated():
 
 @pytest.mark.parametrize("rank", [0, 1, 4])
 def test_entries_of_a_direction_have_unit_variance_at_every_rank(rank):
-    """1,000 directions of 12 x 10 entries, each a mean square of its own. Beyond 5 standard deviations: once in 1.7 million seeds."""
+    """1,000 directions of 12 x 10 entries, each a mean square of its own. Beyond 5 standard deviations: once
+    in 1.7 million seeds."""
     parameter = Parameter("w", 0, "matrix", False)
-    drawn = jax.jit(functools.partial(Noise(1, rank, (parameter,)).draw, {"w": (12, 10)}))(0, jnp.arange(1000))["w"]
+    drawn = jax.jit(functools.partial(Noise(1, rank, (parameter,)).draw, {"w": (12, 10)}))(
+        0, jnp.arange(1000)
+    )["w"]
     dense = product(*drawn) if rank else np.asarray(drawn, np.float64)
     squares = (dense**2).mean((1, 2))
     assert abs(squares.mean() - 1) < 5 * squares.std() / np.sqrt(1000)
@@ -295,6 +343,12 @@ def test_a_transposed_matrix_multiplies_like_itself(rows):
     assert kept.shape == w.shape
     given = jnp.asarray(x, jnp.float32)
     np.testing.assert_allclose(jax.jit(lambda x: x @ kept)(given), x @ w, atol=1e-5)
-    node = LowRank(kept, jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32), jnp.asarray(scale, jnp.float32), jnp.ones(()))
+    node = LowRank(
+        kept,
+        jnp.asarray(a, jnp.float32),
+        jnp.asarray(b, jnp.float32),
+        jnp.asarray(scale, jnp.float32),
+        jnp.ones(()),
+    )
     exact = x @ w + scale[:, None, None] * (x @ a[0].T @ b[0]) / np.sqrt(2)
     np.testing.assert_allclose(jax.jit(lambda x: x @ node)(given), exact, atol=3e-5)

@@ -1,7 +1,7 @@
 """The pool of workers: whoever computes what, the run is the same; lost, slow and broken workers; mistakes.
 
-`Ray` here is a stand-in that keeps Ray's promises in one process, so that deaths and delays come when a test says so. The last test runs
-Ray itself (dependency group reference).
+`Ray` here is a stand-in that keeps Ray's promises in one process, so that deaths and delays come when a test
+says so. The last test runs Ray itself (dependency group reference).
 """
 
 import copy
@@ -16,11 +16,11 @@ import pytest
 from rwkv7_reference import needs_reference
 from test_train import assert_same_run
 
-from egg_reason import pool, shares
-from egg_reason.config import TrainConfig
-from egg_reason.machines import Machines
-from egg_reason.runs import read_metrics
-from egg_reason.scalars import ScalarLog
+from egg_reason.config import Machines, TrainConfig
+from egg_reason.population import pool
+from egg_reason.population import trials as shares
+from egg_reason.run.directory import read_metrics
+from egg_reason.run.log import ScalarLog
 from egg_reason.train import resume, train
 
 
@@ -42,9 +42,11 @@ class RayTaskError(RayError):
 
 
 class StandIn(types.ModuleType):
-    """Ray as `Pool` uses it: calls take place when `wait` or `get` asks for them. cpus: room for so many workers, after `full` looks.
+    """Ray as `Pool` uses it: calls take place when `wait` or `get` asks for them. cpus: room for so many
+    workers, after `full` looks.
 
-    dies, hangs: numbers of the `evaluate` calls, counted over all workers, that do. builds: called where a worker is built.
+    dies, hangs: numbers of the `evaluate` calls, counted over all workers, that do. builds: called where a
+        worker is built.
     """
 
     def __init__(self, cpus=2, dies=(), hangs=(), builds=lambda: None, full=0):
@@ -177,8 +179,11 @@ def test_a_run_moves_between_one_process_and_a_pool(with_ray, finished_run, sett
     assert_same_run(tmp_path / "run", finished_run[0])
 
 
-def test_the_pairs_of_a_slow_worker_are_dropped_whole_if_one_says_so(with_ray, settings, tmp_path, capsys, monkeypatch):
-    """The first call never ends: its members have no fitness, the step is taken by the others, and the log has it so."""
+def test_the_pairs_of_a_slow_worker_are_dropped_whole_if_one_says_so(
+    with_ray, settings, tmp_path, capsys, monkeypatch
+):
+    """The first call never ends: its members have no fitness, the step is taken by the others, and the log
+    has it so."""
     with_ray(cpus=2, hangs=(0,))
     monkeypatch.setattr(pool, "SLOW", 1.0)
     train(
@@ -190,7 +195,11 @@ def test_the_pairs_of_a_slow_worker_are_dropped_whole_if_one_says_so(with_ray, s
     with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
         first, second = [scalars.fitness_NP for _, scalars in log.records()]
     gone = np.isnan(first).all(1)
-    assert gone.reshape(-1, 2).all(1).sum() * 2 == gone.sum() > 0 and not np.isnan(first[~gone]).any() and not np.isnan(second).any()
+    assert (
+        gone.reshape(-1, 2).all(1).sum() * 2 == gone.sum() > 0
+        and not np.isnan(first[~gone]).any()
+        and not np.isnan(second).any()
+    )
     lines = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
     assert lines[0]["dropped_members"] == gone.sum() and "dropped_members" not in lines[1]
     assert "were dropped, their worker is slow" in capsys.readouterr().out
@@ -198,7 +207,9 @@ def test_the_pairs_of_a_slow_worker_are_dropped_whole_if_one_says_so(with_ray, s
 
 def test_an_error_of_the_run_ends_it_and_is_one_line(with_ray, settings, flags, command, tmp_path):
     with_ray(builds=refuses)
-    status, _, error = command("train", "--plain", "--pool", "ray", "--runs", tmp_path, "--name", "run", *flags(settings))
+    status, _, error = command(
+        "train", "--plain", "--pool", "ray", "--runs", tmp_path, "--name", "run", *flags(settings)
+    )
     assert (status, error) == (2, "egg-reason: the model is not where it should be: bring it there\n")
 
 
@@ -211,7 +222,9 @@ def test_workers_that_die_as_they_start_end_the_run(with_ray, settings, flags, c
         raise RayActorError("out of memory\nand so on")
 
     with_ray(builds=dies)
-    status, _, error = command("train", "--plain", "--pool", "ray", "--runs", tmp_path, "--name", "run", *flags(settings))
+    status, _, error = command(
+        "train", "--plain", "--pool", "ray", "--runs", tmp_path, "--name", "run", *flags(settings)
+    )
     line = "8 workers died one after the other and did nothing, the last one so: out of memory and so on"
     assert (status, error) == (2, f"egg-reason: {line}\n")
 
@@ -228,14 +241,21 @@ def test_a_worker_that_never_answers_is_replaced(with_ray, settings, tmp_path, c
     monkeypatch.setattr(pool, "SLOW", 1.0)
     monkeypatch.setattr(pool, "LATE_STEPS", 2)
     machines = Machines(pool="ray", straggler="drop")
-    train(TrainConfig(**settings | {"steps": 4, "eval_every": 0}), tmp_path / "run", plain=True, machines=machines)
+    train(
+        TrainConfig(**settings | {"steps": 4, "eval_every": 0}),
+        tmp_path / "run",
+        plain=True,
+        machines=machines,
+    )
     assert "a worker that has been late for 2 steps is replaced" in capsys.readouterr().out and ray.made == 3
 
 
 def test_a_pool_without_room_says_so_and_waits(with_ray, settings, tmp_path, capsys, monkeypatch):
     with_ray(full=5)
     monkeypatch.setattr(pool, "LONELY", 0.0)
-    train(TrainConfig(**settings | {"steps": 1, "eval_every": 0}), tmp_path / "run", plain=True, machines=POOL)
+    train(
+        TrainConfig(**settings | {"steps": 1, "eval_every": 0}), tmp_path / "run", plain=True, machines=POOL
+    )
     assert capsys.readouterr().out.count("no free CPU for one: waiting") == 1
 
 
@@ -254,11 +274,20 @@ def test_a_worker_with_other_rewards_ends_the_run(with_ray, settings, rewards_fi
     ("words", "line"),
     [
         (("--pool", "slurm"), "pool must be ray, or left out, not 'slurm'"),
-        (("--pool", "ray", "--devices", "2"), "pool has its own workers in the place of --hosts and --devices: leave these out"),
-        (("--pool", "ray", "--workers", "-1"), "workers must be at least 1, or 0 for as many as there is room for, not -1"),
+        (
+            ("--pool", "ray", "--devices", "2"),
+            "pool has its own workers in the place of --hosts and --devices: leave these out",
+        ),
+        (
+            ("--pool", "ray", "--workers", "-1"),
+            "workers must be at least 1, or 0 for as many as there is room for, not -1",
+        ),
         (("--pool", "ray", "--straggler", "kill"), "straggler must be wait or drop, not 'kill'"),
         (("--workers", "2"), "workers is for a pool: give --pool ray too"),
-        (("--pool", "ray", "--dry-run"), "--dry-run and --memory-budget tell of one process: leave out --hosts and --pool"),
+        (
+            ("--pool", "ray", "--dry-run"),
+            "--dry-run and --memory-budget tell of one process: leave out --hosts and --pool",
+        ),
         (
             ("--pool", "ray", "--ray-address", "nowhere:1"),
             "Ray at nowhere:1 cannot be reached (no such place): start it with ray start",
@@ -281,30 +310,62 @@ def test_grpo_trains_in_one_process(with_ray, command, tmp_path):
 def test_without_ray(settings, flags, command, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     status, _, error = command("train", "--pool", "ray", *flags(settings))
-    assert (status, error) == (2, "egg-reason: --pool ray needs the package ray: pip install 'egg-reason[ray]'\n")
+    assert (status, error) == (
+        2,
+        "egg-reason: --pool ray needs the package ray: pip install 'egg-reason[ray]'\n",
+    )
 
 
 @needs_reference("ray")
 def test_ray_itself_with_a_worker_killed(finished_run, settings, flags, tmp_path):
-    """Two workers; after the first step one is killed while the other stands still, so that the run cannot end before the loss is seen."""
+    """Two workers; after the first step one is killed while the other stands still, so that the run cannot
+    end before the loss is seen."""
     import psutil
 
-    words = ["train", "--plain", "--pool", "ray", "--workers", "2", "--runs", str(tmp_path), "--name", "run", *flags(settings)]
-    command, log, metrics = [sys.executable, "-m", "egg_reason.cli", *words], tmp_path / "output", tmp_path / "run" / "metrics.jsonl"
+    words = [
+        "train",
+        "--plain",
+        "--pool",
+        "ray",
+        "--workers",
+        "2",
+        "--runs",
+        str(tmp_path),
+        "--name",
+        "run",
+        *flags(settings),
+    ]
+    command, log, metrics = (
+        [sys.executable, "-m", "egg_reason.cli", *words],
+        tmp_path / "output",
+        tmp_path / "run" / "metrics.jsonl",
+    )
     with log.open("wb") as output:
         training = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     workers: list = []
     while training.poll() is None and len(workers) < 2:
-        workers = [process for process in training.children(recursive=True) if process.name().startswith("ray::Worker")]
+        workers = [
+            process
+            for process in training.children(recursive=True)
+            if process.name().startswith("ray::Worker")
+        ]
         time.sleep(0.2)
-    while training.poll() is None and not (metrics.exists() and any("reward_mean" in line for line in read_metrics(metrics))):
+    while training.poll() is None and not (
+        metrics.exists() and any("reward_mean" in line for line in read_metrics(metrics))
+    ):
         time.sleep(0.002)
     workers[1].suspend()
     workers[0].kill()
     deadline = time.monotonic() + 120
-    while training.poll() is None and "a worker was lost" not in log.read_text() and time.monotonic() < deadline:
+    while (
+        training.poll() is None and "a worker was lost" not in log.read_text() and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     workers[1].resume()
     assert training.wait(timeout=300) == 0, log.read_text()
-    assert log.read_text().count("a worker was lost") == 1 and "Traceback" not in log.read_text() and "Warning" not in log.read_text()
+    assert (
+        log.read_text().count("a worker was lost") == 1
+        and "Traceback" not in log.read_text()
+        and "Warning" not in log.read_text()
+    )
     assert_same_run(tmp_path / "run", finished_run[0])

@@ -53,7 +53,8 @@ def only(found: list[Line | None]) -> Line:
 
 
 def walk(start, slope, noise, steps, dimensions, rates, seed=0):
-    """A run where formula (2) is true by construction, in so many dimensions: each update is one part gradient, and noise of unit RMS."""
+    """A run where formula (2) is true by construction, in so many dimensions: each update is one part
+    gradient, and noise of unit RMS."""
     rng = np.random.default_rng(seed)
     along, where = 0.0, np.zeros(dimensions)
     for rate in rates:
@@ -66,7 +67,9 @@ def walk(start, slope, noise, steps, dimensions, rates, seed=0):
 def test_the_suggested_learning_rate_is_the_best_of_simulated_runs(steps):
     start, slope, noise = 0.2, 8.0, 400.0
     shape = np.linspace(1, 0.25, steps)
-    measured = only(fit(start, [line(start, slope * 2, noise, populations=4)]))  # four populations: twice the slope of one
+    measured = only(
+        fit(start, [line(start, slope * 2, noise, populations=4)])
+    )  # four populations: twice the slope of one
     rate, height = measured.learning_rate(shape)
     rates = rate * np.geomspace(0.25, 4, 17)
     runs = [walk(start, slope, noise, steps, 4000, each * shape) for each in rates]
@@ -97,7 +100,8 @@ def test_one_lucky_sigma_does_not_win():
 
 
 def table(rng, members, prompts, samples, gradient, noise):
-    """Fitness that is linear in the direction, of which the gradient's part is known: (table, slopes of the pairs), at sigma 0.1."""
+    """Fitness that is linear in the direction, of which the gradient's part is known: (table, slopes of the
+    pairs), at sigma 0.1."""
     slopes = rng.standard_normal(members // 2) * gradient
     signs = np.stack([slopes, -slopes], 1).reshape(-1) * 0.1
     by_prompt = rng.standard_normal(prompts)[None, :, None]
@@ -105,7 +109,7 @@ def table(rng, members, prompts, samples, gradient, noise):
 
 
 def test_slopes_by_pair_are_the_true_ones_on_average_and_none_where_there_is_nothing_but_noise():
-    from egg_reason.es import pair_weights
+    from egg_reason.algorithms.shaping import pair_weights
 
     rng = np.random.default_rng(0)
     for gradient in (0.0, 3.0):
@@ -129,9 +133,11 @@ def test_slopes_by_pair_grow_with_prompts_and_samples_where_noise_hides_the_sign
     rng = np.random.default_rng(1)
     tables = [table(rng, 32, 8, 4, 1.0, noise=0.5)[0] for _ in range(60)]
     few, prompts, samples = (
-        np.mean([slopes_by_pair(each, 0.1, p, g, "group", 4).sum() for each in tables]) for p, g in ((1, 1), (4, 1), (1, 4))
+        np.mean([slopes_by_pair(each, 0.1, p, g, "group", 4).sum() for each in tables])
+        for p, g in ((1, 1), (4, 1), (1, 4))
     )
-    # Signal 0.1 beside noise of 0.5 in each answer: the weights' signal doubles with four times as many answers.
+    # Signal 0.1 beside noise of 0.5 in each answer: the weights' signal doubles with four times as many
+    # answers.
     assert prompts / few == pytest.approx(2, rel=0.25)
     assert samples / few == pytest.approx(2, rel=0.25)
 
@@ -160,10 +166,12 @@ def test_a_ratio_of_counts_covers_the_true_share():
 
 
 def rows(**slopes):
-    """A table of the division 128 x 8 x 1 and others, {name: (members, prompts, samples, mean, half the interval)}."""
+    """A table of the division 128 x 8 x 1 and others, {name: (members, prompts, samples, mean, half the
+    interval)}."""
     keys = ("members", "prompts", "samples")
     return [
-        dict(zip(keys, each[:3], strict=True)) | {"slope": {"mean": each[3], "low": each[3] - each[4], "high": each[3] + each[4]}}
+        dict(zip(keys, each[:3], strict=True))
+        | {"slope": {"mean": each[3], "low": each[3] - each[4], "high": each[3] + each[4]}}
         for each in slopes.values()
     ]
 
@@ -173,7 +181,9 @@ MINE, LINE = (128, 8, 1, 8.0, 2.0), Line(0.2, 16.0, 400.0, 4, 0.02, 0.2)
 
 def test_a_suggestion_keeps_the_population_unless_another_is_better_beyond_doubt():
     config = TrainConfig(steps=16)
-    assert suggest(config, 0.02, LINE, rows(mine=MINE, other=(512, 2, 1, 9.0, 2.0)), 0.002)["population"] == 128
+    assert (
+        suggest(config, 0.02, LINE, rows(mine=MINE, other=(512, 2, 1, 9.0, 2.0)), 0.002)["population"] == 128
+    )
     other = suggest(config, 0.02, LINE, rows(mine=MINE, other=(512, 2, 1, 12.0, 3.0)), 0.002)
     assert (other["population"], other["prompts"]) == (512, 2)
 
@@ -187,9 +197,17 @@ def test_minutes_become_steps(minutes, steps, population):
 
 def test_the_command_gives_train_the_same_settings_again():
     config = TrainConfig(
-        task="problems file.jsonl", reward=("gsm8k", "my.py:f"), reward_weights=(1.0, 0.5), task_options=("a=1", "b=2,3"), vectors=True,
-        minutes=2.5, temperature=0.0, top_p=0.9, prompts=4, seed=3,
-    )  # fmt: skip
+        task="problems file.jsonl",
+        reward=("gsm8k", "my.py:f"),
+        reward_weights=(1.0, 0.5),
+        task_options=("a=1", "b=2,3"),
+        vectors=True,
+        minutes=2.5,
+        temperature=0.0,
+        top_p=0.9,
+        prompts=4,
+        seed=3,
+    )
     found = suggest(config, 0.0134, LINE, rows(mine=(128, 4, 1, 8.0, 2.0)), 0.002)
     words = shlex.split(command_of(config, found))
     assert words[:2] == ["egg-reason", "train"]

@@ -1,4 +1,5 @@
-"""`.pth` files: the same tensors as torch reads and writes, and nothing hostile or damaged gets further than one line."""
+"""`.pth` files: the same tensors as torch reads and writes, and nothing hostile or damaged gets further than
+one line."""
 
 import io
 import os
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 from rwkv7_reference import needs_reference
 
-from egg_reason.models.pickled import Storage, View, dump_tensors
-from egg_reason.models.pth import read_pth, replacing, write_pth
+from egg_reason.models.formats.pickled import Storage, View, dump_tensors
+from egg_reason.models.formats.pth import read_pth, replacing, write_pth
 
 BF16 = ml_dtypes.bfloat16
 
@@ -40,7 +41,9 @@ def archive(path, pickled, records=None, folder="model"):
     """A zip as torch.save makes it, around any pickle."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
         file.writestr(f"{folder}/data.pkl", pickled)
-        for key, data in (records if records is not None else {"0": np.arange(6, dtype=np.float32).tobytes()}).items():
+        for key, data in (
+            records if records is not None else {"0": np.arange(6, dtype=np.float32).tobytes()}
+        ).items():
             file.writestr(f"{folder}/data/{key}", data)
     return path
 
@@ -138,7 +141,11 @@ class Calls:
 def test_nothing_is_run(tmp_path, name, protocol):
     sentinel = tmp_path / "it-ran"
     code = f"open({str(sentinel)!r}, 'w').close()"
-    call = Calls(os.system, f"touch {sentinel}") if name == "system" else Calls({"eval": eval, "exec": exec}[name], code)
+    call = (
+        Calls(os.system, f"touch {sentinel}")
+        if name == "system"
+        else Calls({"eval": eval, "exec": exec}[name], code)
+    )
     pickled = pickle.dumps({"emb.weight": call}, protocol)
     path = archive(tmp_path / "x.pth", pickled)
 
@@ -151,7 +158,13 @@ def test_nothing_is_run(tmp_path, name, protocol):
 
 
 @pytest.mark.parametrize(
-    "name", ["torch LongStorage", "torch._utils _rebuild_qtensor", "collections OrderedDict.fromkeys", "builtins getattr"]
+    "name",
+    [
+        "torch LongStorage",
+        "torch._utils _rebuild_qtensor",
+        "collections OrderedDict.fromkeys",
+        "builtins getattr",
+    ],
 )
 def test_other_names_are_refused_by_name(tmp_path, name):
     module, attribute = name.split()
@@ -190,12 +203,18 @@ def test_pickles_that_are_no_dictionary_of_tensors(tmp_path, pickled, message):
     [
         (View(Storage("1", "float32", 6), 0, (6,), (1,)), "storage '1' is missing"),
         (View(Storage("../0", "float32", 6), 0, (6,), (1,)), "is missing"),
-        (View(Storage("0", "float32", 7), 0, (6,), (1,)), "should hold 7 numbers of float32, but has 24 bytes"),
+        (
+            View(Storage("0", "float32", 7), 0, (6,), (1,)),
+            "should hold 7 numbers of float32, but has 24 bytes",
+        ),
         (View(Storage("0", "bfloat16", 13), 0, (6,), (1,)), "should hold 13 numbers"),
         (View(Storage("0", "float32", 6), 1, (6,), (1,)), "beyond its storage"),
         (View(Storage("0", "float32", 6), 0, (7,), (1,)), "beyond its storage"),
         (View(Storage("0", "float32", 6), 0, (2, 3), (4, 1)), "beyond its storage"),
-        (View(Storage("0", "float32", 6), 0, (1000, 1000), (0, 0)), "beyond its storage"),  # would grow a few bytes to gigabytes
+        (
+            View(Storage("0", "float32", 6), 0, (1000, 1000), (0, 0)),
+            "beyond its storage",
+        ),  # would grow a few bytes to gigabytes
         (View(Storage("0", "float32", 6), 5, (6,), (-1,)), "sizes, strides and offset of 0 or more"),
         (View(Storage("0", "float32", 6), -1, (2,), (1,)), "sizes, strides and offset of 0 or more"),
         (View(Storage("0", "float32", 6), 0, (-6,), (1,)), "sizes, strides and offset of 0 or more"),
@@ -210,7 +229,10 @@ def test_tensors_that_reach_beyond_their_storage(tmp_path, view, message):
 
 def test_views_within_a_storage_are_read(tmp_path):
     """The same crafted pickles with honest numbers: the refusals above are not for another reason."""
-    views = {"x": View(Storage("0", "float32", 6), 1, (2, 2), (3, 1)), "y": View(Storage("0", "float32", 6), 0, (3, 2), (1, 3))}
+    views = {
+        "x": View(Storage("0", "float32", 6), 1, (2, 2), (3, 1)),
+        "y": View(Storage("0", "float32", 6), 0, (3, 2), (1, 3)),
+    }
     found = read_pth(archive(tmp_path / "x.pth", dump_tensors(views)))
     np.testing.assert_array_equal(found["x"].read(), [[1, 2], [4, 5]])
     np.testing.assert_array_equal(found["y"].read(), [[0, 3], [1, 4], [2, 5]])
@@ -277,7 +299,10 @@ def test_a_failed_write_leaves_everything_as_it_was(tmp_path):
     with pytest.raises(ValueError, match="b: dtype must be one of float32, float16, bfloat16, not float64"):
         write_pth(path, [("b", np.zeros(3))])
     assert [file.name for file in tmp_path.iterdir()] == ["x.pth"] and path.read_text() == "before"
-    with pytest.raises(FileNotFoundError, match="its folder does not exist"), replacing(tmp_path / "none" / "x.pth"):
+    with (
+        pytest.raises(FileNotFoundError, match="its folder does not exist"),
+        replacing(tmp_path / "none" / "x.pth"),
+    ):
         pass
 
 

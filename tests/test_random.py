@@ -1,11 +1,11 @@
-"""The numbers of `egg_reason.random` are those of `jax.random`, to the last bit."""
+"""The numbers of `egg_reason.perturb.threefry` are those of `jax.random`, to the last bit."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egg_reason import random
+from egg_reason.perturb import threefry as random
 
 KEYS = [0, 1, 7, 2**31 - 1, 123456789]
 
@@ -40,4 +40,6 @@ def test_many_streams_at_once_are_each_keys_own(shape):
 def test_any_part_of_a_stream_can_be_drawn_by_itself():
     key, counter = jax.random.key(5), random.counters((6, 50))
     whole = jax.random.normal(key, (6, 50))
-    np.testing.assert_array_equal(random.normals(jax.random.key_data(key), counter[:, 17:30]), whole[:, 17:30])
+    np.testing.assert_array_equal(
+        random.normals(jax.random.key_data(key), counter[:, 17:30]), whole[:, 17:30]
+    )

@@ -1,4 +1,5 @@
-"""reasoning-gym: golds pass, splits are apart whatever the seeds, and its graders are asked for what follows the thought.
+"""reasoning-gym: golds pass, splits are apart whatever the seeds, and its graders are asked for what follows
+the thought.
 
 EGG_REASON_REQUIRE_REFERENCE=1 turns the skip where the package is missing into a failure.
 """
@@ -13,13 +14,25 @@ from egg_reason.rewards.reasoning_gym import reasoning_gym
 from egg_reason.tasks.reasoning_gym import FIRST_OF_TRAINING
 from egg_reason.tasks.task import gold
 
-MISSING = importlib.util.find_spec("reasoning_gym") is None and os.environ.get("EGG_REASON_REQUIRE_REFERENCE") != "1"
+MISSING = (
+    importlib.util.find_spec("reasoning_gym") is None
+    and os.environ.get("EGG_REASON_REQUIRE_REFERENCE") != "1"
+)
 pytestmark = [
     pytest.mark.skipif(MISSING, reason="reasoning-gym is not installed"),
     pytest.mark.filterwarnings("ignore"),  # its modules have their own
 ]
 SLOW = {
-    *("advanced_geometry", "arc_agi", "codeio", "figlet_font", "futoshiki", "group_anagrams", "intermediate_integration", "knight_swap"),
+    *(
+        "advanced_geometry",
+        "arc_agi",
+        "codeio",
+        "figlet_font",
+        "futoshiki",
+        "group_anagrams",
+        "intermediate_integration",
+        "knight_swap",
+    ),
     *("polynomial_equations", "puzzle24", "quantum_lock", "sokoban", "word_ladder", "zebra_puzzles"),
 }
 """Seconds to load or for a problem. They pass too, but wait for a machine with time."""
@@ -44,8 +57,12 @@ def test_golds_of_all_quick_data_sets_pass():
             without.add(name)
             continue
         extra = {}
-        assert score(rows, [gold(row) for row in rows], log_extra=extra.__setitem__) == [1.0] * len(rows), name
-        assert extra["extracted"] == [row["answer"].strip() for row in rows] and set(extra["verdict"]) == {"right"}, name
+        assert score(rows, [gold(row) for row in rows], log_extra=extra.__setitem__) == [1.0] * len(rows), (
+            name
+        )
+        assert extra["extracted"] == [row["answer"].strip() for row in rows] and set(extra["verdict"]) == {
+            "right"
+        }, name
         assert score(rows, ["></think>", "> no end"][: len(rows)]) == [0.0] * len(rows), name
     assert without == NO_GOLD
 
@@ -84,18 +101,30 @@ def test_splits_are_apart_whatever_the_seed():
     def numbers(rows):
         return {int(row["id"].rpartition("-")[2]) for row in rows}
 
-    tasks_made = [tasks.make("reasoning_gym:basic_arithmetic", seed=seed, train_count=60, heldout_count=40) for seed in (0, 1, 10**9)]
+    tasks_made = [
+        tasks.make("reasoning_gym:basic_arithmetic", seed=seed, train_count=60, heldout_count=40)
+        for seed in (0, 1, 10**9)
+    ]
     heldout = set().union(*(numbers(task.heldout) for task in tasks_made))
     train = set().union(*(numbers(task.train) for task in tasks_made))
     assert max(heldout) < FIRST_OF_TRAINING <= min(train)
-    assert [row["question"] for row in tasks_made[0].heldout] == [row["question"] for row in tasks_made[2].heldout]
-    assert [row["question"] for row in tasks_made[0].train[:10]] != [row["question"] for row in tasks_made[2].train[:10]]
-    # Item i of a set made with seed s is item i + 1 of one made with seed s - 1: why two seeds alone do not keep sets apart.
-    assert {row["question"] for row in tasks_made[1].train[:50]} <= {row["question"] for row in tasks_made[0].train}
+    assert [row["question"] for row in tasks_made[0].heldout] == [
+        row["question"] for row in tasks_made[2].heldout
+    ]
+    assert [row["question"] for row in tasks_made[0].train[:10]] != [
+        row["question"] for row in tasks_made[2].train[:10]
+    ]
+    # Item i of a set made with seed s is item i + 1 of one made with seed s - 1: why two seeds alone do not
+    # keep sets apart.
+    assert {row["question"] for row in tasks_made[1].train[:50]} <= {
+        row["question"] for row in tasks_made[0].train
+    }
 
 
 def test_a_small_set_repeats_itself_but_not_across_splits():
-    task = tasks.make("reasoning_gym:coin_flip", train_count=300, heldout_count=10, min_trials=3, max_trials=6)
+    task = tasks.make(
+        "reasoning_gym:coin_flip", train_count=300, heldout_count=10, min_trials=3, max_trials=6
+    )
     assert len(task.heldout) == 10 and 0 < len(task.train) < 300
     assert not {row["question"] for row in task.train} & {row["question"] for row in task.heldout}
 
@@ -105,8 +134,16 @@ def test_a_small_set_repeats_itself_but_not_across_splits():
     [
         ("reasoning_gym", {}, "no data set None; write reasoning_gym:NAME with one of ab, acre"),
         ("reasoning_gym:sum", {}, "no data set 'sum'"),
-        ("reasoning_gym:chain_sum", {"min_tems": 3}, "no option min_tems; its own options: allow_negation, max_digits, max_terms"),
-        ("reasoning_gym:chain_sum", {"min_terms": 0}, "it cannot be generated: AssertionError: min_terms must be positive"),
+        (
+            "reasoning_gym:chain_sum",
+            {"min_tems": 3},
+            "no option min_tems; its own options: allow_negation, max_digits, max_terms",
+        ),
+        (
+            "reasoning_gym:chain_sum",
+            {"min_terms": 0},
+            "it cannot be generated: AssertionError: min_terms must be positive",
+        ),
         ("reasoning_gym:chain_sum", {"seed": -1}, "train_count and seed are 0 or more"),
         ("reasoning_gym:chain_sum", {"heldout_count": 10**7}, "heldout_count at most 1,000,000"),
         ("reasoning_gym:chain_sum", {"split": "test"}, "split is both, train or heldout, got 'test'"),

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from test_es import fitness, strategy, toy
 
-from egg_reason import models, recording
-from egg_reason.checkpoints import Checkpoints
-from egg_reason.es import OPTIMISERS
-from egg_reason.models.checkpoints import write_pth
-from egg_reason.models.rwkv7 import random_params
-from egg_reason.replay import replay
-from egg_reason.scalars import ScalarLog, StepScalars, weights_hash
+from egg_reason import models
+from egg_reason.algorithms.state import OPTIMISERS
+from egg_reason.models.rwkv7.layout import write_pth
+from egg_reason.models.rwkv7.model import random_params
+from egg_reason.run import recording
+from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.log import ScalarLog, StepScalars, weights_hash
+from egg_reason.run.replay import replay
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,9 @@ def test_a_step_in_between(command, finished_run, settings, tmp_path):
     """Step 4 against what orbax saved while training, step 0 against the base model."""
     step, saved = Checkpoints(finished_run[0] / "checkpoints").load(most=5)
     assert step == 4
-    assert command("replay", finished_run[0], "--step", "4", "--from-base", "--out", tmp_path / "4.pth")[0] == 0
+    assert (
+        command("replay", finished_run[0], "--step", "4", "--from-base", "--out", tmp_path / "4.pth")[0] == 0
+    )
     assert weights_hash(models.load(tmp_path / "4.pth").params) == weights_hash(saved["params"])
     assert command("replay", finished_run[0], "--step", "0", "--out", tmp_path / "0.pth")[0] == 0
     assert models.load(tmp_path / "0.pth").fingerprint == models.load(settings["model"]).fingerprint
@@ -85,7 +88,10 @@ def test_verify_names_the_first_difference(command, changed_run, finished_run, t
     for source in (changed_run, tmp_path / "changed.xz"):
         status, out, err = command("verify", source)
         assert (status, err) == (1, "")
-        assert f"{source}: 3 of 6 steps replayed" in out and f"{source}: replaying step 3 gives other weights than the run had" in out
+        assert (
+            f"{source}: 3 of 6 steps replayed" in out
+            and f"{source}: replaying step 3 gives other weights than the run had" in out
+        )
     status, _, err = command("replay", changed_run, "--from-base", "--out", tmp_path / "m.pth")
     assert status == 2 and "replaying step 3 gives other weights" in err and err.count("\n") == 1
     assert not (tmp_path / "m.pth").exists()
@@ -95,14 +101,26 @@ def test_verify_names_the_first_difference(command, changed_run, finished_run, t
 
 def test_verify_looks_at_checkpoints_and_model(command, finished_run, settings, tmp_path):
     for name, damage, message in (
-        ("model", lambda run: shutil.copy(settings["model"], run / "model.pth"), None),  # step 0: a model that the run had
+        (
+            "model",
+            lambda run: shutil.copy(settings["model"], run / "model.pth"),
+            None,
+        ),  # step 0: a model that the run had
         (
             "other",
             lambda run: other_model(settings, run / "model.pth"),
             "model.pth: holds weights that the run had after none of its steps",
         ),
-        ("swap", lambda run: swap(run / "checkpoints"), "the checkpoint of step 6 holds other weights than the scalar log gives"),
-        ("json", lambda run: (run / "checkpoints" / "000004" / "checkpoint.json").write_text("{"), "step 4 is damaged: checkpoint.json"),
+        (
+            "swap",
+            lambda run: swap(run / "checkpoints"),
+            "the checkpoint of step 6 holds other weights than the scalar log gives",
+        ),
+        (
+            "json",
+            lambda run: (run / "checkpoints" / "000004" / "checkpoint.json").write_text("{"),
+            "step 4 is damaged: checkpoint.json",
+        ),
     ):
         run = shutil.copytree(finished_run[0], tmp_path / name)
         damage(run)
@@ -124,7 +142,10 @@ def swap(checkpoints):
 
 def test_another_base_model_is_refused(command, pack, settings, tmp_path):
     other_model(settings, tmp_path / "other.pth")
-    for base, message in (("other.pth", "is not the model that"), ("missing.pth", "name its place with --model")):
+    for base, message in (
+        ("other.pth", "is not the model that"),
+        ("missing.pth", "name its place with --model"),
+    ):
         status, out, err = command("replay", pack, "--model", tmp_path / base, "--out", tmp_path / "m.pth")
         assert (status, out, err.count("\n")) == (2, "", 1) and message in err
     assert not (tmp_path / "m.pth").exists()
@@ -135,7 +156,9 @@ def test_a_damaged_pack_is_refused_whatever_byte_is_hit(pack, finished_run, tmp_
     reference = recording.read(finished_run[0])
     random = np.random.default_rng(0)
     for position in range(len(good)):
-        path.write_bytes(good[:position] + bytes([good[position] ^ 1 << random.integers(8)]) + good[position + 1 :])
+        path.write_bytes(
+            good[:position] + bytes([good[position] ^ 1 << random.integers(8)]) + good[position + 1 :]
+        )
         with pytest.raises(ValueError, match="not a pack, or a damaged one") as caught:
             recording.read(path)
         assert "\n" not in str(caught.value)
@@ -151,7 +174,11 @@ def test_a_damaged_pack_is_refused_whatever_byte_is_hit(pack, finished_run, tmp_
 
 def test_what_is_no_run_and_no_pack(command, tmp_path):
     (tmp_path / "text").write_text("hello")
-    for path, message in (("text", "not a pack, or a damaged one"), ("none", "no such run or pack"), (".", "no scalar log here")):
+    for path, message in (
+        ("text", "not a pack, or a damaged one"),
+        ("none", "no such run or pack"),
+        (".", "no scalar log here"),
+    ):
         status, out, err = command("verify", tmp_path / path)
         assert (status, out, err.count("\n")) == (2, "", 1) and message in err
 
@@ -166,19 +193,24 @@ def record(path, settings, steps, after):
 
 
 def test_a_step_without_differences_stays_without_an_update(tmp_path):
-    """Adam moves by what it remembers even where the estimate is 0, so a step that was none must be told from one that was nothing."""
+    """Adam moves by what it remembers even where the estimate is 0, so a step that was none must be told from
+    one that was nothing."""
     path = tmp_path / "run" / "scalars" / "log.bin"
     path.parent.mkdir(parents=True)
     adam = strategy(optimiser=OPTIMISERS["adam"], anchor_decay=0.1)
     equal = np.full((12, 3), 0.5, np.float32)
-    in_pairs = np.repeat(fitness(6, seed=1), 2, 0).astype(np.float32)  # the members of each pair score the same: an estimate of 0
+    in_pairs = np.repeat(fitness(6, seed=1), 2, 0).astype(
+        np.float32
+    )  # the members of each pair score the same: an estimate of 0
     scores = [fitness(12, seed=0).astype(np.float32), equal, in_pairs]
     states = [adam.init(toy(1.0))]
     for each in scores:
         states.append(adam.tell(states[-1], each)[0])
     hashes = [weights_hash(state.params) for state in states]
     assert hashes[1] == hashes[2] != hashes[3]
-    recorded = record(path, {"algorithm": "eggroll", "population": 12, "shaping": "group"}, scores, states[1:])
+    recorded = record(
+        path, {"algorithm": "eggroll", "population": 12, "shaping": "group"}, scores, states[1:]
+    )
     assert recorded.moved.tolist() == [True, False, True]
     packed = tmp_path / "pack"
     recording.write(recorded, packed)
@@ -190,7 +222,11 @@ def test_a_step_without_differences_stays_without_an_update(tmp_path):
 def test_the_size_of_a_pack(tmp_path):
     """500 steps of 128 members x 8 prompts: at most 200 bytes and 4 a member and step before compression."""
     random = np.random.default_rng(0)
-    header = {"config": {"algorithm": "eggroll", "population": 128, "shaping": "group"}, "fingerprint": "0" * 32, "made_with": ""}
+    header = {
+        "config": {"algorithm": "eggroll", "population": 128, "shaping": "group"},
+        "fingerprint": "0" * 32,
+        "made_with": "",
+    }
     (tmp_path / "scalars").mkdir()
     with ScalarLog.create(tmp_path / "scalars" / "log.bin", header) as log:
         for step in range(500):

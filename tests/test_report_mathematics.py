@@ -1,4 +1,5 @@
-"""Mathematics in the report: LaTeX to MathML against MathML typed by hand, formulas found in text, and all formulas of real problems.
+"""Mathematics in the report: LaTeX to MathML against MathML typed by hand, formulas found in text, and all
+formulas of real problems.
 
 Needs playwright and chromium, see the fixture `browser`.
 """
@@ -15,7 +16,8 @@ PAGE = Path(report.__file__).parent / "page"
 
 @pytest.fixture(scope="module")
 def scripts(browser):
-    """A page that holds the scripts alone, and a function that writes MathML shortly: (fraction) for elements, attributes left out."""
+    """A page that holds the scripts alone, and a function that writes MathML shortly: (fraction) for
+    elements, attributes left out."""
     page = browser.new_page()
     for name in ("elements.js", "symbols.js", "mathematics.js", "text.js"):
         page.add_script_tag(content=(PAGE / name).read_text(encoding="utf-8"))
@@ -65,9 +67,13 @@ MATHEMATICS = {  # LaTeX: its MathML, rows as mrow(…), leaves as their text
     r"a \equiv b \pmod{7}": "a ≡ b mrow(_ ( mod 7 ))",
     r"\alpha \le \Omega \ne \infty": "α ≤ Ω ≠ ∞",
     r"A \not= B": "A =\u0338 B",
-    r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}": "mrow(( mtable(mtr(mtd(1) mtd(2)) mtr(mtd(3) mtd(4))) ))",
+    r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}": (
+        "mrow(( mtable(mtr(mtd(1) mtd(2)) mtr(mtd(3) mtd(4))) ))"
+    ),
     r"\begin{cases} x & y \\ z \end{cases}": "mrow({ mtable(mtr(mtd(x) mtd(y)) mtr(mtd(z))))",
-    r"\begin{align*} x &= 1 \\[4pt] y &= 2 \\ \end{align*}": "mtable(mtr(mtd(x) mtd(= 1)) mtr(mtd(y) mtd(= 2)))",
+    r"\begin{align*} x &= 1 \\[4pt] y &= 2 \\ \end{align*}": (
+        "mtable(mtr(mtd(x) mtd(= 1)) mtr(mtd(y) mtd(= 2)))"
+    ),
     r"\begin{array}{c|c} \hline a & b \end{array}": "mtable(mtr(mtd(a) mtd(b)))",
     r"\underbrace{a}_{n}": "munder(munder(a ⏟) n)",
     r"\overset{!}{=}": "mover(= !)",
@@ -119,19 +125,24 @@ FORMULAS = {  # text: its formulas
 
 def test_formulas_in_text(scripts):
     parts = scripts.evaluate("texts => texts.map(formulas)", list(FORMULAS))
-    assert {text: [part["source"] for part in found if "source" in part] for text, found in zip(FORMULAS, parts, strict=True)} == FORMULAS
+    assert {
+        text: [part["source"] for part in found if "source" in part]
+        for text, found in zip(FORMULAS, parts, strict=True)
+    } == FORMULAS
     for text, found in zip(FORMULAS, parts, strict=True):
         assert "".join(part["text"] for part in found) == text
 
 
 def test_text_that_would_take_long(scripts):
-    """Openings without ends, and nests: half a million characters are divided and a tenth of that drawn in less than 2 seconds."""
+    """Openings without ends, and nests: half a million characters are divided and a tenth of that drawn in
+    less than 2 seconds."""
     for unit in ("$", "$$ ", "\\[", "\\(", "\\begin{align}", "\\boxed{", "\\$", "$x", "{", "```", "<think>"):
         seconds = scripts.evaluate(
             """unit => { const text = unit.repeat(500000 / unit.length), start = performance.now(); formulas(text);
             appendWhole(document.createElement("div"), text.slice(0, 50000), {mathematics: true, find: "zz"});
-            return (performance.now() - start) / 1000; }""", unit,
-        )  # fmt: skip
+            return (performance.now() - start) / 1000; }""",
+            unit,
+        )
         assert seconds < 2, unit
 
 
@@ -143,14 +154,25 @@ def test_the_mathematics_of_real_problems_is_converted(scripts, shared_data):
             row = json.loads(line)
             formulas += [row["problem"], row.get("solution") or ""]
             answers.append(str(row["answer"]))
-    told = scripts.evaluate("""([texts, answers]) => {
+    told = scripts.evaluate(
+        """([texts, answers]) => {
         const sources = [...texts.flatMap(formulas).map((part) => part.source).filter((source) => source !== undefined), ...answers];
         const made = sources.map((source) => [source, mathematics.convert(source)]);
         return {count: made.length, failed: made.filter(([, math]) => !math).map(([source]) => source),
             unknown: made.flatMap(([, math]) => math ? [...math.querySelectorAll(".unknown")].map((each) => each.textContent) : [])};
-    }""", [formulas, answers])  # fmt: skip
+    }""",
+        [formulas, answers],
+    )
     assert told["count"] > 4000
     assert told["failed"] == []
     assert told["unknown"] == []
-    questions = [json.loads(line)["question"] for line in shared_data("gsm8k_main_test.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert scripts.evaluate("texts => texts.flatMap(formulas).filter((part) => part.source !== undefined)", questions) == []
+    questions = [
+        json.loads(line)["question"]
+        for line in shared_data("gsm8k_main_test.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert (
+        scripts.evaluate(
+            "texts => texts.flatMap(formulas).filter((part) => part.source !== undefined)", questions
+        )
+        == []
+    )

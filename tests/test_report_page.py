@@ -1,4 +1,5 @@
-"""report.html in a browser: it opens, filters, searches, draws mathematics, stays quick at 20,000 samples, and lets no text do anything.
+"""report.html in a browser: it opens, filters, searches, draws mathematics, stays quick at 20,000 samples,
+and lets no text do anything.
 
 Needs playwright and chromium, see the fixture `browser`.
 """
@@ -19,7 +20,8 @@ COUNTS = {"all": 12, "wrong": 5, "right": 6, "truncated": 1, "unanswered": 2, "f
 
 @pytest.fixture
 def open_page(browser):
-    """A function from a report (and a hash) to its page, ready. Errors, requests and dialogues of the page fail the test at its end."""
+    """A function from a report (and a hash) to its page, ready. Errors, requests and dialogues of the page
+    fail the test at its end."""
     troubles: list[str] = []
     pages = []
 
@@ -32,7 +34,11 @@ def open_page(browser):
         page.on("dialog", lambda dialog: troubles.append("dialog"))
         page.on(
             "request",
-            lambda request: troubles.append(request.url) if not request.url.startswith((path.resolve().as_uri(), "data:,")) else None,
+            lambda request: (
+                troubles.append(request.url)
+                if not request.url.startswith((path.resolve().as_uri(), "data:,"))
+                else None
+            ),
         )
         page.goto(path.resolve().as_uri() + address)
         page.wait_for_selector("body[data-ready]")
@@ -51,11 +57,17 @@ def small(tmp_path_factory) -> Path:
 
 def shown(page) -> list[str]:
     """Names of the problems in the list."""
-    return page.locator("#rows .name").evaluate_all("names => names.map((name) => name.firstChild.textContent)")
+    return page.locator("#rows .name").evaluate_all(
+        "names => names.map((name) => name.firstChild.textContent)"
+    )
 
 
 def chips(page) -> dict[str, int]:
-    return dict(page.locator("#filters button").evaluate_all("all => all.map((b) => [b.dataset.filter, Number(b.lastChild.textContent)])"))
+    return dict(
+        page.locator("#filters button").evaluate_all(
+            "all => all.map((b) => [b.dataset.filter, Number(b.lastChild.textContent)])"
+        )
+    )
 
 
 def find(page, text: str) -> None:
@@ -67,7 +79,24 @@ def test_results_filters_and_search(open_page, small):
     page = open_page(small)
     assert page.title() == "a <b>model</b> · egg-reason"
     assert page.inner_text("table.results tbody tr:first-child").split() == [
-        *("sums", "3", "×", "3", "50.0%", "25.0", "–", "75.0", "50.0%", "25.0", "–", "75.0", "50.0%", "25.0", "–", "75.0"),
+        *(
+            "sums",
+            "3",
+            "×",
+            "3",
+            "50.0%",
+            "25.0",
+            "–",
+            "75.0",
+            "50.0%",
+            "25.0",
+            "–",
+            "75.0",
+            "50.0%",
+            "25.0",
+            "–",
+            "75.0",
+        ),
         *("12.5%", "25.0%", "0.0%", "13"),
     ]
     assert chips(page) == COUNTS
@@ -120,7 +149,9 @@ def test_addresses_and_keys(open_page, small):
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
     page.keyboard.press("Escape")
-    page = open_page(small, "#show=nonsense&in=none&at=x%2F9&sample=77&find=")  # what does not exist is passed over
+    page = open_page(
+        small, "#show=nonsense&in=none&at=x%2F9&sample=77&find="
+    )  # what does not exist is passed over
     page.wait_for_selector("#reader h2:has-text('sums 0')")
 
 
@@ -130,7 +161,10 @@ def test_narrow_screens_show_the_list_or_the_problem(open_page, small):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.click("#rows li:nth-child(2) a")
     page.wait_for_selector(".sample")
-    assert not page.locator("#list").is_visible() and page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert (
+        not page.locator("#list").is_visible()
+        and page.evaluate("document.documentElement.scrollWidth") <= 390
+    )
     page.click(".back")
     assert page.locator("#list").is_visible()
 
@@ -146,8 +180,12 @@ def test_mathematics_is_laid_out(open_page, small):
                 power: [power.left, power.bottom]};
     }""")
     assert min(boxes["above"][1:]) > 4
-    assert boxes["below"][0] >= boxes["above"][0] + boxes["above"][1] - 1  # the denominator stands below the numerator
-    assert boxes["power"][0] >= boxes["base"][0] - 1 and boxes["power"][1] < boxes["base"][1]  # the exponent right of its base, and higher
+    assert (
+        boxes["below"][0] >= boxes["above"][0] + boxes["above"][1] - 1
+    )  # the denominator stands below the numerator
+    assert (
+        boxes["power"][0] >= boxes["base"][0] - 1 and boxes["power"][1] < boxes["base"][1]
+    )  # the exponent right of its base, and higher
     assert page.locator("#reader .gold math mfrac").count() == 1
     page.keyboard.press("m")
     page.wait_for_selector("#reader math", state="detached")
@@ -155,7 +193,18 @@ def test_mathematics_is_laid_out(open_page, small):
 
 
 def test_hostile_text_is_shown_and_does_nothing(open_page, tmp_path):
-    names = ("completion", "question", "prompt", "gold", "extracted", "verdict", "failure", "stop", "id", "column")
+    names = (
+        "completion",
+        "question",
+        "prompt",
+        "gold",
+        "extracted",
+        "verdict",
+        "failure",
+        "stop",
+        "id",
+        "column",
+    )
     rows = [
         sample(i, number, False, benchmark=HOSTILE[i % 2], **dict.fromkeys(names, text))
         for i, text in enumerate(HOSTILE)
@@ -164,16 +213,29 @@ def test_hostile_text_is_shown_and_does_nothing(open_page, tmp_path):
     path = write_report(evaluation(tmp_path, rows, model=HOSTILE[0], settings={HOSTILE[1]: HOSTILE[0]}))
     page = open_page(path, "#source=yes")
     page.click("summary:has-text('Settings')")
-    for at, i in enumerate(sorted(range(len(HOSTILE)), key=lambda i: i % 2)):  # in the order of the benchmarks
+    for at, i in enumerate(
+        sorted(range(len(HOSTILE)), key=lambda i: i % 2)
+    ):  # in the order of the benchmarks
         page.wait_for_selector(f"#reader .where:has-text('{at + 1} of')")
-        assert page.evaluate("[...document.querySelectorAll('#reader .text')].map((each) => each.textContent)") == [HOSTILE[i]] * 3
+        assert (
+            page.evaluate("[...document.querySelectorAll('#reader .text')].map((each) => each.textContent)")
+            == [HOSTILE[i]] * 3
+        )
         page.keyboard.press("j")
     page = open_page(path)  # with mathematics
     for at in range(len(HOSTILE)):
         page.wait_for_selector(f"#reader .where:has-text('{at + 1} of')")
-        assert page.locator("main script, main img, main iframe, main [onload], main [onerror], math [href]").count() == 0
+        assert (
+            page.locator(
+                "main script, main img, main iframe, main [onload], main [onerror], math [href]"
+            ).count()
+            == 0
+        )
         page.keyboard.press("j")
-    assert page.evaluate("[typeof window.pwned, document.scripts.length]") == ["undefined", len(report.SCRIPTS) + 2]
+    assert page.evaluate("[typeof window.pwned, document.scripts.length]") == [
+        "undefined",
+        len(report.SCRIPTS) + 2,
+    ]
 
 
 def test_odd_characters_are_seen(open_page, tmp_path):
@@ -183,7 +245,13 @@ def test_odd_characters_are_seen(open_page, tmp_path):
     marks = page.locator("#reader .completion .odd").evaluate_all(
         "all => all.map((each) => [each.dataset.shown, each.getBoundingClientRect().width > 20])"
     )
-    assert marks == [["U+202E", True], ["U+202C", True], ["U+0000×3", True], ["U+D800", True], ["U+200B", True]]
+    assert marks == [
+        ["U+202E", True],
+        ["U+202C", True],
+        ["U+0000×3", True],
+        ["U+D800", True],
+        ["U+200B", True],
+    ]
     places = page.evaluate("""() => {  // left edges of b and c: the override does not turn them round
         const node = document.querySelector("#reader .completion .thought").childNodes[2], range = document.createRange();
         return [0, 1].map((i) => (range.setStart(node, i), range.setEnd(node, i + 1), range.getBoundingClientRect().left));
@@ -206,7 +274,10 @@ def test_20000_samples(open_page, tmp_path):
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghij", k=rng.randint(2, 9))) for _ in range(3000)]
     texts = [" ".join(rng.choices(words, k=40)) for _ in range(500)]
-    rows = [sample(i // 8, i % 8, i % 3 == 0, completion=f"{i} {texts[i % 500]} $x^{{{i}}}$") for i in range(20_000)]
+    rows = [
+        sample(i // 8, i % 8, i % 3 == 0, completion=f"{i} {texts[i % 500]} $x^{{{i}}}$")
+        for i in range(20_000)
+    ]
     rows[17_003]["completion"] += " needle"
     path = write_report(evaluation(tmp_path, rows))
     assert path.stat().st_size < (tmp_path / "samples.jsonl").stat().st_size / 2
@@ -229,10 +300,21 @@ def test_20000_samples(open_page, tmp_path):
 def test_a_training_run(open_page, tmp_path):
     page = open_page(write_report(run_folder(tmp_path / "run")))
     assert page.inner_text("h1") == "run" and "not finished" in page.inner_text("#facts")
-    assert page.locator(".tile").first.inner_text().split() == ["Held-out", "accuracy", "before", "20.0%", "15.0", "–", "25.0"]
+    assert page.locator(".tile").first.inner_text().split() == [
+        "Held-out",
+        "accuracy",
+        "before",
+        "20.0%",
+        "15.0",
+        "–",
+        "25.0",
+    ]
     assert page.locator(".curve circle.heldout").count() == 2
     # Three rewards and two accuracies, at the height of their value: higher values stand higher.
-    heights = [float(point.split(",")[1]) for point in page.get_attribute(".curve polyline.heldout", "points").split()]
+    heights = [
+        float(point.split(",")[1])
+        for point in page.get_attribute(".curve polyline.heldout", "points").split()
+    ]
     assert len(heights) == 2 and heights[0] > heights[1]
     assert len(page.get_attribute(".curve polyline.reward", "points").split()) == 3
     assert shown(page)[:5] == [f"step 0 · prompt {n}" for n in (1, 2, 3, 4)] + ["step 10 · prompt 1"]

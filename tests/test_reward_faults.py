@@ -1,4 +1,5 @@
-"""Rewards that hang, raise, die, allocate, print and leave processes behind: other rows are right, every failure is counted once."""
+"""Rewards that hang, raise, die, allocate, print and leave processes behind: other rows are right, every
+failure is counted once."""
 
 import os
 import random
@@ -12,8 +13,8 @@ import psutil
 import pytest
 
 from egg_reason.rewards.functions import Reward
-from egg_reason.rewards.pending import RewardFailure
-from egg_reason.rewards.scorer import Scorer
+from egg_reason.rewards.workers.pending import RewardFailure
+from egg_reason.rewards.workers.scorer import Scorer
 
 REWARDS = """
     import os
@@ -82,10 +83,12 @@ def file(tmp_path_factory):
 
 
 def test_fault_drill(file):
-    """20 of 2,000 rewards each sleep for ever, raise, kill their process (half of them with exit status 0), allocate without end, or print.
+    """20 of 2,000 rewards each sleep for ever, raise, kill their process (half of them with exit status 0),
+    allocate without end, or print.
 
-    Bound: the first calls of 8 batches and those of the 20 rows that hang take 1 s each at most, over 4 workers: 7 s if they share them
-    evenly, and what new processes, allocating 32 MiB and 4 MB of output take on a busy machine.
+    Bound: the first calls of 8 batches and those of the 20 rows that hang take 1 s each at most, over 4
+    workers: 7 s if they share them evenly, and what new processes, allocating 32 MiB and 4 MB of output take
+    on a busy machine.
     """
     kinds = {"sleep": 20, "raise": 20, "kill": 10, "exit 0": 10, "allocate": 20, "print": 20}
     completions = [kind for kind, count in kinds.items() for _ in range(count)]
@@ -94,14 +97,23 @@ def test_fault_drill(file):
     answers = list(range(1, 2001))
     with Scorer([Reward.of(f"{file}:drill")], timeout=1.0, workers=4, memory=1 / 32) as scorer:
         scorer.score(["", ""], ["fine", "print"], {"answer": [0, 0]})
-        workers = {process.pid for process in psutil.Process().children() if "spawn_main" in "".join(process.cmdline())}
+        workers = {
+            process.pid
+            for process in psutil.Process().children()
+            if "spawn_main" in "".join(process.cmdline())
+        }
         assert len(workers) == 4
         began = time.monotonic()
         scores = scorer.score([""] * 2000, completions, {"answer": answers})
         seconds = time.monotonic() - began
         lost = {"sleep": "timeout", "raise": "error", "kill": "died", "exit 0": "died", "allocate": "memory"}
-        found, expected = scores.failed["drill"], {row: lost[kind] for row, kind in enumerate(completions) if kind in lost}
-        assert {(row, completions[row], kind) for row, kind in found.items() if expected.get(row) != kind} == set()
+        found, expected = (
+            scores.failed["drill"],
+            {row: lost[kind] for row, kind in enumerate(completions) if kind in lost},
+        )
+        assert {
+            (row, completions[row], kind) for row, kind in found.items() if expected.get(row) != kind
+        } == set()
         assert found.keys() == expected.keys()
         assert scores.failures == {("drill", kind): 20 for kind in ("timeout", "error", "died", "memory")}
         right = [0.0 if kind in lost else answer for kind, answer in zip(completions, answers, strict=True)]
@@ -118,13 +130,19 @@ def test_fault_drill(file):
 
 @pytest.fixture(scope="module")
 def mixed(file):
-    """Scores of a call in which one row raises, one dies, and one is fine, with a metric that raises for the fine row."""
+    """Scores of a call in which one row raises, one dies, and one is fine, with a metric that raises for the
+    fine row."""
 
     def score(failure, weights=(1.0, 2.0)):
-        rewards = [Reward("first", f"{file}:drill", weights[0]), Reward("second", f"{file}:shorter", weights[1])]
+        rewards = [
+            Reward("first", f"{file}:drill", weights[0]),
+            Reward("second", f"{file}:shorter", weights[1]),
+        ]
         with Scorer(rewards, failure=failure) as scorer:
             scorer.score([""], ["fine"], {"answer": [0]})
-            return scorer.score(["a", "b", "c", "d"], ["raise", "fine", "skipped", "exit 0"], {"answer": [1, 2, 3, 4]})
+            return scorer.score(
+                ["a", "b", "c", "d"], ["raise", "fine", "skipped", "exit 0"], {"answer": [1, 2, 3, 4]}
+            )
 
     return score
 
@@ -133,8 +151,10 @@ def test_policy_zero_counts_a_failed_reward_as_0(mixed):
     scores = mixed("zero")
     np.testing.assert_array_equal(scores.total, np.float32([0 + 2, 2 + 2, 3 + 0, 0 + 2]))
     assert scores.failed == {"first": {0: "error", 3: "died"}, "second": {2: "value"}}
-    assert scores.messages["second", "value"] == (
-        "reward second: 1 completions were given, 0 values came back; return one number or None per completion"
+    assert (
+        scores.messages["second", "value"]
+        == "reward second: 1 completions were given, 0 values came back; return one number or None per"
+        " completion"
     )
 
 
@@ -150,13 +170,16 @@ def test_policy_drop_leaves_out_the_jobs_whose_total_a_failure_touches(mixed):
 def test_policy_stop_names_reward_kind_and_row(mixed):
     with pytest.raises(RewardFailure) as caught:
         mixed("stop")
-    assert str(caught.value) == (
-        "reward first: error at completion 0 of step 0, whose prompt ends in 'a' (RuntimeError: no way (faults.py, line 16))"
+    assert (
+        str(caught.value)
+        == "reward first: error at completion 0 of step 0, whose prompt ends in 'a' (RuntimeError: no way"
+        " (faults.py, line 16))"
     )
 
 
 def test_memory_that_a_reward_never_gives_back_is_no_fault_of_later_rows(file):
-    """64 MiB are allowed, each call keeps 30: from the third call on a fresh process is needed, and no row fails."""
+    """64 MiB are allowed, each call keeps 30: from the third call on a fresh process is needed, and no row
+    fails."""
     with Scorer([Reward.of(f"{file}:hoard")], memory=1 / 16) as scorer:
         for _ in range(6):
             scores = scorer.score([""], ["a"])
@@ -175,11 +198,14 @@ def test_what_a_lost_reward_has_started_ends_with_it(file, tmp_path):
 def test_a_copy_of_the_process_does_not_answer_twice(file):
     with Scorer([Reward.of(f"{file}:leaves_a_process")]) as scorer:
         for completions in (["fork", "a"], ["b"], ["c", "d", "e"]):
-            assert scorer.score([""] * len(completions), completions).total.tolist() == [1.0] * len(completions)
+            assert scorer.score([""] * len(completions), completions).total.tolist() == [1.0] * len(
+                completions
+            )
 
 
 def test_a_slow_reward_is_split_in_parts(file):
-    """0.05 s a call whatever its size, so that 64 single rows would not fit into the limit: 16 parts of 4, and one of them again."""
+    """0.05 s a call whatever its size, so that 64 single rows would not fit into the limit: 16 parts of 4,
+    and one of them again."""
     completions = ["a"] * 64
     completions[21] = "hang"
     with Scorer([Reward.of(f"{file}:judge")], timeout=0.6) as scorer:
@@ -201,7 +227,9 @@ def test_nothing_is_left_when_the_scorer_is_closed_in_the_middle(file):
     scorer = Scorer([Reward.of(f"{file}:drill")], workers=2)
     pending = scorer.submit([""] * 2, ["fine", "sleep"], {"answer": [1, 2]})
     scorer.check_loaded()
-    workers = [process for process in psutil.Process().children() if "spawn_main" in "".join(process.cmdline())]
+    workers = [
+        process for process in psutil.Process().children() if "spawn_main" in "".join(process.cmdline())
+    ]
     family = [child.pid for worker in workers for child in [worker, *worker.children(recursive=True)]]
     assert len(workers) == 2 and len(family) >= 3
     scorer.close()
@@ -213,7 +241,9 @@ def test_nothing_is_left_when_the_scorer_is_closed_in_the_middle(file):
 def test_a_worker_that_is_killed_is_replaced_and_its_rows_sent_again(file):
     with Scorer([Reward.of(f"{file}:drill")], timeout=1.0) as scorer:
         scorer.score([""], ["fine"], {"answer": [0]})
-        [worker] = [process for process in psutil.Process().children() if "spawn_main" in "".join(process.cmdline())]
+        [worker] = [
+            process for process in psutil.Process().children() if "spawn_main" in "".join(process.cmdline())
+        ]
         child = worker.children()[0]
         pending = scorer.submit(["", ""], ["sleep", "fine"], {"answer": [1, 2]})
         time.sleep(0.3)
@@ -227,18 +257,26 @@ def test_a_worker_that_is_killed_is_replaced_and_its_rows_sent_again(file):
 def test_nothing_outlives_a_run_that_is_killed(file):
     script = (
         "from egg_reason.rewards.functions import Reward\n"
-        "from egg_reason.rewards.scorer import Scorer\n"
+        "from egg_reason.rewards.workers.scorer import Scorer\n"
         f"scorer = Scorer([Reward.of({f'{file}:drill'!r})], timeout=1.0)\n"
         "pending = scorer.submit([''], ['sleep'], {'answer': [1]})\n"
         "scorer.check_loaded()\n"
         "print('loaded', flush=True)\n"
         "pending.result(), input()\n"
     )
-    run = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     with run:
         assert run.stdout.readline() == "loaded\n"
         family = psutil.Process(run.pid).children(recursive=True)
         assert len(family) >= 2
         run.kill()
         _, left = psutil.wait_procs(family, timeout=10)
-    assert [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []  # init buries those
+    assert [
+        process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    ] == []  # init buries those

@@ -8,7 +8,7 @@ import pytest
 
 from egg_reason.rewards import verl
 from egg_reason.rewards.functions import Reward, TrainerState, load
-from egg_reason.rewards.scorer import Scorer
+from egg_reason.rewards.workers.scorer import Scorer
 
 TRL = """
     import asyncio
@@ -86,7 +86,9 @@ def place(tmp_path_factory):
 
 def test_functions_written_for_trl(place):
     names = {"accuracy": 1.0, "think_format": 0.5, "overlong": 0.25, "judge": 0.0}
-    with Scorer([Reward(name, f"{place}/trl_rewards.py:{name}", weight) for name, weight in names.items()]) as scorer:
+    with Scorer(
+        [Reward(name, f"{place}/trl_rewards.py:{name}", weight) for name, weight in names.items()]
+    ) as scorer:
         scorer.state = TrainerState(global_step=7, max_steps=10, task="sums")
         completions = ["<think>3+4</think>7", "7 or 8", "", "<think>q1</think>x"]
         tokens = [list(range(length)) for length in (4, 7, 0, 9)]
@@ -107,9 +109,15 @@ def test_functions_written_for_trl(place):
 
 
 def test_a_function_for_conversations_is_refused_in_one_line(place):
-    with Scorer([Reward.of(f"{place}/trl_rewards.py:conversational")]) as scorer, pytest.raises(ValueError) as caught:
+    with (
+        Scorer([Reward.of(f"{place}/trl_rewards.py:conversational")]) as scorer,
+        pytest.raises(ValueError) as caught,
+    ):
         scorer.score(["q"], ["a"], {"solution": ["a"]})
-    assert "failed for all 1 completions of its first call, first with TypeError: string indices must be integers" in str(caught.value)
+    assert (
+        "failed for all 1 completions of its first call, first with TypeError: string indices must be"
+        " integers" in str(caught.value)
+    )
     assert "\n" not in str(caught.value)
 
 
@@ -117,7 +125,9 @@ def test_metrics_are_averaged_over_rows_and_columns_stay_in_job_order(place):
     """Batches of 256 and 44: the mean of their metrics is that of all rows."""
     with Scorer([Reward.of(f"{place}/trl_rewards.py:accuracy")], workers=2) as scorer:
         scores = scorer.score(
-            [""] * 300, [str(row) for row in range(300)], {"solution": ["7"] * 256 + [str(row) for row in range(256, 300)]}
+            [""] * 300,
+            [str(row) for row in range(300)],
+            {"solution": ["7"] * 256 + [str(row) for row in range(256, 300)]},
         )
     assert scores.metrics["accuracy"] == pytest.approx(45 / 300)
     assert scores.extra["answer_found"] == [str(row) for row in range(300)]
@@ -131,33 +141,57 @@ def test_two_rewards_that_log_the_same_column(place):
 
 
 def test_functions_written_for_verl(place):
-    rewards = [Reward.of(f"{place}/verl_rewards.py:my_reward"), Reward.of(f"{place}/verl_rewards.py:my_remote", 0.0)]
+    rewards = [
+        Reward.of(f"{place}/verl_rewards.py:my_reward"),
+        Reward.of(f"{place}/verl_rewards.py:my_remote", 0.0),
+    ]
     with Scorer(rewards) as scorer:
         scorer.state = TrainerState(task="sums")
-        scores = scorer.score(["q"] * 3, ["7", "8 ", "9"], {"answer": ["7", "7", "9"], "plain": [0, 0, 1]}, [[1], [2], [3]])
+        scores = scorer.score(
+            ["q"] * 3, ["7", "8 ", "9"], {"answer": ["7", "7", "9"], "plain": [0, 0, 1]}, [[1], [2], [3]]
+        )
         assert not scores.failures
         np.testing.assert_array_equal(scores.total, np.float32([1, -1, 1]))
         np.testing.assert_array_equal(scores.by_reward["my_remote"], np.float32([1, 0, 1]))
         assert scores.metrics == {"acc": 0.5, "length": 1.5}  # of the two that have them
         assert scores.extra == {"pred": ["7", "8", None]}
         # Columns of the data go before what stands in for them.
-        columns = {"answer": ["7"], "ground_truth": ["8"], "data_source": ["other"], "extra_info": [{"plain": True}], "solution": ["9"]}
+        columns = {
+            "answer": ["7"],
+            "ground_truth": ["8"],
+            "data_source": ["other"],
+            "extra_info": [{"plain": True}],
+            "solution": ["9"],
+        }
         assert scorer.score(["q"], ["8"], columns).total == [1]
-        scores = scorer.score(["q"] * 2, ["8"] * 2, {"solution": ["8"] * 2, "data_source": ["other", "unknown"]})
+        scores = scorer.score(
+            ["q"] * 2, ["8"] * 2, {"solution": ["8"] * 2, "data_source": ["other", "unknown"]}
+        )
         assert scores.failed["my_reward"] == {1: "error"}
         assert "NotImplementedError: data_source='unknown'" in scores.messages["my_reward", "error"]
         scores = scorer.score(["q"], ["8"])
-        assert "give the data one of the columns ground_truth, answer, solution" in scores.messages["my_reward", "error"]
+        assert (
+            "give the data one of the columns ground_truth, answer, solution"
+            in scores.messages["my_reward", "error"]
+        )
 
 
 def test_verl_without_the_adapter_is_told_the_line_to_write(place):
     with pytest.raises(ValueError) as caught:
         load(f"{place}/verl_rewards.py:compute_score")
-    assert "import verl from egg_reason.rewards, write my_reward = verl(compute_score), and name my_reward" in str(caught.value)
+    assert (
+        "import verl from egg_reason.rewards, write my_reward = verl(compute_score), and name my_reward"
+        in str(caught.value)
+    )
 
 
 def test_verl_needs_no_scorer():
-    reward = verl(lambda data_source, solution_str, ground_truth, extra_info: {"score": solution_str == ground_truth, "note": data_source})
+    reward = verl(
+        lambda data_source, solution_str, ground_truth, extra_info: {
+            "score": solution_str == ground_truth,
+            "note": data_source,
+        }
+    )
     assert asyncio.run(reward(completions=["a", "b"], answer=["a", "a"])) == [True, False]
 
 
@@ -210,7 +244,9 @@ def test_what_is_logged_becomes_plain_values(logging_file):
         assert scores.metrics == {"loss": 2.0}
         scores = scorer.score([""] * 2, ["a", "wrong"])
         assert scores.failed == {"entries": {1: "error"}}
-        assert "log_extra: 1 completions were given, 0 entries of 'short'" in scores.messages["entries", "error"]
+        assert (
+            "log_extra: 1 completions were given, 0 entries of 'short'" in scores.messages["entries", "error"]
+        )
         assert scores.extra == {"kinds": [0.5, None]}
 
 

@@ -1,4 +1,5 @@
-"""Rewards: loading, what they may return, and that none of them can hang or crash a run. Failures are counted, never silent."""
+"""Rewards: loading, what they may return, and that none of them can hang or crash a run. Failures are
+counted, never silent."""
 
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from egg_reason.rewards.functions import Reward, check_result, load
-from egg_reason.rewards.pending import BATCH
-from egg_reason.rewards.scorer import Scorer
+from egg_reason.rewards.workers.pending import BATCH
+from egg_reason.rewards.workers.scorer import Scorer
 
 HOSTILE = """
     import os
@@ -145,14 +146,20 @@ def test_several_failures_in_one_call(scorer):
     completions = ["a", "hang", "raise", "die", "raise", "a", "nan"]
     scores = scorer.score([""] * 7, completions)
     np.testing.assert_array_equal(scores.total, np.float32([0.5, 0, 0, 0, 0, 0.5, 0]))
-    assert scores.failures == {("hostile", "timeout"): 1, ("hostile", "error"): 2, ("hostile", "died"): 1, ("hostile", "value"): 1}
+    assert scores.failures == {
+        ("hostile", "timeout"): 1,
+        ("hostile", "error"): 2,
+        ("hostile", "died"): 1,
+        ("hostile", "value"): 1,
+    }
 
 
 def test_rewards_that_only_hang_have_a_bounded_cost(file):
     start = time.monotonic()
     scores = score_one(file, "hostile", ["hang"] * 4, timeout=0.5)
     assert scores.failures == {("hostile", "timeout"): 4} and not scores.total.any()
-    # 0.5 for the batch, 0.5 * (1 + 1/2 + ... + 1/4) for the rows, and a worker started after each of the five.
+    # 0.5 for the batch, 0.5 * (1 + 1/2 + ... + 1/4) for the rows, and a worker started after each of the
+    # five.
     assert time.monotonic() - start < 20
 
 
@@ -172,7 +179,9 @@ def test_what_rewards_print_goes_to_the_log_and_stays_bounded(file, capfd, tmp_p
         scorer.score(["", ""], ["raise", "last words"])
     assert capfd.readouterr() == ("", "")
     log, old = (tmp_path / "rewards.log").read_text(), (tmp_path / "rewards.log.old").read_text()
-    assert old.startswith("--- hostile, step 0\n") and set(old.splitlines()[1]) == {"y"}  # what was printed before the log had a name
+    assert old.startswith("--- hostile, step 0\n") and set(old.splitlines()[1]) == {
+        "y"
+    }  # what was printed before the log had a name
     assert 2**20 < len(old) < 2**20 + 70_000 and len(log) < 2**20
     assert "RuntimeError: no\nway" in log and 'mine.py", line 23' in log  # the whole traceback
 
@@ -187,7 +196,7 @@ def test_a_script_without_a_main_guard_does_not_start_itself_over(file, tmp_path
         "import types, sys\n"
         "sys.modules['jax'] = types.ModuleType('jax')  # a worker that ran this script would have it too\n"
         "print('started')\n"
-        "from egg_reason.rewards.scorer import *\n"
+        "from egg_reason.rewards.workers.scorer import *\n"
         f"with Scorer([Reward.of({f'{file}:imports'!r})]) as scorer:\n"
         "    print(scorer.score([''], ['a']).total)\n"
     )
@@ -202,7 +211,11 @@ def test_batches(file):
 
 
 def test_weights_metrics_and_nones(file):
-    rewards = [Reward.of("countdown", 2.0), Reward("half", f"{file}:hostile", -1.0), Reward("metric", f"{file}:array", 0.0)]
+    rewards = [
+        Reward.of("countdown", 2.0),
+        Reward("half", f"{file}:hostile", -1.0),
+        Reward("metric", f"{file}:array", 0.0),
+    ]
     completions = ["></think>1+2+3", "></think>1+2", "none"]
     with Scorer(rewards) as scorer:
         scores = scorer.score(["<think"] * 3, completions, {"numbers": [[1, 2, 3]] * 3, "target": [6] * 3})
@@ -227,7 +240,9 @@ def test_arguments_and_async(file):
 
 
 def test_a_function_that_changes_its_input_does_not_reach_other_rows(file):
-    np.testing.assert_array_equal(score_one(file, "changes_its_input", ["a", "b"], answer=[3.0, 4.0]).total, [3, 4])
+    np.testing.assert_array_equal(
+        score_one(file, "changes_its_input", ["a", "b"], answer=[3.0, 4.0]).total, [3, 4]
+    )
 
 
 @pytest.mark.parametrize(
@@ -278,7 +293,10 @@ def test_scorer_refuses(file):
 
 
 def test_what_cannot_be_sent_is_named():
-    with Scorer([Reward.of("countdown")]) as scorer, pytest.raises(ValueError, match="cannot be sent to another process"):
+    with (
+        Scorer([Reward.of("countdown")]) as scorer,
+        pytest.raises(ValueError, match="cannot be sent to another process"),
+    ):
         scorer.score([""], [""], {"numbers": [lambda: 0], "target": [1]})
 
 
@@ -287,7 +305,9 @@ def test_load(file, tmp_path, monkeypatch):
     assert load("countdown_graded")(completions=["</think>1"], numbers=[[1, 2]], target=[3]) == [0.1]
     assert load(f"{file}:count")(completions=["a", "b"]) == [2, 2]
     (tmp_path / "helper.py").write_text("value = 7.0\n")
-    (tmp_path / "uses.py").write_text("import helper\ndef f(completions, **kwargs):\n    return [helper.value]\n")
+    (tmp_path / "uses.py").write_text(
+        "import helper\ndef f(completions, **kwargs):\n    return [helper.value]\n"
+    )
     monkeypatch.setattr("sys.path", ["."])
     monkeypatch.chdir(tmp_path)
     assert load("uses.py:f")(completions=["a"]) == [7.0]
@@ -302,8 +322,14 @@ def test_load_refuses(file, tmp_path):
         ("mine.txt:f", "expected the form path/to/file.py:function"),
         ("mine.py:", "expected the form path/to/file.py:function"),
         (f"{tmp_path}/none.py:f", "no file"),
-        (f"{tmp_path}/raises.py:f", "importing the file raised ZeroDivisionError: division by zero (raises.py, line 3)"),
-        (f"{tmp_path}/syntax.py:f", "importing the file raised SyntaxError: invalid syntax (syntax.py, line 2)"),
+        (
+            f"{tmp_path}/raises.py:f",
+            "importing the file raised ZeroDivisionError: division by zero (raises.py, line 3)",
+        ),
+        (
+            f"{tmp_path}/syntax.py:f",
+            "importing the file raised SyntaxError: invalid syntax (syntax.py, line 2)",
+        ),
         (f"{tmp_path}/exits.py:f", "importing the file raised SystemExit: 2 (exits.py, line 2)"),
         (f"{file}:absent", "no 'absent' in mine.py; it defines hostile, imports, count"),
         (f"{file}:not_a_function", "'not_a_function' is a int, not a function"),
@@ -316,7 +342,14 @@ def test_load_refuses(file, tmp_path):
 
 
 def test_check_result():
-    assert check_result([1, 0.5, None, True, np.float32(2), np.array(3)], 6, "f") == [1.0, 0.5, None, 1.0, 2.0, 3.0]
+    assert check_result([1, 0.5, None, True, np.float32(2), np.array(3)], 6, "f") == [
+        1.0,
+        0.5,
+        None,
+        1.0,
+        2.0,
+        3.0,
+    ]
     assert check_result(np.array([1, 2]), 2, "f") == [1.0, 2.0]
     assert check_result((1.5,), 1, "f") == [1.5]
     for values, message in [

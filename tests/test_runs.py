@@ -1,4 +1,5 @@
-"""The run directory: made whole or not at all, one writer, and a resumed run that goes on from what is really there."""
+"""The run directory: made whole or not at all, one writer, and a resumed run that goes on from what is really
+there."""
 
 import collections
 import json
@@ -13,10 +14,16 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from egg_reason.runs import Run, read_metrics
-from egg_reason.scalars import StepScalars
+from egg_reason.run.directory import Run, read_metrics
+from egg_reason.run.log import StepScalars
 
-CONFIG = {"seed": 3, "model": "small", "sigma": 0.001, "schedule": ("linear", 2), "task": {"name": "countdown", "limit": None}}
+CONFIG = {
+    "seed": 3,
+    "model": "small",
+    "sigma": 0.001,
+    "schedule": ("linear", 2),
+    "task": {"name": "countdown", "limit": None},
+}
 
 
 @pytest.fixture
@@ -45,7 +52,13 @@ def one_line(caught):
 def test_a_new_run_can_be_opened_again(tmp_path):
     path = tmp_path / "deep" / "er" / "run"
     with Run.create(path, CONFIG, "abc") as run:
-        expected = {"seed": 3, "model": "small", "sigma": 0.001, "schedule": ["linear", 2], "task": {"name": "countdown"}}
+        expected = {
+            "seed": 3,
+            "model": "small",
+            "sigma": 0.001,
+            "schedule": ["linear", 2],
+            "task": {"name": "countdown"},
+        }
         assert run.config == expected
         assert (run.scalars.header["fingerprint"], run.scalars.header["config"]) == ("abc", expected)
         run.scalars.append(0, StepScalars(np.ones((2, 2), np.float32), 1.0, 1.0))
@@ -78,7 +91,7 @@ def test_a_failed_creation_leaves_nothing(tmp_path, monkeypatch):
     def no_space(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("egg_reason.runs.ScalarLog.create", no_space)
+    monkeypatch.setattr("egg_reason.run.directory.ScalarLog.create", no_space)
     with pytest.raises(OSError, match="No space left on device"):
         Run.create(tmp_path / "new" / "run", CONFIG, "abc")
     assert os.listdir(tmp_path) == ["file"]
@@ -91,7 +104,7 @@ def test_a_second_process_is_refused_and_a_kill_frees_the_run(tmp_path):
     Run.create(path, CONFIG, "abc").close()
     code = f"""
 import os, sys, time
-from egg_reason.runs import Run
+from egg_reason.run.directory import Run
 run = Run.open({str(path)!r})
 if os.fork() == 0:
     print(os.getpid(), flush=True)
@@ -160,10 +173,14 @@ def test_checkpoints_keep_the_structure_of_an_optimiser_state(run):
     assert type(restored["state"][1][0]) is type(state[1][0])
     assert restored["weights"]["w"].dtype == jnp.bfloat16
     assert jax.tree.structure(restored) == jax.tree.structure({"weights": weights, "state": state})
-    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves({"weights": weights, "state": state}), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(restored), jax.tree.leaves({"weights": weights, "state": state}), strict=True
+    ):
         assert isinstance(a, np.ndarray | np.generic)
         assert a.dtype == b.dtype and a.tobytes() == np.asarray(b).tobytes()
-    with pytest.raises(ValueError, match=r"holds other arrays than this run needs .*state/1/0/count") as caught:
+    with pytest.raises(
+        ValueError, match=r"holds other arrays than this run needs .*state/1/0/count"
+    ) as caught:
         run.checkpoints.load(like={"weights": weights, "state": ()})
     one_line(caught)
 
@@ -194,7 +211,9 @@ def test_a_damaged_checkpoint_is_passed_over(run, damage, caplog):
     step, arrays = run.checkpoints.load()
     assert step == 1
     np.testing.assert_array_equal(arrays["w"], np.random.default_rng(1).integers(0, 256, 20_000, np.uint8))
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "egg_reason.checkpoints"]
+    (line,) = [
+        record.getMessage() for record in caplog.records if record.name == "egg_reason.run.checkpoints"
+    ]
     assert "000002: damaged checkpoint, passed over" in line and "\n" not in line
 
 
@@ -204,7 +223,7 @@ def test_an_interrupted_save_leaves_the_last_checkpoint(run, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("egg_reason.checkpoints._digests", stop)
+    monkeypatch.setattr("egg_reason.run.checkpoints._digests", stop)
     with pytest.raises(KeyboardInterrupt):
         run.checkpoints.save(2, arrays_of(2))
     monkeypatch.undo()
@@ -216,7 +235,10 @@ def test_an_interrupted_save_leaves_the_last_checkpoint(run, monkeypatch):
 
 
 def test_checkpoints_are_quick_and_leave_no_thread(run):
-    arrays = {f"layer_{index}": np.random.default_rng(index).normal(size=(120, 125)).astype(np.float32) for index in range(50)}
+    arrays = {
+        f"layer_{index}": np.random.default_rng(index).normal(size=(120, 125)).astype(np.float32)
+        for index in range(50)
+    }
     run.checkpoints.save(0, arrays)  # imports
     started = time.perf_counter()
     run.checkpoints.save(1, arrays)
@@ -251,7 +273,12 @@ def test_metrics_are_lines_of_json_and_tensorboard_events(run):
     with pytest.raises(ValueError, match=r"metrics of step 0 after those of step 1: call rewind\(-1\) first"):
         run.metrics(0, {})
     run.close()
-    assert events(run.path) == {("reward_mean", 0): 0.5, ("steps", 0): 3, ("heldout_accuracy", 0): 0.25, ("reward_mean", 1): 0.75}
+    assert events(run.path) == {
+        ("reward_mean", 0): 0.5,
+        ("steps", 0): 3,
+        ("heldout_accuracy", 0): 0.25,
+        ("reward_mean", 1): 0.75,
+    }
 
 
 def events(path):
@@ -265,7 +292,9 @@ def events(path):
         while offset < len(content):  # TFRecord: length u64, its CRC, data, their CRC
             length = int.from_bytes(content[offset : offset + 8], "little")
             data = content[offset + 12 : offset + 12 + length]
-            assert int.from_bytes(content[offset + 12 + length : offset + 16 + length], "little") == masked_crc32c(data)
+            assert int.from_bytes(
+                content[offset + 12 + length : offset + 16 + length], "little"
+            ) == masked_crc32c(data)
             event = Event.FromString(data)
             found.update({(value.tag, event.step): value.simple_value for value in event.summary.value})
             offset += 16 + length
@@ -290,14 +319,24 @@ def test_a_resumed_run_has_no_step_twice_and_its_clock_goes_on(tmp_path):
     assert [line["reward_mean"] for line in lines] == [0, 1, 12, 13, 14, 15]
     assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
     assert 100 <= lines[-1]["time"] < 160
-    assert collections.Counter(file.read_text().count("reward_mean") for file in path.glob("*.jsonl")) == {6: 1}
+    assert collections.Counter(file.read_text().count("reward_mean") for file in path.glob("*.jsonl")) == {
+        6: 1
+    }
 
 
 def test_a_bad_line_of_metrics_is_named_and_left_out(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     assert read_metrics(path) == []
     good = b'{"step": 0, "time": 1.5}\n'
-    for bad in (b"{", b"3", b'{"step": 1}', b'{"step": "1", "time": 2}', b'{"step": 1, "time": 1e999}', b"\xff", b"[" * 100_000):
+    for bad in (
+        b"{",
+        b"3",
+        b'{"step": 1}',
+        b'{"step": "1", "time": 2}',
+        b'{"step": 1, "time": 1e999}',
+        b"\xff",
+        b"[" * 100_000,
+    ):
         caplog.clear()
         path.write_bytes(good + bad + b"\n" + good)
         assert read_metrics(path) == [{"step": 0, "time": 1.5}] * 2
@@ -309,7 +348,12 @@ def test_a_bad_line_of_metrics_is_named_and_left_out(tmp_path, caplog):
 
 def test_samples_and_summary_are_readable_json(run):
     rows = [
-        {"prompt": "2 + 3", "completion": "五\n\udc80\x1b[31m", "reward": np.float32(1), "member": np.int64(3)},
+        {
+            "prompt": "2 + 3",
+            "completion": "五\n\udc80\x1b[31m",
+            "reward": np.float32(1),
+            "member": np.int64(3),
+        },
         {"prompt": "", "completion": "", "reward": None, "rewards": (float("nan"), np.ones(2))},
     ]
     run.samples(12, rows)
@@ -329,14 +373,17 @@ def test_a_process_with_a_run_exits_at_once(tmp_path):
     """No thread of orbax or TensorBoard keeps it, even where the run is never closed."""
     code = f"""
 import numpy as np, time
-from egg_reason.runs import Run
+from egg_reason.run.directory import Run
 run = Run.create({str(tmp_path / "run")!r}, {{"seed": 0}}, "abc")
 run.checkpoints.save(0, {{"w": np.ones(3)}})
 run.metrics(0, {{"a": 1.0}})
 print(time.time(), flush=True)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code], capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert time.time() - float(done.stdout) < 8

@@ -1,7 +1,7 @@
 """The model is right: logits and greedy tokens equal those of the official `rwkv` package (float32, CPU).
 
-The numbers of `scripts/make_reference.py` are compared always, a live run of the package where it is installed.
-EGG_REASON_REQUIRE_REFERENCE=1 turns the live test's skip into a failure.
+The numbers of `scripts/make_reference.py` are compared always, a live run of the package where it is
+installed. EGG_REASON_REQUIRE_REFERENCE=1 turns the live test's skip into a failure.
 """
 
 import functools
@@ -11,12 +11,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rwkv7_reference import CASES, CONTINUED, ENTRIES, POSITIONS, STORED, TOKENS, needs_reference, official_run, prompt, random_model
+from rwkv7_reference import (
+    CASES,
+    CONTINUED,
+    ENTRIES,
+    POSITIONS,
+    STORED,
+    TOKENS,
+    needs_reference,
+    official_run,
+    prompt,
+    random_model,
+)
 
-from egg_reason.models.checkpoints import fingerprint, read_pth, write_pth
-from egg_reason.models.rwkv7 import forward, init_state
+from egg_reason.models.rwkv7.layout import fingerprint, read_pth, write_pth
+from egg_reason.models.rwkv7.model import forward, init_state
 
-TOLERANCE = 1e-4  # logits have a standard deviation of 1; seen: 4e-5 at most over the 50 million of the live tests
+TOLERANCE = (
+    1e-4  # logits have a standard deviation of 1; seen: 4e-5 at most over the 50 million of the live tests
+)
 READINGS = {"whole": [TOKENS], "uneven chunks": [1, 127, 127, 1], "token by token": [1] * TOKENS}
 
 read = jax.jit(forward)
@@ -61,7 +74,8 @@ def test_random_models_are_those_of_the_stored_numbers(name):
 
 # Compiling takes most of the time, so the shape that only the chunks need is compiled for one model.
 @pytest.mark.parametrize(
-    "name, reading", [(name, reading) for name in CASES for reading in READINGS if "chunks" not in reading or "4x" in name]
+    "name, reading",
+    [(name, reading) for name in CASES for reading in READINGS if "chunks" not in reading or "4x" in name],
 )
 def test_logits_equal_the_stored_official_ones(name, reading):
     params = model(name)

@@ -1,7 +1,8 @@
-"""Choosing tokens: the drawn token is that of numpy's cumulative sums, and draws have the distribution that the settings name.
+"""Choosing tokens: the drawn token is that of numpy's cumulative sums, and draws have the distribution that
+the settings name.
 
-The keys are fixed, so every test gives the same verdict each time it runs. "False alarm" is the chance that a correct sampler
-would have failed with keys picked at random.
+The keys are fixed, so every test gives the same verdict each time it runs. "False alarm" is the chance that a
+correct sampler would have failed with keys picked at random.
 """
 
 import functools
@@ -35,7 +36,8 @@ def by_numpy(weights_V, u):
 
 
 def dyadic_weights(rng, size):
-    """Whole numbers, most of them 0, whose total is a power of two: every sum and every product with a float32 uniform is exact."""
+    """Whole numbers, most of them 0, whose total is a power of two: every sum and every product with a
+    float32 uniform is exact."""
     weights = rng.integers(1, 8, size) * (rng.random(size) < 0.4)
     gap = (1 << int(weights.sum()).bit_length()) - weights.sum()
     weights[rng.integers(size)] += gap
@@ -57,7 +59,8 @@ def test_drawn_token_equals_numpy_where_all_sums_are_exact(size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_drawn_token_equals_numpy_up_to_rounding(size):
-    """Softmax weights over 26 orders of magnitude: u x total lies in the drawn token's stretch within 1e-6 of the total."""
+    """Softmax weights over 26 orders of magnitude: u x total lies in the drawn token's stretch within 1e-6 of
+    the total."""
     rng = np.random.default_rng(size)
     weights = np.exp(-rng.uniform(0, 60, (64, size))).astype(np.float32)
     u = np.concatenate([EDGES, rng.random(64 - len(EDGES), np.float32)])
@@ -79,7 +82,8 @@ def test_only_token_with_weight_is_drawn_whatever_the_uniform(size):
 
 @pytest.mark.parametrize("size", [5, 1000])
 def test_token_of_weight_zero_is_never_drawn(size):
-    """Uniforms within a few float32 steps of the borders, where a rounded sum is most likely to slip into a neighbour of weight 0."""
+    """Uniforms within a few float32 steps of the borders, where a rounded sum is most likely to slip into a
+    neighbour of weight 0."""
     rng = np.random.default_rng(size)
     rows = 4000
     weights = (rng.random((rows, size)) * (rng.random((rows, size)) < 0.5)).astype(np.float32)
@@ -107,7 +111,8 @@ SETTINGS = {
 
 
 def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
-    """The distribution as the literature defines it, float64: scale by temperature, keep the k best, then the smallest set reaching p."""
+    """The distribution as the literature defines it, float64: scale by temperature, keep the k best, then the
+    smallest set reaching p."""
     p = np.exp(logits.astype(np.float64) / temperature)
     order = np.argsort(-p)
     if top_k:
@@ -123,14 +128,17 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
 def test_draws_have_the_distribution_of_the_settings(name):
     """Chi-square over 20,000 draws, false alarm 1e-6 a setting; no token outside the kept set is ever drawn.
 
-    Log-probabilities are those of the temperature the token was drawn at, nothing cut, over the ids that exist.
+    Log-probabilities are those of the temperature the token was drawn at, nothing cut, over the ids that
+    exist.
     """
     draws, settings = 20_000, dict(SETTINGS[name])
     logits = LOGITS_WITH_MORE_IDS if "vocabulary" in settings else LOGITS
     key = jnp.broadcast_to(key_of(0, 0, 0, 0, list(SETTINGS).index(name)), (draws, 2))
     u = uniforms_of(key, jnp.arange(draws))
     arguments = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "vocabulary": None} | settings
-    tokens, log_probabilities = map(np.asarray, chosen(np.broadcast_to(logits, (draws, len(logits))), u, *arguments.values()))
+    tokens, log_probabilities = map(
+        np.asarray, chosen(np.broadcast_to(logits, (draws, len(logits))), u, *arguments.values())
+    )
 
     settings.pop("vocabulary", None)
     expected = probabilities(LOGITS, **settings)
@@ -141,7 +149,9 @@ def test_draws_have_the_distribution_of_the_settings(name):
     assert statistic <= stats.chi2.isf(1e-6, max(kept.sum() - 1, 1))
 
     assert tokens.dtype == np.int32 and log_probabilities.dtype == np.float32
-    np.testing.assert_allclose(log_probabilities, np.log(probabilities(LOGITS, arguments["temperature"]))[tokens], rtol=0, atol=5e-6)
+    np.testing.assert_allclose(
+        log_probabilities, np.log(probabilities(LOGITS, arguments["temperature"]))[tokens], rtol=0, atol=5e-6
+    )
 
 
 def test_greedy_takes_the_best_token_that_exists():
@@ -170,7 +180,12 @@ def test_uniforms_depend_on_key_and_position_alone():
 
 
 def test_every_part_of_a_jobs_name_changes_its_key():
-    names = [(0, 0, 0, 0, 0), *(tuple(np.eye(5, dtype=int)[i].tolist()) for i in range(5)), (0, 1, 2, 3, 4), (0, 4, 3, 2, 1)]
+    names = [
+        (0, 0, 0, 0, 0),
+        *(tuple(np.eye(5, dtype=int)[i].tolist()) for i in range(5)),
+        (0, 1, 2, 3, 4),
+        (0, 4, 3, 2, 1),
+    ]
     keys = {tuple(np.asarray(key_of(*name)).tolist()) for name in names}
     assert len(keys) == len(names)
     key = jax.random.key(7)  # as documented: seed, then step, sharer, prompt, sample folded in
@@ -198,6 +213,8 @@ def test_bad_settings_are_refused_in_one_line(settings, part):
     assert str(caught.value) == part
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_tokens": 1}, {"temperature": 0.0}, {"top_p": 1.0}, {"think_tokens": 9}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"max_tokens": 1}, {"temperature": 0.0}, {"top_p": 1.0}, {"think_tokens": 9}]
+)
 def test_settings_at_the_limits_are_accepted(settings):
     assert Sampling(**{"max_tokens": 10} | settings).max_tokens >= 1

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 
-from egg_reason.scalars import ScalarLog, StepScalars, weights_hash
+from egg_reason.run.log import ScalarLog, StepScalars, weights_hash
 
 HEADER = {"fingerprint": "abc123", "seed": 7}
 
@@ -42,7 +42,11 @@ def assert_same(got, expected):
     assert got.fitness_NP.dtype == np.float32
     assert got.fitness_NP.shape == expected.fitness_NP.shape
     assert got.fitness_NP.tobytes() == expected.fitness_NP.tobytes()
-    assert (got.learning_rate, got.sigma, got.weights_hash) == (expected.learning_rate, expected.sigma, expected.weights_hash)
+    assert (got.learning_rate, got.sigma, got.weights_hash) == (
+        expected.learning_rate,
+        expected.sigma,
+        expected.weights_hash,
+    )
 
 
 def test_records_come_back_bit_for_bit(tmp_path):
@@ -59,7 +63,9 @@ def test_records_come_back_bit_for_bit(tmp_path):
 
 
 def test_nan_payloads_survive(tmp_path):
-    bits = np.array([[0x7FC00001, 0x7F800000, 0x80000000]], np.uint32)  # a NaN with a payload, infinity, minus zero
+    bits = np.array(
+        [[0x7FC00001, 0x7F800000, 0x80000000]], np.uint32
+    )  # a NaN with a payload, infinity, minus zero
     with ScalarLog.create(tmp_path / "log.bin", HEADER) as log:
         log.append(0, StepScalars(bits.view(np.float32), 1.0, 1.0))
         (_, record), *_ = log.records()
@@ -94,7 +100,9 @@ def test_a_log_cut_anywhere_in_its_last_record_opens_and_goes_on(tmp_path):
         assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 500, b"EGGS", random.Random(0).randbytes(300)], ids=["zeros", "magic", "noise"])
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 500, b"EGGS", random.Random(0).randbytes(300)], ids=["zeros", "magic", "noise"]
+)
 def test_a_tail_that_is_no_record_is_cut_off(tmp_path, tail, caplog):
     path = tmp_path / "log.bin"
     content = written(path, 2)
@@ -130,7 +138,10 @@ def test_lost_and_doubled_records_are_damage(tmp_path):
     content = written(tmp_path / "whole.bin", 4)
     first, second, third, *_ = frame_ends(content)
     path = tmp_path / "log.bin"
-    for broken in (content[:second] + content[third:], content[:second] + content[first:second] + content[second:]):
+    for broken in (
+        content[:second] + content[third:],
+        content[:second] + content[first:second] + content[second:],
+    ):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=f"step 1 .*at byte {second} is damaged"):
             ScalarLog.open(path)
@@ -201,7 +212,9 @@ def test_append_syncs_before_it_returns(tmp_path, monkeypatch):
         calls = []
         for name in ("write", "fsync"):
             real = getattr(os, name)
-            monkeypatch.setattr(os, name, lambda *arguments, name=name, real=real: (calls.append(name), real(*arguments))[1])
+            monkeypatch.setattr(
+                os, name, lambda *arguments, name=name, real=real: (calls.append(name), real(*arguments))[1]
+            )
         log.append(0, scalars(0))
     assert calls == ["write", "fsync"]
 
@@ -224,10 +237,15 @@ def test_existing_and_foreign_files_are_refused(tmp_path):
 def test_weights_hash_sees_every_change_and_no_other():
     import jax.numpy as jnp
 
-    base = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": [np.float32(0), jnp.ones(2, jnp.bfloat16)]}
+    base = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": [np.float32(0), jnp.ones(2, jnp.bfloat16)],
+    }
     reference = weights_hash(base)
     assert len(reference) == 16
-    assert reference == weights_hash({"b": (jnp.float32(0), np.asarray(base["b"][1])), "a": jnp.asarray(base["a"])})
+    assert reference == weights_hash(
+        {"b": (jnp.float32(0), np.asarray(base["b"][1])), "a": jnp.asarray(base["a"])}
+    )
     assert reference == weights_hash({**base, "a": np.asfortranarray(base["a"])})
     changed = [
         {**base, "a": base["a"].reshape(3, 2)},
@@ -241,5 +259,5 @@ def test_weights_hash_sees_every_change_and_no_other():
 
 
 def test_reading_a_log_does_not_import_jax():
-    code = "import sys, egg_reason.scalars; sys.exit('jax' in sys.modules)"
+    code = "import sys, egg_reason.run.log; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

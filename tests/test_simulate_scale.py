@@ -9,9 +9,26 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-from simulate_scale import Accelerator, Measured, Roofline, Shape, Workload, crossing, finish, gather, simulate
+from simulate_scale import (
+    Accelerator,
+    Measured,
+    Roofline,
+    Shape,
+    Workload,
+    crossing,
+    finish,
+    gather,
+    simulate,
+)
 
-PARTS = Measured(token_fixed=0.01, token_lane=0.001, prompt_token=0.002, update_fixed=0.0, update_member=0.005, gathered=8e6)
+PARTS = Measured(
+    token_fixed=0.01,
+    token_lane=0.001,
+    prompt_token=0.002,
+    update_fixed=0.0,
+    update_member=0.005,
+    gathered=8e6,
+)
 NETWORK = Accelerator(link=1e6, latency=0.5)
 EVEN = Workload("even", PARTS, 24, 12, 2, 3, 50, 7.0, 8, spread=0.0, slow=0.0, jitter=0.0)
 """24 members x 2 prompts of 7 tokens each, 8 lanes, devices alike: 48 jobs take 6 rounds on one device."""
@@ -30,7 +47,9 @@ def test_equal_lengths_on_equal_devices():
     assert four.exchange == pytest.approx(2 * 0.5 + 24 * 2 * 4 * 0.75 / 1e6)
     assert four.sharded == pytest.approx(24 * 0.005 / 4 + 2 * 0.5 + 8 * 0.75)
     growing = simulate(EVEN, 4, True, NETWORK)
-    assert growing.generate == pytest.approx(24 * 0.006 + 21 * 0.018) and growing.update == pytest.approx(48 * 0.005)
+    assert growing.generate == pytest.approx(24 * 0.006 + 21 * 0.018) and growing.update == pytest.approx(
+        48 * 0.005
+    )
 
 
 def test_devices_without_a_pair_stand_idle():
@@ -43,7 +62,9 @@ def test_devices_without_a_pair_stand_idle():
 def test_slow_devices_hold_all_others():
     slow = simulate(replace(EVEN, slow=1.0, slowness=3.0), 4, False, NETWORK)
     even = simulate(EVEN, 4, False, NETWORK)
-    assert (slow.generate, slow.update, slow.exchange) == pytest.approx((3 * even.generate, 3 * even.update, even.exchange))
+    assert (slow.generate, slow.update, slow.exchange) == pytest.approx(
+        (3 * even.generate, 3 * even.update, even.exchange)
+    )
 
 
 def test_a_free_lane_takes_the_next_job():
@@ -64,7 +85,9 @@ def test_the_roofline_by_hand():
     """A layer of width 64 with ranks of 16: 4 + 4 + 4 squares of 64 and 8 low-rank matrices."""
     shape = Shape(1, 64, (16, 16, 16, 16), vocabulary=100)
     assert shape.perturbed == 12 * 64 * 64 + 8 * 64 * 16 and shape.factors == 4 * 128 + 2 * 320 + 8 * 80
-    parts = Roofline(shape, Accelerator(flops=1e9, flops_float32=1e8, bytes=1e9, normals=1e6, overhead=0.0), group=2)
+    parts = Roofline(
+        shape, Accelerator(flops=1e9, flops_float32=1e8, bytes=1e9, normals=1e6, overhead=0.0), group=2
+    )
     weights = shape.perturbed + 6400
     assert parts.token(1) == pytest.approx((2 * weights + 3 * 4 * 64 * 64 + shape.factors) / 1e9)  # memory
     assert parts.token(1000) == pytest.approx(2 * weights * 1000 / 1e9)  # products

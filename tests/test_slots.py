@@ -8,12 +8,14 @@ from test_engine import POPULATION, SAMPLING, assert_same, dense_weights, engine
 from test_streams import Endless
 
 from egg_reason.engine import Jobs, PromptLengths, Single
-from egg_reason.engine.generate import PIECE, piece_length
+from egg_reason.engine.engine import PIECE, piece_length
 
 RNG = np.random.default_rng(0)
 BEGINNING = RNG.integers(1, 256, 2 * PIECE + 6).tolist()
 """Two whole pieces, which are read once, and some tokens that are read for each prompt."""
-PROMPTS = [[*BEGINNING, *RNG.integers(1, 256, more).tolist()] for more in (1, PIECE + 7, 3)] + [BEGINNING[: 2 * PIECE + 1]]
+PROMPTS = [[*BEGINNING, *RNG.integers(1, 256, more).tolist()] for more in (1, PIECE + 7, 3)] + [
+    BEGINNING[: 2 * PIECE + 1]
+]
 JOBS = Jobs.grid(POPULATION, len(PROMPTS))
 
 
@@ -23,7 +25,9 @@ def complete(jobs=JOBS, prompts=PROMPTS, on=None, sampling=SAMPLING, members=Non
 
 def test_a_beginning_is_read_once_for_each_member_and_changes_no_bit():
     together = complete()
-    assert together.prompt_tokens == POPULATION * (2 * PIECE + sum(len(prompt) - 1 - 2 * PIECE for prompt in PROMPTS)) + len(JOBS)
+    assert together.prompt_tokens == POPULATION * (
+        2 * PIECE + sum(len(prompt) - 1 - 2 * PIECE for prompt in PROMPTS)
+    ) + len(JOBS)
     for number, prompt in enumerate(PROMPTS):
         alone = complete(Jobs.grid(POPULATION, 1), [prompt], numbers=[number])
         assert alone.prompt_tokens == POPULATION * len(prompt)
@@ -38,12 +42,15 @@ def test_a_prompt_of_several_pieces_equals_the_naive_loop(number):
     found = complete()
     tokens, log_probabilities = naive(dense_weights(member), member // 2, prompt, 0, PROMPTS)
     assert found.tokens[number, : found.lengths[number]].tolist() == tokens
-    np.testing.assert_allclose(found.log_probabilities[number, : found.lengths[number]], log_probabilities, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        found.log_probabilities[number, : found.lengths[number]], log_probabilities, rtol=0, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("lanes, group, refill", [(8, 1, 1), (8, 2, 3), (8, 8, 2), (32, 4, 32)])
 def test_too_few_slots_for_what_is_read_change_no_token(lanes, group, refill):
-    """Twelve members with four prompts of three samples, in any order: slots are given up and texts read again."""
+    """Twelve members with four prompts of three samples, in any order: slots are given up and texts read
+    again."""
     jobs = Jobs.grid(POPULATION, len(PROMPTS), 3)
     order = np.random.default_rng(lanes * group).permutation(len(jobs))
     jobs = Jobs(jobs.member[order], jobs.prompt[order], jobs.sample[order])

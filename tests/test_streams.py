@@ -1,4 +1,5 @@
-"""Who writes a completion changes no bit of it. Compiling for each of several devices takes minutes: here their threads share the first."""
+"""Who writes a completion changes no bit of it. Compiling for each of several devices takes minutes: here
+their threads share the first."""
 
 import dataclasses
 import threading
@@ -6,10 +7,21 @@ import threading
 import jax
 import numpy as np
 import pytest
-from test_engine import JOBS, POPULATION, SAMPLING, assert_same, chosen, engine, params, population, run, usual
+from test_engine import (
+    JOBS,
+    POPULATION,
+    SAMPLING,
+    assert_same,
+    chosen,
+    engine,
+    params,
+    population,
+    run,
+    usual,
+)
 
 from egg_reason.engine import Completions, Jobs, Single
-from egg_reason.engine.generate import deal
+from egg_reason.engine.engine import deal
 from egg_reason.engine.lengths import Lengths
 from egg_reason.models.tokenizers import ByteTokenizer
 
@@ -25,14 +37,25 @@ def test_a_population_on_several_devices_is_that_on_one(count):
     calls = []
 
     def finished(completions, numbers):
-        calls.append((numbers, [completions.texts[number] for number in numbers], completions.lengths[numbers].tolist()))
+        calls.append(
+            (
+                numbers,
+                [completions.texts[number] for number in numbers],
+                completions.lengths[numbers].tolist(),
+            )
+        )
 
     found = run(JOBS, on=several(count), finished=finished)
     assert_same(found, usual())
     assert sorted(number for numbers, _, _ in calls for number in numbers) == list(range(len(JOBS)))
     for numbers, texts, lengths in calls:  # what was handed on was finished, and under its number
-        assert texts == [usual().texts[number] for number in numbers] and lengths == usual().lengths[numbers].tolist()
-    assert found.prompt_tokens == usual().prompt_tokens and found.useful_lane_steps == usual().useful_lane_steps
+        assert (
+            texts == [usual().texts[number] for number in numbers]
+            and lengths == usual().lengths[numbers].tolist()
+        )
+    assert (
+        found.prompt_tokens == usual().prompt_tokens and found.useful_lane_steps == usual().useful_lane_steps
+    )
 
 
 @pytest.mark.parametrize("hands", [1, 2, 4, 5, 6, 8])
@@ -49,18 +72,23 @@ def test_pairs_are_dealt_whole_evenly_and_in_order(hands):
     counts = np.bincount(order, minlength=hands)
     assert counts.max() - counts.min() <= 1
     alone = deal(Single(None), Jobs.grid(1, 6, 2), np.arange(12)[::-1], hands)
-    assert [numbers.tolist() for numbers in alone] == [list(range(11 - hand, -1, -hands)) for hand in range(hands)]
+    assert [numbers.tolist() for numbers in alone] == [
+        list(range(11 - hand, -1, -hands)) for hand in range(hands)
+    ]
 
 
 @pytest.mark.parametrize("streams", [2, 4])
 def test_streams_of_one_device_write_what_as_many_lanes_write_alone(streams):
-    found = run(JOBS, on=dataclasses.replace(engine(), lanes=32 * streams, streams=streams, refill=engine().refill))
+    found = run(
+        JOBS, on=dataclasses.replace(engine(), lanes=32 * streams, streams=streams, refill=engine().refill)
+    )
     assert_same(found, usual())
 
 
 def test_the_longest_go_first_when_lengths_are_known_and_fewer_lanes_stand_still():
-    """32 lanes, 128 texts, an eighth of them ten times as long as the others and last in the list. By turns, their lanes work alone at the
-    end; first, the others fill the lanes beside them. The texts are the same."""
+    """32 lanes, 128 texts, an eighth of them ten times as long as the others and last in the list. By turns,
+    their lanes work alone at the end; first, the others fill the lanes beside them. The texts are the
+    same."""
     limits = np.where(np.arange(128) < 112, 4, 40)
     prompts = [[1 + number % 200, 2 + number // 200] for number in range(128)]
     samplings = [dataclasses.replace(SAMPLING, max_tokens=int(limit)) for limit in limits]
@@ -72,8 +100,9 @@ def test_the_longest_go_first_when_lengths_are_known_and_fewer_lanes_stand_still
 
 
 def test_a_population_finds_out_while_it_writes_which_prompt_gets_the_longest():
-    """Eight prompts, the last of which gets ten times as much. In the order of the list, all its texts would be written at the end (lanes
-    that write: 0.82). Its first ones are told from the others' while they are being written, and later calls know of it."""
+    """Eight prompts, the last of which gets ten times as much. In the order of the list, all its texts would
+    be written at the end (lanes that write: 0.82). Its first ones are told from the others' while they are
+    being written, and later calls know of it."""
     number = np.arange(8 * POPULATION)
     prompts, limits = [[1 + place % 8, 7] for place in number.tolist()], np.where(number % 8 < 7, 4, 40)
     samplings = [dataclasses.replace(SAMPLING, max_tokens=int(limit)) for limit in limits]
@@ -103,7 +132,8 @@ def test_expected_lengths():
 
 @pytest.mark.parametrize("refill", [1, 5, 32])
 def test_however_many_prompts_are_read_at_a_time_the_texts_are_the_same(refill):
-    """Few jobs at the end of the list, groups that help each other, and slots that are always too few or never used up."""
+    """Few jobs at the end of the list, groups that help each other, and slots that are always too few or
+    never used up."""
     jobs = chosen(JOBS, np.random.default_rng(refill).permutation(len(JOBS))[: len(JOBS) - 5])
     usual_texts = dict(zip(named(JOBS), usual().texts, strict=True))
     found = run(jobs, on=dataclasses.replace(engine(lanes=8, group=2), refill=refill))
@@ -117,7 +147,8 @@ def named(jobs):
 
 @pytest.mark.parametrize("prompt", [1, 8])
 def test_no_lane_stands_still_while_prompts_wait(prompt):
-    """128 texts of 1 to 24 tokens on 8 lanes: only in the end, while the longest of the last 8 is being written, may lanes stand still."""
+    """128 texts of 1 to 24 tokens on 8 lanes: only in the end, while the longest of the last 8 is being
+    written, may lanes stand still."""
     limits = np.random.default_rng(prompt).integers(1, 25, 128)
     prompts = [[1 + number] * prompt for number in range(128)]
     samplings = [dataclasses.replace(SAMPLING, max_tokens=int(limit)) for limit in limits]
@@ -126,7 +157,9 @@ def test_no_lane_stands_still_while_prompts_wait(prompt):
         dataclasses.replace(engine(), tokenizer=Endless(), lanes=8),
     )
     for refill in (4, 8):
-        found = dataclasses.replace(endless, refill=refill).generate(Single(params()), prompts, jobs, samplings)
+        found = dataclasses.replace(endless, refill=refill).generate(
+            Single(params()), prompts, jobs, samplings
+        )
         assert (found.lengths == limits).all()
         assert found.lane_steps - found.useful_lane_steps <= 7 * 23
 

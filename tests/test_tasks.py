@@ -15,7 +15,9 @@ SMALL = {"train_count": 40, "heldout_count": 20}
 
 @pytest.mark.parametrize("template", ["compact", "g1", "g1-nothink", "plain"])
 def test_countdown_golds_pass_their_verifier(template):
-    task = tasks.make("countdown", template, numbers=(3, 6), largest=50, target=(1, 500), train_count=200, heldout_count=100)
+    task = tasks.make(
+        "countdown", template, numbers=(3, 6), largest=50, target=(1, 500), train_count=200, heldout_count=100
+    )
     assert tasks.validate(task) == []
     assert {len(row["numbers"]) for row in task.train} == {3, 4, 5, 6}
     assert (len(task.train), len(task.heldout)) == (200, 100)
@@ -43,10 +45,10 @@ def test_countdown_prompts():
     task = tasks.make("countdown", tokenizer_name="world", **SMALL)
     row = task.train[0]
     *first, last = map(str, row["numbers"])
-    assert row["prompt"] == (
-        "User: Write an expression with + - * / and brackets that uses each of the numbers "
-        f"{', '.join(first)} and {last} exactly once and equals {row['target']}, and give it inside <answer> </answer> tags."
-        "\n\nAssistant: <think"
+    assert (
+        row["prompt"] == "User: Write an expression with + - * / and brackets that uses each of the numbers"
+        f" {', '.join(first)} and {last} exactly once and equals {row['target']}, and give it inside"
+        " <answer> </answer> tags.\n\nAssistant: <think"
     )
     assert task.max_new_tokens == 1000 and task.stop == ("\n\nUser:",)
     assert tasks.make("countdown", max_new_tokens=7, **SMALL).max_new_tokens == 7
@@ -65,9 +67,12 @@ def test_batches_cover_each_epoch_once():
     rows = [{"prompt": str(number)} for number in range(10)]
     steps = [[row["prompt"] for row in tasks.batch(rows, step, 3, seed=5)] for step in range(300)]
     assert all(len(set(step)) == 3 for step in steps)
-    assert all(len(set(steps[first] + steps[first + 1] + steps[first + 2])) == 9 for first in range(0, 300, 3))
+    assert all(
+        len(set(steps[first] + steps[first + 1] + steps[first + 2])) == 9 for first in range(0, 300, 3)
+    )
     assert len({tuple(step) for step in steps}) > 200  # shuffled anew: 720 possible steps, 300 drawn
-    # The row left out changes from epoch to epoch: 100 fair draws of 10 rows miss one, or take one over 26 times, with a chance of 3e-4.
+    # The row left out changes from epoch to epoch: 100 fair draws of 10 rows miss one, or take one over 26
+    # times, with a chance of 3e-4.
     epochs = [steps[3 * epoch] + steps[3 * epoch + 1] + steps[3 * epoch + 2] for epoch in range(100)]
     left_out = Counter(row["prompt"] for epoch in epochs for row in rows if row["prompt"] not in epoch)
     assert len(left_out) == 10 and max(left_out.values()) <= 26
@@ -106,7 +111,11 @@ def test_a_task_of_ones_own(tmp_path):
         "def needs(size):\n"
         "    return make('byte', size)\n"
     )
-    assert [row["prompt"] for row in tasks.make(f"{file}:make", tokenizer_name="byte", size=3).train] == ["byte 0", "byte 1", "byte 2"]
+    assert [row["prompt"] for row in tasks.make(f"{file}:make", tokenizer_name="byte", size=3).train] == [
+        "byte 0",
+        "byte 1",
+        "byte 2",
+    ]
     for spec, options, message in [
         (f"{file}:make", {"sise": 3}, "no option sise; its options: exclude, size"),
         (f"{file}:needs", {}, "it needs the option size; give it as name=value"),
@@ -135,7 +144,14 @@ def test_a_task_of_ones_own(tmp_path):
     ],
 )
 def test_task_refuses(change, message):
-    good = {"name": "t", "description": "", "train": [{"prompt": "a"}], "heldout": [], "rewards": ("countdown",), "max_new_tokens": 1}
+    good = {
+        "name": "t",
+        "description": "",
+        "train": [{"prompt": "a"}],
+        "heldout": [],
+        "rewards": ("countdown",),
+        "max_new_tokens": 1,
+    }
     Task(**good)
     with pytest.raises(ValueError, match=message):
         Task(**good | change)
@@ -148,5 +164,5 @@ def test_available():
 
 
 def test_tasks_and_rewards_do_not_import_jax():
-    code = "import sys, egg_reason.tasks, egg_reason.rewards.scorer; sys.exit('jax' in sys.modules)"
+    code = "import sys, egg_reason.tasks, egg_reason.rewards.workers.scorer; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

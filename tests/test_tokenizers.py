@@ -27,7 +27,9 @@ def byte_level(tmp_path_factory):
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
     library.train_from_iterator(TEXTS * 3, trainer)
     library.add_tokens([AddedToken("<→User→>"), AddedToken("    ")])
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
@@ -68,13 +70,16 @@ def test_the_end_stands_for_no_text_and_does_not_stop_decoding(tokenizer):
 
 
 def test_text_can_be_decoded_as_it_is_written(tokenizer):
-    """Feeding an incremental UTF-8 decoder token by token never tears a character: the pieces join to the whole."""
+    """Feeding an incremental UTF-8 decoder token by token never tears a character: the pieces join to the
+    whole."""
     text = "".join(TEXTS)
     stream = codecs.getincrementaldecoder("utf-8")("strict")
     ids = tokenizer.encode(text)
     pieces = [stream.decode(tokenizer.decode_bytes([i])) for i in ids]
     assert "".join(pieces) == text
-    assert any("\ufffd" in tokenizer.decode([i]) for i in ids if i), "no character was split: the test shows nothing"
+    assert any("\ufffd" in tokenizer.decode([i]) for i in ids if i), (
+        "no character was split: the test shows nothing"
+    )
 
 
 @pytest.mark.parametrize("broken", ["\ud800", "x\udfffy"])
@@ -157,5 +162,7 @@ def test_a_file_that_is_no_tokenizer(tmp_path, content):
 
 
 def test_a_tokenizer_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no such tokenizer file; give the path of a tokenizer\.json"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no such tokenizer file; give the path of a tokenizer\.json"
+    ):
         for_vocabulary(50304, str(tmp_path / "tokenizer.json"))

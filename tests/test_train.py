@@ -17,13 +17,14 @@ import jax
 import numpy as np
 import pytest
 
-from egg_reason import cli, models, shares
+from egg_reason import cli, models
 from egg_reason import train as training
-from egg_reason.checkpoints import Checkpoints
+from egg_reason.algorithms.shaping import fitness_metrics, shape_fitness
 from egg_reason.config import TrainConfig
-from egg_reason.es import fitness_metrics, shape_fitness
-from egg_reason.runs import Run, read_metrics
-from egg_reason.scalars import ScalarLog
+from egg_reason.population import trials as shares
+from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.directory import Run, read_metrics
+from egg_reason.run.log import ScalarLog
 from egg_reason.train import resume
 
 KILLS = 3
@@ -36,7 +37,9 @@ def model_bytes(run):
 def steps_and_evaluations(run):
     """Steps of the metrics lines that record a training step, and of those that record an evaluation."""
     lines = read_metrics(run / "metrics.jsonl")
-    return [line["step"] for line in lines if "reward_mean" in line], [line["step"] for line in lines if "heldout_accuracy" in line]
+    return [line["step"] for line in lines if "reward_mean" in line], [
+        line["step"] for line in lines if "heldout_accuracy" in line
+    ]
 
 
 def recorded(run):
@@ -53,7 +56,10 @@ def assert_same_run(run, reference):
 
 
 def leaves(params):
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
 
 
 # What a run leaves behind
@@ -70,11 +76,14 @@ def test_a_run_leaves_what_its_directory_promises(finished_run, settings):
         fitness = [scalars.fitness_NP for _, scalars in log.records()]
     assert [values.shape for values in fitness] == [(8, 2)] * 6
     z = np.array([shape_fitness(values, "group") for values in fitness])
-    # Directions are nearly orthogonal: their squares add up (a rank-1 direction's own mean square is 1 within some percent).
+    # Directions are nearly orthogonal: their squares add up (a rank-1 direction's own mean square is 1 within
+    # some percent).
     expected = settings["learning_rate"] * np.sqrt(((z[:, 0::2] - z[:, 1::2]) ** 2).sum(1) / 8)
     steps = [line for line in read_metrics(path / "metrics.jsonl") if "reward_mean" in line]
     assert [line["update_rms"] for line in steps] == pytest.approx(expected, rel=0.2)
-    assert [line["reward_mean"] for line in steps] == pytest.approx([line["rewards/digits/mean"] for line in steps], rel=1e-5)
+    assert [line["reward_mean"] for line in steps] == pytest.approx(
+        [line["rewards/digits/mean"] for line in steps], rel=1e-5
+    )
     assert {line["rewards/countdown/mean"] for line in steps} == {0}
     assert sorted(os.listdir(path / "checkpoints")) == ["000004", "000006"]
     assert sorted(os.listdir(path / "samples")) == [f"step_{step:06d}.jsonl" for step in (0, 2, 4)]
@@ -86,9 +95,17 @@ def test_a_run_leaves_what_its_directory_promises(finished_run, settings):
     assert (path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((path / "summary.json").read_text()) == summary
     assert summary.keys() == {
-        *("heldout_before", "heldout_after", "steps", "minutes", "training_minutes", "training_tokens", "peak_memory_gib"),
+        *(
+            "heldout_before",
+            "heldout_after",
+            "steps",
+            "minutes",
+            "training_minutes",
+            "training_tokens",
+            "peak_memory_gib",
+        ),
         *("first_update_s", "seed"),
-    }  # fmt: skip
+    }
     for result in (summary["heldout_before"], summary["heldout_after"]):
         assert result["low"] <= result["accuracy"] <= result["high"] and result["n"] == 16
     assert summary["steps"] == 6 and 0 < summary["first_update_s"] / 60 < summary["minutes"] + 1
@@ -124,8 +141,17 @@ def test_a_run_ends_when_its_minutes_are_over(settings, tmp_path):
 
 def test_schedules_run_over_the_budget_that_ends_first(settings, tmp_path):
     """Of steps and tokens. Each step has the rates of what was spent before it."""
-    schedules = {"learning_rate_schedule": "linear", "learning_rate_final": 0.0, "sigma_schedule": "exponential", "sigma_final": 0.025}
-    training.train(TrainConfig(**settings | schedules | {"tokens": 500, "steps": 50, "eval_every": 0}), tmp_path / "run", plain=True)
+    schedules = {
+        "learning_rate_schedule": "linear",
+        "learning_rate_final": 0.0,
+        "sigma_schedule": "exponential",
+        "sigma_final": 0.025,
+    }
+    training.train(
+        TrainConfig(**settings | schedules | {"tokens": 500, "steps": 50, "eval_every": 0}),
+        tmp_path / "run",
+        plain=True,
+    )
     lines = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
     assert 2 < len(lines) < 50
     spent = np.array([0, *(line["training_tokens"] for line in lines)][:-1]) / 500
@@ -142,7 +168,9 @@ def test_rewards_of_the_users_are_weighted(settings, flags, rewards_file, tmp_pa
     assert cli.main(["train", "--plain", "--runs", str(tmp_path), "--name", "run", *flags(given)]) == 0
     [line] = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
     assert line["rewards/brevity/mean"] < 0
-    assert line["reward_mean"] == pytest.approx(line["rewards/countdown/mean"] + 0.1 * line["rewards/brevity/mean"], rel=1e-5)
+    assert line["reward_mean"] == pytest.approx(
+        line["rewards/countdown/mean"] + 0.1 * line["rewards/brevity/mean"], rel=1e-5
+    )
     with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
         assert next(log.records())[1].fitness_NP.mean() == pytest.approx(line["reward_mean"], rel=1e-5)
 
@@ -154,7 +182,9 @@ def test_a_reward_that_does_not_apply_everywhere(settings, rewards_file, tmp_pat
         fitness = [scalars.fitness_NP for _, scalars in log.records()]
     assert 0 < np.isnan(fitness).sum() < np.size(fitness)
     lines = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
-    assert [line["reward_mean"] for line in lines] == pytest.approx([np.nanmean(values) for values in fitness])
+    assert [line["reward_mean"] for line in lines] == pytest.approx(
+        [np.nanmean(values) for values in fitness]
+    )
 
 
 def test_fitness_metrics():
@@ -164,7 +194,11 @@ def test_fitness_metrics():
     assert found["reward_std"] == 0.5  # of 1.5 and 2.5
     assert found["frac_prompts_differ"] == pytest.approx(1 / 3)
     nothing = fitness_metrics(np.full((2, 2), nan, np.float32))
-    assert np.isnan(nothing["reward_mean"]) and np.isnan(nothing["reward_std"]) and nothing["frac_prompts_differ"] == 0
+    assert (
+        np.isnan(nothing["reward_mean"])
+        and np.isnan(nothing["reward_std"])
+        and nothing["frac_prompts_differ"] == 0
+    )
 
 
 # Stopping
@@ -205,7 +239,9 @@ def die():
         pytest.param(Run, "summary", 1, False, id="before the summary"),
     ],
 )
-def test_a_run_that_dies_goes_on_as_if_nothing_had_happened(owner, name, number, after, finished_run, settings, tmp_path, monkeypatch):
+def test_a_run_that_dies_goes_on_as_if_nothing_had_happened(
+    owner, name, number, after, finished_run, settings, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         at_call(patch, owner, name, number, die, after)
         training.train(TrainConfig(**settings), tmp_path / "run", plain=True)
@@ -219,7 +255,13 @@ def test_a_run_that_dies_goes_on_as_if_nothing_had_happened(owner, name, number,
     "changes",
     [
         pytest.param(
-            {"optimiser": "adam", "anchor_decay": 0.1, "learning_rate_schedule": "linear", "learning_rate_final": 0.001}, id="adam"
+            {
+                "optimiser": "adam",
+                "anchor_decay": 0.1,
+                "learning_rate_schedule": "linear",
+                "learning_rate_final": 0.001,
+            },
+            id="adam",
         ),
         pytest.param({"algorithm": "openes", "optimiser": "momentum"}, id="full rank"),
     ],
@@ -246,7 +288,9 @@ class Command:
         self.size = self.log.stat().st_size if self.log.exists() else None
         with open(self.output, "w") as file:
             words = [sys.executable, "-m", "egg_reason.cli", "train", "--plain", *arguments]
-            self.process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+            self.process = subprocess.Popen(
+                words, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
 
     def wait_for_a_step(self) -> bool:
         """Until this process has recorded a step; whether it still runs then."""
@@ -287,7 +331,10 @@ def test_killed_at_random_moments(finished_run, slow_flags, tmp_path):
         command.end()
         arguments = ["--resume", str(run)]
     else:
-        assert Command(tmp_path, *arguments).end() in (0, 2)  # 2: the last one had finished before it was killed
+        assert Command(tmp_path, *arguments).end() in (
+            0,
+            2,
+        )  # 2: the last one had finished before it was killed
     assert (run / "summary.json").exists(), (tmp_path / "output.txt").read_text()
     assert_same_run(run, finished_run[0])
 
@@ -318,7 +365,12 @@ def test_settings_given_again_must_be_the_runs_own(finished_run, settings, tmp_p
     (run / "summary.json").unlink()
     with pytest.raises(ValueError, match=r"was started with sigma = 0\.05, not 0\.1"):
         resume(run, {"sigma": 0.1}, plain=True)
-    assert resume(run, dataclasses.asdict(TrainConfig(**settings | {"dtype": "float32", "streams": 1})), plain=True)["steps"] == 6
+    assert (
+        resume(
+            run, dataclasses.asdict(TrainConfig(**settings | {"dtype": "float32", "streams": 1})), plain=True
+        )["steps"]
+        == 6
+    )
     assert_same_run(run, finished_run[0])
 
 

@@ -1,4 +1,5 @@
-"""Rewards that fail in a training run: what the run writes down, what the policies make of the fitness, and that a stopped run goes on."""
+"""Rewards that fail in a training run: what the run writes down, what the policies make of the fitness, and
+that a stopped run goes on."""
 
 import json
 import re
@@ -9,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from egg_reason import cli, models, shares
+from egg_reason import cli, models
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
-from egg_reason.runs import read_metrics
-from egg_reason.scalars import ScalarLog
+from egg_reason.population import trials as shares
+from egg_reason.run.directory import read_metrics
+from egg_reason.run.log import ScalarLog
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,40 +58,58 @@ def score(text):
 
 @pytest.mark.parametrize("policy", ["zero", "drop"])
 def test_failed_rewards_are_counted_and_shown(policy, faults, settings, tmp_path, capsys, monkeypatch):
-    """All 16 completions of the step are in the samples: from them what the fitness must be follows without the code that is tested."""
+    """All 16 completions of the step are in the samples: from them what the fitness must be follows without
+    the code that is tested."""
     monkeypatch.setattr(shares, "SAVED_MEMBERS", settings["population"])
     given = {"steps": 1, "reward": (f"{faults}:faulty",), "reward_failure": policy}
     training.train(TrainConfig(**settings | given), tmp_path / "run", plain=True)
-    samples = [json.loads(line) for line in (tmp_path / "run" / "samples" / "step_000000.jsonl").read_text().splitlines()]
+    samples = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "samples" / "step_000000.jsonl").read_text().splitlines()
+    ]
     texts = [sample["completion"] for sample in samples]
     failed = sum(map(fails, texts))
     assert len(samples) == 16 and 0 < failed < 16
     with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
         fitness_NP = next(log.records())[1].fitness_NP
     missing = np.nan if policy == "drop" else 0.0
-    np.testing.assert_array_equal(fitness_NP.ravel(), np.float32([missing if fails(text) else score(text) for text in texts]))
+    np.testing.assert_array_equal(
+        fitness_NP.ravel(), np.float32([missing if fails(text) else score(text) for text in texts])
+    )
     [line] = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
     assert line["rewards/faulty/error"] == failed and line["metrics/step"] == 0
     assert line["reward_mean"] == pytest.approx(np.nanmean(fitness_NP))
-    assert [sample["failure"] for sample in samples] == ["faulty: error" if fails(text) else None for text in texts]
+    assert [sample["failure"] for sample in samples] == [
+        "faulty: error" if fails(text) else None for text in texts
+    ]
     assert [sample["length"] for sample in samples] == [None if fails(text) else len(text) for text in texts]
     output = " ".join(capsys.readouterr().out.split())
     assert f"reward failures: faulty {failed} error" in output
     assert "error, e.g. ValueError: not this one (my_faults.py, line 13); see rewards.log" in output
     assert output.count("not this one") == 1  # once and not at each step and evaluation
-    evaluations = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "heldout_accuracy" in line]
-    assert len(evaluations) == 2 and all(0 < line["heldout_rewards/faulty/error"] < 16 for line in evaluations)
+    evaluations = [
+        line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "heldout_accuracy" in line
+    ]
+    assert len(evaluations) == 2 and all(
+        0 < line["heldout_rewards/faulty/error"] < 16 for line in evaluations
+    )
     log = (tmp_path / "run" / "rewards.log").read_text()
     assert "looking at 16" in log and 'raise ValueError("not this one")' in log
 
 
-def test_a_run_that_a_reward_stopped_goes_on_when_it_is_corrected(faults, finished_run, settings, flags, tmp_path, capfd):
+def test_a_run_that_a_reward_stopped_goes_on_when_it_is_corrected(
+    faults, finished_run, settings, flags, tmp_path, capfd
+):
     """The reward gives what that of the finished run gives, so that the run must end with the same bits."""
     (tmp_path / "broken").touch()
     given = flags(settings | {"reward": (f"{faults}:digits",), "reward_failure": "stop"})
     assert cli.main(["train", "--plain", "--runs", str(tmp_path), "--name", "run", *given]) == 2
     error = capfd.readouterr().err
-    assert error.count("\n") == 1 and "reward digits: died at completion " in error and " of step 4, whose prompt ends in" in error
+    assert (
+        error.count("\n") == 1
+        and "reward digits: died at completion " in error
+        and " of step 4, whose prompt ends in" in error
+    )
     assert f"correct it and go on with: egg-reason train --resume {tmp_path / 'run'}" in error
     with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
         assert [step for step, _ in log.records()] == [0, 1, 2, 3]
@@ -118,9 +138,13 @@ def test_the_readme_section_on_rewards(settings, flags, tiny_checkpoint, tmp_pat
         assert program == "egg-reason"
         assert cli.main([*words, "--plain", "--name", str(number), *flags(tiny)]) == 0
     assert capfd.readouterr().err == ""
-    [line] = [line for line in read_metrics(tmp_path / "runs" / "0" / "metrics.jsonl") if "reward_mean" in line]
+    [line] = [
+        line for line in read_metrics(tmp_path / "runs" / "0" / "metrics.jsonl") if "reward_mean" in line
+    ]
     assert 0 < line["metrics/characters"] <= 12 and 0.9 < line["rewards/brevity/mean"] <= 1
-    [line] = [line for line in read_metrics(tmp_path / "runs" / "1" / "metrics.jsonl") if "reward_mean" in line]
+    [line] = [
+        line for line in read_metrics(tmp_path / "runs" / "1" / "metrics.jsonl") if "reward_mean" in line
+    ]
     assert line["metrics/length"] == line["metrics/characters"] and line["rewards/my_reward/mean"] == 0
     exec(python[2], {})
     assert "'brevity': array([0.995]" in capfd.readouterr().out

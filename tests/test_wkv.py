@@ -10,12 +10,20 @@ import pytest
 from rwkv7_reference import random_model
 
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling
-from egg_reason.es import Members
-from egg_reason.models.rwkv7 import DECAY_SCALE, Architecture, Shape, forward, init_state
+from egg_reason.models.rwkv7.model import DECAY_SCALE, Architecture, Shape, forward, init_state
+from egg_reason.models.rwkv7.wkv import (
+    CHUNK,
+    SCAN_UP_TO,
+    unit_lower_inverse,
+    wkv,
+    wkv_chunked,
+    wkv_scan,
+    wkv_step,
+)
+from egg_reason.models.rwkv7.wkv_pallas import wkv_step_pallas
 from egg_reason.models.tokenizers import ByteTokenizer
-from egg_reason.models.wkv import CHUNK, SCAN_UP_TO, unit_lower_inverse, wkv, wkv_chunked, wkv_scan, wkv_step
-from egg_reason.models.wkv_pallas import wkv_step_pallas
-from egg_reason.perturb import Noise
+from egg_reason.perturb.members import Members
+from egg_reason.perturb.noise import Noise
 
 TOKENS, HEADS, SIZE = 40, 2, 4
 CASES = ("usual", "keys repeat", "decay strongest", "decay none", "decay mixed")  # one a row
@@ -23,7 +31,8 @@ CASES = ("usual", "keys repeat", "decay strongest", "decay none", "decay mixed")
 
 @functools.cache
 def inputs():
-    """state, r, log_w, k, v, a, b in float64 as RWKV-7 makes them, a row a case: a = -kk of unit length, b = kk times a rate in (0, 1)."""
+    """state, r, log_w, k, v, a, b in float64 as RWKV-7 makes them, a row a case: a = -kk of unit length, b =
+    kk times a rate in (0, 1)."""
     rng = np.random.default_rng(0)
     r, k, v, kk, decay = rng.standard_normal((5, len(CASES), TOKENS, HEADS, SIZE))
     rate, share = rng.random(r.shape), 1 / (1 + np.exp(-decay))
@@ -41,7 +50,8 @@ def first(length, dtype):
 
 
 def plain_loop(state, r, log_w, k, v, a, b):
-    """Equations 14-18 of arXiv 2503.14456 as they stand there, with value rows (the transpose of ours): S <- S (diag(w) + a b^T) + v k^T.
+    """Equations 14-18 of arXiv 2503.14456 as they stand there, with value rows (the transpose of ours): S <-
+    S (diag(w) + a b^T) + v k^T.
 
     Returns y [B, T, H, V] and the state after each token [T, B, H, K, V].
     """
@@ -51,7 +61,9 @@ def plain_loop(state, r, log_w, k, v, a, b):
             s = state[row, head].T
             for t in range(r.shape[1]):
                 here = (row, t, head)
-                s = s @ (np.diag(np.exp(log_w[here])) + np.outer(a[here], b[here])) + np.outer(v[here], k[here])
+                s = s @ (np.diag(np.exp(log_w[here])) + np.outer(a[here], b[here])) + np.outer(
+                    v[here], k[here]
+                )
                 y[here] = s @ r[here]
                 states[t, row, head] = s.T
     return y, states
@@ -75,7 +87,8 @@ TOLERANCES = {"float64": 1e-12, "float32": 2e-5}
 
 @pytest.mark.parametrize(
     ("way", "length", "dtype"),
-    [(way, length, "float64") for way, lengths in LENGTHS.items() for length in lengths] + [(way, 40, "float32") for way in WAYS],
+    [(way, length, "float64") for way, lengths in LENGTHS.items() for length in lengths]
+    + [(way, 40, "float32") for way in WAYS],
 )
 def test_values_and_state(way, length, dtype):
     y, states = expected()
@@ -108,7 +121,10 @@ GRADIENT_LENGTHS = (21, 2 * CHUNK)  # no chunk divides the one, every chunk the 
 def gradients(way, dtype, length):
     """d loss / d input, for all seven inputs, with the mixes that made the loss."""
     rng = np.random.default_rng(9)
-    mix_y, mix_state = rng.standard_normal(inputs()[4][:, :length].shape), rng.standard_normal(inputs()[0].shape)
+    mix_y, mix_state = (
+        rng.standard_normal(inputs()[4][:, :length].shape),
+        rng.standard_normal(inputs()[0].shape),
+    )
     with jax.enable_x64(dtype == "float64"):
         mixes = jnp.asarray(mix_y, dtype), jnp.asarray(mix_state, dtype)
         found = jax.jit(jax.grad(lambda arguments: loss(WAYS[way], arguments, *mixes)))(first(length, dtype))
@@ -129,25 +145,36 @@ def test_gradients_of_the_scan_are_the_slopes_of_the_plain_loop():
 
     for i, gradient in enumerate(found):
         direction = rng.standard_normal(gradient.shape)
-        ahead, behind = ([x + sign * 1e-5 * direction if j == i else x for j, x in enumerate(arguments)] for sign in (1, -1))
+        ahead, behind = (
+            [x + sign * 1e-5 * direction if j == i else x for j, x in enumerate(arguments)]
+            for sign in (1, -1)
+        )
         slope = (loss(plain, ahead, mix_y, mix_state) - loss(plain, behind, mix_y, mix_state)) / 2e-5
-        assert abs(slope - (gradient * direction).sum()) < 1e-7 * np.linalg.norm(gradient) * np.linalg.norm(direction)
+        assert abs(slope - (gradient * direction).sum()) < 1e-7 * np.linalg.norm(gradient) * np.linalg.norm(
+            direction
+        )
 
 
 @pytest.mark.parametrize("length", GRADIENT_LENGTHS)
 @pytest.mark.parametrize(
-    ("way", "dtype", "tolerance"), [("chunked", "float64", 1e-11), ("chunks of 4", "float64", 1e-11), ("chunked", "float32", 1e-4)]
+    ("way", "dtype", "tolerance"),
+    [("chunked", "float64", 1e-11), ("chunks of 4", "float64", 1e-11), ("chunked", "float32", 1e-4)],
 )
 def test_gradients_of_the_chunks_are_those_of_the_scan(way, dtype, tolerance, length):
-    for gradient, reference in zip(gradients(way, dtype, length)[0], gradients("scan", "float64", length)[0], strict=True):
+    for gradient, reference in zip(
+        gradients(way, dtype, length)[0], gradients("scan", "float64", length)[0], strict=True
+    ):
         assert gradient.dtype == dtype
         assert worst(gradient, reference) < tolerance
 
 
 def test_unit_lower_inverse_at_its_worst():
-    """All keys the same and no decay: every entry below the diagonal is 1, and the inverse is the first difference, exactly."""
+    """All keys the same and no decay: every entry below the diagonal is 1, and the inverse is the first
+    difference, exactly."""
     strict = jnp.tril(jnp.ones((2, CHUNK, CHUNK)), -1)
-    np.testing.assert_array_equal(unit_lower_inverse(strict), np.broadcast_to(np.eye(CHUNK) - np.eye(CHUNK, k=-1), (2, CHUNK, CHUNK)))
+    np.testing.assert_array_equal(
+        unit_lower_inverse(strict), np.broadcast_to(np.eye(CHUNK) - np.eye(CHUNK, k=-1), (2, CHUNK, CHUNK))
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -159,7 +186,9 @@ def test_a_row_without_tokens_stands_still_exactly(way):
     np.testing.assert_array_equal(after, state)
 
 
-SHAPE = Shape(layers=2, width=16, heads=2, head_size=8, ffn=24, vocab=11, rank_w=2, rank_a=2, rank_v=3, rank_g=4)
+SHAPE = Shape(
+    layers=2, width=16, heads=2, head_size=8, ffn=24, vocab=11, rank_w=2, rank_a=2, rank_v=3, rank_g=4
+)
 
 
 def test_either_way_is_taken():
@@ -172,9 +201,12 @@ def test_either_way_is_taken():
 
 @pytest.fixture(scope="module", params=[wkv_scan, wkv_chunked])
 def model(request):
-    """(forward of a random model with one of the two ways, jitted; tokens [3, 37]; a state in the middle of a text)."""
+    """(forward of a random model with one of the two ways, jitted; tokens [3, 37]; a state in the middle of a
+    text)."""
     params = jax.tree.map(jnp.asarray, random_model(SHAPE, 4))
-    run = jax.jit(lambda tokens, state, lengths=None: forward(params, tokens, state, lengths, wkv=request.param))
+    run = jax.jit(
+        lambda tokens, state, lengths=None: forward(params, tokens, state, lengths, wkv=request.param)
+    )
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, SHAPE.vocab, (3, 37)))
     _, state = run(tokens[:, ::-1][:, :5], init_state(SHAPE, 3))
     return run, tokens, state
@@ -198,7 +230,8 @@ def test_forward_in_pieces_is_the_whole(model, cuts):
 
 @pytest.mark.parametrize("tokens_given", [1, 37])
 def test_masked_tokens_leave_the_state_alone(model, tokens_given):
-    """lengths 0: every bit of the state stays. Others: what the row's own tokens alone give, whatever stands behind them."""
+    """lengths 0: every bit of the state stays. Others: what the row's own tokens alone give, whatever stands
+    behind them."""
     run, tokens, start = model
     tokens = tokens[:, :tokens_given]
     lengths = jnp.array([0, min(tokens_given, 18), tokens_given])
@@ -235,14 +268,20 @@ def test_the_kernel_is_the_step_and_the_formula(draw_number):
     arguments = [jnp.asarray(x, "float32") for x in exact]
     for way in (kernel, wkv_step):
         found_y, found_state = jax.jit(way)(*arguments)
-        assert (found_y.shape, found_y.dtype, found_state.dtype) == ((rows, heads, size), "float32", "float32")
+        assert (found_y.shape, found_y.dtype, found_state.dtype) == (
+            (rows, heads, size),
+            "float32",
+            "float32",
+        )
         assert worst(found_y, y[:, 0]) < 2e-6
         assert worst(found_state, states[0]) < 1e-6
 
 
 def test_masked_rows_keep_their_state_in_the_kernel():
     """Rows with log_w = k = b = 0, among others, keep every bit, whatever r, v and a are."""
-    state, r, log_w, k, v, a, b = (jnp.asarray(x, "float32") for x in draw(np.random.default_rng(0), 6, 2, 16))
+    state, r, log_w, k, v, a, b = (
+        jnp.asarray(x, "float32") for x in draw(np.random.default_rng(0), 6, 2, 16)
+    )
     running = jnp.array([0, 1, 0, 1, 1, 0])[:, None, None]
     y, after = jax.jit(kernel)(state, r, log_w * running, k * running, v, a, b * running)
     for row in range(6):
@@ -257,10 +296,17 @@ def test_a_state_beyond_32_bits_is_refused():
 
 
 def test_a_population_writes_the_same_with_the_kernel():
-    """Greedy completions of perturbed members by the engine. No lead of a choice here is as small as rounding."""
-    shape = Shape(layers=1, width=32, heads=2, head_size=16, ffn=48, vocab=256, rank_w=4, rank_a=4, rank_v=4, rank_g=4)
+    """Greedy completions of perturbed members by the engine. No lead of a choice here is as small as
+    rounding."""
+    shape = Shape(
+        layers=1, width=32, heads=2, head_size=16, ffn=48, vocab=256, rank_w=4, rank_a=4, rank_v=4, rank_g=4
+    )
     params = jax.tree.map(jnp.asarray, random_model(shape, 2))
-    noise = Noise(seed=1, rank=1, parameters=tuple(p for p in Architecture(shape).parameters() if p.name == "blocks.att.key"))
+    noise = Noise(
+        seed=1,
+        rank=1,
+        parameters=tuple(p for p in Architecture(shape).parameters() if p.name == "blocks.att.key"),
+    )
     shapes_seen = []
 
     def step(state, *token):
@@ -270,7 +316,13 @@ def test_a_population_writes_the_same_with_the_kernel():
     def completions(architecture):
         engine = Engine(architecture, ByteTokenizer(), lanes=8, group=2, steps=4)
         members = Members(params, noise, epoch=0, sigma=0.2, size=4)
-        return engine.generate(members, [[72], [7]], Jobs.grid(4, 2), Sampling(12, temperature=0.0), prompt_lengths=PromptLengths(1, 0))
+        return engine.generate(
+            members,
+            [[72], [7]],
+            Jobs.grid(4, 2),
+            Sampling(12, temperature=0.0),
+            prompt_lengths=PromptLengths(1, 0),
+        )
 
     usual, found = completions(Architecture(shape)), completions(Architecture(shape, step))
     np.testing.assert_array_equal(found.tokens, usual.tokens)

@@ -1,10 +1,12 @@
-"""TRL's GRPO losses (its documentation, arXiv 2402.03300, 2503.14476, 2503.20783, 2507.18071), one token after another in plain float64."""
+"""TRL's GRPO losses (its documentation, arXiv 2402.03300, 2503.14476, 2503.20783, 2507.18071), one token
+after another in plain float64."""
 
 import numpy as np
 
 
 def trl_loss(loss_type, log_p, old, reference, mask, advantage, low, high, beta, budget):
-    """Arrays [completions, tokens], advantage [completions]. Returns the loss; what was clipped low and high; tokens; the sum of k3."""
+    """Arrays [completions, tokens], advantage [completions]. Returns the loss; what was clipped low and high;
+    tokens; the sum of k3."""
     completions, clipped_low, clipped_high, all_tokens, all_kl = [], 0.0, 0.0, 0, 0.0
     for i in range(len(log_p)):
         places = np.flatnonzero(mask[i])

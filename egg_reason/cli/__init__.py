@@ -1,4 +1,5 @@
-"""The commands. `egg-reason --help`. Each imports what it needs when it runs: nobody should wait for JAX to read a help text."""
+"""The commands. `egg-reason --help`. Each imports what it needs when it runs: nobody should wait for JAX to
+read a help text."""
 
 from egg_reason.cli.clock import BEGUN  # noqa: F401, I001 (first: see there)
 
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from egg_reason.allocator import share_arenas
+from egg_reason.run.allocator import share_arenas
 from egg_reason.cli import models, results, runs, tasks
 
 COMMANDS: dict[str, Callable] = {
@@ -61,5 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"egg-reason: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("egg-reason: interrupted; train goes on with --resume DIR, eval and compare with the same command", file=sys.stderr)
+        print(
+            "egg-reason: interrupted; train goes on with --resume DIR, eval and compare with the same"
+            " command",
+            file=sys.stderr,
+        )
         return 130

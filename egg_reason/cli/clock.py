@@ -1,4 +1,5 @@
-"""When the command began. Imported before everything that takes time: the wait a user sees counts the imports."""
+"""When the command began. Imported before everything that takes time: the wait a user sees counts the
+imports."""
 
 import time
 

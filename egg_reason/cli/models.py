@@ -45,14 +45,16 @@ def generate(
 
     from egg_reason import models
     from egg_reason.engine import Engine, Jobs, Sampling, Single
-    from egg_reason.models.rwkv7 import Architecture
+    from egg_reason.models.rwkv7.model import Architecture
 
     sampling = Sampling(max_tokens, temperature, top_k, top_p, think_tokens, stop, seed)
     loaded = models.load(model, tokenizer)
     params = jax.tree.map(lambda x: jnp.asarray(x, models.compute_dtype(dtype)), loaded.params)
     lanes = min(64, 1 << max(samples - 1, 0).bit_length())
     engine = Engine(Architecture(loaded.shape), loaded.tokenizer, lanes=lanes, group=1)
-    result = engine.generate(Single(params), [loaded.tokenizer.encode(prompt)], Jobs.grid(1, 1, samples), sampling)
+    result = engine.generate(
+        Single(params), [loaded.tokenizer.encode(prompt)], Jobs.grid(1, 1, samples), sampling
+    )
     for number, text in enumerate(result.texts):
         if samples > 1:
             print(f"--- {number + 1}")
@@ -103,8 +105,16 @@ def models_show(model: Annotated[str, tyro.conf.Positional], /) -> int:
 
     loaded = models.load(model)
     shape = dataclasses.asdict(loaded.shape)
-    facts = {"name": loaded.name, "weights": f"{sum(x.size for x in jax.tree.leaves(loaded.params)):,}", **shape}
-    facts |= {"stored as": loaded.dtype, "tokenizer": loaded.tokenizer.name, "fingerprint": loaded.fingerprint}
+    facts = {
+        "name": loaded.name,
+        "weights": f"{sum(x.size for x in jax.tree.leaves(loaded.params)):,}",
+        **shape,
+    }
+    facts |= {
+        "stored as": loaded.dtype,
+        "tokenizer": loaded.tokenizer.name,
+        "fingerprint": loaded.fingerprint,
+    }
     print_table(facts)
     bundled = models.bundled().get(model)
     if bundled is not None:

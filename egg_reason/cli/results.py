@@ -32,17 +32,20 @@ def evaluate(
     dtype: str = "auto",
     out: Path | None = None,
 ) -> int:
-    """Measure a model on held-out problems: avg@k, pass@k, maj@k with 95% intervals. Stopped, the same command goes on.
+    """Measure a model on held-out problems: avg@k, pass@k, maj@k with 95% intervals. Stopped, the same
+    command goes on.
 
     Args:
         model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
-        benchmarks: tasks, separated by commas, for their held-out problems: built-in ones, data files, my_task.py:make.
+        benchmarks: tasks, separated by commas, for their held-out problems: built-in ones, data files,
+            my_task.py:make.
         samples: completions a problem.
         problems: the first so many of each benchmark; by default all.
         data_dir: folder of the data sets; by default they come from the Hugging Face hub.
         prompt_column: of a data file: the column of problems; by default question.
         answer_column: of a data file: the column of answers; by default answer.
-        reward: of a data file: the rewards that grade its answers, separated by commas; the first tells right from wrong.
+        reward: of a data file: the rewards that grade its answers, separated by commas; the first tells right
+            from wrong.
         template: auto, g1, g1-nothink, plain, chat, compact, a Jinja text with {{ question }}, or @file.
         task_options_: options of the tasks as name=value.
         max_tokens: longest completion; by default each task's own.
@@ -53,10 +56,12 @@ def evaluate(
         seed: of the sampling.
         reward_timeout: seconds a reward may take for a batch of 256 completions.
         lanes: completions written at once, a power of two.
-        streams: sets of lanes, each with a thread of its own; 0: by the cores, where a small model runs on a CPU, else 1.
+        streams: sets of lanes, each with a thread of its own; 0: by the cores, where a small model runs on a
+            CPU, else 1.
         tokenizer: byte, world or a tokenizer.json.
         dtype: float32, bfloat16 or auto.
-        out: folder for results.json, samples.jsonl and report.html; by default one in evaluations/ for just these settings.
+        out: folder for results.json, samples.jsonl and report.html; by default one in evaluations/ for just
+            these settings.
     """
     settings = {k: v for k, v in locals().items() if k not in ("out", "data_dir", "task_options_")}
     from egg_reason.evals.command import evaluate_model
@@ -65,7 +70,9 @@ def evaluate(
     return 0
 
 
-def eval_diff(first: Annotated[Path, tyro.conf.Positional], second: Annotated[Path, tyro.conf.Positional], /) -> int:
+def eval_diff(
+    first: Annotated[Path, tyro.conf.Positional], second: Annotated[Path, tyro.conf.Positional], /
+) -> int:
     """Compare two evaluations of the same problems: difference, 95% interval, paired permutation test.
 
     Args:

@@ -96,7 +96,10 @@ def tasks_validate(
     for fault in faults:
         print(fault)
     problems = f"{len(made.train):,} training and {len(made.heldout):,} held-out problems"
-    print(f"{made.name}: {problems}, " + (f"{len(faults):,} faults" if faults else f"every gold answer passes {', '.join(made.rewards)}"))
+    print(
+        f"{made.name}: {problems}, "
+        + (f"{len(faults):,} faults" if faults else f"every gold answer passes {', '.join(made.rewards)}")
+    )
     return 1 if faults else 0
 
 
@@ -107,13 +110,15 @@ def tasks_overlap(
     show: int = 20,
     flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
 ) -> int:
-    """Look for problems that two tasks share: training problems of the first, held-out ones of the second. Exit status 1 if there are any.
+    """Look for problems that two tasks share: training problems of the first, held-out ones of the second.
+    Exit status 1 if there are any.
 
     A task that has one of the two only is compared with that.
 
     Args:
         task: a built-in task, a data file or my_task.py:make.
-        other: likewise; by default the task's own held-out problems, and every benchmark whose data are at hand.
+        other: likewise; by default the task's own held-out problems, and every benchmark whose data are at
+            hand.
         show: how many pairs to print.
         flags: where the data are.
     """
@@ -124,7 +129,10 @@ def tasks_overlap(
     if other is None:
         compared = tasks.overlaps(made, flags.data_dir)
         if not compared:
-            raise ValueError(f"task {task}: nothing to compare its training problems with; name another task, or give --data-dir")
+            raise ValueError(
+                f"task {task}: nothing to compare its training problems with; name another task, or give"
+                " --data-dir"
+            )
     else:
         second = flags.make(other)
         known = second.heldout or second.train

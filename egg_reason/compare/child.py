@@ -1,6 +1,8 @@
-"""`python -m egg_reason.compare.child PARENT CORES WORDS...`: an `egg-reason` command on cores of its own, which ends with its parent.
+"""`python -m egg_reason.compare.child PARENT CORES WORDS...`: an `egg-reason` command on cores of its own,
+which ends with its parent.
 
-PARENT: process id; where that process dies this one is asked to stop (SIGTERM), and saves what it has. CORES: numbers separated by commas;
+PARENT: process id; where that process dies this one is asked to stop (SIGTERM), and saves what it has. CORES:
+numbers separated by commas;
 none: as they are. They are set before JAX is imported, which counts them.
 """
 
@@ -9,7 +11,7 @@ import runpy
 import signal
 import sys
 
-from egg_reason.rewards.child import prctl
+from egg_reason.rewards.workers.child import prctl
 
 
 def main(parent: int, cores: str, words: list[str]) -> None:

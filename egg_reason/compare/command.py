@@ -4,8 +4,9 @@ DIR/
     plan.json                what is compared; another plan needs another folder
     tuning/ALG-N/            run directories of the tuning trials
     runs/ALG-seedS/          run directories of the comparison
-    measures/WHAT/KIND/      evaluations (`egg-reason eval`) of the model before, WHAT = start, and after each run:
-                             accuracy (eval temperature), spread (temperature 1, many samples), other (the other task)
+    measures/WHAT/KIND/      evaluations (`egg-reason eval`) of the model before (start) and after runs:
+                             accuracy (eval temperature), spread (temperature 1, many samples), other (the
+                             other task)
     logs/                    what the processes wrote
     results.json comparison.md report.html
 """
@@ -26,15 +27,17 @@ from egg_reason.files import replacing
 
 KINDS = ("accuracy", "spread", "other")
 
-SWITCHES = frozenset(name for table in DEFAULTS.values() for name, value in table.items() if isinstance(value, bool))
+SWITCHES = frozenset(
+    name for table in DEFAULTS.values() for name, value in table.items() if isinstance(value, bool)
+)
 """Settings that are true or false and have no default on the command line: it wants the word."""
 
 
 def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[str, Any]:
     """Does all that is still to be done; returns what results.json holds.
 
-    Raises ValueError where DIR holds another comparison, where the budget is too small for one update, and where a process failed. If
-    no run had begun, nothing is left of DIR.
+    Raises ValueError where DIR holds another comparison, where the budget is too small for one update, and
+    where a process failed. If no run had begun, nothing is left of DIR.
     """
     shares(plan.jobs)
     plan.check()
@@ -42,7 +45,9 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
     folder = Folder(plan, out)
     try:
         with sole(out / ".lock", tell) as lock:
-            do(folder.start(), plan.jobs, lock, tell)  # first: a mistake in the other task should not wait for hours
+            do(
+                folder.start(), plan.jobs, lock, tell
+            )  # first: a mistake in the other task should not wait for hours
             do(folder.tuning(), plan.jobs, lock, tell)
             do(folder.final(), plan.jobs, lock, tell)
     except Failed as failure:
@@ -70,17 +75,22 @@ def _claim(plan: Plan, out: Path) -> bool:
         for name in wanted | there:
             if there.get(name) != wanted.get(name):
                 raise ValueError(
-                    f"{out} holds a comparison with {name} = {there.get(name)!r}, not {wanted.get(name)!r}: give another folder with --out"
+                    f"{out} holds a comparison with {name} = {there.get(name)!r}, not {wanted.get(name)!r}:"
+                    " give another folder with --out"
                 )
         return False
     if out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty, and no comparison: it needs a folder of its own, choose another")
+        raise FileExistsError(
+            f"{out} is not empty, and no comparison: it needs a folder of its own, choose another"
+        )
     new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted)
     except OSError as error:
-        raise type(error)(f"{out} cannot be written ({error.strerror or error}): choose a place where you may write") from None
+        raise type(error)(
+            f"{out} cannot be written ({error.strerror or error}): choose a place where you may write"
+        ) from None
     return new
 
 
@@ -103,14 +113,18 @@ class Folder:
         """The trials, in turn."""
         return [
             self._training(
-                f"tuning {algorithm} {number}", self.trial(algorithm, number), partial(self.plan.trial, algorithm, number), number > 0
+                f"tuning {algorithm} {number}",
+                self.trial(algorithm, number),
+                partial(self.plan.trial, algorithm, number),
+                number > 0,
             )
             for number in range(self.plan.tune)
             for algorithm in self.plan.order(number)
         ]
 
     def best(self, algorithm: str) -> int | None:
-        """The trial whose weights got most validation problems right; ties go to the first. None without tuning."""
+        """The trial whose weights got most validation problems right; ties go to the first. None without
+        tuning."""
         scores = [self.score(algorithm, number) for number in range(self.plan.tune)]
         known = {number: score for number, score in enumerate(scores) if score is not None}
         return max(known, key=lambda number: known[number]) if known else None
@@ -123,7 +137,9 @@ class Folder:
     def config(self, algorithm: str, seed: int) -> TrainConfig:
         """Of a final run: with the best trial's settings."""
         best = self.best(algorithm)
-        return self.plan.config(algorithm, seed, chosen=self.plan.drawn(algorithm, best) if best is not None else None)
+        return self.plan.config(
+            algorithm, seed, chosen=self.plan.drawn(algorithm, best) if best is not None else None
+        )
 
     def start(self) -> list[Work]:
         """Measurements of the model before."""
@@ -136,11 +152,15 @@ class Folder:
         for seed in range(self.plan.seeds):
             for algorithm in self.plan.order(seed):
                 run = self.run(algorithm, seed)
-                works.append(self._training(f"{algorithm}, seed {seed}", run, partial(self.config, algorithm, seed)))
+                works.append(
+                    self._training(f"{algorithm}, seed {seed}", run, partial(self.config, algorithm, seed))
+                )
                 measures += self._measures(run.name, str(run), (run / "summary.json").is_file)
         return works + measures
 
-    def _training(self, name: str, run: Path, config: Callable[[], TrainConfig], tuning: bool = False) -> Work:
+    def _training(
+        self, name: str, run: Path, config: Callable[[], TrainConfig], tuning: bool = False
+    ) -> Work:
         failed = run.with_name(f"{run.name}.failed")
 
         def command() -> list[str]:
@@ -155,7 +175,8 @@ class Folder:
             if summary["steps"] <= 1 and plan.budget != "updates" and not tuning:
                 took = f"{summary['training_minutes']:.3g} minutes, {summary['training_tokens']:,} tokens"
                 raise ValueError(
-                    f"{name}: {plan.budget} = {plan.amount:g} is too small, one update took {took}: give more, or smaller steps by --set"
+                    f"{name}: {plan.budget} = {plan.amount:g} is too small, one update took {took}: give"
+                    " more, or smaller steps by --set"
                 )
 
         def excused(reason: str) -> bool:
@@ -166,7 +187,14 @@ class Folder:
         def done() -> bool:
             return (run / "summary.json").is_file() or failed.is_file()
 
-        return Work(name, command, done, self.out / "logs" / f"{run.parent.name}-{run.name}.log", finished=finished, excused=excused)
+        return Work(
+            name,
+            command,
+            done,
+            self.out / "logs" / f"{run.parent.name}-{run.name}.log",
+            finished=finished,
+            excused=excused,
+        )
 
     def _measures(self, what: str, model: str, ready: Callable[[], bool]) -> list[Work]:
         plan = self.plan
@@ -174,26 +202,42 @@ class Folder:
         sizes = {
             "accuracy": {"samples": plan.final_samples, "temperature": plan.eval_temperature},
             "spread": {"samples": plan.spread_samples, "temperature": 1.0, "problems": plan.spread_problems},
-            "other": {"samples": plan.final_samples, "temperature": plan.eval_temperature, "problems": plan.spread_problems},
+            "other": {
+                "samples": plan.final_samples,
+                "temperature": plan.eval_temperature,
+                "problems": plan.spread_problems,
+            },
         }
         works = []
         for kind in KINDS if plan.other_task else KINDS[:2]:
             out = self.measure(what, kind)
             settings = {name: shared[name] for name in (*SHARED, *MACHINE)} | sizes[kind]
-            settings |= {"benchmarks": (shared["task"],), "task_options": shared["task_options"], "out": str(out)}
+            settings |= {
+                "benchmarks": (shared["task"],),
+                "task_options": shared["task_options"],
+                "out": str(out),
+            }
             if kind == "other":  # with columns, rewards and length of its own
                 settings |= {"benchmarks": (plan.other_task,), "task_options": plan.other_options}
                 settings |= {"prompt_column": None, "answer_column": None, "reward": (), "max_tokens": None}
 
-            command, log = ["eval", "--model", model, *_words(settings)], self.out / "logs" / f"{what}-{kind}.log"
-            works.append(Work(f"measure {what}: {kind}", command.copy, (out / "results.json").is_file, log, ready))
+            command, log = (
+                ["eval", "--model", model, *_words(settings)],
+                self.out / "logs" / f"{what}-{kind}.log",
+            )
+            works.append(
+                Work(f"measure {what}: {kind}", command.copy, (out / "results.json").is_file, log, ready)
+            )
         return works
 
 
 def words(config: TrainConfig) -> list[str]:
     """The settings on the command line of `egg-reason train`: those that are not the default."""
     plain = vars(TrainConfig(algorithm=config.algorithm))
-    return _words({"algorithm": config.algorithm} | {name: value for name, value in vars(config).items() if value != plain[name]})
+    return _words(
+        {"algorithm": config.algorithm}
+        | {name: value for name, value in vars(config).items() if value != plain[name]}
+    )
 
 
 def _words(settings: dict[str, Any]) -> list[str]:

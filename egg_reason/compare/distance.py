@@ -9,8 +9,9 @@ import numpy as np
 def distance(before: str | Path, after: str | Path) -> dict[str, Any]:
     """Of the weights that differ at all, as they lie in the two models.
 
-    Returns: rms: root mean square change per weight of the tensors that changed; relative: norm of the change over norm of those tensors
-    before; by_kind: {dotted name of the tensor: rms change}, of those that changed.
+    Returns: rms: root mean square change per weight of the tensors that changed; relative: norm of the change
+    over norm of those tensors before; by_kind: {dotted name of the tensor: rms change}, of those that
+    changed.
     """
     import jax
 
@@ -19,7 +20,9 @@ def distance(before: str | Path, after: str | Path) -> dict[str, Any]:
     first, second = (models.load(str(source)).params for source in (before, after))
     changes: dict[str, list[np.ndarray]] = {}
     squares = base = count = 0.0
-    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(second), strict=True):
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(second), strict=True
+    ):
         old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
         if (old == new).all():
             continue
@@ -29,5 +32,8 @@ def distance(before: str | Path, after: str | Path) -> dict[str, Any]:
     return {
         "rms": float(np.sqrt(squares / count)) if count else 0.0,
         "relative": float(np.sqrt(squares / base)) if base else 0.0,
-        "by_kind": {kind: float(np.sqrt(np.mean([np.mean(each**2) for each in every]))) for kind, every in changes.items()},
+        "by_kind": {
+            kind: float(np.sqrt(np.mean([np.mean(each**2) for each in every])))
+            for kind, every in changes.items()
+        },
     }

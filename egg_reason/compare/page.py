@@ -17,7 +17,8 @@ STYLE = """
 main { max-width: 1360px; margin: 0 auto; padding: 0 24px 48px; }
 main > h2 { font-size: 18px; margin: 30px 0 10px; }
 main > p { max-width: 100ch; margin: 0 0 12px; }
-figure { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 8px; overflow-x: auto; }
+figure { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 8px; }
+figure { overflow-x: auto; }
 figure svg { max-width: 100%; height: auto; display: block; margin: auto; }
 .narrow svg { max-width: 620px; }
 .results td, .results th { white-space: normal; }
@@ -32,30 +33,43 @@ def write_page(found: dict[str, Any], target: Path) -> None:
         f"<p>{html.escape(found['words'])}</p>",
         "<h2>Held-out accuracy</h2>",
         f"<figure>{curves(found)}</figure>",
-        f"<p>Bold: the mean of {plan['seeds']} seeds, with its 95% interval over problems and seeds ({_problems(found)} problems, one"
-        " completion each). Thin: the seeds. Minutes are those of generating, scoring and updating; evaluating and compiling are free.</p>",
+        (
+            f"<p>Bold: the mean of {plan['seeds']} seeds, with its 95% interval over problems and seeds"
+            f" ({_problems(found)} problems, one completion each). Thin: the seeds. Minutes are those of"
+            " generating, scoring and updating; evaluating and compiling are free.</p>"
+        ),
         "<h2>At the end</h2>",
         _table(*words.rows(found)),
         "<h2>Does the policy narrow?</h2>",
         f'<figure class="narrow">{spread(found)}</figure>',
-        f"<p>pass@k at temperature 1, {plan['spread_samples']} completions for each of {found['spread_problems']} problems, with 95%"
-        " intervals over problems and seeds.</p>",
-        *(["<h2>Tuning</h2>", f"<p>{html.escape(words.tuning(found))}</p>", _table(*words.trials(found))] if found["tuning"] else []),
+        (
+            f"<p>pass@k at temperature 1, {plan['spread_samples']} completions for each of"
+            f" {found['spread_problems']} problems, with 95% intervals over problems and seeds.</p>"
+        ),
+        *(
+            ["<h2>Tuning</h2>", f"<p>{html.escape(words.tuning(found))}</p>", _table(*words.trials(found))]
+            if found["tuning"]
+            else []
+        ),
         "<h2>Where the weights moved</h2>",
         _table(*moved(found)),
         "<h2>Settings</h2>",
         _table(*settings(found)),
     ]
     title = f"{', '.join(words.NAMES[name] for name in found['algorithms'])} on {plan['settings']['task']}"
-    facts = f"{found['machine']['processor']}, {found['machine']['cores']} cores, {plan['jobs']} at a time; " + ", ".join(
-        f"{name} {number}" for name, number in found["versions"].items()
+    facts = (
+        f"{found['machine']['processor']}, {found['machine']['cores']} cores, {plan['jobs']} at a time; "
+        + ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     )
     text = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src'
+        " 'unsafe-inline'; img-src data:\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme"'
+        ' content="light dark">'
         f"<title>{html.escape(title)}</title><style>{style}</style></head><body>"
-        f'<header class="top"><div><p class="kind">Comparison</p><h1>{html.escape(title)}</h1><p class="facts">{html.escape(facts)}</p>'
+        f'<header class="top"><div><p class="kind">Comparison</p><h1>{html.escape(title)}</h1><p'
+        f' class="facts">{html.escape(facts)}</p>'
         f"</div></header><main>{''.join(sections)}</main></body></html>\n"
     )
     with replacing(target) as temporary:
@@ -76,10 +90,20 @@ def curves(found: dict[str, Any]) -> str:
             points, colour = one["curve"], COLOURS[algorithm]
             for seed in range(found["plan"]["seeds"]):
                 line = [point["by_seed"][seed] for point in points]
-                axis.plot([each[name] for each in line], [each["accuracy"] for each in line], color=colour, alpha=0.35, linewidth=0.8)
+                axis.plot(
+                    [each[name] for each in line],
+                    [each["accuracy"] for each in line],
+                    color=colour,
+                    alpha=0.35,
+                    linewidth=0.8,
+                )
             x = [point[name] for point in points]
-            low, mean, high = ([point["accuracy"][key] for point in points] for key in ("low", "mean", "high"))
-            axis.plot(x, mean, color=colour, linewidth=2, marker="o", markersize=3, label=words.NAMES[algorithm])
+            low, mean, high = (
+                [point["accuracy"][key] for point in points] for key in ("low", "mean", "high")
+            )
+            axis.plot(
+                x, mean, color=colour, linewidth=2, marker="o", markersize=3, label=words.NAMES[algorithm]
+            )
             axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.set_xlabel(label)
     axes[0].set_ylabel("held-out accuracy")
@@ -97,7 +121,14 @@ def spread(found: dict[str, Any]) -> str:
         k = [int(size) for size in table]
         low, mean, high = ([table[size][key] for size in table] for key in ("low", "mean", "high"))
         axis.plot(
-            k, mean, color=colour, linewidth=2, marker="o", markersize=3, label=label, linestyle="--" if one is found["start"] else "-"
+            k,
+            mean,
+            color=colour,
+            linewidth=2,
+            marker="o",
+            markersize=3,
+            label=label,
+            linestyle="--" if one is found["start"] else "-",
         )
         axis.fill_between(k, low, high, color=colour, alpha=0.15, linewidth=0)
     axis.set_xscale("log", base=2)
@@ -112,14 +143,24 @@ def moved(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """RMS change by kind of weight."""
     algorithms = found["algorithms"]
     kinds = list(dict.fromkeys(kind for one in algorithms.values() for kind in one["distance"]["by_kind"]))
-    body = [[kind, *(f"{one['distance']['by_kind'].get(kind, 0):.5f}" for one in algorithms.values())] for kind in kinds]
+    body = [
+        [kind, *(f"{one['distance']['by_kind'].get(kind, 0):.5f}" for one in algorithms.values())]
+        for kind in kinds
+    ]
     return ["RMS change", *(words.NAMES[name] for name in algorithms)], body
 
 
 def settings(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Every setting of the runs; - where an algorithm does not have it."""
     algorithms = found["algorithms"]
-    names = list(dict.fromkeys(name for one in algorithms.values() for name in one["settings"] if name not in ("algorithm", "seed")))
+    names = list(
+        dict.fromkeys(
+            name
+            for one in algorithms.values()
+            for name in one["settings"]
+            if name not in ("algorithm", "seed")
+        )
+    )
     body = [[name, *(str(one["settings"].get(name, "-")) for one in algorithms.values())] for name in names]
     return ["setting", *(words.NAMES[name] for name in algorithms)], body
 
@@ -148,7 +189,11 @@ def _svg(figure: Any) -> str:
 def _table(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in headings)
     lines = "".join(
-        f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(text)}</td>" for text in rest)}</tr>'
+        f'<tr><th scope="row">{html.escape(first)}</th>'
+        f"{''.join(f'<td>{html.escape(text)}</td>' for text in rest)}</tr>"
         for first, *rest in body
     )
-    return f'<div class="wide"><table class="results"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    return (
+        '<div class="wide"><table'
+        f' class="results"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    )

@@ -14,13 +14,26 @@ UNBOUNDED = 1_000_000
 """Steps of a run that ends by minutes or tokens."""
 
 TUNING_SEED = 1000
-"""Added to the seeds of tuning runs: they draw other noise, and see the training problems in another order."""
+"""Added to the seeds of tuning runs: they draw other noise, and see the training problems in another
+order."""
 
 SHARED = (
-    *("tokenizer", "data_dir", "prompt_column", "answer_column", "reward", "template", "max_tokens", "top_k", "top_p", "think_tokens"),
+    *(
+        "tokenizer",
+        "data_dir",
+        "prompt_column",
+        "answer_column",
+        "reward",
+        "template",
+        "max_tokens",
+        "top_k",
+        "top_p",
+        "think_tokens",
+    ),
     "reward_timeout",
 )
-"""Settings of training and evaluation alike that say what is measured, so that no algorithm may have its own."""
+"""Settings of training and evaluation alike that say what is measured, so that no algorithm may have its
+own."""
 
 MACHINE = ("lanes", "streams", "dtype")
 """Further settings that training and evaluation call the same."""
@@ -42,7 +55,8 @@ SEARCHED: dict[str, dict[Any, tuple]] = {
         "temperature": ("choice", 0.6, 1.0),
     },
 }
-"""What tuning draws, per algorithm. factor: log-uniform between so many times the algorithm's default. choice: one of them.
+"""What tuning draws, per algorithm. factor: log-uniform between so many times the algorithm's default.
+choice: one of them.
 scaled: one setting times 1/2, 1, 2 or 4, the other divided by it: completions a step stay about the same."""
 
 
@@ -50,10 +64,12 @@ scaled: one setting times 1/2, 1, 2 or 4, the other divided by it: completions a
 class Plan:
     """A whole comparison. Two plans that are equal may go on in one folder.
 
-    budget: minutes, tokens or updates. amount: so many of it for each run; tuning trials get `tune_share` of it.
+    budget: minutes, tokens or updates. amount: so many of it for each run; tuning trials get `tune_share` of
+        it.
     settings: of all runs. own: {algorithm: its own settings}. Neither is searched by tuning.
     evaluations: equal parts of the budget after which held-out accuracy is measured, on `problems` problems.
-    eval_temperature: of those. spread_samples: completions a problem, at temperature 1, before and after, of `spread_problems` problems.
+    eval_temperature: of those. spread_samples: completions a problem, at temperature 1, before and after, of
+        `spread_problems` problems.
     other_task: measured before and after and never trained on; None: none.
     """
 
@@ -78,11 +94,21 @@ class Plan:
     def __post_init__(self) -> None:
         unknown = [name for name in self.algorithms if name not in DEFAULTS]
         if unknown or not self.algorithms:
-            raise ValueError(f"algorithms must be some of {', '.join(DEFAULTS)}, not {', '.join(unknown) or 'none'}")
+            raise ValueError(
+                f"algorithms must be some of {', '.join(DEFAULTS)}, not {', '.join(unknown) or 'none'}"
+            )
         twice = [name for name in DEFAULTS if self.algorithms.count(name) > 1]
         if twice:
             raise ValueError(f"algorithms must be named once each, {twice[0]} is there twice: leave one out")
-        for name in ("seeds", "jobs", "evaluations", "problems", "final_samples", "spread_samples", "spread_problems"):
+        for name in (
+            "seeds",
+            "jobs",
+            "evaluations",
+            "problems",
+            "final_samples",
+            "spread_samples",
+            "spread_problems",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.tune < 0:
@@ -90,23 +116,45 @@ class Plan:
         if not 0 < self.tune_share <= 1:
             raise ValueError(f"tune_share must be above 0 and at most 1, not {self.tune_share:g}")
         if not self.amount > 0 or (self.budget != "minutes" and self.amount < 1):
-            raise ValueError(f"{self.budget} must be {'above 0' if self.budget == 'minutes' else 'at least 1'}, not {self.amount:g}")
-        reserved = {"algorithm", "seed", "steps", "minutes", "tokens", "evaluations", "validation", "eval_every", "final_problems"}
+            raise ValueError(
+                f"{self.budget} must be {'above 0' if self.budget == 'minutes' else 'at least 1'}, not"
+                f" {self.amount:g}"
+            )
+        reserved = {
+            "algorithm",
+            "seed",
+            "steps",
+            "minutes",
+            "tokens",
+            "evaluations",
+            "validation",
+            "eval_every",
+            "final_problems",
+        }
         reserved |= {"eval_problems", "eval_temperature"}
         for name in self.own:
             if name not in self.algorithms:
-                raise ValueError(f"--set {name}.…: {name} is not among the algorithms ({', '.join(self.algorithms)})")
+                raise ValueError(
+                    f"--set {name}.…: {name} is not among the algorithms ({', '.join(self.algorithms)})"
+                )
         kinds = get_type_hints(TrainConfig)
         for table in (self.settings, *self.own.values()):
             for name, value in table.items():
                 if table is not self.settings and name in (*SHARED, "model", "task", "task_options"):
-                    raise ValueError(f"--set …{name}: it must be the same for all algorithms: give --set {name}=…")
+                    raise ValueError(
+                        f"--set …{name}: it must be the same for all algorithms: give --set {name}=…"
+                    )
                 if name in reserved:
-                    raise ValueError(f"--set {name}: the comparison decides it; leave it out (see egg-reason compare --help)")
+                    raise ValueError(
+                        f"--set {name}: the comparison decides it; leave it out (see egg-reason compare"
+                        " --help)"
+                    )
                 if name not in kinds:
                     raise ValueError(f"--set {name}: not a setting of a run; see egg-reason train --help")
                 if not _fits(value, kinds[name]):
-                    raise ValueError(f"--set {name}: {value!r} is not of the setting's kind; see egg-reason train --help")
+                    raise ValueError(
+                        f"--set {name}: {value!r} is not of the setting's kind; see egg-reason train --help"
+                    )
         for algorithm in self.algorithms:
             self.config(algorithm, 0)
         if self.other_options and self.other_task is None:
@@ -114,13 +162,18 @@ class Plan:
         task_options(self.other_options)
 
     def check(self) -> None:
-        """Raises the one-line errors that runs and trials would end with for settings, model or task. Loads the model; trains nothing."""
+        """Raises the one-line errors that runs and trials would end with for settings, model or task. Loads
+        the model; trains nothing."""
         from egg_reason.build import check  # imports JAX
 
         for algorithm in self.algorithms:
-            check([self.config(algorithm, 0), *(self.trial(algorithm, number) for number in range(self.tune))])
+            check(
+                [self.config(algorithm, 0), *(self.trial(algorithm, number) for number in range(self.tune))]
+            )
 
-    def config(self, algorithm: str, seed: int, share: float = 1.0, chosen: dict[str, Any] | None = None) -> TrainConfig:
+    def config(
+        self, algorithm: str, seed: int, share: float = 1.0, chosen: dict[str, Any] | None = None
+    ) -> TrainConfig:
         """Settings of a run. share: of the budget. chosen: settings in the place of the defaults.
 
         Learning rates fall, over the budget, where that is the algorithm's default or a setting.
@@ -143,21 +196,25 @@ class Plan:
         return TrainConfig(**table)
 
     def trial(self, algorithm: str, number: int) -> TrainConfig:
-        """Settings of a tuning trial: number 0 has the algorithm's own. Judged on training problems that it does not train on.
+        """Settings of a tuning trial: number 0 has the algorithm's own. Judged on training problems that it
+        does not train on.
 
-        An update of evolution strategies has the length of its learning rate and is mostly noise, which adds up like a random walk. So a
-        trial, a part of a run's length, takes steps that are longer by the root of that: they lead as far from the start as the run's.
-        GRPO's rates are the same in both.
+        An update of evolution strategies has the length of its learning rate and is mostly noise, which adds
+        up like a random walk. So a trial, a part of a run's length, takes steps that are longer by the root
+        of that: they lead as far from the start as the run's. GRPO's rates are the same in both.
         """
         chosen = self.drawn(algorithm, number)
         if algorithm in EVOLUTION and not self._given(algorithm, "learning_rate"):
-            rate = chosen.get("learning_rate", DEFAULTS[algorithm]["learning_rate"]) / math.sqrt(self.tune_share)
+            rate = chosen.get("learning_rate", DEFAULTS[algorithm]["learning_rate"]) / math.sqrt(
+                self.tune_share
+            )
             chosen = chosen | {"learning_rate": float(f"{rate:.3g}")}
         config = self.config(algorithm, TUNING_SEED + number, self.tune_share, chosen)
         return dataclasses.replace(config, evaluations=0, validation=self.problems)
 
     def drawn(self, algorithm: str, number: int) -> dict[str, Any]:
-        """What trial `number` has in the place of the defaults, as a run of the whole budget would have it."""
+        """What trial `number` has in the place of the defaults, as a run of the whole budget would have
+        it."""
         if number == 0:
             return {}
         draw = random.Random(f"{algorithm}/{number}")
@@ -166,7 +223,9 @@ class Plan:
         for names, (kind, *range_) in SEARCHED[algorithm].items():
             names = names if isinstance(names, tuple) else (names,)
             position = draw.random()
-            if any(self._given(algorithm, name) for name in names):  # of a pair too: what one gains the other must lose
+            if any(
+                self._given(algorithm, name) for name in names
+            ):  # of a pair too: what one gains the other must lose
                 continue
             if kind == "factor":
                 low, high = range_
@@ -175,7 +234,9 @@ class Plan:
                 one = range_[int(position * len(range_))]
                 values = one if isinstance(one, tuple) else (one,)
             else:
-                factors = [f for f in (0.5, 1, 2, 4) if _even(defaults[names[0]] * f) and defaults[names[1]] / f >= 1]
+                factors = [
+                    f for f in (0.5, 1, 2, 4) if _even(defaults[names[0]] * f) and defaults[names[1]] / f >= 1
+                ]
                 factor = factors[int(position * len(factors))]
                 values = [int(defaults[names[0]] * factor), max(1, int(defaults[names[1]] / factor))]
             found |= dict(zip(names, values, strict=True))
@@ -192,7 +253,9 @@ class Plan:
 
     def table(self) -> dict[str, Any]:
         """As plan.json keeps it."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()
+        }
 
 
 def _even(value: float) -> bool:
@@ -201,11 +264,17 @@ def _even(value: float) -> bool:
 
 def _fits(value: Any, kind: Any) -> bool:
     """Whether a value can be that of a setting with this annotation; whole numbers are also decimals."""
-    kinds = [get_origin(each) or each for each in get_args(kind) or (kind,)] if get_origin(kind) is not tuple else [tuple]
+    kinds = (
+        [get_origin(each) or each for each in get_args(kind) or (kind,)]
+        if get_origin(kind) is not tuple
+        else [tuple]
+    )
     return type(value) in kinds or (type(value) is int and float in kinds)
 
 
-def parse_settings(pairs: Sequence[str], algorithms: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def parse_settings(
+    pairs: Sequence[str], algorithms: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """('lanes=64', 'grpo.learning_rate=1e-3') -> settings of all runs, and settings of one algorithm's.
 
     A value is what TOML makes of it (numbers, true, ["a", "b"], "text"), else the text itself.

@@ -1,4 +1,5 @@
-"""What came of a comparison, as numbers: everything that results.json holds but the words. Reads folders, computes nothing by itself."""
+"""What came of a comparison, as numbers: everything that results.json holds but the words. Reads folders,
+computes nothing by itself."""
 
 import json
 import os
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from egg_reason.budget import SECONDS, TOKENS
 from egg_reason.compare.distance import distance
-from egg_reason.compare.statistics import Estimate, crossed, over_seeds
-from egg_reason.evals import estimators
+from egg_reason.estimates import estimators
+from egg_reason.estimates.crossed import Estimate, crossed, over_seeds
 from egg_reason.evals.store import read_samples
-from egg_reason.runs import read_metrics
+from egg_reason.run.budget import SECONDS, TOKENS
+from egg_reason.run.directory import read_metrics
 
 if TYPE_CHECKING:
     from egg_reason.compare.command import Folder
@@ -35,7 +36,9 @@ def gather(folder: "Folder") -> dict[str, Any]:
         "problems": len(start.accuracy[0]),
         "spread_problems": len(start.spread[0]),
         "start": start.table(),
-        "tuning": {algorithm: _trials(folder, algorithm) for algorithm in plan.algorithms} if plan.tune else {},
+        "tuning": (
+            {algorithm: _trials(folder, algorithm) for algorithm in plan.algorithms} if plan.tune else {}
+        ),
         "algorithms": {},
     }
     finals = {}
@@ -60,7 +63,8 @@ def gather(folder: "Folder") -> dict[str, Any]:
 
 
 def curve(runs: Sequence[Path], parts: int) -> list[dict[str, Any]]:
-    """Held-out accuracy after k of `parts` equal parts of the budget: of each seed, and the mean over seeds and problems.
+    """Held-out accuracy after k of `parts` equal parts of the budget: of each seed, and the mean over seeds
+    and problems.
 
     A part in which some seed has no evaluation (a single step went past it) is left out.
     """
@@ -70,7 +74,10 @@ def curve(runs: Sequence[Path], parts: int) -> list[dict[str, Any]]:
         here = [each[part] for each in points]
         correct_SP = np.array([point.pop("correct") for point in here])
         means = {name: float(np.mean([point[name] for point in here])) for name in here[0]}
-        by_seed = [dict(point, accuracy=float(correct.mean())) for point, correct in zip(here, correct_SP, strict=True)]
+        by_seed = [
+            dict(point, accuracy=float(correct.mean()))
+            for point, correct in zip(here, correct_SP, strict=True)
+        ]
         found.append(
             {
                 "part": part / parts,
@@ -84,7 +91,8 @@ def curve(runs: Sequence[Path], parts: int) -> list[dict[str, Any]]:
 
 
 def _points(run: Path, parts: int) -> dict[int, dict[str, Any]]:
-    """Of one run: part of the budget -> updates, minutes, tokens and each problem's share of right completions."""
+    """Of one run: part of the budget -> updates, minutes, tokens and each problem's share of right
+    completions."""
     found: dict[int, dict[str, Any]] = {}
     spent = {"minutes": 0.0, "tokens": 0.0}
     for line in read_metrics(run / "metrics.jsonl"):
@@ -106,10 +114,15 @@ class _Measures:
         self.accuracy = [read_samples(folder.measure(what, "accuracy"), task) for what in whats]
         self.spread = [read_samples(folder.measure(what, "spread"), task) for what in whats]
         self.distinct = [_distinct(folder.measure(what, "spread")) for what in whats]
-        self.other = [read_samples(folder.measure(what, "other"), plan.other_task) for what in whats] if plan.other_task else None
+        self.other = (
+            [read_samples(folder.measure(what, "other"), plan.other_task) for what in whats]
+            if plan.other_task
+            else None
+        )
         self.answered = [
-            json.loads((folder.measure(what, "accuracy") / "results.json").read_text())["benchmarks"][task] for what in whats
-        ]  # fmt: skip
+            json.loads((folder.measure(what, "accuracy") / "results.json").read_text())["benchmarks"][task]
+            for what in whats
+        ]
 
     def table(self) -> dict[str, Any]:
         spread = [np.array(correct) for correct in self.spread]
@@ -118,13 +131,16 @@ class _Measures:
             "accuracy": _plain(crossed([_means(correct) for correct in self.accuracy], 0, 1)),
             "accuracy_by_seed": [float(np.mean(_means(correct))) for correct in self.accuracy],
             "pass@k": {
-                str(k): _plain(crossed(np.array([estimators.pass_by_problem(correct, k) for correct in spread]), 0, 1)) for k in sizes
+                str(k): _plain(
+                    crossed(np.array([estimators.pass_by_problem(correct, k) for correct in spread]), 0, 1)
+                )
+                for k in sizes
             },
             "distinct_completions": _plain(crossed([each["completions"] for each in self.distinct], 0)),
             "distinct_answers": _plain(crossed([each["answers"] for each in self.distinct], 0)),
             "tokens_per_completion": float(np.mean([each["tokens"]["mean"] for each in self.answered])),
             "truncated": float(np.mean([each["truncated"] for each in self.answered])),
-        }  # fmt: skip
+        }
         if self.other is not None:
             found["other"] = _plain(crossed([_means(correct) for correct in self.other], 0, 1))
         return found
@@ -142,7 +158,9 @@ class _Measures:
         found = {
             "accuracy": paired([_means(each) for each in self.accuracy], [_means(start.accuracy[0])]),
             f"pass@{most}": paired(solved(self), solved(start)),
-            "distinct_answers": paired([each["answers"] for each in self.distinct], [start.distinct[0]["answers"]], most),
+            "distinct_answers": paired(
+                [each["answers"] for each in self.distinct], [start.distinct[0]["answers"]], most
+            ),
         }
         if self.other is not None and start.other is not None:
             found["other"] = paired([_means(each) for each in self.other], [_means(start.other[0])])
@@ -150,7 +168,8 @@ class _Measures:
 
 
 def _distinct(folder: Path) -> dict[str, list[float]]:
-    """For each problem how many different completions, and how many different extracted answers, its samples have."""
+    """For each problem how many different completions, and how many different extracted answers, its samples
+    have."""
     completions: dict[int, set[str]] = {}
     answers: dict[int, set[str]] = {}
     with open(folder / "samples.jsonl", "rb") as file:
@@ -161,7 +180,8 @@ def _distinct(folder: Path) -> dict[str, list[float]]:
             if sample.get("extracted") is not None:
                 here.add(str(sample["extracted"]))
     return {
-        name: [float(len(each[problem])) for problem in sorted(each)] for name, each in (("completions", completions), ("answers", answers))
+        name: [float(len(each[problem])) for problem in sorted(each)]
+        for name, each in (("completions", completions), ("answers", answers))
     }
 
 
@@ -171,18 +191,31 @@ def _distances(model: str, runs: Sequence[Path]) -> dict[str, Any]:
     return {
         "rms": _plain(over_seeds([found["rms"] for found in each])),
         "relative": _plain(over_seeds([found["relative"] for found in each])),
-        "by_kind": {kind: float(np.mean([found["by_kind"].get(kind, 0.0) for found in each])) for kind in kinds},
+        "by_kind": {
+            kind: float(np.mean([found["by_kind"].get(kind, 0.0) for found in each])) for kind in kinds
+        },
     }
 
 
 def _costs(runs: Sequence[Path]) -> dict[str, Any]:
-    """What the runs took: means over seeds; of memory the most. Seconds: see `Budget`; other: the rest of the run, such as compiling."""
+    """What the runs took: means over seeds; of memory the most. Seconds: see `Budget`; other: the rest of the
+    run, such as compiling."""
     costs = []
     for run in runs:
         lines, summary = read_metrics(run / "metrics.jsonl"), json.loads((run / "summary.json").read_text())
-        seconds = {kind: sum(line.get(f"seconds_{kind}", 0.0) for line in lines) for kind in ("generate", "score", "update", "evaluate")}
+        seconds = {
+            kind: sum(line.get(f"seconds_{kind}", 0.0) for line in lines)
+            for kind in ("generate", "score", "update", "evaluate")
+        }
         seconds["other"] = max(0.0, summary["minutes"] * 60 - sum(seconds.values()))
-        costs.append({"updates": summary["steps"], "minutes": summary["training_minutes"], "tokens": summary["training_tokens"], **seconds})
+        costs.append(
+            {
+                "updates": summary["steps"],
+                "minutes": summary["training_minutes"],
+                "tokens": summary["training_tokens"],
+                **seconds,
+            }
+        )
     means = {name: float(np.mean([each[name] for each in costs])) for name in costs[0]}
     split = {name: means.pop(name) for name in ("generate", "score", "update", "evaluate", "other")}
     memory = max(json.loads((run / "summary.json").read_text())["peak_memory_gib"] for run in runs)

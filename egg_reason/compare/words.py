@@ -14,25 +14,38 @@ def interval(estimate: dict[str, float | None], form: str = ".3f") -> str:
 
 
 def paragraph(found: dict[str, Any]) -> str:
-    """What was measured, who won where the intervals can tell, whether the policies narrowed or forgot, and what it cost."""
+    """What was measured, who won where the intervals can tell, whether the policies narrowed or forgot, and
+    what it cost."""
     plan, algorithms = found["plan"], found["algorithms"]
     ranked = sorted(algorithms, key=lambda name: -algorithms[name]["accuracy"]["mean"])
     seeds, temperature = plan["seeds"], plan["eval_temperature"]
-    tuned = f", with the best of {plan['tune']} trials' settings each" if plan["tune"] else ", with their default settings or those given"
+    tuned = (
+        f", with the best of {plan['tune']} trials' settings each"
+        if plan["tune"]
+        else ", with their default settings or those given"
+    )
     sentences = [
-        f"{_listed([NAMES[name] for name in algorithms])} were trained on {plan['settings']['task']} from {plan['settings']['model']}, "
-        f"{seeds} {_plural('seed', seeds)} each, for {_budget(plan)} a run{tuned}.",
-        f"Held-out accuracy ({found['problems']:,} problems, {'greedy' if temperature == 0 else f'temperature {temperature:g}'}) was"
+        (
+            f"{_listed([NAMES[name] for name in algorithms])} were trained on {plan['settings']['task']} from"
+            f" {plan['settings']['model']}, {seeds} {_plural('seed', seeds)} each, for {_budget(plan)} a"
+            f" run{tuned}."
+        ),
+        f"Held-out accuracy ({found['problems']:,} problems,"
+        f" {'greedy' if temperature == 0 else f'temperature {temperature:g}'}) was"
         f" {interval(found['start']['accuracy'])} before and "
         + _listed([f"{interval(algorithms[name]['accuracy'])} after {NAMES[name]}" for name in ranked])
-        + f" (95% intervals over problems{' and seeds' if seeds > 1 else ' alone: one seed says nothing of others'}).",
+        + " (95% intervals over"
+        f" problems{' and seeds' if seeds > 1 else ' alone: one seed says nothing of others'}).",
     ]
     sentences += [verdict(each) for each in found["differences"]]
     sentences += [text for name, one in algorithms.items() if (text := fall(NAMES[name], one["curve"]))]
-    sentences += [_narrowing(found), *([_forgetting(found, plan["other_task"])] if plan["other_task"] else [])]
+    sentences += [
+        _narrowing(found),
+        *([_forgetting(found, plan["other_task"])] if plan["other_task"] else []),
+    ]
     costs = [
-        f"{NAMES[name]} {one['spent']['updates']:,.0f} updates, {one['spent']['tokens'] / 1e6:.2f} million generated tokens"
-        f" and {one['peak_memory_gib']:.2f} GiB"
+        f"{NAMES[name]} {one['spent']['updates']:,.0f} updates, {one['spent']['tokens'] / 1e6:.2f} million"
+        f" generated tokens and {one['peak_memory_gib']:.2f} GiB"
         for name, one in algorithms.items()
     ]
     return " ".join([*sentences, f"A run took {_listed(costs)} at the most."])
@@ -47,7 +60,10 @@ def verdict(difference: dict[str, Any]) -> str:
     if high is not None and high < 0:
         flipped = {"mean": -difference["mean"], "low": -high, "high": -low}
         return f"{first} ended above {second} by {interval(flipped)}."
-    return f"Between {first} and {second} there is no difference that the intervals could tell ({interval(difference, '+.3f')})."
+    return (
+        f"Between {first} and {second} there is no difference that the intervals could tell"
+        f" ({interval(difference, '+.3f')})."
+    )
 
 
 def fall(name: str, curve: Sequence[dict[str, Any]]) -> str:
@@ -58,8 +74,8 @@ def fall(name: str, curve: Sequence[dict[str, Any]]) -> str:
     if last["accuracy"]["high"] is None or best["accuracy"]["mean"] <= last["accuracy"]["high"]:
         return ""
     return (
-        f"{name} had reached {best['accuracy']['mean']:.3f} after {best['part']:.0%} of the budget, and ended at"
-        f" {last['accuracy']['mean']:.3f} (of the problems of the curve)."
+        f"{name} had reached {best['accuracy']['mean']:.3f} after {best['part']:.0%} of the budget, and ended"
+        f" at {last['accuracy']['mean']:.3f} (of the problems of the curve)."
     )
 
 
@@ -75,20 +91,22 @@ def _narrowing(found: dict[str, Any]) -> str:
             f" ({changed(change['distinct_answers'])})"
         )
     return (
-        f"At temperature 1, pass@{most} and the number of different answers among {most} were {before['pass@k'][most]['mean']:.3f} and"
-        f" {before['distinct_answers']['mean']:.1f} before, after {_listed(parts)}."
+        f"At temperature 1, pass@{most} and the number of different answers among {most} were"
+        f" {before['pass@k'][most]['mean']:.3f} and {before['distinct_answers']['mean']:.1f} before, after"
+        f" {_listed(parts)}."
     )
 
 
 def _forgetting(found: dict[str, Any], task: str) -> str:
     before = found["start"]["other"]
     parts = [
-        f"{NAMES[name]} {interval(one['other'])} ({changed(one['change']['other'])})" for name, one in found["algorithms"].items()
-    ]  # fmt: skip
+        f"{NAMES[name]} {interval(one['other'])} ({changed(one['change']['other'])})"
+        for name, one in found["algorithms"].items()
+    ]
     options = " ".join(found["plan"]["other_options"])
     return (
-        f"On a task that was not trained on ({task}{' ' + options if options else ''}) accuracy was {interval(before)} before, after"
-        f" {_listed(parts)}."
+        f"On a task that was not trained on ({task}{' ' + options if options else ''}) accuracy was"
+        f" {interval(before)} before, after {_listed(parts)}."
     )
 
 
@@ -103,11 +121,28 @@ def changed(difference: dict[str, float | None]) -> str:
 def rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The table: headings, and a row of texts for the model before and for each algorithm."""
     most = max(found["start"]["pass@k"], key=int)
-    headings = ["", "accuracy", f"pass@{most}", f"distinct answers of {most}", *(["other task"] if found["plan"]["other_task"] else [])]
-    headings += ["updates", "tokens", "minutes", "generate / score / update", "peak memory", "weights moved (RMS, relative)"]
+    headings = [
+        "",
+        "accuracy",
+        f"pass@{most}",
+        f"distinct answers of {most}",
+        *(["other task"] if found["plan"]["other_task"] else []),
+    ]
+    headings += [
+        "updates",
+        "tokens",
+        "minutes",
+        "generate / score / update",
+        "peak memory",
+        "weights moved (RMS, relative)",
+    ]
 
     def measured(one: dict[str, Any]) -> list[str]:
-        texts = [interval(one["accuracy"]), interval(one["pass@k"][most]), interval(one["distinct_answers"], ".1f")]
+        texts = [
+            interval(one["accuracy"]),
+            interval(one["pass@k"][most]),
+            interval(one["distinct_answers"], ".1f"),
+        ]
         return texts + ([interval(one["other"])] if "other" in one else [])
 
     table = [["before", *measured(found["start"]), *["-"] * 6]]
@@ -116,7 +151,12 @@ def rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         working = sum(seconds[kind] for kind in ("generate", "score", "update")) or 1.0
         split = " / ".join(f"{seconds[kind] / working:.0%}" for kind in ("generate", "score", "update"))
         moved = f"{one['distance']['rms']['mean']:.4f}, {one['distance']['relative']['mean']:.1%}"
-        costs = [f"{spent['updates']:,.0f}", f"{spent['tokens'] / 1e6:.2f} M", f"{spent['minutes']:.1f}", split]
+        costs = [
+            f"{spent['updates']:,.0f}",
+            f"{spent['tokens'] / 1e6:.2f} M",
+            f"{spent['minutes']:.1f}",
+            split,
+        ]
         table.append([NAMES[name], *measured(one), *costs, f"{one['peak_memory_gib']:.2f} GiB", moved])
     return headings, table
 
@@ -126,10 +166,14 @@ def trials(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     table = []
     for name, tuning in found["tuning"].items():
         for number, trial in enumerate(tuning["trials"]):
-            settings = ", ".join(f"{key} {value}" for key, value in trial["settings"].items()) or "its defaults"
+            settings = (
+                ", ".join(f"{key} {value}" for key, value in trial["settings"].items()) or "its defaults"
+            )
             score = "failed" if trial["accuracy"] is None else f"{trial['accuracy']:.3f}"
             steps = "-" if trial["updates"] is None else f"{trial['updates']:,}"
-            table.append([NAMES[name], f"{number}{' *' if number == tuning['best'] else ''}", settings, score, steps])
+            table.append(
+                [NAMES[name], f"{number}{' *' if number == tuning['best'] else ''}", settings, score, steps]
+            )
     return ["", "trial", "settings", "validation accuracy", "updates"], table
 
 
@@ -137,8 +181,8 @@ def tuning(found: dict[str, Any]) -> str:
     """What the table of trials needs to be told."""
     share = found["plan"]["tune_share"]
     return (
-        f"Tuning, {share:.0%} of the budget a trial (* used). Settings are those of a run; evolution's trials took steps"
-        f" {1 / share**0.5:.2g} times as long, unless a learning rate was given."
+        f"Tuning, {share:.0%} of the budget a trial (* used). Settings are those of a run; evolution's trials"
+        f" took steps {1 / share**0.5:.2g} times as long, unless a learning rate was given."
     )
 
 

@@ -1,6 +1,7 @@
 """Work done by processes of their own, so many at a time, each on its own equal share of the cores.
 
-Every piece of work is a command that can be stopped anywhere and called again: a training run, or an evaluation.
+Every piece of work is a command that can be stopped anywhere and called again: a training run, or an
+evaluation.
 """
 
 import contextlib
@@ -28,9 +29,11 @@ class Failed(ValueError):
 
 @dataclass(frozen=True)
 class Work:
-    """name: for people. command: gives the words of `egg-reason` that do it or go on with it. done: whether nothing is left to do.
-    ready: whether it can begin. finished: called when it is done, or was before; what it raises stops everything. excused: whether a
-    failure with this last line counts as done; then `done` must say so from there on."""
+    """name: for people. command: gives the words of `egg-reason` that do it or go on with it. done: whether
+    nothing is left to do.
+    ready: whether it can begin. finished: called when it is done, or was before; what it raises stops
+    everything. excused: whether a failure with this last line counts as done; then `done` must say so from
+    there on."""
 
     name: str
     command: Callable[[], list[str]]
@@ -42,19 +45,23 @@ class Work:
 
 
 def shares(jobs: int) -> list[set[int] | None]:
-    """The cores of each place, equally many; what is left over stays idle. None: the system has no say in that, or there is one place."""
+    """The cores of each place, equally many; what is left over stays idle. None: the system has no say in
+    that, or there is one place."""
     if jobs == 1 or not hasattr(os, "sched_setaffinity"):
         return [None] * jobs
     cores = sorted(os.sched_getaffinity(0))
     size = len(cores) // jobs
     if size == 0:
-        raise ValueError(f"jobs must be at most the {len(cores)} cores there are, not {jobs}: each gets its own")
+        raise ValueError(
+            f"jobs must be at most the {len(cores)} cores there are, not {jobs}: each gets its own"
+        )
     return [set(cores[place * size : (place + 1) * size]) for place in range(jobs)]
 
 
 @contextlib.contextmanager
 def sole(path: Path, tell: Callable[[str], None]) -> Iterator[int]:
-    """Holds a lock file, once every process of an earlier comparison has let go of it: those that save what they have, too.
+    """Holds a lock file, once every process of an earlier comparison has let go of it: those that save what
+    they have, too.
 
     Gives the descriptor, which the processes inherit.
     """
@@ -70,8 +77,8 @@ def sole(path: Path, tell: Callable[[str], None]) -> Iterator[int]:
 def do(works: Sequence[Work], jobs: int, lock: int, tell: Callable[[str], None]) -> None:
     """Does what is not done, in this order, as soon as a place is free. lock: see `sole`.
 
-    Raises Failed at the first process that fails. However it ends, the processes that are still at work are asked to stop first: they
-    save what they have.
+    Raises Failed at the first process that fails. However it ends, the processes that are still at work are
+    asked to stop first: they save what they have.
     """
     places = shares(jobs)
     for work in works:
@@ -113,13 +120,21 @@ def _start(work: Work, cores: set[int] | None, lock: int) -> subprocess.Popen:
     with open(work.log, "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "egg_reason.compare.child", str(os.getpid()), where, *work.command()],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=(lock,),
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
 
 
 def _status(code: int) -> str:
     """In words, of a process that did not say why it ended."""
-    return f"status {code}" if code >= 0 else f"signal {-code} ({signal.Signals(-code).name}): out of memory, or killed by somebody"
+    return (
+        f"status {code}"
+        if code >= 0
+        else f"signal {-code} ({signal.Signals(-code).name}): out of memory, or killed by somebody"
+    )
 
 
 def _last_line(path: Path) -> str:

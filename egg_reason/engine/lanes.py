@@ -1,11 +1,15 @@
-"""The lanes on the device: a fixed batch of rows, each writing one completion, and the three compiled programs that move them.
+"""The lanes on the device: a fixed batch of rows, each writing one completion, and the three compiled
+programs that move them.
 
-* `fill`: reads pieces of texts (in parallel over their tokens) into slots: a slot holds the state after a text, for whoever begins there;
-* `decode`: steps all lanes until the host has something to do; a lane that stops goes on with a waiting completion at once;
+* `fill`: reads pieces of texts (in parallel over their tokens) into slots: a slot holds the state after a
+    text, for whoever begins there;
+* `decode`: steps all lanes until the host has something to do; a lane that stops goes on with a waiting
+    completion at once;
 * `assign`: draws the noise of new directions into groups.
 
-Lanes stand in K groups of B / K; a group carries one direction's noise, each lane its own sign. What is compiled in is `Program`;
-everything else is data, so that lanes, groups, members, prompts and lengths may change without a compilation.
+Lanes stand in K groups of B / K; a group carries one direction's noise, each lane its own sign. What is
+compiled in is `Program`; everything else is data, so that lanes, groups, members, prompts and lengths may
+change without a compilation.
 """
 
 import functools
@@ -18,7 +22,8 @@ import numpy as np
 from flax import struct
 
 from egg_reason.engine.sampling import choose, lane_key, uniforms
-from egg_reason.perturb import Noise, put_rows, rescaled, take_rows
+from egg_reason.perturb.noise import Noise, put_rows, take_rows
+from egg_reason.perturb.weights import rescaled
 
 Array = jax.Array | np.ndarray
 """As it comes from the host, or within a program."""
@@ -28,7 +33,8 @@ Array = jax.Array | np.ndarray
 class Program:
     """What is compiled in: a change of any field compiles anew.
 
-    end: token id that ends a completion. vocabulary: how many ids may be drawn. steps: the most decode steps between two looks of the host.
+    end: token id that ends a completion. vocabulary: how many ids may be drawn. steps: the most decode steps
+        between two looks of the host.
     shapes: of the perturbed parameters, as `Noise.shapes` gives them.
     """
 
@@ -45,7 +51,8 @@ class Program:
 
 
 class Lanes(struct.PyTreeNode):
-    """B lanes. `token` was written or is the prompt's last, and is still to be read; `position` counts the completion's tokens."""
+    """B lanes. `token` was written or is the prompt's last, and is still to be read; `position` counts the
+    completion's tokens."""
 
     state: Any  # the model's, rows on axis 0
     token: jax.Array  # [B] int32
@@ -61,7 +68,9 @@ class Pieces(struct.PyTreeNode):
     """n pieces of texts, of up to T tokens. One without tokens copies a state."""
 
     slot: Array  # [n] int32: where the state after the piece goes; out of range: padding
-    before: Array  # [n] int32: the slot with the state before it; out of range: the text begins with the piece
+    before: (
+        Array  # [n] int32: the slot with the state before it; out of range: the text begins with the piece
+    )
     group: Array  # [n] int32: one that carries the noise of the text's member
     tokens: Array  # [n, T] int32
     length: Array  # [n] int32
@@ -107,21 +116,34 @@ def empty(program: Program, lanes: int, dtype) -> Lanes:
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def fill(program: Program, params, noise, slots, pieces: Pieces):
     """Reads `pieces` into their slots. slots: states of the model, [S] rows. Returns the slots."""
-    weights = program.noise.attach(params, take_rows(noise, program.noise.parameters, pieces.group), pieces.scale)
+    weights = program.noise.attach(
+        params, take_rows(noise, program.noise.parameters, pieces.group), pieces.scale
+    )
     before = jax.tree.map(lambda states: states.at[pieces.before].get(mode="fill", fill_value=0), slots)
     _, after = program.architecture.forward(weights, pieces.tokens, before, pieces.length)
     return jax.tree.map(lambda states, new: states.at[pieces.slot].set(new, mode="drop"), slots, after)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def decode(program: Program, params, noise, lanes: Lanes, slots, waiting: Waiting, directions, enough_idle, enough_placed):
-    """Steps all lanes until `enough_idle` of them stand still, `enough_placed` completions were taken up, or `program.steps` are done.
+def decode(
+    program: Program,
+    params,
+    noise,
+    lanes: Lanes,
+    slots,
+    waiting: Waiting,
+    directions,
+    enough_idle,
+    enough_placed,
+):
+    """Steps all lanes until `enough_idle` of them stand still, `enough_placed` completions were taken up, or
+    `program.steps` are done.
 
     A lane whose completion has ended takes a waiting one of its own direction, before the first step too.
 
     Args: slots: as `fill` gives them. directions: int32 [B], of the lanes.
-    Returns (lanes, tokens [steps, B], log-probabilities [steps, B], steps taken, Placed). A lane's rows follow each other without a gap as
-    long as it runs.
+    Returns (lanes, tokens [steps, B], log-probabilities [steps, B], steps taken, Placed). A lane's rows
+    follow each other without a gap as long as it runs.
     """
     attached = program.noise.attach(params, noise, lanes.scale)
     count = lanes.token.shape[0]
@@ -136,7 +158,8 @@ def decode(program: Program, params, noise, lanes: Lanes, slots, waiting: Waitin
         return (waiting.direction[:, None] == directions) & there[:, None] & free
 
     def place(lanes, placed, step):
-        """One after another: a copy of one row each, where all at once would pass through the state of all lanes."""
+        """One after another: a copy of one row each, where all at once would pass through the state of all
+        lanes."""
 
         def one(carry):
             lanes, placed = carry
@@ -144,9 +167,15 @@ def decode(program: Program, params, noise, lanes: Lanes, slots, waiting: Waitin
             which = jnp.argmax(fits.any(1))
             lane, slot = jnp.argmax(fits[which]), waiting.slot[which]
             begun = Lanes(
-                jax.tree.map(lambda states: states[slot], slots), waiting.token[which], waiting.position[which], waiting.limit[which],
-                waiting.final[which], jnp.array(True), keys[which], waiting.scale[which],
-            )  # fmt: skip
+                jax.tree.map(lambda states: states[slot], slots),
+                waiting.token[which],
+                waiting.position[which],
+                waiting.limit[which],
+                waiting.final[which],
+                jnp.array(True),
+                keys[which],
+                waiting.scale[which],
+            )
             lanes = jax.tree.map(lambda old, new: old.at[lane].set(new), lanes, begun)
             return lanes, Placed(placed.lane.at[which].set(lane), placed.step.at[which].set(step))
 
@@ -154,25 +183,41 @@ def decode(program: Program, params, noise, lanes: Lanes, slots, waiting: Waitin
 
     def goes_on(carry):
         lanes, placed, _, _, step = carry
-        return (step < program.steps) & ((~lanes.running).sum() < enough_idle) & ((placed.lane >= 0).sum() < enough_placed)
+        return (
+            (step < program.steps)
+            & ((~lanes.running).sum() < enough_idle)
+            & ((placed.lane >= 0).sum() < enough_placed)
+        )
 
     def advance(carry):
         lanes, placed, tokens, log_probabilities, step = carry
         weights = rescaled(attached, lanes.scale)
-        hidden, state = program.architecture.forward(weights, lanes.token[:, None], lanes.state, lanes.running.astype(jnp.int32))
+        hidden, state = program.architecture.forward(
+            weights, lanes.token[:, None], lanes.state, lanes.running.astype(jnp.int32)
+        )
         logits = program.architecture.logits(weights, hidden)[:, 0]
         token, log_probability = choose(
-            logits, uniforms(lanes.key, lanes.position), program.temperature, program.top_k, program.top_p, program.vocabulary
+            logits,
+            uniforms(lanes.key, lanes.position),
+            program.temperature,
+            program.top_k,
+            program.top_p,
+            program.vocabulary,
         )
         token = jnp.where(lanes.running, token, lanes.token)
         position = lanes.position + lanes.running
         running = lanes.running & (token != program.end) & (position < lanes.limit)
-        tokens, log_probabilities = tokens.at[step].set(token), log_probabilities.at[step].set(log_probability)
+        tokens, log_probabilities = (
+            tokens.at[step].set(token),
+            log_probabilities.at[step].set(log_probability),
+        )
         lanes = lanes.replace(state=state, token=token, position=position, running=running)
         return *place(lanes, placed, step + 1), tokens, log_probabilities, step + 1
 
     begun = place(lanes, Placed(nowhere, nowhere), 0)
-    lanes, placed, tokens, log_probabilities, steps = jax.lax.while_loop(goes_on, advance, (*begun, tokens, log_probabilities, 0))
+    lanes, placed, tokens, log_probabilities, steps = jax.lax.while_loop(
+        goes_on, advance, (*begun, tokens, log_probabilities, 0)
+    )
     return lanes, tokens, log_probabilities, steps, placed
 
 
@@ -186,9 +231,12 @@ def assign(program: Program, noise, epoch, groups, directions):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def no_noise(program: Program, groups: int):
     """Noise arrays for `groups` groups, all zeros."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), noise_shapes(program.noise, program.shapes, groups))
+    return jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), noise_shapes(program.noise, program.shapes, groups)
+    )
 
 
 def noise_shapes(noise: Noise, shapes, groups: int):
-    """Shapes and dtypes of the noise arrays for `groups` groups. Allocates nothing. shapes: as `Noise.shapes` gives them."""
+    """Shapes and dtypes of the noise arrays for `groups` groups. Allocates nothing. shapes: as `Noise.shapes`
+    gives them."""
     return jax.eval_shape(lambda: noise.draw(shapes, 0, jnp.arange(groups)))

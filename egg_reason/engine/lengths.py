@@ -1,13 +1,14 @@
 """How long completions will be: what earlier calls of the engine tell, and what a call in progress does.
 
-The longest are written first, so that few lanes stand still at the end. The order changes no bit of what is written.
+The longest are written first, so that few lanes stand still at the end. The order changes no bit of what is
+written.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from egg_reason.engine.completions import Completions, Jobs
+from egg_reason.engine.base import Completions, Jobs
 
 
 class Lengths:
@@ -24,14 +25,19 @@ class Lengths:
         self.names, self.texts, self.text_of_job = list(index), len(index), text_of_prompt[jobs.prompt]
         earlier = np.array([known.get(name, np.nan) for name in self.names])
         self.nothing_known = bool(np.isnan(earlier).all())
-        self.earlier = np.zeros(self.texts) if self.nothing_known else np.where(np.isnan(earlier), np.nanmean(earlier), earlier)
+        self.earlier = (
+            np.zeros(self.texts)
+            if self.nothing_known
+            else np.where(np.isnan(earlier), np.nanmean(earlier), earlier)
+        )
 
     def expected(self, result: Completions) -> np.ndarray:
-        """[texts], tokens of a completion: (an earlier mean + all that was written) / (1 + how many are done).
+        """[texts], tokens of a completion: (an earlier mean + all that was written) / (1 + how many are
+        done).
 
-        Without the 1 that is the maximum-likelihood mean where a completion is as likely to end at any token; unfinished ones, the
-        longest among them, count for what they have written so far. Where no mean is known from earlier calls that of all texts stands for
-        it.
+        Without the 1 that is the maximum-likelihood mean where a completion is as likely to end at any token;
+        unfinished ones, the longest among them, count for what they have written so far. Where no mean is
+        known from earlier calls that of all texts stands for it.
         """
         written, done = self._totals(result)
         earlier = written.sum() / (1 + done.sum()) if self.nothing_known else self.earlier
@@ -45,5 +51,8 @@ class Lengths:
 
     def _totals(self, result: Completions) -> tuple[np.ndarray, np.ndarray]:
         """[texts]: tokens written, completions done."""
-        written, done = (np.bincount(self.text_of_job, values, self.texts) for values in (result.lengths, result.reasons >= 0))
+        written, done = (
+            np.bincount(self.text_of_job, values, self.texts)
+            for values in (result.lengths, result.reasons >= 0)
+        )
         return written, done

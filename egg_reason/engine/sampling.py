@@ -9,19 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egg_reason import random
+from egg_reason.perturb import threefry as random
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How completions are drawn. temperature 0: greedy. top_k 0 and top_p 1: the whole vocabulary.
 
-    think_tokens: after so many tokens without `</think>` the tag is forced, so that an answer is still possible; None: never.
+    think_tokens: after so many tokens without `</think>` the tag is forced, so that an answer is still
+        possible; None: never.
     max_tokens: the most a completion may hold, forced tokens included.
     stop: texts at which a completion ends (and is cut before).
     seed: names all randomness of the completions.
-    share_noise: which members draw the same uniforms for the same prompt and sample: 'pair' (the two of an antithetic pair), 'all', or
-        'none'.
+    share_noise: which members draw the same uniforms for the same prompt and sample: 'pair' (the two of an
+        antithetic pair), 'all', or 'none'.
     """
 
     max_tokens: int
@@ -43,13 +44,17 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.think_tokens is not None and not 0 < self.think_tokens < self.max_tokens:
-            raise ValueError(f"think_tokens must be above 0 and below max_tokens ({self.max_tokens}), not {self.think_tokens}")
+            raise ValueError(
+                f"think_tokens must be above 0 and below max_tokens ({self.max_tokens}), not"
+                f" {self.think_tokens}"
+            )
         if self.share_noise not in ("pair", "all", "none"):
             raise ValueError(f"share_noise must be pair, all or none, not {self.share_noise!r}")
 
 
 def lane_key(seed, step, sharer, prompt, sample):
-    """The key of one completion, as raw uint32 [2]. sharer: number of the pair or member, or 0, as `share_noise` says."""
+    """The key of one completion, as raw uint32 [2]. sharer: number of the pair or member, or 0, as
+    `share_noise` says."""
     key = jax.random.key_data(jax.random.key(seed))
     for number in (step, sharer, prompt, sample):
         key = random.fold_in(key, number)
@@ -66,7 +71,8 @@ def uniforms(keys_B2, positions_B):
 
 
 def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=None):
-    """Next tokens and their log-probabilities at the temperature they were drawn at (1 where greedy), nothing cut.
+    """Next tokens and their log-probabilities at the temperature they were drawn at (1 where greedy), nothing
+    cut.
 
     Those are what a policy gradient needs of the policy that acted.
 
@@ -77,7 +83,9 @@ def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=No
     Returns: (tokens int32 [B], log-probabilities float32 [B]).
     """
     if vocabulary is not None and vocabulary < logits_BV.shape[-1]:
-        logits_BV = logits_BV + np.where(np.arange(logits_BV.shape[-1]) < vocabulary, 0, -np.inf).astype(np.float32)
+        logits_BV = logits_BV + np.where(np.arange(logits_BV.shape[-1]) < vocabulary, 0, -np.inf).astype(
+            np.float32
+        )
     scaled = logits_BV / (temperature or 1.0)
     blocks = _in_blocks(scaled, -jnp.inf)
     highest_in_block = blocks.max(-1)
@@ -100,7 +108,8 @@ def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=No
 
 
 def inverse_cdf(weights_BV, uniforms_B):
-    """The token whose stretch of the cumulated weights holds uniform x total: [B] int32, never one of weight 0."""
+    """The token whose stretch of the cumulated weights holds uniform x total: [B] int32, never one of weight
+    0."""
     weights = _in_blocks(weights_BV, 0)
     return _inverse_cdf(weights, weights.sum(-1), uniforms_B)
 
@@ -108,8 +117,8 @@ def inverse_cdf(weights_BV, uniforms_B):
 def _in_blocks(values_BV, padding):
     """[B, blocks, entries], about as many blocks as a block has entries.
 
-    A cumulative sum over 65,536 entries a lane costs more than the rest of sampling, and on a CPU a maximum with its index ten times one
-    without; so both look for the block first, and then within it.
+    A cumulative sum over 65,536 entries a lane costs more than the rest of sampling, and on a CPU a maximum
+    with its index ten times one without; so both look for the block first, and then within it.
     """
     rows, size = values_BV.shape
     block = 1 << max((size - 1).bit_length() // 2, 1)
@@ -127,13 +136,20 @@ def _inverse_cdf(weights, in_block, uniforms_B):
     cumulated = jnp.cumsum(in_block, -1)
     goal = uniforms_B * cumulated[:, -1]
     which = _first_above(cumulated, goal, in_block)
-    goal = goal - (jnp.take_along_axis(cumulated, which[:, None], -1) - jnp.take_along_axis(in_block, which[:, None], -1))[:, 0]
+    goal = (
+        goal
+        - (
+            jnp.take_along_axis(cumulated, which[:, None], -1)
+            - jnp.take_along_axis(in_block, which[:, None], -1)
+        )[:, 0]
+    )
     inside = jnp.take_along_axis(weights, which[:, None, None], 1)[:, 0]
     return which * weights.shape[-1] + _first_above(jnp.cumsum(inside, -1), goal, inside)
 
 
 def _first_above(cumulated, goal, weights):
-    """First index whose cumulated weight exceeds the goal; the last one with any weight where rounding left none."""
+    """First index whose cumulated weight exceeds the goal; the last one with any weight where rounding left
+    none."""
     index = (cumulated <= goal[:, None]).sum(-1)
     last = weights.shape[-1] - 1 - jnp.argmax(weights[:, ::-1] > 0, -1)
     first = jnp.argmax(weights > 0, -1)

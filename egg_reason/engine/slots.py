@@ -1,9 +1,10 @@
-"""The texts that a stream has read and that lanes may begin with: the model's state after each but for its last token, in a slot. That
-token a lane reads itself, in the step that draws the next.
+"""The texts that a stream has read and that lanes may begin with: the model's state after each but for its
+last token, in a slot. That token a lane reads itself, in the step that draws the next.
 
-Texts are read from the left in pieces of one length, many pieces at a time, so that texts of any length go through one compiled program
-and less than a piece of each is padding. How a text is cut depends on that length alone, not on other texts. So what several begin with
-may be read once, a prompt of several samples or the beginning that all prompts have in common, and no bit of what is written changes.
+Texts are read from the left in pieces of one length, many pieces at a time, so that texts of any length go
+through one compiled program and less than a piece of each is padding. How a text is cut depends on that
+length alone, not on other texts. So what several begin with may be read once, a prompt of several samples or
+the beginning that all prompts have in common, and no bit of what is written changes.
 """
 
 from collections import deque
@@ -17,13 +18,14 @@ import numpy as np
 from egg_reason.engine import lanes as device
 
 Text = tuple[int, int, int]
-"""Member, prompt, and 0, or 1 + the job whose completion up to here (with a forced `</think>`) follows the prompt."""
+"""Member, prompt, and 0, or 1 + the job whose completion up to here (with a forced `</think>`) follows the
+prompt."""
 
 
 @dataclass
 class Reading:
-    """A text on its way into `slot`. group: one with the noise of its member. done: how many of its tokens have been read; the state
-    after these is in slot `before`."""
+    """A text on its way into `slot`. group: one with the noise of its member. done: how many of its tokens
+    have been read; the state after these is in slot `before`."""
 
     tokens: Sequence[int]
     slot: int
@@ -36,12 +38,22 @@ class Reading:
 class Slots:
     """A cache of states.
 
-    count: texts that it holds. size: pieces that are read at a time. length: tokens of a piece. shared: tokens, in whole pieces, that
-    all texts begin with. beginnings: members whose state after these is kept; at least `count`, or all that there are.
+    count: texts that it holds. size: pieces that are read at a time. length: tokens of a piece. shared:
+    tokens, in whole pieces, that all texts begin with. beginnings: members whose state after these is kept;
+    at least `count`, or all that there are.
     program, params: as `lanes.fill` takes them. tokens_read: so far.
     """
 
-    def __init__(self, program: device.Program, params: Any, count: int, size: int, length: int, shared: int, beginnings: int):
+    def __init__(
+        self,
+        program: device.Program,
+        params: Any,
+        count: int,
+        size: int,
+        length: int,
+        shared: int,
+        beginnings: int,
+    ):
         self.program, self.params, self.size, self.length, self.shared = program, params, size, length, shared
         self.nowhere = count + beginnings
         self.states = program.architecture.init_state(self.nowhere, jax.tree.leaves(params)[0].dtype)
@@ -55,7 +67,8 @@ class Slots:
         self.free.append(self.slot_of.pop(text))
 
     def read(self, noise: Any, texts: Iterable[tuple[Text, Sequence[int], int, float]]) -> None:
-        """Reads texts, at most as many as slots are free. Each with its tokens, a group, and its member's scale."""
+        """Reads texts, at most as many as slots are free. Each with its tokens, a group, and its member's
+        scale."""
         beginnings, whole = [], []
         for text, tokens, group, scale in texts:
             before = self.nowhere
@@ -72,7 +85,8 @@ class Slots:
                 some = some[self.size :] + [one for one in some[: self.size] if one.done < len(one.tokens)]
 
     def _beginning(self, member: int) -> tuple[int, bool]:
-        """The slot of a member's beginning, and whether it has been read; else that of the one that was not used for longest."""
+        """The slot of a member's beginning, and whether it has been read; else that of the one that was not
+        used for longest."""
         known = member in self.beginning_of
         if known:
             slot = self.beginning_of.pop(member)

@@ -1,9 +1,11 @@
-"""One stream of an engine: a set of lanes on one device, and the host's loop that feeds them and collects what they wrote.
+"""One stream of an engine: a set of lanes on one device, and the host's loop that feeds them and collects
+what they wrote.
 
-Its jobs wait in one queue a direction; the lanes of a group work its direction's queue off (members of an antithetic pair
-share the noise, so any lane serves both). Their texts are read ahead, many at a time (`slots.py`), and a lane that stops goes on with the
-next job between two decode steps, without the host. A group whose lanes stand still and whose direction has nothing left gets the next
-direction, and when each has its group, helps with the longest queue.
+Its jobs wait in one queue a direction; the lanes of a group work its direction's queue off (members of an
+antithetic pair share the noise, so any lane serves both). Their texts are read ahead, many at a time
+(`slots.py`), and a lane that stops goes on with the next job between two decode steps, without the host. A
+group whose lanes stand still and whose direction has nothing left gets the next direction, and when each has
+its group, helps with the longest queue.
 """
 
 import math
@@ -18,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from egg_reason.engine import lanes as device
-from egg_reason.engine.completions import REASONS, Completions, Jobs
+from egg_reason.engine.base import REASONS, Completions, Jobs
 from egg_reason.engine.lengths import Lengths
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.slots import Slots, Text
@@ -28,9 +30,11 @@ THINK_END = "</think>"
 
 @dataclass(frozen=True)
 class Work:
-    """What the streams of one `generate` share. Each writes the rows of its own jobs into `result` and reads the rest.
+    """What the streams of one `generate` share. Each writes the rows of its own jobs into `result` and reads
+    the rest.
 
-    lanes, group: of a stream. refill, slots, piece, shared, beginnings: size, count, length and so on of `Slots`.
+    lanes, group: of a stream. refill, slots, piece, shared, beginnings: size, count, length and so on of
+        `Slots`.
     samplings: per prompt. identity: int32 [J, 4], what names a job's randomness. scales: float32 [J].
     announce: called with `result` and jobs that have finished.
     """
@@ -56,7 +60,8 @@ class Work:
 
 
 class Stream:
-    """Runs some of the jobs. params: the weights as `Architecture.prepared` gives them, on the device that it works on.
+    """Runs some of the jobs. params: the weights as `Architecture.prepared` gives them, on the device that it
+    works on.
     numbers: which jobs, in the order to take those that are expected to be as long."""
 
     def __init__(self, work: Work, params: Any, numbers: np.ndarray):
@@ -67,9 +72,13 @@ class Stream:
         of_jobs, names = work.jobs, numbers.tolist()
         self.numbers, self.directions = numbers, np.asarray(work.members.direction(of_jobs.member[numbers]))
         self.direction_of_job = dict(zip(names, self.directions.tolist(), strict=True))
-        texts = zip(of_jobs.member[numbers].tolist(), of_jobs.prompt[numbers].tolist(), [0] * len(names), strict=True)
+        texts = zip(
+            of_jobs.member[numbers].tolist(), of_jobs.prompt[numbers].tolist(), [0] * len(names), strict=True
+        )
         self.text_of_job: dict[int, Text] = dict(zip(names, texts, strict=True))
-        self.waiting: dict[int, deque[int]] = {}  # jobs that no lane has begun, of the directions that have some
+        self.waiting: dict[
+            int, deque[int]
+        ] = {}  # jobs that no lane has begun, of the directions that have some
         for job, direction in self.direction_of_job.items():
             self.waiting.setdefault(direction, deque()).append(job)
         self.finished, self.next_look_at_lengths = 0, max(1, len(names) // 16)
@@ -80,7 +89,9 @@ class Stream:
         self.direction_of_group = np.full(self.groups, -1, np.int32)
         self.job_of_lane = np.full(work.lanes, -1)
         self.last_token = np.array([prompt[-1] for prompt in work.prompts], np.int32)
-        self.think = np.array([sampling.think_tokens or 0 for sampling in work.samplings], np.int32)  # 0: no budget
+        self.think = np.array(
+            [sampling.think_tokens or 0 for sampling in work.samplings], np.int32
+        )  # 0: no budget
         self.most = np.array([sampling.max_tokens for sampling in work.samplings], np.int32)
 
     @property
@@ -91,7 +102,9 @@ class Stream:
         work = self.work
         self.noise = device.no_noise(work.program, self.groups)
         self.lanes = device.empty(work.program, work.lanes, jax.tree.leaves(self.params)[0].dtype)
-        self.slots = Slots(work.program, self.params, work.slots, work.refill, work.piece, work.shared, work.beginnings)
+        self.slots = Slots(
+            work.program, self.params, work.slots, work.refill, work.piece, work.shared, work.beginnings
+        )
         while self.count_waiting or (self.job_of_lane >= 0).any():
             self._give_directions()
             served, idle = self._served()
@@ -107,13 +120,15 @@ class Stream:
                 self._longest_first()
 
     def _longest_first(self) -> None:
-        """Puts every direction's queue in order. Where nothing is known yet, directions begin with different prompts, so that soon
-        something is known of each."""
+        """Puts every direction's queue in order. Where nothing is known yet, directions begin with different
+        prompts, so that soon something is known of each."""
         lengths = self.work.lengths
         if lengths.texts == 1:
             return
         text = lengths.text_of_job[self.numbers]
-        order = np.lexsort(((text + self.directions) % lengths.texts, -lengths.expected(self.work.result)[text]))
+        order = np.lexsort(
+            ((text + self.directions) % lengths.texts, -lengths.expected(self.work.result)[text])
+        )
         place = dict(zip(self.numbers[order].tolist(), range(len(order)), strict=True))
         for direction, queue in self.waiting.items():
             self.waiting[direction] = deque(sorted(queue, key=place.__getitem__))
@@ -124,8 +139,8 @@ class Stream:
         return Counter(lanes.tolist()), Counter(lanes[self.job_of_lane < 0].tolist())
 
     def _give_directions(self) -> None:
-        """To groups whose lanes stand still and whose direction has nothing left: one that nobody serves yet, else the one that has most
-        left for which no lane stands still."""
+        """To groups whose lanes stand still and whose direction has nothing left: one that nobody serves yet,
+        else the one that has most left for which no lane stands still."""
         served, idle = self._served()
         spare = {direction: len(self.waiting.get(direction, ())) - idle[direction] for direction in served}
         fresh = []
@@ -153,13 +168,16 @@ class Stream:
             pad = size - len(part)
             directions = [*self.direction_of_group[part].tolist(), *[0] * pad]
             self.noise = device.assign(
-                self.work.program, self.noise, self.work.members.epoch,
-                np.array(part + [self.groups] * pad, np.int32), np.array(directions, np.int32),
-            )  # fmt: skip
+                self.work.program,
+                self.noise,
+                self.work.members.epoch,
+                np.array(part + [self.groups] * pad, np.int32),
+                np.array(directions, np.int32),
+            )
 
     def _wanted(self, served: Counter[int], idle: Counter[int]) -> tuple[list[int], int]:
-        """Waiting jobs, the most urgent first: those that lanes stand still for, how many these are, and up to one more a lane. Args: as
-        `_served` gives them."""
+        """Waiting jobs, the most urgent first: those that lanes stand still for, how many these are, and up
+        to one more a lane. Args: as `_served` gives them."""
         now: list[int] = []
         later: list[tuple[int, int]] = []  # how many of the direction's come first, job
         for direction, lanes in served.items():
@@ -169,12 +187,17 @@ class Stream:
         return now + [job for _, job in sorted(later, key=lambda placed: placed[0])], len(now)
 
     def _read_ahead(self, wanted: list[int], urgent: int) -> int:
-        """Reads texts into slots: those that lanes stand still for, and others as far as they make whole batches. Returns how many of those
-        wanted are left. Args: as `_wanted` gives them."""
+        """Reads texts into slots: those that lanes stand still for, and others as far as they make whole
+        batches. Returns how many of those wanted are left. Args: as `_wanted` gives them."""
         size, slots = self.work.refill, self.slots
-        texts = {self.text_of_job[job]: job for job in wanted}  # in the order of their first jobs; any of them names the member
+        texts = {
+            self.text_of_job[job]: job for job in wanted
+        }  # in the order of their first jobs; any of them names the member
         needed = {self.text_of_job[job] for job in wanted[:urgent]}
-        missing, first = [text for text in texts if text not in slots.slot_of], sum(text not in slots.slot_of for text in needed)
+        missing, first = (
+            [text for text in texts if text not in slots.slot_of],
+            sum(text not in slots.slot_of for text in needed),
+        )
         unwanted = [text for text in slots.slot_of if text not in texts]
         for text in unwanted[: max(0, len(missing) - len(slots.free))]:
             slots.drop(text)
@@ -190,7 +213,15 @@ class Stream:
         chosen = [(text, texts[text]) for text in missing[:count]]
         slots.read(
             self.noise,
-            [(text, self._tokens(text)[:-1], group_of[self.direction_of_job[job]], float(self.work.scales[job])) for text, job in chosen],
+            [
+                (
+                    text,
+                    self._tokens(text)[:-1],
+                    group_of[self.direction_of_job[job]],
+                    float(self.work.scales[job]),
+                )
+                for text, job in chosen
+            ],
         )
         return len(missing) - count
 
@@ -203,23 +234,39 @@ class Stream:
         return self.work.samplings[self.work.jobs.prompt[job]]
 
     def _decode(self, offered: list[int], until: tuple[int, int]) -> list[int]:
-        """Steps the lanes, which may begin with the jobs offered; returns the jobs that were finished. until: as `_until` gives it."""
+        """Steps the lanes, which may begin with the jobs offered; returns the jobs that were finished. until:
+        as `_until` gives it."""
         work, result = self.work, self.result
         self.lanes, tokens, log_probabilities, steps, placed = device.decode(
-            work.program, self.params, self.noise, self.lanes, self.slots.states, self._waiting(offered),
-            np.repeat(self.direction_of_group, work.group), *until,
-        )  # fmt: skip
-        tokens, log_probabilities, lane, step = map(np.asarray, (tokens, log_probabilities, placed.lane, placed.step))
+            work.program,
+            self.params,
+            self.noise,
+            self.lanes,
+            self.slots.states,
+            self._waiting(offered),
+            np.repeat(self.direction_of_group, work.group),
+            *until,
+        )
+        tokens, log_probabilities, lane, step = map(
+            np.asarray, (tokens, log_probabilities, placed.lane, placed.step)
+        )
         after, running = np.asarray(self.lanes.position), np.asarray(self.lanes.running)
         begun = [(where, 0, job) for where, job in enumerate(self.job_of_lane.tolist()) if job >= 0]
-        taken = [(int(lane[place]), int(step[place]), offered[place]) for place in np.flatnonzero(lane >= 0).tolist()]
+        taken = [
+            (int(lane[place]), int(step[place]), offered[place])
+            for place in np.flatnonzero(lane >= 0).tolist()
+        ]
         begun = sorted(begun + taken)
         settled = []
         for (where, start, job), following in zip(begun, [*begun[1:], (-1, 0, -1)], strict=True):
             length, last = result.lengths[job], following[0] != where
-            rows = after[where] - length if last else following[1] - start  # a lane that goes on with another job did so at once
+            rows = (
+                after[where] - length if last else following[1] - start
+            )  # a lane that goes on with another job did so at once
             result.tokens[job, length : length + rows] = tokens[start : start + rows, where]
-            result.log_probabilities[job, length : length + rows] = log_probabilities[start : start + rows, where]
+            result.log_probabilities[job, length : length + rows] = log_probabilities[
+                start : start + rows, where
+            ]
             result.lengths[job] += rows
             self.useful_lane_steps += int(rows)
             self.job_of_lane[where] = job if last else -1
@@ -253,15 +300,22 @@ class Stream:
         )
 
     def _until(self, offered: list[int], unread: int, idle: Counter[int]) -> tuple[int, int]:
-        """For `lanes.decode`: how many lanes may stand still, and how many jobs be begun, before the host looks.
+        """For `lanes.decode`: how many lanes may stand still, and how many jobs be begun, before the host
+        looks.
 
-        offered: to the lanes. unread: texts that are wanted and do not make a batch yet. idle: as `_served` gives it.
+        offered: to the lanes. unread: texts that are wanted and do not make a batch yet. idle: as `_served`
+            gives it.
         """
         work, never = self.work, self.work.lanes + 1
         there = Counter(self.direction_of_job[job] for job in offered)
-        begin = {direction: min(count, there[direction]) for direction, count in idle.items()}  # before the first step
+        begin = {
+            direction: min(count, there[direction]) for direction, count in idle.items()
+        }  # before the first step
         taken = sum(begin.values())
-        lacking = any(begin[direction] < min(count, len(self.waiting.get(direction, ()))) for direction, count in idle.items())
+        lacking = any(
+            begin[direction] < min(count, len(self.waiting.get(direction, ())))
+            for direction, count in idle.items()
+        )
         if lacking and taken:  # more texts than slots: room first
             return 0, never
         if not self.count_waiting:
@@ -273,7 +327,9 @@ class Stream:
         if left := len(self.waiting_for) - len(self.slots.slot_of):  # until a batch of texts can be read
             texts = min(work.refill, left) - min(unread, len(self.slots.free))
             enough_begun = math.ceil(texts * self.count_waiting / len(self.waiting_for))
-        if sum(self.waiting_for[text] for text in self.slots.slot_of) > len(offered):  # until half of these have gone: there are more
+        if sum(self.waiting_for[text] for text in self.slots.slot_of) > len(
+            offered
+        ):  # until half of these have gone: there are more
             enough_begun = min(enough_begun, taken + (len(offered) - taken) // 2)
         return enough_idle, max(1, enough_begun)
 
@@ -290,7 +346,8 @@ class Stream:
         self.begun += 1
 
     def _settle(self, begun: list[tuple[int, int | None, bool]]) -> list[int]:
-        """Frees the places of jobs that are done; lets those at the end of their thinking budget go on. Returns the finished jobs.
+        """Frees the places of jobs that are done; lets those at the end of their thinking budget go on.
+        Returns the finished jobs.
 
         begun: (job, its lane or None, whether that goes on writing) of all that may have come to an end.
         """
@@ -327,8 +384,8 @@ class Stream:
         return done
 
     def _end_thoughts(self, resume: list[tuple[int, int]]) -> list[int]:
-        """Jobs at the end of their thinking budget: those that closed the thought go on, the others wait to read a forced `</think>`.
-        Returns the lanes that go on."""
+        """Jobs at the end of their thinking budget: those that closed the thought go on, the others wait to
+        read a forced `</think>`. Returns the lanes that go on."""
         result, onward = self.result, []
         for job, lane in resume:
             length, most = int(result.lengths[job]), self._sampling(job).max_tokens
@@ -347,18 +404,27 @@ class Stream:
         return onward
 
     def _cut_at_stop(self, job: int, length: int) -> bool:
-        """Ends a job at the first stop text it wrote: tokens up to the one that completes the text, text before it."""
+        """Ends a job at the first stop text it wrote: tokens up to the one that completes the text, text
+        before it."""
         tokens, stops = self.result.tokens[job, :length], self._sampling(job).stop
         text = self._text(tokens)
         if not any(stop in text for stop in stops):
             return False
         # However many tokens came at once: the stop text that was complete first decides.
-        keep, text = next((n, t) for n in range(1, length + 1) if any(stop in (t := self._text(tokens[:n])) for stop in stops))
+        keep, text = next(
+            (n, t)
+            for n in range(1, length + 1)
+            if any(stop in (t := self._text(tokens[:n])) for stop in stops)
+        )
         place = min(text.index(stop) for stop in stops if stop in text)
         self.useful_lane_steps -= length - keep
         self.result.tokens[job, keep:] = 0
         self.result.log_probabilities[job, keep:] = 0
-        self.result.lengths[job], self.result.reasons[job], self.result.texts[job] = keep, REASONS.index("stop"), text[:place]
+        self.result.lengths[job], self.result.reasons[job], self.result.texts[job] = (
+            keep,
+            REASONS.index("stop"),
+            text[:place],
+        )
         return True
 
     def _text(self, tokens) -> str:

@@ -1,4 +1,5 @@
-"""Benchmarks: the held-out problems of tasks, with the sampling and rewards they are evaluated by, and what names a set of problems."""
+"""Benchmarks: the held-out problems of tasks, with the sampling and rewards they are evaluated by, and what
+names a set of problems."""
 
 import hashlib
 import json
@@ -26,8 +27,8 @@ class Benchmark:
     def about(self, samples: int, template: str) -> dict[str, Any]:
         """What results.json says of it beside the results.
 
-        data_fingerprint: of the problems without their prompts where they have a `question`, so that models with templates of their own can
-        be compared; prompts_fingerprint: of the prompts.
+        data_fingerprint: of the problems without their prompts where they have a `question`, so that models
+        with templates of their own can be compared; prompts_fingerprint: of the prompts.
         """
         asked = "question" in self.rows[0]
         data = [{key: value for key, value in row.items() if key != "prompt" or not asked} for row in self.rows]
@@ -73,6 +74,7 @@ def load(
 
 
 def fingerprint(value: Any) -> str:
-    """Names any JSON-like value by its content: 16 hexadecimal digits. What JSON has not counts as its text."""
+    """Names any JSON-like value by its content: 16 hexadecimal digits. What JSON has not counts as its
+    text."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,5 @@
-"""`egg-reason eval`: any model on the held-out problems of any tasks, restartable, with every completion kept."""
+"""`egg-reason eval`: any model on the held-out problems of any tasks, restartable, with every completion
+kept."""
 
 import contextlib
 import time
@@ -16,17 +17,17 @@ from rich.table import Table
 
 from egg_reason import models
 from egg_reason.engine import Engine, default_streams
-from egg_reason.engine.completions import REASONS
+from egg_reason.engine.base import REASONS
 from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
 from egg_reason.evals.heldout import Questions, draw
 from egg_reason.evals.store import Store, plain, write_json
-from egg_reason.models.rwkv7 import Architecture
-from egg_reason.rewards.scorer import Scorer
+from egg_reason.models.rwkv7.model import Architecture
+from egg_reason.rewards.workers.scorer import Scorer
 
 FOLDER = Path("evaluations")
-"""Where evaluations lie that were not given a place, each under its model's name and a fingerprint of all that decides its results: the
-same command goes on with it, another one gets another folder."""
+"""Where evaluations lie that were not given a place, each under its model's name and a fingerprint of all
+that decides its results: the same command goes on with it, another one gets another folder."""
 
 VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "math-verify", "sympy")
 TASK = ("template", "prompt_column", "answer_column", "reward")
@@ -37,8 +38,9 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
     """Evaluates, prints a table, and leaves a folder (see `store`) with results.json and report.html.
 
     Args:
-        settings: model, tokenizer, benchmarks, template, task_options, prompt_column, answer_column, reward, problems,
-            samples, max_tokens, temperature, top_k, top_p, think_tokens, seed, reward_timeout, lanes, streams, dtype.
+        settings: model, tokenizer, benchmarks, template, task_options, prompt_column, answer_column, reward,
+            problems, samples, max_tokens, temperature, top_k, top_p, think_tokens, seed, reward_timeout,
+            lanes, streams, dtype.
         data_dir: see `tasks.make`.
         out: the folder; None: one in FOLDER.
         console: where to print; None: standard output.

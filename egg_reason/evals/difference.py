@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from egg_reason.evals.estimators import Difference, paired_difference
+from egg_reason.estimates.estimators import Difference, paired_difference
 from egg_reason.evals.store import read_samples
 
 
 def compare(first: Path, second: Path) -> dict[str, Difference]:
     """The difference second - first in avg@k, for each benchmark that both have.
 
-    Raises FileNotFoundError where a folder has no results.json, ValueError where they share no benchmark or its problems differ.
+    Raises FileNotFoundError where a folder has no results.json, ValueError where they share no benchmark or
+    its problems differ.
     """
     before, after = _benchmarks(first), _benchmarks(second)
     shared = [name for name in before if name in after]

@@ -1,4 +1,5 @@
-"""Completions for evaluation problems, drawn and graded: before, during and after training, and for `egg-reason eval`."""
+"""Completions for evaluation problems, drawn and graded: before, during and after training, and for
+`egg-reason eval`."""
 
 import time
 from collections import Counter, deque
@@ -9,13 +10,14 @@ import numpy as np
 
 from egg_reason import tasks
 from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling, Single
-from egg_reason.evals import estimators
-from egg_reason.evals.intervals import Interval
-from egg_reason.rewards.pending import BATCH, Pending, Scores
-from egg_reason.rewards.scorer import Scorer
+from egg_reason.estimates import estimators
+from egg_reason.estimates.intervals import Interval
+from egg_reason.rewards.workers.pending import BATCH, Pending, Scores
+from egg_reason.rewards.workers.scorer import Scorer
 
 EVALUATION_STEP = 2**31 - 1
-"""Takes the place of the step in the random numbers: all evaluations of a run draw the same ones, and none that training draws."""
+"""Takes the place of the step in the random numbers: all evaluations of a run draw the same ones, and none
+that training draws."""
 
 LAPSE = 5.0
 """Seconds after which finished completions are graded though they do not fill a batch."""
@@ -45,16 +47,18 @@ def draw(
     graded: Callable[[Sequence[Job], list[int], Completions, Scores], None],
     prompt_lengths: PromptLengths | None = None,
 ) -> Completions:
-    """Completes the jobs with one set of weights, in one queue over all questions, and grades what is finished while the rest is written.
+    """Completes the jobs with one set of weights, in one queue over all questions, and grades what is
+    finished while the rest is written.
 
-    A completion depends on (weights, problem's number and prompt, sample, seed) alone: jobs drawn before need not be drawn again, and
-    further questions change nothing.
+    A completion depends on (weights, problem's number and prompt, sample, seed) alone: jobs drawn before need
+    not be drawn again, and further questions change nothing.
 
     Args:
         params: in compute precision.
         questions: their sampling may differ in max_tokens, think_tokens and stop only.
         jobs: at least one.
-        graded: called with (the jobs in the order of the completions, numbers of those graded now, completions, scores of these numbers).
+        graded: called with (the jobs in the order of the completions, numbers of those graded now,
+            completions, scores of these numbers).
         prompt_lengths: see `Engine.generate`.
 
     Returns: the completions, of the jobs sorted: long budgets first, so that the lanes stay busy to the end.
@@ -70,13 +74,14 @@ def draw(
     completions = engine.generate(
         Single(params), prompts, numbered, [questions[where].sampling for where, _ in used], EVALUATION_STEP, prompt_lengths,
         finished=grading.add, numbers=[problem for _, problem in used],
-    )  # fmt: skip
+    )
     grading.finish(completions)
     return completions
 
 
 class _Grading:
-    """Sends finished jobs to their scorers in batches, and hands on the scores as they come, oldest batch first."""
+    """Sends finished jobs to their scorers in batches, and hands on the scores as they come, oldest batch
+    first."""
 
     def __init__(self, questions: Sequence[Questions], jobs: Sequence[Job], graded: Callable):
         self.questions, self.jobs, self.graded = questions, jobs, graded
@@ -115,12 +120,15 @@ class _Grading:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """accuracy: share of completions to which the accuracy reward gave 1 or more, 95% interval clustered by problem."""
+    """accuracy: share of completions to which the accuracy reward gave 1 or more, 95% interval clustered by
+    problem."""
 
     accuracy: Interval
     completions: Completions
     correct_PK: np.ndarray  # bool
-    failures: Counter  # (reward, kind) -> completions that it could not score, which count as wrong; see `rewards.pending.Scores`
+    # (reward, kind) -> completions that it could not score, which count as wrong; see
+    # `rewards.pending.Scores`
+    failures: Counter
     messages: dict[tuple[str, str], str]
 
 

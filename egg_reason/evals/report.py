@@ -1,8 +1,10 @@
-"""report.html: one file, without network, that shows the results of an evaluation or of a training run and every completion.
+"""report.html: one file, without network, that shows the results of an evaluation or of a training run and
+every completion.
 
-The page is `page/report.html` with its styles and scripts put in. Texts travel in blocks of gzip as base64, in which no text can end
-a script or open an element; the page unpacks a block when one of its problems is shown or searched, and so opens at once however much
-there is. Scripts of the page run by their hash (Content-Security-Policy): nothing that a model wrote can run, or reach a network.
+The page is `page/report.html` with its styles and scripts put in. Texts travel in blocks of gzip as base64,
+in which no text can end a script or open an element; the page unpacks a block when one of its problems is
+shown or searched, and so opens at once however much there is. Scripts of the page run by their hash
+(Content-Security-Policy): nothing that a model wrote can run, or reach a network.
 """
 
 import base64
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from egg_reason.files import replacing
-from egg_reason.runs import read_metrics
+from egg_reason.run.directory import read_metrics
 
 BLOCK_CHARACTERS = 500_000
 """Of JSON; one problem's samples are never divided."""
@@ -35,10 +37,12 @@ _BLOCK = '<script type="application/gzip" class="block">{}</script>\n'
 
 
 def write_report(folder: str | os.PathLike) -> Path:
-    """Writes report.html into the folder of an evaluation (samples.jsonl, results.json) or of a training run (config.toml, samples/).
+    """Writes report.html into the folder of an evaluation (samples.jsonl, results.json) or of a training run
+    (config.toml, samples/).
 
-    Returns its path. It is replaced as a whole. Works on what there is: an evaluation or run that goes on or was stopped has its
-    report too, and a torn last line is left out. Raises FileNotFoundError for another kind of folder, ValueError for damaged files.
+    Returns its path. It is replaced as a whole. Works on what there is: an evaluation or run that goes on or
+    was stopped has its report too, and a torn last line is left out. Raises FileNotFoundError for another
+    kind of folder, ValueError for damaged files.
     """
     folder = Path(folder)
     if (folder / "samples.jsonl").is_file():
@@ -78,7 +82,8 @@ class _Place(NamedTuple):
 def _places(sources: dict[Path, int | None], order: list[str]) -> list[_Place]:
     """All samples, those of a problem together.
 
-    sources: files, with their step in a training run. order: of the benchmarks, as far as known; others are added to it.
+    sources: files, with their step in a training run. order: of the benchmarks, as far as known; others are
+        added to it.
     """
     places = []
     for source, (path, step) in enumerate(sources.items()):
@@ -100,7 +105,8 @@ def _places(sources: dict[Path, int | None], order: list[str]) -> list[_Place]:
 
 
 def _write_blocks(page: Any, places: list[_Place], sources: list[Path]) -> dict[str, Any]:
-    """Writes the blocks; returns the index: parts, problems, flags, and whether answers were extracted at all."""
+    """Writes the blocks; returns the index: parts, problems, flags, and whether answers were extracted at
+    all."""
     parts: list[str] = []
     problems: list[list] = []
     flags: list[int] = []

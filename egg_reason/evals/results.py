@@ -1,12 +1,13 @@
-"""From graded samples to what results.json says: pure functions of the samples and of which answers are the same."""
+"""From graded samples to what results.json says: pure functions of the samples and of which answers are the
+same."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from egg_reason.evals import estimators
-from egg_reason.evals.intervals import Interval
+from egg_reason.estimates import estimators
+from egg_reason.estimates.intervals import Interval
 
 Same = Callable[[list[tuple[str, str]]], list[bool | None]]
 """Whether the two answers of each pair are the same answer; None where that could not be found out."""
@@ -19,10 +20,11 @@ def summarise(samples: Sequence[dict], problems: int, same: Same) -> dict[str, A
         samples: all lines of samples.jsonl, in the order of (problem, sample).
         same: of extracted answers.
 
-    avg, pass@k, maj@k: see `estimators`. maj@k is {} where the rewards do not tell which answer they extracted (`log_extra`).
-    truncated, no_answer, reward_failures: shares of the samples that spent their budget, in which no answer was found though no reward
-    failed, and of which a reward failed; no_answer is None where answers are not told. failures: samples by kind. unsure: comparisons
-    of answers that failed, and count as different.
+    avg, pass@k, maj@k: see `estimators`. maj@k is {} where the rewards do not tell which answer they
+    extracted (`log_extra`).
+    truncated, no_answer, reward_failures: shares of the samples that spent their budget, in which no answer
+    was found though no reward failed, and of which a reward failed; no_answer is None where answers are not
+    told. failures: samples by kind. unsure: comparisons of answers that failed, and count as different.
     """
     count = len(samples) // problems
     correct_PK = np.array([sample["correct"] for sample in samples]).reshape(problems, count)
@@ -54,9 +56,11 @@ def classes_of(answers: Sequence[Sequence[str | None]], same: Same) -> tuple[np.
     Args:
         answers: [problem][sample], None for no answer.
 
-    Returns: classes [P, K] for `estimators.majority_by_problem`, numbered from 0, and the count of failed comparisons.
+    Returns: classes [P, K] for `estimators.majority_by_problem`, numbered from 0, and the count of failed
+    comparisons.
 
-    An answer joins the first class to whose first answer it is the same. All problems are asked about together, a class of each at a time.
+    An answer joins the first class to whose first answer it is the same. All problems are asked about
+    together, a class of each at a time.
     """
     classes = np.full((len(answers), len(answers[0])), estimators.NO_VOTE)
     open_texts = [list(dict.fromkeys(text for text in texts if text is not None)) for texts in answers]

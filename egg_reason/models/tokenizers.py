@@ -1,8 +1,9 @@
 """Text to token ids and back: bytes, the RWKV World vocabulary, and `tokenizer.json` files.
 
-Decoding goes through bytes. A character may be split over tokens, so a text that is still being written is decoded by joining the bytes
-of its tokens and reading them as UTF-8 with replacement; decoding token by token would tear characters apart.
-Token 0 ends a document in every RWKV vocabulary and stands for no text. Lone surrogates, which are no Unicode text, are encoded as "?".
+Decoding goes through bytes. A character may be split over tokens, so a text that is still being written is
+decoded by joining the bytes of its tokens and reading them as UTF-8 with replacement; decoding token by token
+would tear characters apart. Token 0 ends a document in every RWKV vocabulary and stands for no text. Lone
+surrogates, which are no Unicode text, are encoded as "?".
 """
 
 import ast
@@ -26,7 +27,8 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id that stands for something; rows of the model beyond it must not be sampled."""
+        """One more than the largest id that stands for something; rows of the model beyond it must not be
+        sampled."""
         ...
 
     @property
@@ -39,12 +41,13 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; broken UTF-8 becomes U+FFFD. Never raises: ids that stand for nothing, `end` among them, are left out."""
+        """The text of ids; broken UTF-8 becomes U+FFFD. Never raises: ids that stand for nothing, `end` among
+        them, are left out."""
         ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids. decode_bytes(a + b) == decode_bytes(a) + decode_bytes(b) for all three tokenizers but
-        `HuggingFaceTokenizer` on files that are not byte-level."""
+        """The bytes of ids. decode_bytes(a + b) == decode_bytes(a) + decode_bytes(b) for all three tokenizers
+        but `HuggingFaceTokenizer` on files that are not byte-level."""
         ...
 
 
@@ -68,7 +71,8 @@ class ByteTokenizer:
 class WorldTokenizer:
     """The RWKV World vocabulary (rwkv_vocab_v20230424), ids 1 to 65529, greedy longest match.
 
-    `pyrwkv_tokenizer` encodes. Its decoder panics on partial UTF-8 and on ids without an entry, so ids are looked up in its table here.
+    `pyrwkv_tokenizer` encodes. Its decoder panics on partial UTF-8 and on ids without an entry, so ids are
+    looked up in its table here.
     """
 
     name = "world"
@@ -87,9 +91,11 @@ class WorldTokenizer:
 
 
 class HuggingFaceTokenizer:
-    """A `tokenizer.json` of the `tokenizers` library, e.g. GPT-NeoX's for the Pile checkpoints. No special tokens are added.
+    """A `tokenizer.json` of the `tokenizers` library, e.g. GPT-NeoX's for the Pile checkpoints. No special
+    tokens are added.
 
-    Byte-level files (GPT-2, NeoX, Llama 3, Qwen) decode token by token to bytes; others through the library, whole text at a time.
+    Byte-level files (GPT-2, NeoX, Llama 3, Qwen) decode token by token to bytes; others through the library,
+    whole text at a time.
     """
 
     end = 0
@@ -130,10 +136,12 @@ def for_vocabulary(vocab_size: int, name: str | None = None) -> Tokenizer:
 
     Args:
         vocab_size: rows of the embedding.
-        name: "byte", "world", the path of a tokenizer.json, or None: 256 rows mean bytes, 65,536 the World vocabulary.
+        name: "byte", "world", the path of a tokenizer.json, or None: 256 rows mean bytes, 65,536 the World
+            vocabulary.
 
     Raises:
-        ValueError: no tokenizer is known for this size, or the named one has more ids than the model has rows.
+        ValueError: no tokenizer is known for this size, or the named one has more ids than the model has
+        rows.
     """
     if name is None:
         if vocab_size not in (256, WORLD_ROWS):
@@ -195,7 +203,8 @@ def _is_byte_level(config: Mapping[str, Any]) -> bool:
 
 
 def _byte_level_table(vocabulary: Mapping[str, int], library: Any) -> dict[int, bytes]:
-    """Bytes of every id. GPT-2's alphabet writes printable Latin-1 bytes as themselves and the other 68, in order, as U+0100 and on."""
+    """Bytes of every id. GPT-2's alphabet writes printable Latin-1 bytes as themselves and the other 68, in
+    order, as U+0100 and on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     alphabet = {chr(byte): byte for byte in printable} | {chr(0x100 + index): byte for index, byte in enumerate(others)}

@@ -1,12 +1,14 @@
-"""The probe: a grid of sigmas, a line along the update of each, a large table of fitness, and what follows from them for a run.
+"""The probe: a grid of sigmas, a line along the update of each, a large table of fitness, and what follows
+from them for a run.
 
-1. Sigma. Populations of perturbed members over sigmas a factor of 2 apart, from those that hardly matter to those that break. A right
-   answer of the unperturbed model, drawn with the same random numbers, breaks or is kept; a wrong one may heal.
-2. Learning rate. The updates that these populations estimate are taken all at once, from the starting weights, and accuracy is measured
-   along the way on problems that they have not seen. The sigma whose line is steepest is suggested; formula (2) of `suggestion` gives
-   the learning rate.
-3. Population. One table of members x prompts x samples at that sigma, from which smaller ones are drawn: what an update of as many
-   completions would gain with more members and fewer prompts, or the other way round.
+1. Sigma. Populations of perturbed members over sigmas a factor of 2 apart, from those that hardly matter to
+   those that break. A right answer of the unperturbed model, drawn with the same random numbers, breaks or is
+   kept; a wrong one may heal.
+2. Learning rate. The updates that these populations estimate are taken all at once, from the starting
+   weights, and accuracy is measured along the way on problems that they have not seen. The sigma whose line
+   is steepest is suggested; formula (2) of `suggestion` gives the learning rate.
+3. Population. One table of members x prompts x samples at that sigma, from which smaller ones are drawn: what
+   an update of as many completions would gain with more members and fewer prompts, or the other way round.
 
 All problems are training problems; the held-out ones are left for the run.
 """
@@ -23,19 +25,22 @@ import numpy as np
 from rich.console import Console
 from scipy.stats import norm
 
-from egg_reason import es, tasks
+from egg_reason import tasks
+from egg_reason.algorithms.shaping import signal_to_noise
+from egg_reason.algorithms.state import schedule
 from egg_reason.build import build
 from egg_reason.config import TrainConfig
-from egg_reason.evals.estimators import average, paired_difference
+from egg_reason.estimates.estimators import average, paired_difference
 from egg_reason.evals.store import write_json
-from egg_reason.perturb import get
+from egg_reason.perturb.paths import get
 from egg_reason.probe import suggestion
 from egg_reason.probe.populations import Level, Populations, correlation, plain, slope_interval
 
 FIRST = 0.1
 """The first sigma tried, as a share of the RMS of the perturbed weights."""
 KEPT = (0.5, 0.9)
-"""The grid reaches from a sigma at which members have less than half of the unperturbed accuracy to one at which they have 90% of it..."""
+"""The grid reaches from a sigma at which members have less than half of the unperturbed accuracy to one at
+which they have 90% of it..."""
 FEWEST, MOST = 4, 8
 """... but has 4 to 8 sigmas."""
 WORKING = 0.3
@@ -50,33 +55,51 @@ SMALLEST = 16
 """Members of the smallest population that is suggested."""
 
 
-def probe(config: TrainConfig, out: Path, sigmas: Sequence[float] = (), populations: int = 4, problems: int = 512) -> dict[str, Any]:
+def probe(
+    config: TrainConfig, out: Path, sigmas: Sequence[float] = (), populations: int = 4, problems: int = 512
+) -> dict[str, Any]:
     """Measures, prints a table and the command of a run, and leaves results.json and probe.png in a folder.
 
     Args:
-        config: of the run to come. Sigma and learning rate are what is looked for; the shapes of their schedules are kept.
+        config: of the run to come. Sigma and learning rate are what is looked for; the shapes of their
+            schedules are kept.
         out: the folder; made if need be, and what an earlier probe left there is replaced.
         sigmas: the grid; empty: found as the constants above say.
-        populations: K at each sigma, each of config's members x prompts x samples, whose updates are taken together.
+        populations: K at each sigma, each of config's members x prompts x samples, whose updates are taken
+            together.
         problems: that each point of a line is measured on.
 
     Returns: what results.json holds.
 
-    Raises ValueError: before anything is measured, for settings without a population or a step length (grpo, optimisers other than sgd),
-        a sigma that is not above 0, and too few training problems; afterwards, where the model gives no right answer at all.
+    Raises ValueError: before anything is measured, for settings without a population or a step length (grpo,
+        optimisers other than sgd), a sigma that is not above 0, and too few training problems; afterwards,
+        where the model gives no right answer at all.
     """
     started = time.time()
     if config.algorithm == "grpo":
-        raise ValueError("probe looks for a population's sigma, which grpo does not have: use --algorithm eggroll or openes")
+        raise ValueError(
+            "probe looks for a population's sigma, which grpo does not have: use --algorithm eggroll or"
+            " openes"
+        )
     if config.optimiser != "sgd":
-        raise ValueError(f"probe measures steps of sgd, whose length is the learning rate, not of {config.optimiser}: use --optimiser sgd")
+        raise ValueError(
+            f"probe measures steps of sgd, whose length is the learning rate, not of {config.optimiser}: use"
+            " --optimiser sgd"
+        )
     if config.population < 4:
-        raise ValueError(f"probe compares pairs of members, so population must be at least 4, not {config.population}")
+        raise ValueError(
+            f"probe compares pairs of members, so population must be at least 4, not {config.population}"
+        )
     for name, usual in (("tokens", None), ("aggregate", "mean"), ("noise_reuse", 1), ("anchor_decay", 0.0)):
         if getattr(config, name) != usual:
-            raise ValueError(f"probe knows nothing of {name} = {getattr(config, name)}: leave it out, and give --steps or --minutes")
+            raise ValueError(
+                f"probe knows nothing of {name} = {getattr(config, name)}: leave it out, and give --steps or"
+                " --minutes"
+            )
     if populations < 1 or problems < 32:
-        raise ValueError(f"probe needs at least 1 population and 32 problems, not {populations} and {problems}")
+        raise ValueError(
+            f"probe needs at least 1 population and 32 problems, not {populations} and {problems}"
+        )
     if any(not sigma > 0 for sigma in sigmas):
         raise ValueError(f"sigmas must be above 0, not {', '.join(f'{sigma:g}' for sigma in sigmas)}")
     parts = build(config)
@@ -84,13 +107,16 @@ def probe(config: TrainConfig, out: Path, sigmas: Sequence[float] = (), populati
         counts = [config.prompts] * populations + [TABLE_PROMPTS * config.prompts, problems]
         if sum(counts) > len(parts.task.train):
             raise ValueError(
-                f"probe needs {sum(counts)} training problems ({populations} populations x {config.prompts} prompts, {counts[-2]} for the"
-                f" table and {problems}), the task has {len(parts.task.train)}: give fewer --problems, --populations or --prompts"
+                f"probe needs {sum(counts)} training problems ({populations} populations x {config.prompts}"
+                f" prompts, {counts[-2]} for the table and {problems}), the task has {len(parts.task.train)}:"
+                " give fewer --problems, --populations or --prompts"
             )
         rows = tasks.batch(parts.task.train, 0, sum(counts), config.seed)
         batches = [rows[end - count : end] for count, end in zip(counts, np.cumsum(counts), strict=True)]
         out.mkdir(parents=True, exist_ok=True)
-        found = _Probe(config, Populations(parts, batches[:-1], batches[-1]), populations).run(sorted(set(sigmas)))
+        found = _Probe(config, Populations(parts, batches[:-1], batches[-1]), populations).run(
+            sorted(set(sigmas))
+        )
     found |= {"settings": dataclasses.asdict(config), "seconds": time.time() - started}
     write_json(out / "results.json", found)
     from egg_reason.probe.report import draw, show  # matplotlib takes a second to import
@@ -126,9 +152,15 @@ class _Probe:
             points, told = self._line(level, [each.sigma for each in levels], start)
             described[level.sigma]["line"] = points
             if points:
-                lengths, gains, errors = (np.array([point[key] for point in points]) for key in ("length", "gain", "error"))
+                lengths, gains, errors = (
+                    np.array([point[key] for point in points]) for key in ("length", "gain", "error")
+                )
                 lines[level.sigma] = suggestion.Points(lengths, gains, errors, told)
-        fitted = dict(zip(lines, suggestion.fit(float(start.mean()), list(lines.values())), strict=True)) if lines else {}
+        fitted = (
+            dict(zip(lines, suggestion.fit(float(start.mean()), list(lines.values())), strict=True))
+            if lines
+            else {}
+        )
         for sigma, line in fitted.items():
             described[sigma]["best"] = line and dataclasses.asdict(line)
         rising = {sigma: line for sigma, line in fitted.items() if line}
@@ -146,7 +178,9 @@ class _Probe:
         slopes = [line.slope / math.sqrt(line.populations) for line in rising.values()]
         sigma = list(rising)[suggestion.steepest(list(rising), slopes)]
         found["table"] = self._table(sigma)
-        found["suggestion"] = suggest(config, sigma, rising[sigma], found["table"], found["seconds_per_completion"])
+        found["suggestion"] = suggest(
+            config, sigma, rising[sigma], found["table"], found["seconds_per_completion"]
+        )
         found["command"] = command(config, found["suggestion"])
         return found
 
@@ -157,8 +191,9 @@ class _Probe:
         if math.isnan(level.kept):
             answers = level.base[0].size
             raise ValueError(
-                f"probe counts right answers that break, and {self.config.model} gives none on {self.config.task} in {answers} attempts:"
-                " give a model that solves some of it, or easier problems"
+                f"probe counts right answers that break, and {self.config.model} gives none on"
+                f" {self.config.task} in {answers} attempts: give a model that solves some of it, or easier"
+                " problems"
             )
         _say(f"sigma {sigma:g}: members have {level.kept:.0%} of the unperturbed accuracy")
         return level
@@ -171,15 +206,21 @@ class _Probe:
         """Sigmas by factors of 2 from FIRST, as KEPT, FEWEST and MOST say."""
         strategy = self.populations.parts.strategy
         leaves = [np.asarray(get(self.populations.parts.model.params, p.name)) for p in strategy.parameters]
-        unit = math.sqrt(sum(float((leaf.astype(np.float64) ** 2).sum()) for leaf in leaves) / sum(leaf.size for leaf in leaves))
+        unit = math.sqrt(
+            sum(float((leaf.astype(np.float64) ** 2).sum()) for leaf in leaves)
+            / sum(leaf.size for leaf in leaves)
+        )
         low = high = self._look(rounded(FIRST * unit, 1))
         while high.kept >= KEPT[0] and len(self.levels) < MOST:
             high = self._look(2 * high.sigma)
         while len(self.levels) < FEWEST or (low.kept < KEPT[1] and len(self.levels) < MOST):
             low = self._look(low.sigma / 2)
 
-    def _line(self, level: Level, lengths: Sequence[float], start: np.ndarray) -> tuple[list[dict[str, float]], int]:
-        """Accuracy along the level's update, at the lengths and at longer ones as long as it is highest at the last of them.
+    def _line(
+        self, level: Level, lengths: Sequence[float], start: np.ndarray
+    ) -> tuple[list[dict[str, float]], int]:
+        """Accuracy along the level's update, at the lengths and at longer ones as long as it is highest at
+        the last of them.
 
         Returns: the points, and how many populations the update is made from.
         """
@@ -209,9 +250,13 @@ class _Probe:
         return points, told
 
     def _table(self, sigma: float) -> list[dict[str, Any]]:
-        """What an update would gain per unit of length from as many completions as a step's, divided in other ways."""
+        """What an update would gain per unit of length from as many completions as a step's, divided in other
+        ways."""
         config, samples = self.config, max(TABLE_SAMPLES, self.config.samples)
-        _say(f"sigma {sigma:g}: a table of {config.population} members x {TABLE_PROMPTS * config.prompts} prompts x {samples} samples")
+        _say(
+            f"sigma {sigma:g}: a table of {config.population} members x {TABLE_PROMPTS * config.prompts}"
+            f" prompts x {samples} samples"
+        )
         level = Level(sigma)
         self.populations.extend(level, 1, samples, first=self.count)
         [fitness] = level.fitness
@@ -225,22 +270,32 @@ class _Probe:
                 scale = math.sqrt(members / config.population)  # of independent directions, each as good
                 slope = {key: value * scale for key, value in slope_interval([pairs]).items()}
                 part = fitness[:, :prompts, :drawn]
-                found.append({
-                    "members": members, "prompts": prompts, "samples": drawn, "slope": slope,
-                    "signal_to_noise": es.signal_to_noise(suggestion.mean(part, 2)), "pair_correlation": correlation([part]),
-                })  # fmt: skip
+                found.append(
+                    {
+                        "members": members,
+                        "prompts": prompts,
+                        "samples": drawn,
+                        "slope": slope,
+                        "signal_to_noise": signal_to_noise(suggestion.mean(part, 2)),
+                        "pair_correlation": correlation([part]),
+                    }
+                )
         return found
 
 
-def suggest(config: TrainConfig, sigma: float, line: suggestion.Line, table: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def suggest(
+    config: TrainConfig, sigma: float, line: suggestion.Line, table: Sequence[dict[str, Any]], seconds: float
+) -> dict[str, Any]:
     """Settings of the run, {name of the setting: value}.
 
-    * Members, prompts and samples stay as in `config`, unless the table shows another division of as many completions to be better beyond
-      doubt (the low end of its slope above the slope of config's).
-    * steps: config's, or as many as fit into its minutes at `seconds` a completion. Where these are fewer than STEPS[0] or more than
-      STEPS[1], the population is halved or doubled: S updates of N members and S / 2 of 2 N tell the same, as long as there are enough to
-      turn with the gradient, and few enough that nothing but completions counts.
-    * learning rates: formula (2) of `suggestion` for updates of that size; config's schedules as shares of their start.
+    * Members, prompts and samples stay as in `config`, unless the table shows another division of as many
+      completions to be better beyond doubt (the low end of its slope above the slope of config's).
+    * steps: config's, or as many as fit into its minutes at `seconds` a completion. Where these are fewer
+      than STEPS[0] or more than STEPS[1], the population is halved or doubled: S updates of N members and S /
+      2 of 2 N tell the same, as long as there are enough to turn with the gradient, and few enough that
+      nothing but completions counts.
+    * learning rates: formula (2) of `suggestion` for updates of that size; config's schedules as shares of
+        their start.
     """
     mine = next(row for row in table if (row["prompts"], row["samples"]) == (config.prompts, config.samples))
     chosen = max(table, key=lambda row: row["slope"]["mean"])
@@ -254,12 +309,17 @@ def suggest(config: TrainConfig, sigma: float, line: suggestion.Line, table: Seq
             members, steps, factor = members // 4 * 2, steps * 2, factor / 2
         while steps > STEPS[1]:
             members, steps, factor = members * 2, steps // 2, factor * 2
-    value = es.schedule(config.learning_rate_schedule, config.learning_rate, config.learning_rate_final)
+    value = schedule(config.learning_rate_schedule, config.learning_rate, config.learning_rate_final)
     shape = np.array([value(step / steps) for step in range(steps)]) / config.learning_rate
     if chosen is not mine:
         factor *= (chosen["slope"]["mean"] / mine["slope"]["mean"]) ** 2
     rate, _ = line.learning_rate(shape, factor)
-    found = {"population": members, "prompts": chosen["prompts"], "samples": chosen["samples"], "steps": steps}
+    found = {
+        "population": members,
+        "prompts": chosen["prompts"],
+        "samples": chosen["samples"],
+        "steps": steps,
+    }
     found |= {"sigma": rounded(sigma), "learning_rate": rounded(rate)}
     if config.learning_rate_final is not None:
         found["learning_rate_final"] = rounded(rate * config.learning_rate_final / config.learning_rate)
@@ -293,7 +353,8 @@ def rounded(value: float, digits: int = 2) -> float:
 
 
 def _bound(looks: int) -> float:
-    """Standard errors above 0 that none of so many gains reaches by chance, but for one time in 40 (Bonferroni)."""
+    """Standard errors above 0 that none of so many gains reaches by chance, but for one time in 40
+    (Bonferroni)."""
     return float(norm.ppf(1 - 0.025 / looks))
 
 

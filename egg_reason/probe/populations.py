@@ -1,4 +1,5 @@
-"""Populations of perturbed members that answer training problems, beside the unperturbed model with the same random numbers.
+"""Populations of perturbed members that answer training problems, beside the unperturbed model with the same
+random numbers.
 
 Axes: N members, P prompts, G samples; k counts populations, each with noise and prompts of its own.
 """
@@ -10,22 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from egg_reason import es
+from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.shaping import pair_weights, signal_to_noise
 from egg_reason.build import Parts
-from egg_reason.clock import TrainingClock
 from egg_reason.engine import Jobs
+from egg_reason.estimates.intervals import Interval, clustered_mean, t_quantile
 from egg_reason.evals.heldout import evaluate
-from egg_reason.evals.intervals import Interval, clustered_mean, t_quantile
-from egg_reason.perturb import get, put
+from egg_reason.perturb.members import Members
+from egg_reason.perturb.paths import get, put
+from egg_reason.population.collector import generate_and_score
 from egg_reason.probe.suggestion import mean, pair_correlation, slopes_by_pair
-from egg_reason.scoring import generate_and_score
+from egg_reason.run.clock import TrainingClock
 
 
 @dataclass
 class Level:
     """What populations at one sigma answered: for each an array [N, P, G].
 
-    fitness: NaN where there is no reward. right: bool. base: bool, what the unperturbed model got right with the same random numbers.
+    fitness: NaN where there is no reward. right: bool. base: bool, what the unperturbed model got right with
+        the same random numbers.
     """
 
     sigma: float
@@ -42,13 +46,19 @@ class Level:
     def described(self, shaping: str) -> dict[str, Any]:
         """Plain numbers with 95% intervals: over prompts, that of the slope over pairs.
 
-        slope: fitness that the update of one population gains per unit of length, see `slopes_by_pair`; None where P is 1.
+        slope: fitness that the update of one population gains per unit of length, see `slopes_by_pair`; None
+            where P is 1.
         """
-        right, base = (np.concatenate(each, 1).swapaxes(0, 1).reshape(-1, each[0][:, 0].size) for each in (self.right, self.base))
+        right, base = (
+            np.concatenate(each, 1).swapaxes(0, 1).reshape(-1, each[0][:, 0].size)
+            for each in (self.right, self.base)
+        )
         prompts, samples = self.fitness[0].shape[1:]
         slope = None
         if prompts > 1:
-            slope = slope_interval([slopes_by_pair(each, self.sigma, prompts - 1, samples, shaping) for each in self.fitness])
+            slope = slope_interval(
+                [slopes_by_pair(each, self.sigma, prompts - 1, samples, shaping) for each in self.fitness]
+            )
         return {
             "sigma": self.sigma,
             "populations": len(self.fitness),
@@ -56,14 +66,15 @@ class Level:
             "unperturbed": plain(clustered_mean(base)),
             "broken": ratio((base & ~right).sum(1), base.sum(1)),
             "healed": ratio((right & ~base).sum(1), (~base).sum(1)),
-            "signal_to_noise": float(np.mean([es.signal_to_noise(mean(each, 2)) for each in self.fitness])),
+            "signal_to_noise": float(np.mean([signal_to_noise(mean(each, 2)) for each in self.fitness])),
             "pair_correlation": correlation(self.fitness),
             "slope": slope,
         }
 
 
 class Populations:
-    """Lets members and single weights answer. seconds, jobs: that members have taken and answered, compiling left out."""
+    """Lets members and single weights answer. seconds, jobs: that members have taken and answered, compiling
+    left out."""
 
     def __init__(self, parts: Parts, batches: Sequence[Sequence[dict]], problems: Sequence[dict]):
         """batches: rows for the populations 0, 1, ... problems: other rows, to measure single weights on."""
@@ -83,44 +94,64 @@ class Populations:
             level.right.append(right)
             level.base.append(self._unperturbed(members, k, samples))
 
-    def _unperturbed(self, members: es.Members, k: int, samples: int) -> np.ndarray:
+    def _unperturbed(self, members: Members, k: int, samples: int) -> np.ndarray:
         """What the members would have got right at sigma 0; those who share random numbers are asked once."""
         if (k, samples) not in self._base:
             apart = {"pair": 2, "all": members.size, "none": 1}[self.parts.sampling.share_noise]
-            _, right = self._answer(dataclasses.replace(members, sigma=0.0), np.arange(0, members.size, apart), k, samples)
+            _, right = self._answer(
+                dataclasses.replace(members, sigma=0.0), np.arange(0, members.size, apart), k, samples
+            )
             self._base[k, samples] = right.repeat(apart, 0)
         return self._base[k, samples]
 
-    def _answer(self, members: es.Members, chosen: np.ndarray, k: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    def _answer(
+        self, members: Members, chosen: np.ndarray, k: int, samples: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(fitness, right), each [chosen members, P, G]."""
         parts, rows = self.parts, self.batches[k]
         jobs = Jobs.grid(len(chosen), len(rows), samples)
         jobs = dataclasses.replace(jobs, member=chosen[jobs.member])
-        _, scores = generate_and_score(parts.engine, members, rows, jobs, parts.sampling, parts.scorer, k, parts.prompt_lengths)
+        _, scores = generate_and_score(
+            parts.engine, members, rows, jobs, parts.sampling, parts.scorer, k, parts.prompt_lengths
+        )
         shape = len(chosen), len(rows), samples
         return scores.total.reshape(shape), (scores.by_reward[parts.accuracy] >= 1).reshape(shape)
 
-    def _strategy(self, sigma: float) -> es.EvolutionStrategy:
-        assert isinstance(self.parts.strategy, es.EvolutionStrategy)
-        return dataclasses.replace(self.parts.strategy, sigma=lambda step: sigma, noise_reuse=1)  # each population its own noise
+    def _strategy(self, sigma: float) -> EvolutionStrategy:
+        assert isinstance(self.parts.strategy, EvolutionStrategy)
+        return dataclasses.replace(
+            self.parts.strategy, sigma=lambda step: sigma, noise_reuse=1
+        )  # each population its own noise
 
     def direction(self, level: Level) -> tuple[dict[str, Any] | None, int]:
-        """The update of all the level's populations together, of about unit RMS, {name: array}; how many of them told anything."""
+        """The update of all the level's populations together, of about unit RMS, {name: array}; how many of
+        them told anything."""
         strategy, total, count = self._strategy(level.sigma), None, 0
         for k, fitness in enumerate(level.fitness):
-            weights = es.pair_weights(strategy.fitness(fitness), strategy.shaping)
+            weights = pair_weights(strategy.fitness(fitness), strategy.shaping)
             if weights is not None:
                 fresh = strategy.direction(self.state.replace(step=k), weights)
-                total, count = (fresh if total is None else {name: total[name] + fresh[name] for name in fresh}), count + 1
+                total, count = (
+                    (fresh if total is None else {name: total[name] + fresh[name] for name in fresh}),
+                    count + 1,
+                )
         return total and {name: value * count**-0.5 for name, value in total.items()}, count
 
     def right(self, direction: dict[str, Any] | None = None, length: float = 0.0) -> np.ndarray:
-        """bool [problems]: what the weights, moved by `length` along a direction, get right; the same random numbers for all."""
+        """bool [problems]: what the weights, moved by `length` along a direction, get right; the same random
+        numbers for all."""
         state, parts = self.state, self.parts
         if direction is not None:
-            state = state.replace(params=put(state.params, {name: get(state.params, name) + length * d for name, d in direction.items()}))
+            state = state.replace(
+                params=put(
+                    state.params,
+                    {name: get(state.params, name) + length * d for name, d in direction.items()},
+                )
+            )
         params = parts.strategy.ask(state).params
-        return evaluate(parts.engine, params, self.problems, parts.evaluation, parts.scorer, parts.accuracy).correct_PK[:, 0]
+        return evaluate(
+            parts.engine, params, self.problems, parts.evaluation, parts.scorer, parts.accuracy
+        ).correct_PK[:, 0]
 
 
 def correlation(fitness: Sequence[np.ndarray]) -> float | None:

@@ -10,15 +10,19 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from egg_reason.plots import save_png
 from egg_reason.probe.suggestion import Line
+from egg_reason.run.curve import save_png
 
 LOOK: dict[str, Any] = {"title_justify": "left", "box": SIMPLE, "padding": (0, 0, 0, 1)}
 
 
 def show(found: dict[str, Any], console: Console) -> None:
     """Both tables, and last of all the command of the run, alone on its line."""
-    table = Table("sigma", title="perturbed members (accuracy, broken, healed in %), and steps along their update", **LOOK)
+    table = Table(
+        "sigma",
+        title="perturbed members (accuracy, broken, healed in %), and steps along their update",
+        **LOOK,
+    )
     for heading in ("accuracy", "broken", "healed", "snr", "corr", "gain", "step"):
         table.add_column(heading, justify="right")
     for each in found["sigmas"]:
@@ -44,9 +48,15 @@ def show(found: dict[str, Any], console: Console) -> None:
             )
         console.print(table)
     start = f"unperturbed accuracy {interval(found['start'], digits=3)}"
-    console.print(f"{start}, {1000 * found['seconds_per_completion']:.2g} ms a completion, {found['seconds'] / 60:.1f} minutes of probing")
+    console.print(
+        f"{start}, {1000 * found['seconds_per_completion']:.2g} ms a completion, {found['seconds'] / 60:.1f}"
+        " minutes of probing"
+    )
     if found["command"] is None:
-        console.print("no suggestion: no step along an update gained more than chance would; probe with more --populations or --problems")
+        console.print(
+            "no suggestion: no step along an update gained more than chance would; probe with more"
+            " --populations or --problems"
+        )
     else:
         console.print(found["command"])
 
@@ -63,7 +73,8 @@ def number(value: float | None, form: str) -> str:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Against one logarithmic axis, the RMS change of a weight: what random changes do to accuracy, and what steps along updates do."""
+    """Against one logarithmic axis, the RMS change of a weight: what random changes do to accuracy, and what
+    steps along updates do."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -77,22 +88,43 @@ def draw(found: dict[str, Any], path: Path) -> None:
         ("healed", "wrong answers that heal", "tab:green"),
     ):
         _bars(random, sigmas, [each[key] for each in found["sigmas"]], label, colour)
-    random.axhline(found["start"]["mean"], color="tab:blue", linestyle=":", linewidth=1, label="accuracy unperturbed")
+    random.axhline(
+        found["start"]["mean"], color="tab:blue", linestyle=":", linewidth=1, label="accuracy unperturbed"
+    )
     random.set(xlabel="sigma", ylabel="share", title="perturbed members", ylim=(0, None))
 
     for number, each in enumerate(found["sigmas"]):
         if each.get("line"):
-            points = [{"mean": point["gain"], "low": point["low"], "high": point["high"]} for point in each["line"]]
-            lengths = [point["length"] * (1 + 0.03 * (number - len(sigmas) / 2)) for point in each["line"]]  # bars beside each other
-            _bars(along, lengths, points, f"sigma {each['sigma']:g}, {each['populations']} populations", f"C{number}", "")
+            points = [
+                {"mean": point["gain"], "low": point["low"], "high": point["high"]} for point in each["line"]
+            ]
+            lengths = [
+                point["length"] * (1 + 0.03 * (number - len(sigmas) / 2)) for point in each["line"]
+            ]  # bars beside each other
+            _bars(
+                along,
+                lengths,
+                points,
+                f"sigma {each['sigma']:g}, {each['populations']} populations",
+                f"C{number}",
+                "",
+            )
         if each.get("best"):
             fitted = Line(**each["best"])
             curve = np.geomspace(min(lengths), max(lengths), 100)
             along.plot(
-                curve, [fitted.accuracy(length) - fitted.start for length in curve], color=f"C{number}", linestyle="--", linewidth=0.8
+                curve,
+                [fitted.accuracy(length) - fitted.start for length in curve],
+                color=f"C{number}",
+                linestyle="--",
+                linewidth=0.8,
             )
     along.axhline(0, color="black", linewidth=0.6)
-    along.set(xlabel="length of the step (RMS change of a weight)", ylabel="gain of accuracy", title="one step along the update")
+    along.set(
+        xlabel="length of the step (RMS change of a weight)",
+        ylabel="gain of accuracy",
+        title="one step along the update",
+    )
 
     rows = sorted(found["table"], key=lambda row: -row["slope"]["mean"])[:10]
     for place, row in enumerate(reversed(rows)):
@@ -105,13 +137,26 @@ def draw(found: dict[str, Any], path: Path) -> None:
             color="tab:gray",
             capsize=3,
         )
-    table.set_yticks(range(len(rows)), [f"{row['members']} x {row['prompts']} x {row['samples']}" for row in reversed(rows)])
+    table.set_yticks(
+        range(len(rows)),
+        [f"{row['members']} x {row['prompts']} x {row['samples']}" for row in reversed(rows)],
+    )
     table.set(xlabel="slope on other prompts (fitness per RMS)", title="members x prompts x samples")
 
     for axis in (random, along):
         axis.set_xscale("log", base=2)
         axis.set_xticks(
-            sorted({*sigmas, *(point["length"] for each in found["sigmas"] for point in each.get("line", []) if axis is along)})
+            sorted(
+                {
+                    *sigmas,
+                    *(
+                        point["length"]
+                        for each in found["sigmas"]
+                        for point in each.get("line", [])
+                        if axis is along
+                    ),
+                }
+            )
         )
         axis.xaxis.set_major_formatter("{x:.2g}")
         axis.legend(frameon=False, fontsize=8)
@@ -125,7 +170,14 @@ def draw(found: dict[str, Any], path: Path) -> None:
     save_png(figure, path)
 
 
-def _bars(axis: Any, places: Sequence[float], values: Sequence[dict[str, float] | None], label: str, colour: str, line: str = "-") -> None:
+def _bars(
+    axis: Any,
+    places: Sequence[float],
+    values: Sequence[dict[str, float] | None],
+    label: str,
+    colour: str,
+    line: str = "-",
+) -> None:
     known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
     middle = [value["mean"] for _, value in known]
     below = [max(0.0, value["mean"] - value["low"]) for _, value in known]

@@ -1,22 +1,25 @@
-"""What a probe's measurements say of a run to come: how far to step, and where to spend completions. NumPy and SciPy only; no model.
+"""What a probe's measurements say of a run to come: how far to step, and where to spend completions. NumPy
+and SciPy only; no model.
 
-An update moves the weights by `learning_rate` along a direction d of unit RMS (see `es`): a part that the gradient explains, and noise that
-the population could not average away. The first part turns wrong answers into right ones, at a slope c of accuracy, until none is left;
-noise breaks right answers, a share that grows with its square. From an accuracy A a step of length s leads to
+An update moves the weights by `learning_rate` along a direction d of unit RMS (see `es`): a part that the
+gradient explains, and noise that the population could not average away. The first part turns wrong answers
+into right ones, at a slope c of accuracy, until none is left; noise breaks right answers, a share that grows
+with its square. From an accuracy A a step of length s leads to
 
-    accuracy = (1 - (1 - A) exp(-c s / (1 - A))) exp(-h s²).                                                    (1)
+    accuracy = (1 - (1 - A) exp(-c s / (1 - A))) exp(-h s²).            (1)
 
-h belongs to the model: one for all directions. d of K populations together has unit RMS as well, and c is sqrt(K) times that of one, c₁; so
-a line through K populations rises higher, and is the better measurement. In a run of S updates the parts along the gradient add up, and
-of the noise the squares do, as it is new each time:
+h belongs to the model: one for all directions. d of K populations together has unit RMS as well, and c is
+sqrt(K) times that of one, c₁; so a line through K populations rises higher, and is the better measurement. In
+a run of S updates the parts along the gradient add up, and of the noise the squares do, as it is new each
+time:
 
-    accuracy = (1 - (1 - A) exp(-c₁ sum(lr) / (1 - A))) exp(-h sum(lr²)).                                       (2)
+    accuracy = (1 - (1 - A) exp(-c₁ sum(lr) / (1 - A))) exp(-h sum(lr²)).            (2)
 
-The suggested learning rate maximises (2). Of runs that gain little it is the same for any S; in a longer run noise has more time than
-there are wrong answers, and it falls, between 1 / sqrt(S) and 1 / S.
+The suggested learning rate maximises (2). Of runs that gain little it is the same for any S; in a longer run
+noise has more time than there are wrong answers, and it falls, between 1 / sqrt(S) and 1 / S.
 
-Left out: the gradient turns on the way, noise that did damage is partly mended, and models stop learning long before an accuracy of 1. So
-(2) is no forecast; docs/lab.md has what real runs say of its learning rate.
+Left out: the gradient turns on the way, noise that did damage is partly mended, and models stop learning long
+before an accuracy of 1. So (2) is no forecast; docs/lab.md has what real runs say of its learning rate.
 """
 
 from collections.abc import Sequence
@@ -26,12 +29,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import least_squares, minimize_scalar
 
-from egg_reason.es import pair_weights
+from egg_reason.algorithms.shaping import pair_weights
 
 
 @dataclass(frozen=True)
 class Line:
-    """Formula (1) of one direction. start: A. slope: c. noise: h. populations: K. peak: the length of the highest accuracy, gain: there."""
+    """Formula (1) of one direction. start: A. slope: c. noise: h. populations: K. peak: the length of the
+    highest accuracy, gain: there."""
 
     start: float
     slope: float
@@ -45,7 +49,8 @@ class Line:
         return float(accuracy_after(self.start, self.slope * length, self.noise * length**2))
 
     def learning_rate(self, shape: np.ndarray, size: float = 1.0) -> tuple[float, float]:
-        """(the rate that maximises formula (2), the accuracy there), for updates from `size` of the line's populations each.
+        """(the rate that maximises formula (2), the accuracy there), for updates from `size` of the line's
+        populations each.
 
         shape: [S], the schedule as a share of its start; the rate is that of the start.
         """
@@ -54,7 +59,8 @@ class Line:
 
 
 class Points(NamedTuple):
-    """Measurements along one direction: lengths above 0, gains of accuracy and their standard errors, each [M]; and K."""
+    """Measurements along one direction: lengths above 0, gains of accuracy and their standard errors, each
+    [M]; and K."""
 
     lengths: np.ndarray
     gains: np.ndarray
@@ -63,7 +69,8 @@ class Points(NamedTuple):
 
 
 def fit(start: float, lines: Sequence[Points]) -> list[Line | None]:
-    """Fits formula (1) to several lines at once, with one h: least squares, weighted by the standard errors. start: A.
+    """Fits formula (1) to several lines at once, with one h: least squares, weighted by the standard errors.
+    start: A.
 
     None in the place of a line with next to no slope: less than 0.001 at the longest length.
     """
@@ -71,10 +78,17 @@ def fit(start: float, lines: Sequence[Points]) -> list[Line | None]:
 
     def misses(found):
         noise, slopes = found[0], found[1:]
-        return np.concatenate([
-            (accuracy_after(start, slope * line.lengths / unit, noise * (line.lengths / unit) ** 2) - start - line.gains) / line.errors
-            for slope, line in zip(slopes, lines, strict=True)
-        ])  # fmt: skip
+        return np.concatenate(
+            [
+                (
+                    accuracy_after(start, slope * line.lengths / unit, noise * (line.lengths / unit) ** 2)
+                    - start
+                    - line.gains
+                )
+                / line.errors
+                for slope, line in zip(slopes, lines, strict=True)
+            ]
+        )
 
     found = least_squares(misses, np.ones(1 + len(lines)), bounds=(0, np.inf)).x
     noise = float(found[0] / unit**2)
@@ -91,8 +105,9 @@ def fit(start: float, lines: Sequence[Points]) -> list[Line | None]:
 def steepest(sigmas: Sequence[float], slopes: Sequence[float]) -> int:
     """Which of the sigmas (rising) has the highest slope for one population.
 
-    Small sigmas drown in sampling noise, large ones break members, and between them the slope changes slowly: of four sigmas or more the
-    highest point of a parabola in log sigma, fitted by least squares, is taken, where it opens downwards.
+    Small sigmas drown in sampling noise, large ones break members, and between them the slope changes slowly:
+    of four sigmas or more the highest point of a parabola in log sigma, fitted by least squares, is taken,
+    where it opens downwards.
     """
     if len(sigmas) >= 4:
         bent, rise, level = np.polyfit(np.log(sigmas), slopes, 2)
@@ -110,7 +125,8 @@ def accuracy_after(start, signal, noise):
 def _highest(start: float, slope: float, noise: float) -> tuple[float, float]:
     """The x at which accuracy_after(start, slope x, noise x²) is highest, and the accuracy there.
 
-    Its logarithm is concave in x, so there is one maximum; it is looked for up to where wrong answers are e^-20 of what they were.
+    Its logarithm is concave in x, so there is one maximum; it is looked for up to where wrong answers are
+    e^-20 of what they were.
     """
     most = 20 * max(1 - start, 1e-6) / slope
     found = minimize_scalar(
@@ -125,29 +141,42 @@ def _highest(start: float, slope: float, noise: float) -> tuple[float, float]:
 def pair_correlation(fitness_NPG: np.ndarray) -> float:
     """Correlation, over the antithetic pairs, of the two members' mean fitness.
 
-    Near 1: members differ by what both signs of a direction share, of which an update learns nothing. NaN where they do not differ.
+    Near 1: members differ by what both signs of a direction share, of which an update learns nothing. NaN
+    where they do not differ.
     """
     means = mean(fitness_NPG, (1, 2))
     plus, minus = means[0::2], means[1::2]
     known = ~np.isnan(plus + minus)
     plus, minus = plus[known], minus[known]
-    return float(np.corrcoef(plus, minus)[0, 1]) if len(plus) and plus.std() > 0 and minus.std() > 0 else float("nan")
+    return (
+        float(np.corrcoef(plus, minus)[0, 1])
+        if len(plus) and plus.std() > 0 and minus.std() > 0
+        else float("nan")
+    )
 
 
-def slopes_by_pair(fitness_NPG: np.ndarray, sigma: float, prompts: int, samples: int, shaping: str, splits: int = 16) -> np.ndarray:
-    """What each pair adds to the slope of an update, measured on prompts that the update has not seen: float64 [N / 2].
+def slopes_by_pair(
+    fitness_NPG: np.ndarray, sigma: float, prompts: int, samples: int, shaping: str, splits: int = 16
+) -> np.ndarray:
+    """What each pair adds to the slope of an update, measured on prompts that the update has not seen:
+    float64 [N / 2].
 
-    The update is made from `prompts` of the table's P prompts and `samples` of its G samples (`pair_weights`), all N members. Half the
-    difference of a pair on the other prompts, over sigma, is the slope of the mean fitness along its direction; so the sum of weights
-    times slopes is the fitness that the update gains per unit of length. Unbiased, and nothing is assumed of how fitness varies.
+    The update is made from `prompts` of the table's P prompts and `samples` of its G samples
+    (`pair_weights`), all N members. Half the difference of a pair on the other prompts, over sigma, is the
+    slope of the mean fitness along its direction; so the sum of weights times slopes is the fitness that the
+    update gains per unit of length. Unbiased, and nothing is assumed of how fitness varies.
 
     Args:
-        fitness_NPG: N members, P prompts (above `prompts`), G samples (at least `samples`); NaN where there is no reward.
-        splits: random splits (the same in every call) over which the mean is taken; where prompts = P - 1, all P of them.
+        fitness_NPG: N members, P prompts (above `prompts`), G samples (at least `samples`); NaN where there
+        is no reward.
+        splits: random splits (the same in every call) over which the mean is taken; where prompts = P - 1,
+            all P of them.
     """
     members, total, every = fitness_NPG.shape
     if not (1 <= prompts < total and 1 <= samples <= every):
-        raise ValueError(f"a split needs 1 to {total - 1} prompts and 1 to {every} samples, not {prompts} and {samples}")
+        raise ValueError(
+            f"a split needs 1 to {total - 1} prompts and 1 to {every} samples, not {prompts} and {samples}"
+        )
     rng = np.random.default_rng(0)
     leave_one_out = prompts == total - 1
     count = total if leave_one_out else splits
@@ -165,4 +194,6 @@ def slopes_by_pair(fitness_NPG: np.ndarray, sigma: float, prompts: int, samples:
 def mean(values: np.ndarray, axes) -> np.ndarray:
     """Mean over axes of the values that are not NaN; NaN where all are."""
     known = ~np.isnan(values)
-    return np.where(known.any(axes), np.where(known, values, 0).sum(axes) / np.maximum(known.sum(axes), 1), np.nan)
+    return np.where(
+        known.any(axes), np.where(known, values, 0).sum(axes) / np.maximum(known.sum(axes), 1), np.nan
+    )

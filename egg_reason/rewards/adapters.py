@@ -11,11 +11,13 @@ GOLD = ("ground_truth", "answer", "solution")
 
 
 def verl(compute_score: Callable) -> Callable:
-    """A reward out of a function in verl's signature: `my_reward = verl(compute_score)`, in the file that `--reward` names.
+    """A reward out of a function in verl's signature: `my_reward = verl(compute_score)`, in the file that
+    `--reward` names.
 
-    `compute_score(data_source, solution_str, ground_truth, extra_info)` is called once for each completion, by keyword, and returns a
-    number, or a dict with the number under "score". It may be `async`. Of a dict's other entries, numbers (and truth values) are logged as
-    metrics, their mean over the completions that have them, and everything else as columns of the saved samples.
+    `compute_score(data_source, solution_str, ground_truth, extra_info)` is called once for each completion,
+    by keyword, and returns a number, or a dict with the number under "score". It may be `async`. Of a dict's
+    other entries, numbers (and truth values) are logged as metrics, their mean over the completions that have
+    them, and everything else as columns of the saved samples.
 
     What `compute_score` gets:
         data_source: the column of that name, or else the task's name.

@@ -1,7 +1,8 @@
 r"""Where the answer of a completion is, numbers in plain digits, and what every grader says about an answer.
 
-Only what follows the thought counts (`after_thought`). In it `<answer>...</answer>`, `\boxed{...}` and last numbers are found here;
-which of them counts, each grader's docstring says. Everything is linear in the length of the text.
+Only what follows the thought counts (`after_thought`). In it `<answer>...</answer>`, `\boxed{...}` and last
+numbers are found here; which of them counts, each grader's docstring says. Everything is linear in the length
+of the text.
 """
 
 import re
@@ -17,8 +18,9 @@ OPEN_THOUGHT = re.compile(r"<think>?\s*(</think>?\s*)?\Z")
 BOXES = (r"\boxed", r"\fbox")
 
 BETWEEN = re.compile(r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|"
-                     r"\\text\s*\{|\}|,|and\b|or\b)*")  # fmt: skip
-"""What may stand between boxes that together are one answer: a comma, `and` or `or`, and marks that are not seen."""
+                     r"\\text\s*\{|\}|,|and\b|or\b)*")
+"""What may stand between boxes that together are one answer: a comma, `and` or `or`, and marks that are not
+seen."""
 
 LONGEST_NUMBER = 500
 """Characters of a number in digits."""
@@ -43,7 +45,8 @@ class Verdict(NamedTuple):
 
 
 def scores(verdicts: Sequence[Verdict], log_extra: Callable | None = None) -> list[float]:
-    """1.0 for each right verdict, else 0.0; the answers and reasons go to `log_extra`, as columns `extracted` and `verdict`."""
+    """1.0 for each right verdict, else 0.0; the answers and reasons go to `log_extra`, as columns `extracted`
+    and `verdict`."""
     if log_extra is not None:
         log_extra("extracted", [one.answer for one in verdicts])
         log_extra("verdict", [one.reason for one in verdicts])
@@ -51,7 +54,8 @@ def scores(verdicts: Sequence[Verdict], log_extra: Callable | None = None) -> li
 
 
 def text_of(message: Any) -> str:
-    """A string as it is; of a list of message dicts the last one's content. Where there is no text, an empty one."""
+    """A string as it is; of a list of message dicts the last one's content. Where there is no text, an empty
+    one."""
     if isinstance(message, str):
         return message
     content = message[-1].get("content") if message else None
@@ -59,10 +63,12 @@ def text_of(message: Any) -> str:
 
 
 def whole_texts(prompts: Sequence | None, completions: Sequence, require_think: bool) -> list[str]:
-    """Completions, each behind the thought tags that its prompt ends with, so that `after_thought` can read it.
+    """Completions, each behind the thought tags that its prompt ends with, so that `after_thought` can read
+    it.
 
-    A prompt's `<think` or `<think>` leaves a thought open, `</think` or `</think>` has closed it, and without either there is none to
-    close. Where prompts are not given, `require_think` says whether completions start inside a thought.
+    A prompt's `<think` or `<think>` leaves a thought open, `</think` or `</think>` has closed it, and without
+    either there is none to close. Where prompts are not given, `require_think` says whether completions start
+    inside a thought.
     """
     if prompts is None:
         return [("<think>" if require_think else "") + text_of(completion) for completion in completions]
@@ -75,7 +81,8 @@ def _thought_at_end(prompt: str) -> str:
 
 
 def after_thought(text: str, require_think: bool = False) -> str | None:
-    """What follows the last `</think>`; None where a thought is opened and not closed after it: then there is no answer.
+    """What follows the last `</think>`; None where a thought is opened and not closed after it: then there is
+    no answer.
 
     Text without any tag is returned whole, or is None with `require_think`.
     """
@@ -94,13 +101,15 @@ def last_tagged(text: str) -> str | None:
 
 
 def last_boxed(text: str, longest: int = LONGEST) -> str | None:
-    r"""What stands in the last `\boxed{...}` or `\fbox{...}`; None without one, or where it does not close within `longest` characters."""
+    r"""What stands in the last `\boxed{...}` or `\fbox{...}`; None without one, or where it does not close
+    within `longest` characters."""
     box = _box_before(text, len(text), longest)
     return box[2] if box else None
 
 
 def last_boxes(text: str, adjacent: bool = False) -> tuple[int, str] | None:
-    r"""(place, content) of the last `\boxed{...}`; boxes joined by nothing but a comma, `and` or `or` (BETWEEN) are one answer: "1, 2".
+    r"""(place, content) of the last `\boxed{...}`; boxes joined by nothing but a comma, `and` or `or`
+    (BETWEEN) are one answer: "1, 2".
 
     Args:
         adjacent: whether boxes without anything between them are one answer too.
@@ -143,9 +152,11 @@ def _box_before(text: str, end: int, longest: int) -> tuple[int, int, str] | Non
 
 
 def last_number(text: str) -> str | None:
-    """The last number in a text, as written: sign, currency, separators, decimals, fraction. None where there is none.
+    """The last number in a text, as written: sign, currency, separators, decimals, fraction. None where there
+    is none.
 
-    Digits within words (`x2`, `m2`), powers, indices, times (`5:30`), dates and ordinals (`3rd`) are not numbers.
+    Digits within words (`x2`, `m2`), powers, indices, times (`5:30`), dates and ordinals (`3rd`) are not
+    numbers.
     """
     for stretch in (200, LONGEST):  # it is nearly always in the last sentence
         found = NUMBER_IN_TEXT.findall(text, max(0, len(text) - stretch))
@@ -157,7 +168,8 @@ def last_number(text: str) -> str | None:
 def read_number(text: str) -> int | Fraction | None:
     """The exact value of a number in plain digits: `-1,234.50`, `.5`, `3/4`, `3 1/2`; None for anything else.
 
-    Separators must stand every three digits; a mixed number has a proper fraction (`3 5/4` is None). ASCII digits only.
+    Separators must stand every three digits; a mixed number has a proper fraction (`3 5/4` is None). ASCII
+    digits only.
     """
     text = text.strip()
     if len(text) > LONGEST_NUMBER:

@@ -1,14 +1,16 @@
 """Grades Countdown answers: an expression that uses each given number exactly once and equals the target.
 
-The expression is parsed by a grammar of its own and computed in exact arithmetic; nothing is ever passed to `eval`.
+The expression is parsed by a grammar of its own and computed in exact arithmetic; nothing is ever passed to
+`eval`.
 
     expression = product (("+" | "-") product)*
     product    = operand (("*" | "/") operand)*
     operand    = number | "(" expression ")"
 
-Numbers are ASCII digits without leading zeros; there is no unary sign, no decimal point and no power. The signs in
-OPERATORS count as `*`, `/` and `-`; spaces and tabs between tokens are ignored. Other graders accept more (TinyZero: whatever
-`eval` makes of the characters `0-9+-*/(). `, so also `**`, `//` and decimals, within 1e-5 of the target).
+Numbers are ASCII digits without leading zeros; there is no unary sign, no decimal point and no power. The
+signs in OPERATORS count as `*`, `/` and `-`; spaces and tabs between tokens are ignored. Other graders accept
+more (TinyZero: whatever `eval` makes of the characters `0-9+-*/(). `, so also `**`, `//` and decimals, within
+1e-5 of the target).
 """
 
 import re
@@ -40,7 +42,8 @@ def countdown(
 ) -> list[float]:
     """1.0 where the completion's answer is right (`verdict`), else 0.0.
 
-    A reward function in TRL's signature: every argument but the last two is a list with one entry per completion.
+    A reward function in TRL's signature: every argument but the last two is a list with one entry per
+    completion.
 
     Args:
         completions: strings, or lists of message dicts (the last message counts).
@@ -62,10 +65,11 @@ def countdown_graded(
     log_extra: Callable | None = None,
     **kwargs: Any,
 ) -> list[float]:
-    """TinyZero's scale: 0.0 without an answer, 0.1 for an answer that is not valid or not right, 1.0 for a right one.
+    """TinyZero's scale: 0.0 without an answer, 0.1 for an answer that is not valid or not right, 1.0 for a
+    right one.
 
-    Arguments as in `countdown`. As any last line counts as an answer (`answer_of`), 0.1 is earned by closing the thought and
-    writing something; TinyZero gives it for an answer tag.
+    Arguments as in `countdown`. As any last line counts as an answer (`answer_of`), 0.1 is earned by closing
+    the thought and writing something; TinyZero gives it for an answer tag.
     """
     verdicts = _verdicts(completions, numbers, target, prompts, require_think)
     return [max(score, 0.0 if one.answer is None else 0.1) for score, one in zip(scores(verdicts, log_extra), verdicts, strict=True)]
@@ -77,7 +81,8 @@ def _verdicts(completions, numbers, target, prompts, require_think) -> list[Verd
 
 
 def equivalent(a: str, b: str) -> bool:
-    """Whether two answers are the same answer to one problem, for votes: both can be computed and have the same value.
+    """Whether two answers are the same answer to one problem, for votes: both can be computed and have the
+    same value.
 
     Which numbers they use is not compared, as it cannot be known here which were given.
     """
@@ -91,7 +96,8 @@ countdown.equivalent = countdown_graded.equivalent = equivalent  # type: ignore[
 
 
 def verdict(completion: str, numbers: Sequence[int], target: int, require_think: bool = True) -> Verdict:
-    """Whether the answer in `completion` (see `answer_of`) uses each of `numbers` exactly once and equals `target` exactly.
+    """Whether the answer in `completion` (see `answer_of`) uses each of `numbers` exactly once and equals
+    `target` exactly.
 
     An answer of the form `expression = number` is read as the expression; the number must then be the target.
 
@@ -134,10 +140,10 @@ def _listed(numbers):
 def answer_of(completion: str, require_think: bool = True) -> str | None:
     r"""The part of a completion that is its answer, stripped; None where there is none.
 
-    Only what follows the last `</think>` counts. Without that tag, and where a thought is opened and not closed after it,
-    there is no answer; `require_think=False` lifts the first of the two, for completions that start outside a thought.
-    In what follows the answer is the last `<answer>...</answer>` if there is one, else the last `\boxed{...}`, else the last line
-    that is not empty.
+    Only what follows the last `</think>` counts. Without that tag, and where a thought is opened and not
+    closed after it, there is no answer; `require_think=False` lifts the first of the two, for completions
+    that start outside a thought. In what follows the answer is the last `<answer>...</answer>` if there is
+    one, else the last `\boxed{...}`, else the last line that is not empty.
     """
     text = after_thought(completion, require_think)
     if text is None:
@@ -153,7 +159,8 @@ def _is_number(token: str) -> bool:
 
 
 def tokenize(expression: str) -> list[str]:
-    """Numbers, operators and brackets in order. Raises ValueError (one line, for people) at anything else, and over LONGEST characters."""
+    """Numbers, operators and brackets in order. Raises ValueError (one line, for people) at anything else,
+    and over LONGEST characters."""
     if len(expression) > LONGEST:
         raise ValueError(f"longer than {LONGEST} characters")
     if not expression.isascii():
@@ -169,7 +176,8 @@ def tokenize(expression: str) -> list[str]:
 
 
 def evaluate(tokens: list[str]) -> int | Fraction:
-    """The exact value of an expression. Raises ValueError (one line, for people) where the grammar or DEEPEST is broken and at x/0."""
+    """The exact value of an expression. Raises ValueError (one line, for people) where the grammar or DEEPEST
+    is broken and at x/0."""
     rest = tokens[::-1]
     value = _expression(rest, 0)
     if rest:
@@ -199,7 +207,8 @@ def _product(rest, depth):
             divisor = _operand(rest, depth)
             if divisor == 0:
                 raise ValueError("division by zero")
-            value = value // divisor if value % divisor == 0 else Fraction(value) / divisor  # whole numbers are the fast case
+            # whole numbers are the fast case
+            value = value // divisor if value % divisor == 0 else Fraction(value) / divisor
     return value
 
 

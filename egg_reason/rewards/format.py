@@ -1,7 +1,8 @@
 """Rewards the form of a completion: one thought, then an answer.
 
-Correctness alone drives fitness by default: a reward for form is earned sooner than a right answer and then fills the update.
-Give it a small weight, or 0 to watch it. A variant of one's own, in a file of one's own, for `--reward my_file.py:tagged`:
+Correctness alone drives fitness by default: a reward for form is earned sooner than a right answer and then
+fills the update. Give it a small weight, or 0 to watch it. A variant of one's own, in a file of one's own,
+for `--reward my_file.py:tagged`:
 
     import functools
     from egg_reason.rewards.format import format
@@ -20,19 +21,23 @@ def format(
 ) -> list[float]:
     """1.0 where the whole text is a thought and then an answer (`well_formed`), else 0.0.
 
-    A reward function in TRL's signature; TRL's `think_format_reward` is the same without its demand for an answer.
+    A reward function in TRL's signature; TRL's `think_format_reward` is the same without its demand for an
+    answer.
 
     Args:
         completions: strings, or lists of message dicts (the last message counts).
-        prompts: where given, the tags at a prompt's end belong to the text: after `<think` the completion need not open its thought.
+        prompts: where given, the tags at a prompt's end belong to the text: after `<think` the completion
+            need not open its thought.
         require_think: whether completions start inside a thought; used only where prompts are not given.
-        answer_tags: whether the answer must stand in `<answer>...</answer>`, with nothing but blanks around it.
+        answer_tags: whether the answer must stand in `<answer>...</answer>`, with nothing but blanks around
+            it.
     """
     return [float(well_formed(text, answer_tags)) for text in whole_texts(prompts, completions, require_think)]
 
 
 def well_formed(text: str, answer_tags: bool = False) -> bool:
-    """Whether a text is `<think>`, a thought, `</think>` and an answer that is not blank, with each tag once and nothing before it.
+    """Whether a text is `<think>`, a thought, `</think>` and an answer that is not blank, with each tag once
+    and nothing before it.
 
     >>> well_formed("<think>3 and 4</think>7"), well_formed("7"), well_formed("<think>3 and 4</think> ")
     (True, False, False)

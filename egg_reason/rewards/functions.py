@@ -1,8 +1,8 @@
 """Reward functions by name: finding them, checking them, and checking what they return.
 
-A reward function has TRL's signature: it is called with keyword arguments only (`prompts`, `completions`, and every data column
-as a list with one entry per completion), must accept keyword arguments it has no use for (`**kwargs`), may be `async`, and
-returns one number or None ("does not apply") per completion.
+A reward function has TRL's signature: it is called with keyword arguments only (`prompts`, `completions`, and
+every data column as a list with one entry per completion), must accept keyword arguments it has no use for
+(`**kwargs`), may be `async`, and returns one number or None ("does not apply") per completion.
 """
 
 import functools
@@ -73,8 +73,8 @@ def load(spec: str) -> Callable:
     A file is imported as its own module; its folder is searched, last, for modules that it imports.
 
     Raises:
-        ValueError: one line, where the name is unknown, the file is missing or fails on import, or what it names is not a
-            function that can be called with keyword arguments.
+        ValueError: one line, where the name is unknown, the file is missing or fails on import, or what it
+            names is not a function that can be called with keyword arguments.
     """
     if spec in BUILT_IN:
         return getattr(importlib.import_module(BUILT_IN[spec]), spec)
@@ -120,7 +120,8 @@ def import_function(spec: str, what: str) -> Callable:
 @functools.lru_cache
 def _module(path: Path, modified: int):
     """The file as a module of its own, imported once for each version of the file."""
-    name = f"{path.stem}_{zlib.crc32(f'{path}:{modified}'.encode()):08x}"  # not the bare stem: math.py must not become `math`
+    # not the bare stem: math.py must not become `math`
+    name = f"{path.stem}_{zlib.crc32(f'{path}:{modified}'.encode()):08x}"
     specification = importlib.util.spec_from_file_location(name, path)
     assert specification and specification.loader  # the suffix is .py
     module = importlib.util.module_from_spec(specification)
@@ -140,7 +141,8 @@ def _functions(module) -> list[str]:
 
 
 def describe(error: BaseException, path: Path | None = None) -> str:
-    """`Type: message (file, line n)` in one line; the line is the innermost one in `path`, or the innermost of all."""
+    """`Type: message (file, line n)` in one line; the line is the innermost one in `path`, or the innermost
+    of all."""
     try:
         text = " ".join(str(error).split())[:200]
     except Exception:  # of a class whose __str__ raises
@@ -172,7 +174,8 @@ def _signature_fault(function: Callable) -> str | None:
 def to_numbers(values: Any, count: int, name: str) -> list[float | None]:
     """The result of a reward function as `count` floats and Nones; floats may be infinite or NaN.
 
-    Accepts a list, a tuple or an array (anything with `tolist`). Raises ValueError, one line, at another type or length.
+    Accepts a list, a tuple or an array (anything with `tolist`). Raises ValueError, one line, at another type
+    or length.
     """
     way_out = "return one number or None per completion"
     if hasattr(values, "tolist"):

@@ -1,8 +1,9 @@
 """Grades GSM8K answers: one number, exactly.
 
-The right answer (column `answer`) is the data set's text, whose last line is `#### 72`, or the number alone. The official rule
-compares the first match of `#### (\\-?[0-9\\.\\,]+)` as text, without commas, and has no answer without the marks. This grader
-compares values (18.00 is 18) and finds answers without marks too; docs/graders.md says where the two differ.
+The right answer (column `answer`) is the data set's text, whose last line is `#### 72`, or the number alone.
+The official rule compares the first match of `#### (\\-?[0-9\\.\\,]+)` as text, without commas, and has no
+answer without the marks. This grader compares values (18.00 is 18) and finds answers without marks too;
+docs/graders.md says where the two differ.
 
 A variant of one's own, in a file of one's own, for `--reward my_file.py:marked`:
 
@@ -46,7 +47,8 @@ def gsm8k(
 ) -> list[float]:
     """1.0 where the completion's number is the right one, else 0.0.
 
-    A reward function in TRL's signature: every argument but the last three is a list with one entry per completion.
+    A reward function in TRL's signature: every argument but the last three is a list with one entry per
+    completion.
 
     Args:
         completions: strings, or lists of message dicts (the last message counts).
@@ -91,10 +93,12 @@ def gold_value(gold: str) -> int | Fraction:
 
 
 def answer_of(completion: str, require_think: bool = False, require_marks: bool = False) -> str | None:
-    r"""The number that is the answer, as written, without currency, percent sign and unit; None where there is none.
+    r"""The number that is the answer, as written, without currency, percent sign and unit; None where there
+    is none.
 
-    After the thought: what follows the first `####` on its line; else the last `<answer>` pair; else the last `\boxed{...}`; else
-    the last number. One of the first three that holds no number, or several (`18 or 20`), is an answer all the same, a wrong one.
+    After the thought: what follows the first `####` on its line; else the last `<answer>` pair; else the last
+    `\boxed{...}`; else the last number. One of the first three that holds no number, or several (`18 or 20`),
+    is an answer all the same, a wrong one.
     """
     text = after_thought(completion, require_think)
     if text is None:
@@ -118,7 +122,8 @@ def _number_or_text(text: str) -> str | None:
 
 
 def number_in(text: str) -> str | None:
-    """The one number that a text begins with, in digits with its sign: `$1,234.50 a day` is `1,234.50`; None where there is none."""
+    """The one number that a text begins with, in digits with its sign: `$1,234.50 a day` is `1,234.50`; None
+    where there is none."""
     text = text.strip()
     if text.isascii() and text.isdigit():
         return text[:400]

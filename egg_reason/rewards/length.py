@@ -1,6 +1,8 @@
-"""Penalises completions that come near a limit of tokens, softly: DAPO's overlong punishment (arXiv 2503.14476, eq. 13).
+"""Penalises completions that come near a limit of tokens, softly: DAPO's overlong punishment (arXiv
+2503.14476, eq. 13).
 
-The defaults are those of TRL's command line. Other ones, in a file of one's own, for `--reward my_file.py:brief`:
+The defaults are those of TRL's command line. Other ones, in a file of one's own, for `--reward
+my_file.py:brief`:
 
     import functools
     from egg_reason.rewards.length import length
@@ -20,7 +22,8 @@ def length(
     A reward function in TRL's signature.
 
     Args:
-        completion_ids: the tokens of each completion. Where they are not given the answer is None: does not apply.
+        completion_ids: the tokens of each completion. Where they are not given the answer is None: does not
+            apply.
         longest: the limit in tokens; a data column of this name gives each completion its own.
         soft: tokens before the limit over which the penalty grows; 0 for a step.
 

@@ -1,8 +1,10 @@
-r"""Grades mathematical answers in LaTeX or plain: numbers, expressions, sets, tuples, intervals, matrices, equations, words.
+r"""Grades mathematical answers in LaTeX or plain: numbers, expressions, sets, tuples, intervals, matrices,
+equations, words.
 
-The right answer (column `answer`) is LaTeX as in MATH, AIME, HMMT or DeepScaleR: `\frac{1}{2}`, `025`, `x \in [-2,7]`. Every
-convention is in `docs/graders.md`. Numbers in digits are compared at once, everything else is read by `forms` and computed by
-`values`, under their limits; only what neither can read goes to `math-verify` and sympy, and only where it is short and simple.
+The right answer (column `answer`) is LaTeX as in MATH, AIME, HMMT or DeepScaleR: `\frac{1}{2}`, `025`, `x \in
+[-2,7]`. Every convention is in `docs/graders.md`. Numbers in digits are compared at once, everything else is
+read by `forms` and computed by `values`, under their limits; only what neither can read goes to `math-verify`
+and sympy, and only where it is short and simple.
 
 A variant of one's own, in a file of one's own, for `--reward my_file.py:strict_math`:
 
@@ -17,7 +19,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from egg_reason.rewards import forms
 from egg_reason.rewards.answers import (
     LONGEST,
     Verdict,
@@ -29,8 +30,9 @@ from egg_reason.rewards.answers import (
     scores,
     whole_texts,
 )
-from egg_reason.rewards.computation import fresh_budget
-from egg_reason.rewards.expressions import Unreadable
+from egg_reason.rewards.mathematics import forms
+from egg_reason.rewards.mathematics.computation import fresh_budget
+from egg_reason.rewards.mathematics.expressions import Unreadable
 
 STATED = re.compile(
     r"(?i)\banswer\b(?P<between>[^.\n:=$0-9\\]{0,60}?)(?:(?P<verb>\b(?:is|are|be|was|equals|isn't|aren't)\b)|\s*[:=])\**:?\s*"
@@ -53,7 +55,8 @@ def math(
 ) -> list[float]:
     """1.0 where the completion's answer is equivalent to the right one, else 0.0.
 
-    A reward function in TRL's signature: every argument but the last two is a list with one entry per completion.
+    A reward function in TRL's signature: every argument but the last two is a list with one entry per
+    completion.
 
     Args:
         completions: strings, or lists of message dicts (the last message counts).
@@ -67,7 +70,8 @@ def math(
 
 
 def verdict(completion: str, gold: object, require_think: bool = False) -> Verdict:
-    r"""Whether the answer in `completion` (see `answer_of`) is equivalent to the one in `gold` (see `gold_of`).
+    r"""Whether the answer in `completion` (see `answer_of`) is equivalent to the one in `gold` (see
+    `gold_of`).
 
     >>> verdict(r"<think>...</think>So it is \boxed{\frac{3}{6}}.", "0.5")
     Verdict(answer='\\frac{3}{6}', correct=True, reason='right')
@@ -82,11 +86,13 @@ def verdict(completion: str, gold: object, require_think: bool = False) -> Verdi
 
 
 def answer_of(completion: str, require_think: bool = False) -> str | None:
-    r"""The part of a completion that is its answer; None where there is none, as in a thought that does not end.
+    r"""The part of a completion that is its answer; None where there is none, as in a thought that does not
+    end.
 
-    After the thought: the last `<answer>` pair; else what is last of `\boxed{...}` and a "final answer is ..." that can be read;
-    else the last "answer is ..."; else the last line if it is mathematics alone; else what comes last, mathematics between
-    dollar signs or a number. Boxes joined by a comma, "and" or "or" are one answer.
+    After the thought: the last `<answer>` pair; else what is last of `\boxed{...}` and a "final answer is
+    ..." that can be read; else the last "answer is ..."; else the last line if it is mathematics alone; else
+    what comes last, mathematics between dollar signs or a number. Boxes joined by a comma, "and" or "or" are
+    one answer.
     """
     text = after_thought(completion, require_think)
     if text is None:
@@ -131,7 +137,8 @@ def _last_of(text: str) -> str | None:
 
 
 def _stated(text: str) -> str | None:
-    """The answer in what follows "the answer is": mathematics at once, or the sentence if it is readable, or its last number."""
+    """The answer in what follows "the answer is": mathematics at once, or the sentence if it is readable, or
+    its last number."""
     text = text[:LONGEST].lstrip("*: \n\"'")
     spans = list(SPAN.finditer(text))
     if spans and spans[0].start() == 0:
@@ -176,7 +183,8 @@ def _wordy(form: tuple) -> bool:
 
 @lru_cache(4096)
 def gold_of(gold: str) -> str:
-    r"""The right answer in a column's text: its last boxes if there are any (adjacent ones are one answer), else all of it.
+    r"""The right answer in a column's text: its last boxes if there are any (adjacent ones are one answer),
+    else all of it.
 
     Of a solution in words without a box it is what the words state as the answer.
     """
@@ -187,7 +195,8 @@ def gold_of(gold: str) -> str:
 
 
 def equivalent(gold: str, answer: str) -> bool:
-    """Whether two answers are the same by the conventions of `docs/graders.md`. Never raises; False where it cannot be told.
+    """Whether two answers are the same by the conventions of `docs/graders.md`. Never raises; False where it
+    cannot be told.
 
     Nearly symmetric: an equation states its right side as an answer more freely than as the right answer.
     """
@@ -220,10 +229,12 @@ REFUSED = re.compile(r"\\(?:i+nt|oint|sum|prod|lim|limsup|liminf|partial|input|i
 
 
 def _same_to_math_verify(gold: str, answer: str) -> bool:
-    """What math-verify says of two answers neither of which `forms` can read; False at once where one of them is not short and simple.
+    """What math-verify says of two answers neither of which `forms` can read; False at once where one of them
+    is not short and simple.
 
-    Its time limits need the main thread and a signal, so they are switched off, and SIMPLE and REFUSED take their place: without long
-    numbers, towers of powers, sums, products, limits and integrals sympy has nothing to compute for long.
+    Its time limits need the main thread and a signal, so they are switched off, and SIMPLE and REFUSED take
+    their place: without long numbers, towers of powers, sums, products, limits and integrals sympy has
+    nothing to compute for long.
     """
     if not all(SIMPLE.fullmatch(text) and forms.balanced(text) and not REFUSED.search(text) for text in (gold, answer)):
         return False

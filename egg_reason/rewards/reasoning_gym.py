@@ -1,7 +1,8 @@
 """Grades answers to reasoning-gym's problems by the data sets' own `score_answer`.
 
-Some of its graders pass the answer to sympy's parser, which can run code; so an answer of more than LONGEST characters, or one that
-holds `__` (the way to Python's internals), scores 0 unless the right answer holds it too. They run in a reward worker, as all rewards do.
+Some of its graders pass the answer to sympy's parser, which can run code; so an answer of more than LONGEST
+characters, or one that holds `__` (the way to Python's internals), scores 0 unless the right answer holds it
+too. They run in a reward worker, as all rewards do.
 """
 
 import functools
@@ -26,10 +27,12 @@ def reasoning_gym(
     log_extra: Callable | None = None,
     **kwargs: Any,
 ) -> list[float]:
-    """What the data set's `score_answer` gives, from 0 to 1; only 1.0 is right. Many sets give a little for a wrong answer.
+    """What the data set's `score_answer` gives, from 0 to 1; only 1.0 is right. Many sets give a little for a
+    wrong answer.
 
-    A reward function in TRL's signature. The answer (`answer_of`) is what stands in the last `<answer>...</answer>` after the thought,
-    or all of the text after the thought where there is none. A completion without an answer scores 0.0, whatever the set gives for None.
+    A reward function in TRL's signature. The answer (`answer_of`) is what stands in the last
+    `<answer>...</answer>` after the thought, or all of the text after the thought where there is none. A
+    completion without an answer scores 0.0, whatever the set gives for None.
 
     Args:
         completions: strings, or lists of message dicts (the last message counts).

@@ -1,7 +1,7 @@
 """Tasks: problems, prompts and the rewards that grade the answers.
 
-`make` builds a built-in task by name, one from a data file, or a user's own by `path/to/file.py:function`; `batch` picks the rows of a
-training step; `validate` and `overlaps` check the data.
+`make` builds a built-in task by name, one from a data file, or a user's own by `path/to/file.py:function`;
+`batch` picks the rows of a training step; `validate` and `overlaps` check the data.
 """
 
 import inspect
@@ -48,15 +48,16 @@ def make(
     """A task by name.
 
     Args:
-        name: one of `available()`; `reasoning_gym:NAME`; a data file of the user's (`file`); or `path/to/file.py:function` for a
-            function that returns a Task.
+        name: one of `available()`; `reasoning_gym:NAME`; a data file of the user's (`file`); or
+            `path/to/file.py:function` for a function that returns a Task.
         template: see `templates`.
-        tokenizer_name: what 'auto' decides by, and where 'chat' finds its template; 'byte' is the byte-level one.
+        tokenizer_name: what 'auto' decides by, and where 'chat' finds its template; 'byte' is the byte-level
+            one.
         data_dir: folder of the data sets, instead of the hub.
         split: both, train or heldout: what is needed. A task may give more.
         reward: specs of rewards, for a data file, which has none of its own.
-        exclude: tasks whose held-out problems are kept out of training: training rows that overlap with them are left out.
-            'heldout' is the task's own held-out split.
+        exclude: tasks whose held-out problems are kept out of training: training rows that overlap with them
+            are left out. 'heldout' is the task's own held-out split.
         options: the task's own keyword arguments.
 
     All but `exclude` reach a function where it has parameters of these names.
@@ -107,11 +108,12 @@ def _function(name: str) -> Callable[..., Task]:
 
 
 def overlaps(task: Task, data_dir: str | Path | None = None) -> dict[str, tuple[list[overlap.Pair], list[dict]]]:
-    """Training problems of a task that are known from elsewhere: what they were compared with -> (pairs, its rows).
+    """Training problems of a task that are known from elsewhere: what they were compared with -> (pairs, its
+    rows).
 
-    Compared with its own held-out problems ('heldout') and, where the problems are not generated, with the EVALUATIONS whose data are
-    at hand: in `data_dir`, or without one in the cache of the hub's library. Nothing is fetched. See `overlap` for what counts.
-    Empty where the task has no training problems.
+    Compared with its own held-out problems ('heldout') and, where the problems are not generated, with the
+    EVALUATIONS whose data are at hand: in `data_dir`, or without one in the cache of the hub's library.
+    Nothing is fetched. See `overlap` for what counts. Empty where the task has no training problems.
     """
     if not task.train:
         return {}
@@ -131,8 +133,8 @@ def overlaps(task: Task, data_dir: str | Path | None = None) -> dict[str, tuple[
 def refuse_overlap(task: Task, data_dir: str | Path | None = None) -> list[str]:
     """The names of what a task's training problems were compared with.
 
-    Raises ValueError, one line with the first pairs, where any overlaps. A task whose problems are `generated` is not compared:
-    its splits are apart by construction.
+    Raises ValueError, one line with the first pairs, where any overlaps. A task whose problems are
+    `generated` is not compared: its splits are apart by construction.
     """
     if task.generated:
         return []

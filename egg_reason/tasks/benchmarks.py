@@ -1,7 +1,9 @@
-"""Sets of competition problems for evaluation only: MATH-500, AIME 2024 and 2025, HMMT February 2025, AMC 2023.
+"""Sets of competition problems for evaluation only: MATH-500, AIME 2024 and 2025, HMMT February 2025, AMC
+2023.
 
-The problems belong to their authors (AIME and AMC: MAA; HMMT: CC BY-NC-SA 4.0; MATH-500: MIT) and are fetched, never shipped.
-As in matharena's protocol the prompt asks for a box, and tells AIME's range of answers.
+The problems belong to their authors (AIME and AMC: MAA; HMMT: CC BY-NC-SA 4.0; MATH-500: MIT) and are
+fetched, never shipped. As in matharena's protocol the prompt asks for a box, and tells AIME's range of
+answers.
 """
 
 from dataclasses import dataclass
@@ -58,7 +60,8 @@ def make(
     split: str = "both",
     max_new_tokens: int | None = None,
 ) -> Task:
-    """Held-out rows with `prompt`, `id`, `question`, `answer` and `solution` (the answer in a box); no training rows.
+    """Held-out rows with `prompt`, `id`, `question`, `answer` and `solution` (the answer in a box); no
+    training rows.
 
     Args:
         name: one of BENCHMARKS.

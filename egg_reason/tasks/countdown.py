@@ -1,9 +1,10 @@
-"""Countdown: combine given numbers with + - * / into an expression that equals the target, each number exactly once.
+"""Countdown: combine given numbers with + - * / into an expression that equals the target, each number
+exactly once.
 
-Problems are generated: numbers are drawn, then combined at random until a whole target within range comes out, so every
-problem has a solution (kept as its `solution`). Train and held-out problems are disjoint by construction: a problem belongs
-to the split that a hash of (sorted numbers, target) names, whatever seed drew it. Seeds alone do not do that: two seeds can
-draw the same problem.
+Problems are generated: numbers are drawn, then combined at random until a whole target within range comes
+out, so every problem has a solution (kept as its `solution`). Train and held-out problems are disjoint by
+construction: a problem belongs to the split that a hash of (sorted numbers, target) names, whatever seed drew
+it. Seeds alone do not do that: two seeds can draw the same problem.
 """
 
 import hashlib
@@ -71,7 +72,8 @@ def generate(
     found: dict[tuple, Problem] = {}
     misses, size = 0, None
     while len(found) < count:
-        # A size is kept until a draw of it comes out, so that sizes appear equally often although most draws of many numbers fail.
+        # A size is kept until a draw of it comes out, so that sizes appear equally often although most draws
+        # of many numbers fail.
         size = size or numbers[0] + int((numbers[1] - numbers[0] + 1) * draw())
         problem = _draw(draw, size, largest, target)
         if problem is not None:
@@ -118,7 +120,8 @@ def make(
     seed: int = 0,
     max_new_tokens: int | None = None,
 ) -> Task:
-    """The Countdown task: rows with `prompt`, `id`, `question` (as in `compact`), `numbers` (list), `target` and `solution`.
+    """The Countdown task: rows with `prompt`, `id`, `question` (as in `compact`), `numbers` (list), `target`
+    and `solution`.
 
     Args:
         template, tokenizer_name: see `templates.choose`; there is a compact form.
@@ -166,7 +169,8 @@ def make(
 def _draw(random, count, largest, target):
     """A random problem, or None where the draw leads to no whole target in range.
 
-    All draws are `int(n * random())`: the sequence of random() is the one that Python promises to keep from version to version.
+    All draws are `int(n * random())`: the sequence of random() is the one that Python promises to keep from
+    version to version.
     """
     numbers = tuple([1 + int(largest * random()) for _ in range(count)])
     terms = [(n, str(n)) for n in numbers]

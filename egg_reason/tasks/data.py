@@ -16,7 +16,8 @@ from egg_reason.tasks import overlap, templates
 from egg_reason.tasks.task import Task
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-"""Of files that are read: a JSON object a line, a list of JSON objects, comma-separated values with a header, Parquet."""
+"""Of files that are read: a JSON object a line, a list of JSON objects, comma-separated values with a header,
+Parquet."""
 
 SPLITS = ("both", "train", "heldout")
 """What may be asked of a task: evaluation need not load the training data."""
@@ -31,8 +32,8 @@ class Source:
     Attributes:
         hub: owner/name.
         split: its name on the hub.
-        files: names without suffix (SUFFIXES) that are looked for in the folder, in this order; then a copy of the hub's repository
-            in a subfolder of the data set's name.
+        files: names without suffix (SUFFIXES) that are looked for in the folder, in this order; then a copy
+            of the hub's repository in a subfolder of the data set's name.
         config: None: the default one.
         question: names of the column that holds the problem; the first that is there counts.
     """
@@ -59,11 +60,12 @@ def load(name: str, source: Source, data_dir: str | Path | None = None) -> list[
     Args:
         name: of the task.
         source: what to load.
-        data_dir: a folder to read from; the hub is not asked then. None: the hub, or its cache on this machine.
+        data_dir: a folder to read from; the hub is not asked then. None: the hub, or its cache on this
+            machine.
 
     Raises:
-        OSError: the data are not there, or the hub cannot be reached: one line that says what to fetch and how.
-        ValueError: they are not as expected.
+        OSError: the data are not there, or the hub cannot be reached: one line that says what to fetch and
+        how. ValueError: they are not as expected.
     """
     rows, where = _from_folder(source, Path(data_dir).expanduser()) if data_dir is not None else _from_hub(source)
     found = set(rows[0]) if rows else set()
@@ -75,7 +77,8 @@ def load(name: str, source: Source, data_dir: str | Path | None = None) -> list[
 
 
 def identified(name: str, rows: list[dict], where: str) -> list[dict]:
-    """The rows with an `id` from their question, where they have none; a question that comes again is numbered.
+    """The rows with an `id` from their question, where they have none; a question that comes again is
+    numbered.
 
     An empty question or answer is an error, which names the place `where` the rows come from.
     """
@@ -92,14 +95,16 @@ def identified(name: str, rows: list[dict], where: str) -> list[dict]:
 
 
 def as_text(value: Any) -> str:
-    """A cell as stripped text; None is empty, and a float that is whole (as some sets store answers) has no '.0'."""
+    """A cell as stripped text; None is empty, and a float that is whole (as some sets store answers) has no
+    '.0'."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if value is None else str(value).strip()
 
 
 def at_hand(source: Source, data_dir: str | Path | None) -> bool:
-    """Whether `load` would need no network: the data are in the folder, or, without one, in the cache of `datasets`."""
+    """Whether `load` would need no network: the data are in the folder, or, without one, in the cache of
+    `datasets`."""
     if data_dir is not None:
         return _file(source, Path(data_dir).expanduser()) is not None or (Path(data_dir).expanduser() / source.folder).is_dir()
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
@@ -178,7 +183,8 @@ def check_split(name: str, split: str, evaluation_only: bool = False) -> None:
 
 
 def divided(name: str, rows: list[dict], share: float) -> tuple[list[dict], list[dict]]:
-    """(training rows, held-out rows): which are held out is a fixed property of a problem's words, whatever else the data hold."""
+    """(training rows, held-out rows): which are held out is a fixed property of a problem's words, whatever
+    else the data hold."""
     if isinstance(share, str) or not 0 <= share <= 1:
         raise ValueError(f"task {name}: heldout is a share from 0 to 1, got {share!r}")
 
@@ -211,7 +217,8 @@ def _from_hub(source: Source) -> tuple[Sequence[dict], Source]:
     address = urllib.parse.urlparse(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
     if "HF_HUB_OFFLINE" not in os.environ and not proxied and not _resolves(address.hostname):
-        os.environ["HF_HUB_OFFLINE"] = "1"  # for the libraries: the cache at once, instead of half a minute of attempts
+        # for the libraries: the cache at once, instead of half a minute of attempts
+        os.environ["HF_HUB_OFFLINE"] = "1"
     advice = f"where there is network run {_fetch(source, Path('DATA'))} and give --data-dir DATA"
     return _with_library(source, source.hub, f"{source} could not be fetched from the hub: {advice}"), source
 

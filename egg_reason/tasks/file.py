@@ -1,4 +1,5 @@
-"""A data file of the user's as a task: JSONL, JSON, CSV or Parquet with a column of problems and one of answers."""
+"""A data file of the user's as a task: JSONL, JSON, CSV or Parquet with a column of problems and one of
+answers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ def make(
 ) -> Task:
     """Rows with every column of the file, and `prompt`, `id`, `question`, `answer` and `solution`.
 
-    Where the file has a column `id` or `solution`, its texts stay as they are; ids are made from the question otherwise, and solutions
-    from the answer: in a box where the first reward is `math`, else as it is.
+    Where the file has a column `id` or `solution`, its texts stay as they are; ids are made from the question
+    otherwise, and solutions from the answer: in a box where the first reward is `math`, else as it is.
 
     Args:
         path: the file; its suffix says how it is read (`data.SUFFIXES`).
@@ -29,8 +30,8 @@ def make(
         split: both, train or heldout: what is kept.
         reward: specs of the rewards that grade the answers; at least one.
         prompt_column, answer_column: names of the columns that hold the problem and its answer.
-        heldout: share of the problems that is held out, chosen by a hash of their words, from 0 to 1; or a second file, which holds
-            the held-out problems.
+        heldout: share of the problems that is held out, chosen by a hash of their words, from 0 to 1; or a
+            second file, which holds the held-out problems.
         max_new_tokens: longest completion.
     """
     data.check_split(path, split)

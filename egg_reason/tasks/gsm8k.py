@@ -1,4 +1,5 @@
-"""GSM8K: word problems of elementary school, 7,473 for training and 1,319 for the test (held out). openai/gsm8k, MIT licence.
+"""GSM8K: word problems of elementary school, 7,473 for training and 1,319 for the test (held out).
+openai/gsm8k, MIT licence.
 
 The question is asked as it is, without an instruction; the grader takes `#### n`, a box or the last number.
 """
@@ -22,7 +23,8 @@ def make(
     split: str = "both",
     max_new_tokens: int = 1024,
 ) -> Task:
-    """Rows with `prompt`, `id`, `question`, `answer` (the worked solution with its last line `#### n`) and `solution` (the same).
+    """Rows with `prompt`, `id`, `question`, `answer` (the worked solution with its last line `#### n`) and
+    `solution` (the same).
 
     Args:
         template, tokenizer_name: see `templates.choose`.

@@ -1,8 +1,10 @@
-"""Competition mathematics to train on: DeepScaleR, about 40,300 problems. agentica-org/DeepScaleR-Preview-Dataset, MIT licence.
+"""Competition mathematics to train on: DeepScaleR, about 40,300 problems.
+agentica-org/DeepScaleR-Preview-Dataset, MIT licence.
 
-Its authors put it together from AIME 1984 to 2023, AMC before 2023, Omni-MATH and STILL. It has one split. Which of its problems
-are held out, a hash of their words says, so that the benchmarks (math500, aime24, ...) stay unseen until the end; training
-problems that overlap with a held-out one (`overlap`) are left out. The data hold many problems twice or nearly so.
+Its authors put it together from AIME 1984 to 2023, AMC before 2023, Omni-MATH and STILL. It has one split.
+Which of its problems are held out, a hash of their words says, so that the benchmarks (math500, aime24, ...)
+stay unseen until the end; training problems that overlap with a held-out one (`overlap`) are left out. The
+data hold many problems twice or nearly so.
 """
 
 from pathlib import Path

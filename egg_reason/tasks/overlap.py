@@ -2,13 +2,15 @@
 
 Two problems overlap if
 
-- their words are the same (`words`: case, spaces, punctuation and LaTeX spacing do not count; digits and operators do), or
-- at least SHARE of the evaluation problem's runs of N words occur in the training problem, figures left out. A problem
-  of fewer than N words is compared as a whole only.
+- their words are the same (`words`: case, spaces, punctuation and LaTeX spacing do not count; digits and
+    operators do), or
+- at least SHARE of the evaluation problem's runs of N words occur in the training problem, figures left out.
+  A problem of fewer than N words is compared as a whole only.
 
-One shared run, the usual rule for web text (Brown et al. 2020, arXiv 2005.14165, appendix C), is no evidence between problems: on
-1,000 competition problems and AIME 2024 it finds 199 pairs, all by the phrase that asks for m + n. Runs that are in more than
-COMMON of the training problems (and in more than FEWEST_COMMON), such as an instruction that each of them repeats, do not count either.
+One shared run, the usual rule for web text (Brown et al. 2020, arXiv 2005.14165, appendix C), is no evidence
+between problems: on 1,000 competition problems and AIME 2024 it finds 199 pairs, all by the phrase that asks
+for m + n. Runs that are in more than COMMON of the training problems (and in more than FEWEST_COMMON), such
+as an instruction that each of them repeats, do not count either.
 """
 
 import re
@@ -29,7 +31,8 @@ WORD = re.compile(r"[a-z]+|[0-9]+|[^\W\d_a-z]+|[+*/=<>^]|(?<![a-z])-(?![a-z])")
 
 
 class Pair(NamedTuple):
-    """Places of two problems, and the share of the evaluation problem's runs that the training problem holds; 1.0 for the same words."""
+    """Places of two problems, and the share of the evaluation problem's runs that the training problem holds;
+    1.0 for the same words."""
 
     training: int
     evaluation: int

@@ -1,9 +1,11 @@
-"""The generated data sets of reasoning-gym: `reasoning_gym:NAME`, e.g. `reasoning_gym:chain_sum`. Needs the extra of that name.
+"""The generated data sets of reasoning-gym: `reasoning_gym:NAME`, e.g. `reasoning_gym:chain_sum`. Needs the
+extra of that name.
 
-Item i of a set made with seed s comes from the generator Random(s + i), so that two seeds alone do not keep two sets apart: seed 1337
-lies within what seed 42 reaches. Here the sums s + i are divided: below FIRST_OF_TRAINING they are held out, from there on they are
-for training, whatever seed is asked for. Small sets repeat themselves all the same, and a few do not draw in that way, so
-training problems that are also held out, word for word, are left out.
+Item i of a set made with seed s comes from the generator Random(s + i), so that two seeds alone do not keep
+two sets apart: seed 1337 lies within what seed 42 reaches. Here the sums s + i are divided: below
+FIRST_OF_TRAINING they are held out, from there on they are for training, whatever seed is asked for. Small
+sets repeat themselves all the same, and a few do not draw in that way, so training problems that are also
+held out, word for word, are left out.
 """
 
 import inspect
@@ -29,7 +31,8 @@ def make(
     max_new_tokens: int = 1024,
     **settings,
 ) -> Task:
-    """Rows with `prompt`, `id`, `question`, `answer`, `solution`, and what the reward needs: `dataset`, `settings`, `metadata`.
+    """Rows with `prompt`, `id`, `question`, `answer`, `solution`, and what the reward needs: `dataset`,
+    `settings`, `metadata`.
 
     A few sets accept many answers and name none; their rows have no `solution`.
 
@@ -37,7 +40,8 @@ def make(
         dataset: its name in reasoning-gym.
         template, tokenizer_name: see `templates.choose`.
         split: both, train or heldout: what is generated.
-        train_count, heldout_count: rows of each split; training problems that are also held out are left out of the count.
+        train_count, heldout_count: rows of each split; training problems that are also held out are left out
+            of the count.
         seed: from 0; another seed draws other training problems. The held-out ones stay the same.
         max_new_tokens: longest completion.
         settings: the data set's own, such as max_terms for chain_sum.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from egg_reason.rewards.functions import Reward
-from egg_reason.rewards.scorer import Scorer
+from egg_reason.rewards.workers.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,16 @@ class Task:
     Attributes:
         name: what it is called in reports.
         description: one line.
-        train, heldout: rows. Each has `prompt`, the complete text sent to the model; every other key is a column that reaches the
-            rewards as a keyword argument. All rows have the same keys. One of the two may be empty, not both. A column
-            `solution`, where there is one, is an answer that the rewards must accept (`validate`), `id` names the problem in
-            reports, and `question` is the problem alone, without template and instruction, for reports and the overlap check.
+        train, heldout: rows. Each has `prompt`, the complete text sent to the model; every other key is a
+            column that reaches the rewards as a keyword argument. All rows have the same keys. One of the two
+            may be empty, not both. A column `solution`, where there is one, is an answer that the rewards
+            must accept (`validate`), `id` names the problem in reports, and `question` is the problem alone,
+            without template and instruction, for reports and the overlap check.
         rewards: default reward specs (`rewards.functions.load`).
         max_new_tokens: longest completion.
         stop: texts at which a completion ends, beside the model's end token.
-        generated: the problems come from a generator that keeps its splits apart, so that training is not checked for overlap.
+        generated: the problems come from a generator that keeps its splits apart, so that training is not
+            checked for overlap.
     """
 
     name: str
@@ -67,8 +69,9 @@ def columns(rows: Sequence[dict]) -> dict[str, list]:
 def batch(rows: Sequence[dict], step: int, count: int, seed: int) -> list[dict]:
     """The `count` rows of training step `step` (from 0): a pure function of its arguments.
 
-    Epochs follow each other, each a shuffle of its own of all rows, cut into steps of `count` different rows. Rows that do not
-    fill a whole step at the end of an epoch are left out of it; the next shuffle decides anew which those are.
+    Epochs follow each other, each a shuffle of its own of all rows, cut into steps of `count` different rows.
+    Rows that do not fill a whole step at the end of an epoch are left out of it; the next shuffle decides
+    anew which those are.
 
     Raises:
         ValueError: if there are fewer than `count` rows.
@@ -82,7 +85,8 @@ def batch(rows: Sequence[dict], step: int, count: int, seed: int) -> list[dict]:
 
 @functools.lru_cache(maxsize=4)
 def _shuffle(count: int, seed: int, epoch: int) -> list[int]:
-    # Sorted by draws of random(), the one generator function whose sequence Python promises to keep from version to version.
+    # Sorted by draws of random(), the one generator function whose sequence Python promises to keep from
+    # version to version.
     draw = random.Random(f"{seed}/{epoch}").random
     keys = [draw() for _ in range(count)]
     return sorted(range(count), key=keys.__getitem__)
@@ -91,8 +95,9 @@ def _shuffle(count: int, seed: int, epoch: int) -> list[int]:
 def validate(task: Task) -> list[str]:
     """What is wrong with a task's data, one line each; empty where nothing is.
 
-    Every row's `solution`, written as an answer (after a closed thought where the prompt opens one), must get 1 from every
-    default reward, and neither a prompt may be in both splits nor an `id` be given twice. Rewards run out of process.
+    Every row's `solution`, written as an answer (after a closed thought where the prompt opens one), must get
+    1 from every default reward, and neither a prompt may be in both splits nor an `id` be given twice.
+    Rewards run out of process.
     """
     faults = []
     shared = {row["prompt"] for row in task.train} & {row["prompt"] for row in task.heldout}
@@ -119,7 +124,8 @@ def validate(task: Task) -> list[str]:
 
 
 def gold(row: dict) -> str:
-    """A completion that gives the row's solution: it closes the thought first where the prompt leaves one open."""
+    """A completion that gives the row's solution: it closes the thought first where the prompt leaves one
+    open."""
     end = row["prompt"].rstrip()
     if end.endswith("<think"):
         return f"></think>{row['solution']}"

@@ -6,11 +6,11 @@
     chat         the chat template that comes with the tokenizer, one message of the user's; needs a tokenizer.json.
     compact      a task's own short form, for byte-level models; only where the task has one.
     {{ ... }}    a text with Jinja expressions, or @file that holds one. `question` is what the named templates get, `problem` the
-                 same without the task's instruction on how to answer. The two characters backslash and n, which is what a shell
-                 passes on, are a newline there (not in a file).
+                 same without the task's instruction on how to answer. The two characters backslash and n,
+                 which is what a shell passes on, are a newline there (not in a file).
 
-Source of the G1 forms: RWKV-v7/RWKV7-G1x-templates.txt in BlinkDL/RWKV-LM. A blank line ends a turn there, so runs of newlines
-in a question are collapsed to one. Templates of others run in Jinja's sandbox.
+Source of the G1 forms: RWKV-v7/RWKV7-G1x-templates.txt in BlinkDL/RWKV-LM. A blank line ends a turn there, so
+runs of newlines in a question are collapsed to one. Templates of others run in Jinja's sandbox.
 """
 
 import json
@@ -29,7 +29,8 @@ class Template:
 
     Attributes:
         name: one of NAMES, 'compact', or 'jinja'.
-        render: (question with the task's instruction, problem alone) -> prompt. Empty for 'compact', which the task renders itself.
+        render: (question with the task's instruction, problem alone) -> prompt. Empty for 'compact', which
+            the task renders itself.
         stop: texts at which a completion ends, beside the model's own end token.
     """
 
@@ -47,12 +48,15 @@ def choose(template: str, tokenizer_name: str | None = None, compact: bool = Fal
     """The template to use.
 
     Args:
-        template: one of NAMES, a Jinja text, @file, or 'auto': compact for the byte-level tokenizer where the task has that form, else g1.
-        tokenizer_name: 'byte' for the byte-level one, the path of a tokenizer.json, None where it is not known.
+        template: one of NAMES, a Jinja text, @file, or 'auto': compact for the byte-level tokenizer where the
+            task has that form, else g1.
+        tokenizer_name: 'byte' for the byte-level one, the path of a tokenizer.json, None where it is not
+            known.
         compact: whether the task has a compact form.
 
     Raises:
-        ValueError, OSError: one line. Unknown, compact or chat where there is no such form, or a Jinja text that cannot be rendered.
+        ValueError, OSError: one line. Unknown, compact or chat where there is no such form, or a Jinja text
+        that cannot be rendered.
     """
     if template == "auto":
         template = "compact" if compact and tokenizer_name == "byte" else "g1"
@@ -99,7 +103,8 @@ def _jinja(text: str, source: str) -> Template:
 
 
 def _chat(tokenizer_name: str | None) -> Template:
-    """The template in tokenizer_config.json, or in chat_template.jinja, beside the tokenizer's file; it ends where the assistant begins."""
+    """The template in tokenizer_config.json, or in chat_template.jinja, beside the tokenizer's file; it ends
+    where the assistant begins."""
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -120,7 +125,8 @@ def _chat(tokenizer_name: str | None) -> Template:
     if not isinstance(text, str):
         raise ValueError(f"template chat: neither {path} nor {jinja.name} holds a chat_template; fetch it, or choose another template")
     tokens = {key: _text(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    # As chat templates expect. There is no strftime_now: a prompt that holds today's date is another one after a resume.
+    # As chat templates expect. There is no strftime_now: a prompt that holds today's date is another one
+    # after a resume.
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     environment.globals["raise_exception"] = _raise

@@ -1,0 +1,213 @@
+"""Evolution strategies as two functions and a state: `ask` gives the population to try, `tell` moves the
+weights.
+
+    members = es.ask(state)              # 2k walks along direction k, 2k + 1 against it (antithetic)
+    state, update = es.tell(state, fitness_NP)
+
+The estimate (arXiv 2511.16652, section 3, with antithetic pairs and unit-variance fitness z):
+
+    d = N^-1/2 sum_i z_i E_i = N^-1/2 sum_k (z_2k - z_2k+1) E_k,    E = A B^T / sqrt(R)
+
+d has about unit RMS per weight whatever N, sigma and R are, so with SGD `learning_rate` is the RMS change per
+weight and step. The paper's 1/sigma is absorbed into it, as there. -d goes to an optax optimiser as a
+gradient.
+
+EGGROLL and OpenES differ in `rank` alone: R >= 1 draws factors, 0 draws dense noise.
+
+Left out: the sign-vote integer update of the paper's appendix G (it is for int8 weights) and its per-group
+baseline members.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from egg_reason.algorithms.shaping import SHAPINGS, fitness_metrics, pair_weights
+from egg_reason.algorithms.state import OPTIMISERS, State
+from egg_reason.perturb.members import Members
+from egg_reason.perturb.noise import Noise, Parameter
+from egg_reason.perturb.paths import get, put
+
+AGGREGATES = ("mean", "max")
+
+
+@dataclass(frozen=True)
+class EvolutionStrategy:
+    """Settings, checked when made. Every call is a pure function of its arguments and these.
+
+    parameters: what is perturbed and trained (`Architecture.parameters`).
+    population: members N, even.
+    rank: R >= 1 of the perturbations (EGGROLL), or 0 for full rank (OpenES).
+    sigma, learning_rate: functions of the share of the run's budget that is spent (`schedule`). sigma:
+        standard deviation of a perturbed weight, in the weight's own unit. learning_rate: with SGD the RMS
+        change per weight and step.
+    optimiser: any optax transformation, with learning rate 1; its updates are scaled by learning_rate.
+    aggregate: what a member's rewards for the samples of one prompt count together: their mean, or the
+        largest (pass@samples).
+    shaping: how fitness becomes z; see `shape_fitness`.
+    noise_reuse: steps for which one draw of noise is kept; 1: new every step, 0: the same for ever.
+    anchor_decay: share of the way back to the starting weights taken after each step; 0: none.
+    seed: names all noise of the run.
+    compute_dtype: of the weights that members carry; the master stays float32 (a bfloat16 master loses most
+        of a small step).
+    chunk: directions summed at a time in `tell`, an eighth as many where they are dense: memory, not the
+        result, depends on it up to float32 rounding.
+    """
+
+    parameters: tuple[Parameter, ...]
+    population: int
+    rank: int
+    sigma: Any
+    learning_rate: Any
+    optimiser: optax.GradientTransformation = OPTIMISERS["sgd"]
+    aggregate: str = "mean"
+    shaping: str = "group"
+    noise_reuse: int = 1
+    anchor_decay: float = 0.0
+    seed: int = 0
+    compute_dtype: Any = jnp.float32
+    chunk: int = 64
+
+    STANDSTILL = "all members scored the same"
+
+    def __post_init__(self):
+        if self.population < 2 or self.population % 2:
+            raise ValueError(
+                "population must be even and at least 2 (members come in antithetic pairs), not"
+                f" {self.population}"
+            )
+        if self.rank < 0:
+            raise ValueError(f"rank must be at least 1, or 0 for full rank, not {self.rank}")
+        if self.aggregate not in AGGREGATES:
+            raise ValueError(f"aggregate must be one of {', '.join(AGGREGATES)}, not {self.aggregate!r}")
+        if self.shaping not in SHAPINGS:
+            raise ValueError(f"fitness shaping must be one of {', '.join(SHAPINGS)}, not {self.shaping!r}")
+        if self.noise_reuse < 0:
+            raise ValueError(f"noise_reuse must be at least 0 steps, not {self.noise_reuse}")
+        if not 0 <= self.anchor_decay < 1:
+            raise ValueError(f"anchor_decay must be in [0, 1), not {self.anchor_decay}")
+        if self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1 direction, not {self.chunk}")
+        if not self.sigma(0) > 0:
+            raise ValueError(f"sigma must be above 0, not {self.sigma(0)}")
+        if not self.learning_rate(0) > 0:
+            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate(0)}")
+
+    @property
+    def noise(self) -> Noise:
+        return Noise(self.seed, self.rank, self.parameters, self.compute_dtype)
+
+    def init(self, params) -> State:
+        """The state before the first step. params: any float arrays; kept as float32."""
+        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+        leaves = self._leaves(params)
+        anchor = jax.tree.map(jnp.copy, leaves) if self.anchor_decay else None
+        return State(params, self.optimiser.init(leaves), anchor, 0)
+
+    def ask(self, state: State, spent: float = 0.0) -> Members:
+        """spent: share of the run's budget, where sigma has a schedule."""
+        params = jax.tree.map(lambda x: x.astype(self.compute_dtype), state.params)
+        return Members(params, self.noise, self.epoch(state.step), float(self.sigma(spent)), self.population)
+
+    def epoch(self, step: int) -> int:
+        """The number that names a step's noise."""
+        return step // self.noise_reuse if self.noise_reuse else 0
+
+    def fitness(self, rewards_NPG) -> np.ndarray:
+        """Rewards of all completions -> what `tell` takes and the log keeps: float32 [N, P], over those
+        samples that have one; else NaN."""
+        rewards = np.asarray(rewards_NPG, np.float64)
+        known = ~np.isnan(rewards)
+        if self.aggregate == "max":
+            found = np.where(known, rewards, -np.inf).max(-1)
+        else:
+            found = np.where(known, rewards, 0).sum(-1) / np.maximum(known.sum(-1), 1)
+        return np.where(known.any(-1), found, np.nan).astype(np.float32)
+
+    def metrics(self, fitness_NP) -> dict[str, float]:
+        return fitness_metrics(fitness_NP)
+
+    def describe(self) -> str:
+        return f"{'full rank' if self.rank == 0 else f'rank {self.rank}'}, sigma {self.sigma(0):g}"
+
+    def tell(self, state: State, fitness_NP, spent: float = 0.0) -> tuple[State, dict[str, float]]:
+        """One step. fitness_NP [N, P]: members by prompts, NaN where no reward applies. spent: as `ask` had
+        it.
+
+        Returns: the new state, and {'update_rms': RMS change per trained weight, 'learning_rate', 'sigma'}.
+        If all fitness is equal the weights and the optimiser stay as they are and update_rms is 0. Raises
+        ValueError for infinite fitness, naming the member, and for fitness of another shape.
+        """
+        shape = np.shape(fitness_NP)
+        if len(shape) != 2 or shape[0] != self.population or shape[1] == 0:
+            raise ValueError(f"fitness must be [{self.population} members, prompts], not {list(shape)}")
+        rate = float(self.learning_rate(spent))
+        after, rms = self.advance(state, pair_weights(fitness_NP, self.shaping), rate)
+        return after, {"update_rms": rms, "learning_rate": rate, "sigma": float(self.sigma(spent))}
+
+    def advance(self, state: State, weights, rate: float) -> tuple[State, float]:
+        """The step that `tell` takes once fitness has become one number a direction: all that a replay needs.
+
+        weights: float32 [N / 2] of `pair_weights`, or None: weights and optimiser stay as they are. rate: the
+        step's learning rate. Returns: the new state and the RMS change per trained weight.
+        """
+        if weights is None:
+            return state.replace(step=state.step + 1), 0.0
+        direction = self.direction(state, weights)
+        leaves, optimiser, rms = self._apply(
+            self._leaves(state.params), state.optimiser, state.anchor, direction, rate
+        )
+        return State(put(state.params, leaves), optimiser, state.anchor, state.step + 1), float(rms)
+
+    def direction(self, state: State, weights, first=0):
+        """sum_k weights[k] E_(first + k), float32 {name: array}: additive over any split of the
+        directions."""
+        weights = np.asarray(weights, np.float32)
+        chunk = self.summed_at_once(len(weights))
+        shapes, total = self.noise.shapes(state.params), None
+        for start in range(0, max(1, len(weights)), chunk):
+            part = np.zeros(chunk, np.float32)  # the last one may not be full
+            part[: len(weights) - start] = weights[start : start + chunk]
+            directions = first + start + np.arange(chunk)
+            # Waited for, and the noise without a name: else that of the next chunk, or of many, would be held
+            # beside it.
+            total = jax.block_until_ready(
+                _add(self.noise, total, _draw(self.noise, shapes, self.epoch(state.step), directions), part)
+            )
+        return total
+
+    def summed_at_once(self, directions: int) -> int:
+        """How many of so many directions are drawn and summed together."""
+        return max(1, min(self.chunk if self.rank else self.chunk // 8, directions))
+
+    def _leaves(self, params):
+        return {p.name: get(params, p.name) for p in self.parameters}
+
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
+    def _apply(self, leaves, optimiser, anchor, direction, rate):
+        gradient = jax.tree.map(jnp.negative, direction)
+        updates, optimiser = self.optimiser.update(gradient, optimiser, leaves)
+        new = jax.tree.map(lambda x, u: x + rate * u, leaves, updates)
+        if anchor is not None:
+            new = jax.tree.map(lambda x, start: x + self.anchor_decay * (start - x), new, anchor)
+        squares = sum(jnp.sum((new[name] - leaves[name]) ** 2) for name in leaves)
+        return new, optimiser, jnp.sqrt(squares / sum(x.size for x in leaves.values()))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draw(noise, shapes, epoch, directions):
+    """A program by itself: joined with the sum, XLA would draw every number in the order in which a product
+    wants it, which is slow."""
+    return noise.draw(shapes, epoch, directions)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _add(noise, total, drawn, weights):
+    """`total`, or None, plus the weighted sum of what was drawn."""
+    part = noise.weighted_sum(drawn, weights)
+    return part if total is None else jax.tree.map(jnp.add, total, part)

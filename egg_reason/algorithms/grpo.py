@@ -1,0 +1,344 @@
+"""GRPO, the policy-gradient baseline: the same engine, prompts, rewards and trainable weights as the
+evolution strategies.
+
+    members = grpo.ask(state)                           # one set of weights
+    state, update = grpo.tell(state, rewards_GP, rollouts)
+
+What a token is worth is in `objective.py`; the names of metrics are TRL's.
+
+Temperature: every log-probability here, of the policy, the sampler and the reference, is that of logits /
+temperature over the whole vocabulary. So the policy that is improved is the one that acts (TRL does the
+same). top_k and top_p cut the sampler's distribution and not the ratio's, which is then biased.
+
+The sampler's log-probabilities, kept from generation, are pi_old. They differ from the trainer's by rounding;
+the difference is logged (`sampling/sampling_logp_difference`), and `recompute` replaces them.
+
+Where nothing can be learned (every group agrees, and beta is 0) weights and optimiser stay as they are: TRL's
+Adam would drift on. Left out: tool calls, TRL's further losses (cispo, sapo, ...), and a critic, which GRPO
+does without.
+"""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from egg_reason.algorithms.evolution import AGGREGATES
+from egg_reason.algorithms.objective import SCALES, Objective, Rows, advantages, reward_metrics, token_weights
+from egg_reason.algorithms.rollouts import Rollouts, padded
+from egg_reason.algorithms.state import State
+from egg_reason.engine import Single
+from egg_reason.perturb.noise import Parameter
+from egg_reason.perturb.paths import get, put
+
+OVERLONG = ("keep", "mask")
+LOGITS_AT_ONCE = 1 << 25
+"""Logits that exist at a time (128 MiB): with a vocabulary of 65,536 all positions of a batch would not
+fit."""
+
+
+class NotFinite(ValueError):
+    """A loss or gradient that is NaN or infinite; the state that `tell` was given is still good."""
+
+
+@dataclass(frozen=True)
+class GRPO:
+    """Settings, checked when made. Every call is a pure function of its arguments and these.
+
+    architecture: of the model. parameters: what is trained (`Architecture.parameters`), as for evolution
+        strategies.
+    samples: completions G of a prompt, its group; at least 2.
+    objective: the loss of a token.
+    scale_rewards: group, batch or none. aggregate: mean or max. See `advantages`.
+    overlong: what becomes of completions that spent their budget: keep, or mask (no part in the loss, as in
+        DAPO).
+    iterations: passes over one step's completions. minibatches: updates in a pass, each of a random part of
+        them.
+    backward_tokens: most positions of one backward pass; gradients are summed over as many as a minibatch
+        needs: memory, not the result, depends on it up to float32 rounding.
+    recompute: pi_old by the trainer before the first update, in the place of the sampler's log-probabilities.
+    max_gradient_norm: longer gradients are scaled down to it; 0: never.
+    learning_rate: function of the share of the run's budget that is spent (`es.schedule`). optimiser: any
+        optax transformation with learning rate 1; its updates are scaled.
+    temperature: that completions are drawn at, above 0. max_tokens: their budget. vocabulary: ids that exist;
+        None: all.
+    reference: weights of the KL divergence; None where beta is 0.
+    remat: layers are computed again in the backward pass instead of kept.
+    """
+
+    architecture: Any
+    parameters: tuple[Parameter, ...]
+    samples: int
+    max_tokens: int
+    learning_rate: Any
+    optimiser: optax.GradientTransformation
+    objective: Objective
+    scale_rewards: str = "group"
+    aggregate: str = "mean"
+    overlong: str = "keep"
+    iterations: int = 1
+    minibatches: int = 1
+    backward_tokens: int = 8192
+    recompute: bool = False
+    max_gradient_norm: float = 1.0
+    temperature: float = 1.0
+    vocabulary: int | None = None
+    seed: int = 0
+    compute_dtype: Any = jnp.float32
+    remat: bool = True
+    reference: Any = field(default=None, compare=False, repr=False)
+
+    population = 1
+    """Members: the weights themselves."""
+    STANDSTILL = "no completion has an advantage over the others of its prompt"
+
+    def __post_init__(self):
+        if self.samples < 2:
+            raise ValueError(
+                "samples must be at least 2 (an advantage compares completions of the same prompt), not"
+                f" {self.samples}"
+            )
+        if self.scale_rewards not in SCALES:
+            raise ValueError(f"scale_rewards must be one of {', '.join(SCALES)}, not {self.scale_rewards!r}")
+        if self.aggregate not in AGGREGATES:
+            raise ValueError(f"aggregate must be one of {', '.join(AGGREGATES)}, not {self.aggregate!r}")
+        if self.overlong not in OVERLONG:
+            raise ValueError(f"overlong must be one of {', '.join(OVERLONG)}, not {self.overlong!r}")
+        for name in ("iterations", "minibatches", "backward_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.max_gradient_norm >= 0:
+            raise ValueError(
+                f"max_gradient_norm must be at least 0 (0: no limit), not {self.max_gradient_norm}"
+            )
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature must be above 0 (a greedy policy has no gradient), not {self.temperature}"
+            )
+        if not self.learning_rate(0) > 0:
+            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate(0)}")
+        if (self.reference is None) != (self.objective.beta == 0):
+            raise ValueError(
+                f"a reference is needed where beta is above 0, and there alone; beta is {self.objective.beta}"
+            )
+
+    def init(self, params) -> State:
+        """The state before the first step. params: any float arrays; kept as float32."""
+        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+        return State(params, self.optimiser.init(self._leaves(params)), None, 0)
+
+    def ask(self, state: State, spent: float = 0.0) -> Single:
+        return Single(self._compute(state.params))
+
+    def fitness(self, rewards_NPG) -> np.ndarray:
+        """Rewards of all completions -> what `tell` takes and the log keeps: float32 [samples, prompts]."""
+        return np.asarray(rewards_NPG[0], np.float32).T
+
+    def metrics(self, rewards_GP) -> dict[str, float]:
+        found = reward_metrics(rewards_GP)
+        return {"reward_mean": found["reward"], **found}
+
+    def describe(self) -> str:
+        objective = self.objective
+        kl = f", beta {objective.beta:g}" if objective.beta else ""
+        return (
+            f"loss {objective.loss_type}, {self.iterations} iterations of {self.minibatches} minibatches{kl}"
+        )
+
+    def tell(
+        self, state: State, rewards_GP, rollouts: Rollouts, spent: float = 0.0
+    ) -> tuple[State, dict[str, float]]:
+        """One step: iterations x minibatches updates.
+
+        Args:
+            rewards_GP: [samples, prompts], NaN where no reward applies.
+            rollouts: text p * samples + g is sample g of prompt p.
+            spent: share of the run's budget, where the learning rate has a schedule.
+
+        Returns: the new state and its metrics, with 'learning_rate' and 'update_rms', the RMS change per
+        trained weight (0: no update). Raises NotFinite, which names the update and its prompts, where loss or
+        gradient is NaN or infinite; ValueError for rewards of another shape and for more minibatches than
+        completions.
+        """
+        rewards = np.asarray(rewards_GP, np.float64)
+        if rewards.shape[0] != self.samples or rewards.size != len(rollouts):
+            raise ValueError(
+                f"rewards must be [{self.samples} samples, prompts] of {len(rollouts)} texts, not"
+                f" {list(rewards.shape)}"
+            )
+        if self.minibatches > len(rollouts):
+            raise ValueError(
+                f"minibatches must be at most the {len(rollouts)} completions of a step, not"
+                f" {self.minibatches}"
+            )
+        rate = float(self.learning_rate(spent))
+        info = {"learning_rate": rate, "update_rms": 0.0, **rollouts.metrics()}
+        advantages_J = advantages(rewards, self.scale_rewards, self.aggregate).T.reshape(-1)
+        mask = rollouts.drawn & ~(rollouts.truncated[:, None] & (self.overlong == "mask"))
+        if not (advantages_J[mask.any(1)].any() or (self.objective.beta and mask.any())):
+            return state.replace(step=state.step + 1), info
+
+        table = {
+            "inputs": rollouts.inputs,
+            "targets": rollouts.targets,
+            "mask": mask,
+            "advantages": advantages_J.astype(np.float32),
+        }
+        table["old"] = rollouts.log_probabilities
+        if self.recompute:
+            table["old"] = self._read_all(state.params, rollouts)
+            gaps = np.abs(table["old"] - rollouts.log_probabilities)[mask]
+            info |= _gap_metrics(gaps.sum(), len(gaps), gaps.max())
+        table["reference"] = (
+            self._read_all(self.reference, rollouts) if self.objective.beta else np.zeros_like(table["old"])
+        )
+
+        start = leaves = self._leaves(state.params)
+        optimiser, updates = state.optimiser, []
+        for iteration in range(self.iterations):
+            order = np.random.default_rng([self.seed, state.step, iteration]).permutation(len(rollouts))
+            for number, part in enumerate(np.array_split(order, self.minibatches)):
+                table["weights"] = np.zeros(mask.shape, np.float32)
+                table["weights"][part] = token_weights(mask[part], self.objective.loss_type, self.max_tokens)
+                gradient, sums = self._gradient(leaves, state.params, rollouts, part, table)
+                leaves, optimiser, norm = self._apply(leaves, optimiser, gradient, rate)
+                updates.append(sums | {"norm": float(norm)})
+                if not np.isfinite([updates[-1]["loss"], updates[-1]["norm"]]).all():
+                    where = (
+                        f"iteration {iteration + 1} of {self.iterations}, minibatch {number + 1} of"
+                        f" {self.minibatches}"
+                    )
+                    raise NotFinite(_complaint(where, sums, part, rollouts))
+        if not self.recompute:
+            first = updates[0]
+            info |= _gap_metrics(first["gap"], first["tokens"], first["largest_gap"])
+        rms = float(_rms(start, leaves))
+        if not np.isfinite(rms):
+            raise NotFinite("the weights after the last minibatch are not finite")
+        after = State(put(state.params, leaves), optimiser, None, state.step + 1)
+        return after, info | self._update_metrics(updates) | {"update_rms": rms}
+
+    def _leaves(self, params):
+        return {p.name: get(params, p.name) for p in self.parameters}
+
+    def _compute(self, params):
+        return jax.tree.map(lambda x: x.astype(self.compute_dtype), params)
+
+    def _gradient(self, leaves, params, rollouts: Rollouts, part, table) -> tuple[Any, dict]:
+        """Gradient of the loss of one minibatch, and sums over it: numbers, and `rows`, {text: its share of
+        the loss}."""
+        total, found = jax.tree.map(jnp.zeros_like, leaves), []
+        rows: dict[int, float] = {}
+        for texts, *shape in rollouts.batches(part, self.backward_tokens):
+            batch = Rows(
+                **{name: jnp.asarray(padded(column, texts, *shape)) for name, column in table.items()}
+            )
+            total, losses, sums = self._accumulate(leaves, params, batch, total)
+            found.append((texts, losses, sums))
+        for texts, losses, _ in found:
+            rows |= dict(zip(texts.tolist(), np.asarray(losses)[: len(texts)].tolist(), strict=True))
+        sums = {name: [float(each[name]) for _, _, each in found] for name in found[0][2]}
+        combined = {
+            name: max(values) if name == "largest_gap" else sum(values) for name, values in sums.items()
+        }
+        return total, combined | {"loss": sum(rows.values()), "rows": rows}
+
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
+    def _accumulate(self, leaves, params, rows: Rows, total):
+        def loss(leaves):
+            log_p, entropy = self.log_probabilities(put(params, leaves), rows.inputs, rows.targets)
+            losses, sums = self.objective(log_p, rows)
+            return losses.sum(), (losses, sums | {"entropy": jnp.where(rows.mask, entropy, 0).sum()})
+
+        (_, (losses, sums)), gradient = jax.value_and_grad(loss, has_aux=True)(leaves)
+        return jax.tree.map(jnp.add, total, gradient), losses, sums
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _apply(self, leaves, optimiser, gradient, rate):
+        norm = optax.global_norm(gradient)
+        if self.max_gradient_norm:
+            gradient = jax.tree.map(lambda x: x * jnp.minimum(1, self.max_gradient_norm / norm), gradient)
+        updates, optimiser = self.optimiser.update(gradient, optimiser, leaves)
+        return jax.tree.map(lambda x, u: x + rate * u, leaves, updates), optimiser, norm
+
+    def log_probabilities(self, params, inputs_RT, targets_RT):
+        """Of the targets, and the policy's entropies: float32 [R, T], both at the temperature. Differentiable
+        in params."""
+        weights = self._compute(params)
+        hidden = self.architecture.read(weights, inputs_RT, self.remat)
+
+        def one(position):
+            hidden_D, target = position
+            logits = self.architecture.logits(weights, hidden_D) / self.temperature
+            if self.vocabulary is not None and self.vocabulary < logits.shape[-1]:
+                logits = jnp.where(jnp.arange(logits.shape[-1]) < self.vocabulary, logits, -1e30)
+            log_total = jax.nn.logsumexp(logits)
+            entropy = log_total - (jnp.exp(logits - log_total) * logits).sum()
+            return logits[target] - log_total, jax.lax.stop_gradient(entropy)
+
+        at_once = max(1, LOGITS_AT_ONCE // self.architecture.shape.vocab)
+        positions = hidden.reshape(-1, hidden.shape[-1]), targets_RT.reshape(-1)
+        found = jax.lax.map(jax.checkpoint(one), positions, batch_size=at_once)
+        return tuple(each.reshape(targets_RT.shape) for each in found)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _read(self, params, inputs_RT, targets_RT):
+        return self.log_probabilities(params, inputs_RT, targets_RT)[0]
+
+    def _read_all(self, params, rollouts: Rollouts) -> np.ndarray:
+        """Log-probabilities of all targets, float32 [J, T]."""
+        found: np.ndarray = np.zeros(rollouts.targets.shape, np.float32)
+        for texts, *shape in rollouts.batches(np.arange(len(rollouts)), self.backward_tokens):
+            inputs, targets = (
+                jnp.asarray(padded(table, texts, *shape)) for table in (rollouts.inputs, rollouts.targets)
+            )
+            log_p = np.asarray(self._read(params, inputs, targets))[: len(texts), : found.shape[1]]
+            found[texts, : log_p.shape[1]] = log_p
+        return found
+
+    def _update_metrics(self, updates: list[dict]) -> dict[str, float]:
+        """TRL's metrics of the updates of one step. Clip ratios and entropy are means over tokens (gspo: clip
+        ratios over completions)."""
+        total = {
+            name: sum(update[name] for update in updates)
+            for name in ("tokens", "counted", "low", "high", "kl", "entropy")
+        }
+        low, high = (total[name] / max(total["counted"], 1) for name in ("low", "high"))
+        found = {
+            "loss": float(np.mean([update["loss"] for update in updates])),
+            "grad_norm": float(np.mean([update["norm"] for update in updates])),
+            "entropy": total["entropy"] / max(total["tokens"], 1),
+            "clip_ratio/low_mean": low,
+            "clip_ratio/high_mean": high,
+            "clip_ratio/region_mean": low + high,
+        }
+        return found | ({"kl": total["kl"] / max(total["tokens"], 1)} if self.objective.beta else {})
+
+
+def _gap_metrics(total: float, count: float, largest: float) -> dict[str, float]:
+    """How far the trainer's log-probabilities of the drawn tokens are from the sampler's, on the same
+    weights."""
+    name = "sampling/sampling_logp_difference"
+    return {f"{name}/mean": float(total / max(count, 1)), f"{name}/max": float(largest)}
+
+
+def _complaint(where: str, sums: dict, part, rollouts: Rollouts) -> str:
+    bad = [text for text in part.tolist() if not np.isfinite(sums["rows"][text])]
+    if not bad:
+        return f"the gradient of {where} is not finite, though its loss is ({sums['loss']:g})"
+    prompts = sorted({int(rollouts.prompt[text]) for text in bad})
+    shown = ", ".join(map(str, prompts[:8])) + (", ..." if len(prompts) > 8 else "")
+    return (
+        f"the loss of {where} is not finite: {len(bad)} of its {len(part)} completions, of the step's prompts"
+        f" {shown}"
+    )
+
+
+@jax.jit
+def _rms(before, after):
+    squares = sum(jnp.sum((after[name] - before[name]) ** 2) for name in before)
+    return jnp.sqrt(squares / sum(x.size for x in before.values()))

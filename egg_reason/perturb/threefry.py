@@ -1,0 +1,78 @@
+"""Normal and uniform numbers that are those of `jax.random`, bit for bit, drawn three to four times as fast
+on a CPU.
+
+Threefry-2x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), counted as `jax.random`
+counts by default. On a CPU, JAX compiles it as a loop over rounds, each a pass through memory; written out,
+its twenty rounds and what becomes of the bits are one pass, and compile in half the time
+(docs/performance.md). The noise of a step is drawn twice, to be tried and to be followed.
+
+Keys are raw: two uint32.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def threefry(key, high, low):
+    """Two uint32 arrays: the cipher's output for the counter (high, low). key: two uint32, whose shapes
+    broadcast with the counter's."""
+    keys = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
+    high, low = high + keys[0], low + keys[1]
+    for block in range(5):
+        for rotation in ROTATIONS[block % 2]:
+            high = high + low
+            low = (low << np.uint32(rotation)) | (low >> np.uint32(32 - rotation))
+            low = low ^ high
+        high, low = high + keys[(block + 1) % 3], low + keys[(block + 2) % 3] + np.uint32(block + 1)
+    return high, low
+
+
+def fold_in(key, number):
+    """A key of this key and a number from 0 to 2^32 - 1: `jax.random.fold_in`."""
+    return threefry(key, np.uint32(0), jnp.asarray(number).astype(jnp.uint32))
+
+
+@jax.jit  # within a program too, where arrays of one shape are then traced once
+def normals(key, counter):
+    """float32 [*key, *counter]: of every stream the numbers that stand at these places of
+    `jax.random.normal`'s.
+
+    key: two uint32 [...], one for each stream. counter: uint32 [...], places from 0 (`counters`).
+    """
+    inner = (1,) * counter.ndim
+    high, low = (half.reshape(*half.shape, *inner) for half in key)
+    return _normal(_bits((high, low), counter))
+
+
+def counters(shape):
+    """uint32 of this shape, less than 2^32 of them: the places of what `jax.random.normal` draws in this
+    shape."""
+    return lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+
+
+def uniform(key):
+    """One float32 in [0, 1): `jax.random.uniform`."""
+    return _uniform(_bits(key, jnp.zeros((), jnp.uint32)))
+
+
+def _bits(key, counter):
+    high, low = threefry(key, jnp.zeros_like(counter), counter)
+    return high ^ low
+
+
+def _uniform(bits):
+    return lax.bitcast_convert_type((bits >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32) - np.float32(
+        1
+    )
+
+
+def _normal(bits):
+    low = np.nextafter(np.float32(-1), np.float32(0))
+    centred = jnp.maximum(low, _uniform(bits) * (np.float32(1) - low) + low)
+    return np.float32(math.sqrt(2)) * lax.erf_inv(centred)

@@ -1,0 +1,118 @@
+"""Weights that carry perturbations: nodes that know how to multiply."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+SUMS_UP_TO = 4
+"""Rank up to which the second small product is a sum of outer products, which the compiler joins with the
+addition to the base product. A batched product of so few columns costs more: rank 4 gains a tenth of a decode
+step (docs/performance.md)."""
+
+
+class LowRank(struct.PyTreeNode):
+    """A matrix plus rank-R noise.
+
+    `one` is a 1 that the compiler cannot see. Two products read x in two shapes, and XLA would rather compute
+    a cheap x twice, mix and layer norm, than store it; what ends in a division it takes for expensive. Worth
+    8% of a decode step (docs/performance.md).
+    """
+
+    base: Any  # [m, n], an array or Transposed
+    a: jax.Array  # [K, R, m]
+    b: jax.Array  # [K, R, n]
+    scale: jax.Array  # [B] float32
+    one: jax.Array  # []
+
+    def __rmatmul__(self, x):
+        """x [B, ..., m] -> [B, ..., n]."""
+        x = x / self.one  # exactly x
+        groups, rank, _ = self.a.shape
+        small = jnp.einsum("kxm,krm->kxr", x.reshape(groups, -1, x.shape[-1]), self.a)
+        if rank > SUMS_UP_TO:
+            return (
+                by_row(jnp.einsum("kxr,krn->kxn", small, self.b), x, self.scale * rank**-0.5) + x @ self.base
+            )
+        small = by_row(small, x, self.scale * rank**-0.5).reshape(small.shape)
+        outer = sum(small[..., r, None] * self.b[:, None, r] for r in range(rank))
+        return outer.reshape(*x.shape[:-1], -1) + x @ self.base
+
+    def __getitem__(self, ids):
+        """Rows of a table: ids int [B, T] -> [B, T, n]."""
+        groups, rank, _ = self.a.shape
+        small = jax.vmap(lambda a, i: a[:, i])(self.a, ids.reshape(groups, -1))
+        return (
+            by_row(jnp.einsum("krx,krn->kxn", small, self.b), ids[..., None], self.scale * rank**-0.5)
+            + self.base[ids]
+        )
+
+
+class FullRank(struct.PyTreeNode):
+    """A matrix plus dense noise."""
+
+    base: Any  # [m, n], an array or Transposed
+    noise: jax.Array  # [K, m, n]
+    scale: jax.Array  # [B] float32
+
+    def __rmatmul__(self, x):
+        """x [B, ..., m] -> [B, ..., n]."""
+        grouped = x.reshape(self.noise.shape[0], -1, x.shape[-1])
+        return by_row(jnp.einsum("kxm,kmn->kxn", grouped, self.noise), x, self.scale) + x @ self.base
+
+    def __getitem__(self, ids):
+        """Rows of a table: ids int [B, T] -> [B, T, n]."""
+        rows = jax.vmap(lambda noise, i: noise[i])(self.noise, ids.reshape(self.noise.shape[0], -1))
+        return by_row(rows, ids[..., None], self.scale) + self.base[ids]
+
+
+class Offset(struct.PyTreeNode):
+    """A vector (or small array, taken whole) plus dense noise; stands in sums and products with activations
+    [B, T, ...]."""
+
+    base: jax.Array  # [...]
+    noise: jax.Array  # [K, ...]
+    scale: jax.Array  # [B] float32
+
+    def values(self):
+        """[B, 1, ...]: each row's own values, with an axis for the tokens."""
+        rows = jnp.repeat(self.noise, self.scale.shape[0] // self.noise.shape[0], 0)
+        scale = self.scale.astype(self.noise.dtype).reshape(-1, *[1] * self.base.ndim)
+        return (self.base + scale * rows)[:, None]
+
+    def __mul__(self, x):
+        return self.values() * x
+
+    def __add__(self, x):
+        return self.values() + x
+
+    __rmul__, __radd__ = __mul__, __add__
+
+
+NODES = (LowRank, FullRank, Offset)
+
+
+def rescaled(weights, scale_B):
+    """Weights that `Noise.attach` gave, with other scales: all that may change of them from one decode step
+    to the next."""
+
+    def one(node):
+        return (
+            node.replace(scale=jnp.broadcast_to(scale_B, node.scale.shape))
+            if isinstance(node, NODES)
+            else node
+        )
+
+    return jax.tree.map(one, weights, is_leaf=lambda node: isinstance(node, NODES))
+
+
+def by_row(y, x, scale):
+    """y [K, B/K * ..., n], a product of x [B, ..., m]: [B, ..., n], every row times its own scale, still in
+    y's dtype.
+
+    The product is scaled last, where the addition of the base product takes it along: as a step of its own it
+    costs a tenth of the tax.
+    """
+    rows = y.reshape(*x.shape[:-1], -1)
+    return rows * scale.astype(y.dtype).reshape(-1, *[1] * (rows.ndim - 1))

@@ -1,0 +1,291 @@
+"""One run on several hosts: every process evaluates its range of the pairs, fitness is gathered, and each
+applies the same update.
+
+The first process is the one that trains; the others follow: they hold the model, the engine and the scorer,
+and keep nothing. What passes between them are messages, gathered from all at the same time (`Hosts.exchange`;
+JAX's collectives, on CPUs over gloo):
+
+    the first tells the others of the run: settings, fingerprint of what all must have alike, the step it
+    stands at each answers with what is wrong, or nothing; then "go", and unless the step is 0 the first one's
+    state for every step: "step" and the share of the budget that is spent, then from each process its `Share`
+    with the hash of its weights,
+        or the error it met
+    "end", and why
+
+Weights stay equal, since all start from the same and take the same steps; the hashes are compared in every
+step. Where a process is lost, all end, and the run goes on with --resume, on as many hosts as there are then.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from egg_reason.build import Parts, build
+from egg_reason.config import Machines, TrainConfig
+from egg_reason.population.here import DIFFERENT, evaluate, fingerprint
+from egg_reason.population.trials import Share, deal, merge
+from egg_reason.rewards.workers.pending import RewardFailure
+from egg_reason.run.directory import Run
+from egg_reason.run.log import HASH_BYTES, weights_hash
+
+SHARE, ERROR, REWARD_FAILURE = range(3)
+"""First byte of what a process tells of a step. A hash and a Share follow, or a line of text."""
+
+_SPENT = struct.Struct("<d")
+
+SMALLEST_MESSAGE = 1024
+"""Bytes: shorter ones are padded to it, longer ones to a power of two, since every length is compiled
+once."""
+
+
+LONGEST_WAIT = 7 * 24 * 3600
+"""Seconds that a host waits for the others."""
+
+
+class Lost(OSError):
+    """Another process of the run ended without a word."""
+
+
+class Hosts:
+    """The processes of a run, after all of them have called this. machines: `hosts`, `host` and
+    `coordinator`.
+
+    Attributes:
+        number, count: which process this is, of how many. received: bytes that came from the others so far
+            (it sends as many).
+    """
+
+    def __init__(self, machines: Machines):
+        self.number, self.count, self.received = machines.host, machines.hosts, 0
+        self.machines = machines
+        # The others wait in a collective while the first evaluates: XLA would give up after 30 minutes. A
+        # lost host ends it at once.
+        os.environ["XLA_FLAGS"] = (
+            f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_timeout_seconds={LONGEST_WAIT}"
+        )
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
+        try:
+            jax.distributed.initialize(machines.coordinator, machines.hosts, machines.host)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ConnectionError(
+                f"host {self.number} could not join {machines.coordinator} ({reason}): start all hosts"
+            ) from None
+        if jax.device_count() != self.count * jax.local_device_count():
+            raise ValueError(
+                f"hosts must have as many devices each, not {jax.local_device_count()} here of"
+                f" {jax.device_count()} in all"
+            )
+        self.exchange()  # they connect in the first one, for which gloo waits no more than half a minute
+
+    def exchange(self, message: bytes = b"") -> list[bytes]:
+        """Every process's message, in the order of their numbers. Waits until all have called it. Raises Lost
+        where one has ended."""
+        lengths = self._gather(np.array([len(message)], np.uint32))[:, 0]
+        padded = np.zeros(
+            max(SMALLEST_MESSAGE, 1 << (int(lengths.max()) - 1).bit_length() if lengths.max() else 0),
+            np.uint8,
+        )
+        padded[: len(message)] = np.frombuffer(message, np.uint8)
+        return [row[:length].tobytes() for row, length in zip(self._gather(padded), lengths, strict=True)]
+
+    def broadcast(self, tree):
+        """The first process's arrays, in all of them, bit for bit. tree: a pytree of arrays of the same
+        shapes everywhere."""
+
+        def one(leaf):
+            leaf = np.asarray(leaf)
+            words = (
+                np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+            )  # whose sum with zeros is exact: -0.0 + 0.0 would be 0.0
+            return self._collective("broadcast_one_to_all", words).view(leaf.dtype).reshape(leaf.shape)
+
+        return jax.tree.map(one, tree)
+
+    def leave(self, status: int = 2) -> None:
+        """Ends this process at its exit without waiting for the others, as JAX would for minutes. They find
+        it lost."""
+
+        def end():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+        atexit.register(end)
+
+    def _gather(self, array: np.ndarray) -> np.ndarray:
+        found = self._collective("process_allgather", array)
+        self.received += (self.count - 1) * array.nbytes
+        return found.reshape(self.count, -1)
+
+    def _collective(self, name: str, array: np.ndarray) -> np.ndarray:
+        """In a thread of its own, so that a second Ctrl-C ends the wait."""
+        from jax.experimental import multihost_utils
+
+        found: list[Any] = []
+
+        def call():
+            try:
+                found.append(np.asarray(getattr(multihost_utils, name)(array)))
+            except Exception as error:
+                found.append(error)
+
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        thread.join()
+        if isinstance(found[0], Exception):  # JaxRuntimeError; of gloo ValueError
+            self.leave()
+            reason = str(found[0]).splitlines()[0][:200]
+            raise Lost(f"a host was lost ({reason}): start all of them again, with --resume")
+        return found[0]
+
+
+class Leader:
+    """The first process's evaluator, to be used as `shares.Here` is. Its end tells the others."""
+
+    def __init__(self, hosts: Hosts):
+        self.hosts = hosts
+        self.in_step = False  # the others wait for our share of a step, not for a word
+
+    def start(self, config: TrainConfig, parts: Parts, run: Run, state, tell: Callable[[str], None]) -> None:
+        self.config, self.parts = config, parts
+        about = {"config": run.config, "fingerprint": fingerprint(config, parts), "step": state.step}
+        self.hosts.exchange(json.dumps(about).encode())
+        for number, reply in enumerate(self.hosts.exchange()):  # when they have loaded the model
+            if reply:
+                raise ValueError(f"host {number}: {reply.decode()}")
+        self.hosts.exchange(b"go")
+        if state.step:
+            self.hosts.broadcast(state)
+
+    def evaluate(self, state, spent: float) -> Share:
+        before = self.hosts.received
+        self.hosts.exchange(b"step" + _SPENT.pack(spent))
+        self.in_step = True
+        replies = self.hosts.exchange(_evaluated(self.config, self.parts, state, spent, self.hosts))
+        self.in_step = False
+        share = _merged(replies, self.config.wire)
+        share.wire_bytes = self.hosts.received - before
+        return share
+
+    def __enter__(self) -> "Leader":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self.in_step:  # as after a second Ctrl-C: the others see that we are gone
+            self.hosts.leave(130 if kind is KeyboardInterrupt else 2)
+        elif kind is not Lost:
+            with contextlib.suppress(Lost):  # the run has ended, or has a better reason to
+                self.hosts.exchange(
+                    b"end"
+                    if error is None
+                    else f"end {' '.join(str(error).split()) or kind.__name__}".encode()
+                )
+
+
+def follow(hosts: Hosts) -> dict:
+    """What every process but the first does. Returns {"steps": taken}; raises ValueError where the run ended
+    with an error."""
+    with _deaf():
+        message = hosts.exchange()[0]
+        if message.startswith(b"end"):
+            return _end(message, 0)
+        try:
+            message, steps = _follow(hosts, json.loads(message))
+        except BaseException:
+            hosts.leave()
+            raise
+        return _end(message, steps)
+
+
+def _follow(hosts: Hosts, about: dict) -> tuple[bytes, int]:
+    """The message that ended it, and the steps that were taken."""
+    parts, fault = None, ""
+    try:
+        config = TrainConfig.from_table(about["config"])
+        parts = build(config, resumed=True, machines=hosts.machines)
+        if fingerprint(config, parts) != about["fingerprint"]:
+            fault = DIFFERENT
+    except (ValueError, OSError) as error:
+        fault = " ".join(str(error).split())
+    hosts.exchange(fault.encode())
+    message = hosts.exchange()[0]
+    if message != b"go" or parts is None:
+        return message, 0
+    parts.scorer.log = Path(os.devnull)  # what rewards print is kept by the first host alone
+    with parts.scorer:
+        state = parts.strategy.init(parts.model.params)
+        if about["step"]:
+            state = jax.tree.map(jax.numpy.asarray, hosts.broadcast(state).replace(step=about["step"]))
+        while (message := hosts.exchange()[0]).startswith(b"step"):
+            [spent] = _SPENT.unpack(message[4:])
+            replies = hosts.exchange(_evaluated(config, parts, state, spent, hosts))
+            try:
+                state, _ = parts.strategy.tell(state, _merged(replies, config.wire).fitness_NP, spent)
+            except (ValueError, OSError):
+                continue  # the first one meets it too, and says so as it ends the run
+        return message, state.step
+
+
+def _end(message: bytes, steps: int) -> dict:
+    reason = message.decode().partition(" ")[2]
+    if reason:
+        raise ValueError(f"the first host ended the run: {reason}")
+    return {"steps": steps}
+
+
+def _evaluated(config: TrainConfig, parts: Parts, state, spent: float, hosts: Hosts) -> bytes:
+    try:
+        share = evaluate(
+            config, parts, state, spent, deal(parts.strategy.population, hosts.count)[hosts.number]
+        )
+        return bytes([SHARE]) + weights_hash(state.params) + share.encode(config.wire)
+    except (ValueError, OSError) as error:
+        kind = REWARD_FAILURE if isinstance(error, RewardFailure) else ERROR
+        return bytes([kind]) + " ".join(str(error).split()).encode()
+
+
+def _merged(replies: list[bytes], wire: str) -> Share:
+    for number, reply in enumerate(replies):
+        if reply[0] != SHARE:
+            text = f"host {number}: {reply[1:].decode()}"
+            raise RewardFailure(text) if reply[0] == REWARD_FAILURE else ValueError(text)
+    start = 1 + HASH_BYTES
+    different = [number for number, reply in enumerate(replies) if reply[:start] != replies[0][:start]]
+    if different:
+        raise ValueError(
+            f"the weights of hosts {different} are not the first one's: all need the same jax and kind of"
+            " machine"
+        )
+    return merge([Share.decode(reply[start:], wire) for reply in replies])
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C and SIGTERM, which a terminal or a queue sends to all processes, are for the first one; a second
+    one ends this one too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def once(number, frame):
+        signal.signal(number, signal.SIG_DFL)
+
+    previous = {number: signal.signal(number, once) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,326 @@
+"""One run on a pool of Ray workers that may come, go, hang and die: what they compute is named by seeds, so
+it does not matter who does.
+
+This process trains: it keeps the run directory and takes the updates. A worker holds the model, an engine and
+a scorer, and nothing that would be missed. For every step the population is cut into chunks of members, and
+
+    to a worker goes      the chunk, and of each step that it has not seen what every direction counts in
+                          the update: 2 bytes a member
+    from it comes         the chunk's `Share`, and the hash of the weights that it was made with, which must
+                          be ours
+
+A new worker starts from the base model, takes all steps of the log (`EvolutionStrategy.advance`, as
+`egg-reason replay` does) and compiles, while the others go on; then it joins. A lost worker's chunk goes to
+another one. Paths in the settings must hold the same everywhere; what is read from them is compared. Ray is
+an optional extra: pip install 'egg-reason[ray]'.
+"""
+
+import collections
+import math
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.shaping import pair_weights
+from egg_reason.build import Parts, build
+from egg_reason.config import Machines, TrainConfig
+from egg_reason.population.here import DIFFERENT, evaluate, fingerprint
+from egg_reason.population.trials import Share, deal, merge, missing
+from egg_reason.run.directory import Run
+from egg_reason.run.log import HASH_BYTES, weights_hash
+
+CHUNKS_A_WORKER = 2
+"""Chunks of a step for each worker: more would balance better and leave lanes empty more often."""
+
+MOST_LOST = 8
+"""Workers that may be lost in a row, while none of them or of the others has answered."""
+
+LONELY = 30.0
+"""Seconds without a worker after which that is told."""
+
+LATE_STEPS = 10
+"""Steps after which a worker that still has not answered is given up."""
+
+HANDED_ON = (
+    "JAX_PLATFORMS",
+    "XLA_FLAGS",
+    "JAX_COMPILATION_CACHE_DIR",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+)
+"""Of this process's environment to the workers, whose nodes others may have started."""
+
+LOST = object()
+"""In the place of what a worker returned."""
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks for room for a worker."""
+
+SLOW = 3.0
+"""With `straggler` drop, a chunk is dropped after so many times the median time of the step's other
+chunks."""
+
+Advance = tuple[np.ndarray | None, float]
+"""What `EvolutionStrategy.advance` needs of a step."""
+
+
+class Worker:
+    """What an actor runs. table: settings as config.toml holds them. folder: that paths in them start from,
+    where it is there too."""
+
+    def __init__(self, table: dict, folder: str):
+        if os.path.isdir(folder):
+            os.chdir(folder)
+        self.table = table
+
+    def build(self, expected: str, steps: list[Advance]) -> None:
+        """Not when it is made: Ray hands on what a method raises, and of making an actor no more than a text.
+
+        Takes the steps from the first on, and lets a pair write, so that everything is compiled when it
+        joins. expected: fingerprint.
+        """
+        self.config = TrainConfig.from_table(self.table)
+        self.parts = build(self.config, resumed=True)
+        if fingerprint(self.config, self.parts) != expected:
+            raise ValueError(f"a worker of the pool: {DIFFERENT}")
+        assert isinstance(self.parts.strategy, EvolutionStrategy)  # `build` refuses the others
+        self.parts.scorer.log = Path(
+            os.devnull
+        )  # what rewards print is kept by the process that trains alone
+        self.strategy = self.parts.strategy
+        self.state = self.strategy.init(self.parts.model.params)
+        self._advance(0, steps)
+        evaluate(self.config, self.parts, self.state, 0.0, range(2))
+
+    def evaluate(self, since: int, steps: list[Advance], members: tuple[int, int], spent: float) -> bytes:
+        """The hash of the weights and the chunk's share. steps: from step `since` on, all up to the one to
+        evaluate."""
+        self._advance(since, steps)
+        share = evaluate(self.config, self.parts, self.state, spent, range(*members))
+        return weights_hash(self.state.params) + share.encode(self.config.wire)
+
+    def _advance(self, since: int, steps: list[Advance]) -> None:
+        for weights, rate in steps[self.state.step - since :]:
+            self.state, _ = self.strategy.advance(self.state, weights, rate)
+
+
+class Pool:
+    """Evaluates the population by the workers; to be used as `shares.Here` is. machines: workers,
+    ray_address, straggler.
+
+    Raises ValueError where Ray is missing, ConnectionError where it cannot be reached.
+    """
+
+    def __init__(self, machines: Machines):
+        try:
+            import ray
+        except ImportError:
+            raise ValueError("--pool ray needs the package ray: pip install 'egg-reason[ray]'") from None
+        self.ray: Any = ray
+        self.machines = machines
+        self.steps: list[Advance] = []
+        self.seen: dict[Any, int] = {}  # workers that have joined: the step that they are at
+        self.idle: set[Any] = set()
+        self.starting: dict[Any, tuple[Any, int]] = {}  # ref: worker, and the step that it is brought to
+        self.late: dict[
+            Any, tuple[Any, int]
+        ] = {}  # ref: worker whose chunk was dropped, and the step of that
+        self.lost = 0  # workers in a row, without a chunk in between
+        self.looked, self.alone_since = 0.0, 0.0
+        self.sent = self.received = 0
+
+    def __enter__(self) -> "Pool":
+        address = self.machines.ray_address
+        local = {} if address else {"include_dashboard": False, "num_cpus": self.machines.workers or None}
+        try:
+            with warnings.catch_warnings(
+                action="ignore"
+            ):  # of Ray about its future versions, of JAX about forks
+                self.ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0][:200]
+            way_out = f"Ray at {address} cannot be reached ({reason}): start it with ray start"
+            raise ConnectionError(
+                way_out if address else f"Ray did not start ({reason}): try ray start, and --ray-address"
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in [*self.seen, *(worker for worker, _ in self.starting.values())]:
+            self.ray.kill(worker)
+        self.ray.shutdown()
+
+    def start(self, config: TrainConfig, parts: Parts, run: Run, state, tell: Callable[[str], None]) -> None:
+        """Returns when a worker has joined. Raises ValueError where this process does not compute on a CPU,
+        as the workers do."""
+        if jax.default_backend() != "cpu":
+            raise ValueError(
+                f"the workers of a pool compute on CPUs, this process on {jax.default_backend()}: set"
+                " JAX_PLATFORMS=cpu"
+            )
+        self.config, self.parts, self.run, self.tell = config, parts, run, tell
+        environment = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+        environment["PJRT_NPROC"] = "1"  # threads of XLA: Ray gives a worker one CPU
+        self.actor: Any = self.ray.remote(num_cpus=1, max_restarts=0, runtime_env={"env_vars": environment})(
+            Worker
+        )
+        self.table, self.fingerprint = self.ray.put(run.config), fingerprint(config, parts)
+        self._catch_up()
+        self.alone_since = time.monotonic()
+        while not self.seen:
+            self._recruit()
+            self._take_in(self._finished([*self.starting]))
+
+    def evaluate(self, state, spent: float) -> Share:
+        """All members, but for those of pairs that were dropped."""
+        self._catch_up()
+        self._replace_late(state.step)
+        sent, received = self.sent, self.received
+        mine, begun = weights_hash(state.params), time.monotonic()
+        population = self.parts.strategy.population
+        chunks = collections.deque(
+            deal(population, min(population // 2, CHUNKS_A_WORKER * max(1, len(self.seen))))
+        )
+        pending: dict[Any, tuple[Any, range, float]] = {}
+        shares: list[Share] = []
+        took: list[float] = []
+        while chunks or pending:
+            while chunks and self.idle:
+                worker, chunk = self.idle.pop(), chunks.popleft()
+                pending[self._ask(worker, chunk, spent)] = worker, chunk, time.monotonic()
+            finished = self._finished([*pending, *self.starting, *self.late])
+            self._take_in(finished)
+            for ref in finished:
+                if ref in pending:
+                    worker, chunk, asked = pending.pop(ref)
+                    reply = self._answered(ref, worker)
+                    if reply is None:
+                        chunks.appendleft(chunk)
+                        continue
+                    if reply[:HASH_BYTES] != mine:
+                        raise ValueError(
+                            "the weights of a worker are not ours: all need the same jax and kind of machine"
+                        )
+                    shares.append(Share.decode(reply[HASH_BYTES:], self.config.wire))
+                    took.append(time.monotonic() - asked)
+            self._recruit()
+            if not chunks and took and self.machines.straggler == "drop":
+                slowest = SLOW * statistics.median(took)
+                if all(time.monotonic() - asked > slowest for _, _, asked in pending.values()):
+                    for ref, (worker, chunk, _) in pending.items():
+                        self.late[ref] = worker, state.step
+                        shares.append(missing(chunk, shares[0]))
+                        self.tell(
+                            f"step {state.step}: members {chunk.start} to {chunk.stop - 1} were dropped,"
+                            " their worker is slow"
+                        )
+                    pending.clear()
+        share = merge(shares)
+        share.seconds, share.compiling = time.monotonic() - begun, 0.0  # workers have compiled when they join
+        share.wire_bytes = self.sent - sent + self.received - received
+        return share
+
+    def _catch_up(self) -> None:
+        """Keeps what the log's new steps come to."""
+        for _, scalars in self.run.scalars.records(len(self.steps)):
+            self.steps.append((pair_weights(scalars.fitness_NP, self.config.shaping), scalars.learning_rate))
+
+    def _ask(self, worker: Any, chunk: range, spent: float) -> Any:
+        since = self.seen[worker]
+        steps = self.steps[since:]
+        self.seen[worker] = len(self.steps)
+        self.sent += _size(steps) + 32
+        return worker.evaluate.remote(since, steps, (chunk.start, chunk.stop), spent)
+
+    def _finished(self, refs: list[Any]) -> list[Any]:
+        """Those that have ended; waits for the first, but not for long."""
+        if refs:
+            self.alone_since = time.monotonic()
+            return self.ray.wait(refs, timeout=LOOK_EVERY)[0]
+        if time.monotonic() - self.alone_since > LONELY:  # nobody is there, and there is no room for anybody
+            self.tell(f"no worker for {LONELY:.0f} s, and no free CPU for one: waiting")
+            self.alone_since = math.inf
+        time.sleep(LOOK_EVERY)
+        return []
+
+    def _take_in(self, refs: list[Any]) -> None:
+        """Workers that have started, and late ones that have answered at last."""
+        for ref in refs:
+            if ref in self.late:
+                self._answered(ref, self.late.pop(ref)[0])
+            elif ref in self.starting:
+                worker, step = self.starting.pop(ref)
+                if self._result(ref, worker) is LOST:
+                    self.tell(f"a worker was lost before it joined, {len(self.seen)} are at work")
+                else:
+                    self.seen[worker] = step
+                    self.idle.add(worker)
+                    self.tell(f"a worker joined, {len(self.seen)} are at work")
+
+    def _answered(self, ref: Any, worker: Any) -> bytes | None:
+        """The worker's reply; None if it is lost."""
+        reply = self._result(ref, worker)
+        if reply is LOST:
+            self.seen.pop(worker, None)
+            self.tell(f"a worker was lost, {len(self.seen)} are left")
+            return None
+        self.lost = 0
+        self.idle.add(worker)
+        self.received += len(reply)
+        return reply
+
+    def _result(self, ref: Any, worker: Any) -> Any:
+        """What the call returned, or LOST. Errors of the run itself are raised, and ValueError where one
+        worker after the other is lost."""
+        try:
+            return self.ray.get(ref)
+        except self.ray.exceptions.RayTaskError as error:
+            self.ray.kill(worker)
+            raise error.cause from error
+        except (
+            self.ray.exceptions.RayError
+        ) as error:  # it died, its node did, or Ray killed it for want of memory
+            self.ray.kill(worker)
+            self.lost += 1
+            if self.lost == MOST_LOST:
+                reason = " ".join(str(error).split())[:300]
+                raise ValueError(
+                    f"{MOST_LOST} workers died one after the other and did nothing, the last one so: {reason}"
+                ) from None
+            return LOST
+
+    def _replace_late(self, step: int) -> None:
+        for ref, (worker, dropped) in list(self.late.items()):
+            if step - dropped >= LATE_STEPS:
+                self.ray.kill(worker)
+                del self.late[ref], self.seen[worker]
+                self.tell(
+                    f"a worker that has been late for {LATE_STEPS} steps is replaced, {len(self.seen)} are"
+                    " left"
+                )
+
+    def _recruit(self) -> None:
+        """A worker for every free CPU, up to `workers`. Not while some start: until they have their CPUs, Ray
+        counts these as free."""
+        if self.starting or time.monotonic() - self.looked < LOOK_EVERY:
+            return
+        self.looked = time.monotonic()
+        most = (self.machines.workers or math.inf) - len(self.seen)
+        count = int(min(self.ray.available_resources().get("CPU", 0), most))
+        steps = self.ray.put(self.steps) if count > 0 else None
+        for _ in range(count):
+            worker = self.actor.remote(self.table, os.getcwd())
+            self.starting[worker.build.remote(self.fingerprint, steps)] = worker, len(self.steps)
+            self.sent += _size(self.steps)
+
+
+def _size(steps: list[Advance]) -> int:
+    """Bytes, about."""
+    return sum(8 + (0 if weights is None else weights.nbytes) for weights, _ in steps)

@@ -1,0 +1,49 @@
+"""Fitness as bytes: what passes between machines, and how it is rounded."""
+
+import zlib
+
+import numpy as np
+
+LOSS, DRAW, WIN, NONE = range(4)
+"""Of a pair's first member against its second, in ternary; NONE: no prompt has a reward for both."""
+
+
+def rounded(fitness_NP: np.ndarray, wire: str) -> np.ndarray:
+    """What the wire leaves of fitness, float32. ternary: [N, 1].
+
+    A draw in ternary is a difference of up to 1e-9 of the pair's larger reward. Raises ValueError for what
+    float16 cannot hold.
+    """
+    if wire == "float32":
+        return fitness_NP
+    if wire == "float16":
+        with np.errstate(over="ignore"):
+            found = fitness_NP.astype(np.float16).astype(np.float32)
+        if np.isinf(found).any():
+            raise ValueError(
+                f"wire float16 holds rewards up to 65504, not {np.nanmax(np.abs(fitness_NP)):g}: use float32"
+            )
+        return found
+    first, second = fitness_NP[0::2].astype(np.float64), fitness_NP[1::2].astype(np.float64)
+    both = ~np.isnan(first - second)
+    gain = np.where(both, first - second, 0).sum(1)
+    unit = np.where(both, np.maximum(np.abs(first), np.abs(second)), 0).max(1)
+    won = np.where(both.any(1), np.where(np.abs(gain) > 1e-9 * unit, np.sign(gain), 0), np.nan)
+    return np.stack([won, -won], 1).reshape(-1, 1).astype(np.float32)
+
+
+def encode(fitness: np.ndarray, wire: str) -> bytes:
+    if wire == "ternary":
+        won = fitness[0::2, 0]
+        codes = np.where(np.isnan(won), NONE, np.nan_to_num(won) + DRAW).astype(np.uint8)
+        return np.packbits([codes >> 1, codes & 1]).tobytes()
+    return zlib.compress(fitness.astype("<f4" if wire == "float32" else "<f2").tobytes())
+
+
+def decode(data: bytes, members: int, prompts: int, wire: str) -> np.ndarray:
+    if wire == "ternary":
+        high, low = np.unpackbits(np.frombuffer(data, np.uint8), count=members).reshape(2, -1)
+        won = np.array([-1, 0, 1, np.nan], np.float32)[2 * high + low]
+        return np.stack([won, -won], 1).reshape(-1, 1)
+    kind = "<f4" if wire == "float32" else "<f2"
+    return np.frombuffer(zlib.decompress(data), kind).astype(np.float32).reshape(members, prompts)

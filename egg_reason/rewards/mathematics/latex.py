@@ -1,0 +1,231 @@
+# ruff: noqa: RUF001 (the signs themselves are meant)
+r"""One spelling for each thing in an answer, so that what reads it need not know the others: `clean`; and its
+unit: `split_unit`.
+
+After `clean` there are no dollar signs around mathematics, no spacing and sizing commands, no thousands
+separators outside brackets; fractions are `\frac`, words `\text{...}`, degrees `\degree`, percent `\%`, "or"
+and "and" between answers `\or` and `\and`, a new row of a matrix `\newline`.
+"""
+
+import re
+
+SIGNS = {
+    "−": "-", "–": "-", "—": "-", "‐": "-", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*",
+    "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\reals ",
+    "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ", "°": r"\degree ", "θ": r"\theta ",
+    "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "∖": r"\setminus ", "⟨": r"\langle ", "⟩": r"\rangle ", "′": "'",
+    "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
+    "⁰": "^0", "¹": "^1", "²": "^2", "³": "^3", "⁴": "^4", "⁵": "^5", "⁶": "^6", "⁷": "^7", "⁸": "^8", "⁹": "^9",
+    "€": r"\euro ", "£": r"\pound ", "¥": r"\yen ", "\u00a0": " ", "\u2009": r"\,", "\u202f": r"\,", "\u200b": "",
+}
+SIGN_TABLE = str.maketrans(SIGNS)
+
+MULTIPLES = {
+    "hundred": r"\cdot 10^2 ",
+    "thousand": r"\cdot 10^3 ",
+    "million": r"\cdot 10^6 ",
+    "billion": r"\cdot 10^9 ",
+    "trillion": r"\cdot 10^{12} ",
+}
+
+_SPELLINGS: dict = {
+    r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?": "",
+    r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it|sf|mathstrut|phantom\{[^{}]*\})(?![A-Za-z])": "",
+    r"\\[dtc]frac(?![A-Za-z])": r"\\frac",
+    r"\\[dt]binom(?![A-Za-z])": r"\\binom",
+    r"\\(?:le|leqslant)(?![A-Za-z])": r"\\leq",
+    r"\\(?:ge|geqslant)(?![A-Za-z])": r"\\geq",
+    r"\\(?:ne|not\s*=)(?![A-Za-z])": r"\\neq",
+    r"\\lt(?![A-Za-z])": "<",
+    r"\\gt(?![A-Za-z])": ">",
+    r"\\lbrace(?![A-Za-z])": r"\\{",
+    r"\\rbrace(?![A-Za-z])": r"\\}",
+    r"\\(?:lbrack)(?![A-Za-z])": "[",
+    r"\\(?:rbrack)(?![A-Za-z])": "]",
+    r"\\(?:vert|mid)(?![A-Za-z])": "|",
+    r"\\(?:varnothing|empty)(?![A-Za-z])": r"\\emptyset",
+    r"\\(?:mathbb|mathbf|Bbb|bold)\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])": r"\\reals ",
+    r"\\(?:backslash|smallsetminus)(?![A-Za-z])": r"\\setminus ",
+    r"\\(?:thinspace|enspace|hspace\*?\s*\{[^{}]*\}|nobreak|allowbreak)(?![A-Za-z])": " ",
+    r"\\(?:qquad|quad)(?![A-Za-z])": " ",
+    r"\\(?:textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|emph)(?![A-Za-z])": r"\\text",
+    r"\\(?:mathbf|boldsymbol|mathit|mathsf|mathcal|bm|pmb)\s*\{([^{}]*)\}": r"{\1}",
+    r"\\(?:mathrm|operatorname\*?|mathop)(?![A-Za-z])": r"\\upright",
+    r"\\(?:textcolor|color)\s*\{[^{}]*\}": "",
+    r"\\(?:imath)(?![A-Za-z])": "i",
+    r"\\dots[bcmo]?(?![A-Za-z])|\\cdots(?![A-Za-z])": r"\\ldots",
+    r"(?:\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])|\^\s*\{?\s*\\degree\s*\}?)": r"\\degree ",
+    r"\\(?:text|upright)\s*\{\s*(?:degrees?|deg)\s*\}": r"\\degree ",
+    r"(?<=[0-9}\s])(?:degrees?)(?![A-Za-z])": r"\\degree ",
+    r"\\(?:text|upright)\s*\{\s*(?:percent(?:age)?|pct)\s*\}": r"\\%",
+    r"(?<=[0-9}\s])(?:percent(?:age)?|pct)(?![A-Za-z])": r"\\%",
+    r"(?<!\\)%": r"\\%",
+    r"\\upright\s*\{\s*([A-Za-z])\s*\}": r"\1",
+    r"\\upright\s*\{\s*((?:arc|a)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd|lcm|Re|Im|det)\s*\}": r"\\\1",
+    r"\\upright": r"\\text",
+    r"\\text\s*\{\s*,?\s*(and|or)\s*\}": r"\\\1 ",
+    r"(?<![A-Za-z\\])(and|or)(?![A-Za-z])": r"\\\1 ",
+    r"^\\text\s*\{\s*([A-Za-z])\s*\.?\s*\}$": r"\1",
+    r"(^|[,(=]\s*|\\or\s*|\\and\s*)\\text\s*\{\s*([A-Z])\s*\}": r"\1\2",
+    r"\\text\s*\{\s*\(([A-Za-z])\)\s*\.?\s*\}": r" \1 ",
+    r"\\text\s*\{\s*([A-Z](?:,\s*[A-Z])+)\s*\}": r"\1",
+    r"(?<=[0-9}\s])(?:\\text\s*\{\s*)?(hundred|thousand|(?:m|b|tr)illion)s?(?![A-Za-z])(?:\s*\})?": lambda found: MULTIPLES[found[1]],
+    r"\\text\s*\{\s*([-+]?[0-9][0-9.,/ ]*)\s*\}": r" \1 ",
+    r"\\text\s*\{\s*\}": " ",
+    r"<=": r"\\leq ", r">=": r"\\geq ", r"!=": r"\\neq ",
+}
+SPELLINGS = [(re.compile(pattern), spelling) for pattern, spelling in _SPELLINGS.items()]
+
+
+def _thousands(separators: str, not_before: str = "") -> str:
+    return rf"(?<![0-9.,])[0-9]{{1,3}}(?:(?:{separators})[0-9]{{3}})+(?![0-9]|,[0-9]{not_before})"
+
+
+# `1 101/125` is a mixed number
+THOUSANDS = re.compile(_thousands(r",|\\,") + "|" + _thousands(" ", r"|\s*/"))
+# in brackets whose commas between entries are followed by a blank
+THOUSANDS_IN_LIST = re.compile(_thousands(r",|\\,"))
+THOUSANDS_IN_BRACKET = re.compile(_thousands(r"\\,"))
+TRAILING_MARKS = re.compile(r"(?:[\s;:]|(?<!\\),|(?<!\.)\.(?!\.)|\*\*|`)+\Z")
+LEADING_MARKS = re.compile(r"\A(?:\s|\*\*|`)+")
+SQUARED_UNIT = re.compile("(?<=[0-9\\s])([kcdm]?m)([²³])")
+OPENING = ("(", "[", "\\{")
+CLOSING = (")", "]", "\\}")
+PIECE = re.compile(r"\\[A-Za-z]+|\\.|[()\[\]{}]|[0-9][0-9.,\s\\/]*|.", re.DOTALL)
+
+WORD_UNITS = {
+    "cm": "cm|centimeters?|centimetres?", "mm": "mm|millimeters?", "m": "meters?|metres?", "km": "km|kilometers?|kilometres?",
+    "in": "inch|inches", "ft": "ft|foot|feet", "yd": "yd|yards?", "mi": "mi|miles?", "kg": "kg|kgs|kilograms?", "g": "grams?",
+    "lb": "lb|lbs|pounds?", "oz": "oz|ounces?", "l": "liters?|litres?", "ml": "ml|mL|milliliters?", "s": "sec|secs|seconds?",
+    "min": "min|mins|minutes?", "h": "hr|hrs|hours?", "day": "days?", "week": "weeks?", "month": "months?", "year": "yrs?|years?",
+    "mph": "mph", "dollar": "dollars?|USD|usd", "cent": "cents?", "euro": "euros?", "unit": "units?", "gal": "gal|gallons?",
+}
+UNIT_OF = {word: unit for unit, words in WORD_UNITS.items() for word in re.findall("[A-Za-z?]+", words)}
+UNIT_OF = {spelled: unit for word, unit in UNIT_OF.items() for spelled in ({word[:-2], word[:-1]} if word.endswith("?") else {word})}
+LETTER_UNITS = {"m": "m", "g": "g", "s": "s", "h": "h", "l": "l", "L": "l", "in": "in"}
+"""Units that are variables, or words, outside \\text{}."""
+
+NOT_UNITS = frozenset(
+    re.findall(
+        "[a-z]+",
+        "or and not no none nor but except than least most more less if when where for is are the sin cos tan log sqrt infinity import"
+        " lambda true false undefined between from only without wrong incorrect point plus minus times over divided mod modulo squared"
+        " cubed factorial dozen dozens half halves third thirds fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths"
+        " quarter quarters hundredth hundredths thousandth thousandths",
+    )
+)
+CURRENCY = {"\\$": "dollar", "\\euro": "euro", "\\pound": "pound sterling", "\\yen": "yen"}
+TEXT_AT_END = re.compile(r"\s*\\text\s*\{([^{}]*)\}\s*(?:\^\s*\{?\s*(-?[0-9])\s*\}?)?\Z")
+FRACTION_AT_END = re.compile(r"\s*\\frac\s*\{\s*\\text\s*\{([^{}]*)\}[^{}]*\}\s*\{\s*\\text\s*\{([^{}]*)\}([^{}]*)\}\Z")
+WORDS_AT_END = re.compile(r"(?<=[0-9)}\]\s])((?:[A-Za-z]+\.?(?:\s*\^\s*\{?[0-9]\}?)?(?:\s*/\s*|\s*-\s*|\s+|\Z))+)\Z")
+
+
+def clean(text: str) -> str:
+    """One spelling for each thing (see the head of this file). Of an answer of a hundred letters this takes
+    some 50 microseconds."""
+    if not text.isascii():
+        text = SQUARED_UNIT.sub(r"\\text{\1}\2", text).translate(SIGN_TABLE)
+    text = without_dollars(TRAILING_MARKS.sub("", LEADING_MARKS.sub("", text)))
+    if "{" in text:
+        text = re.sub(r"(?<=[0-9])\s*\{\s*,\s*\}\s*(?=[0-9])", r",\\!", text)
+    if "\\" in text:
+        text = re.sub(r"\\\\(?:\s*\[[^\]]*\])?", lambda found: " \\newline " if "\\begin" in text else "\\", text)
+        text = re.sub(r"(?<=[0-9]),?\s*\\[!,;:]\s*(?=[0-9]{3})", "\\\\,", text)
+        text = re.sub(r"(?<=[0-9]),\\!\s*(?=[0-9])", ".", text)  # a decimal comma in braces
+    if not PLAIN.fullmatch(text):
+        for pattern, spelling in SPELLINGS:
+            text = pattern.sub(spelling, text)
+        for _ in range(3):
+            text = re.sub(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}", r"\1", text)
+    if "," in text or " " in text:
+        text = _without_thousands(text)
+    if "\\" in text or "~" in text:
+        text = re.sub(r"\\(?:[!,;:> ]|\Z)|~", " ", text)
+    return TRAILING_MARKS.sub("", text.strip())
+
+
+PLAIN = re.compile(r"[0-9+\-*/^().,\s=]*")
+
+
+def without_dollars(text: str) -> str:
+    r"""Without the marks around mathematics: `$...$`, `\(...\)`, `\[...\]`. A single dollar sign before a
+    number is currency."""
+    if text.count("$") - text.count("\\$") == 1 and not text.endswith("$"):
+        text = re.sub(r"(?<!\\)\$\s*(?=[-+]?[0-9.])", r"\\$", text)
+    if "$" in text:
+        text = re.sub(r"(?<!\\)\$+", " ", text)
+    return re.sub(r"\\[()\[\]](?![0-9.]*(?:pt|em|ex)\])", " ", text).strip() if "\\" in text else text.strip()
+
+
+def _without_thousands(text: str) -> str:
+    r"""Joins `10,000`, `10\,000` and `10 000`, outside round, square and set brackets: `(1,234)` is a
+    pair."""
+    if not THOUSANDS.search(text):
+        return text
+    inner = THOUSANDS_IN_LIST if re.search(r",\s", text) else THOUSANDS_IN_BRACKET
+    depth, pieces = 0, []
+    for piece in PIECE.findall(text):
+        depth += (piece in OPENING) - (piece in CLOSING)
+        if len(piece) > 4 and piece[0].isdigit():
+            piece = (THOUSANDS if depth == 0 else inner).sub(lambda found: re.sub(r"\\,|,| ", "", found.group()), piece)
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    r"""(value, unit): a clean text without the words behind its number, and those, of which known ones have
+    one spelling.
+
+    A currency sign before it is a unit too. In `\text{...}` any words are a unit, outside known ones and
+    words of four letters or more; words such as "or" and "not" (NOT_UNITS) are none. The unit is empty where
+    there is none.
+    """
+    unit = ""
+    for sign, name in CURRENCY.items():
+        if sign in text:
+            text, unit = text.replace(sign, "", 1).strip(), name
+    for _ in range(4):
+        found = TEXT_AT_END.search(text)
+        if found and (words := _unit_words(found[1], LETTER_UNITS)) and found.start() > 0:
+            text, unit = text[: found.start()], f"{words}{found[2] or ''} {unit}".strip()
+            continue
+        found = FRACTION_AT_END.search(text)
+        if (
+            found
+            and (above := _unit_words(found[1], LETTER_UNITS))
+            and (below := _unit_words(found[2], LETTER_UNITS))
+            and found.start() > 0
+        ):
+            return text[: found.start()], f"{above}/{below}{re.sub('[^0-9]', '', found[3])}"
+        found = WORDS_AT_END.search(text)
+        if found and (words := _unit_words(found[1], {}, shortest=4)) and found.start() > 0:
+            text, unit = text[: found.start()].rstrip(), f"{words} {unit}".strip()
+        break
+    return text.strip(), unit
+
+
+def _unit_words(text: str, letters: dict[str, str], shortest: int = 1) -> str:
+    """Words as a unit, known ones in one spelling; empty where they are none."""
+    words = re.findall(r"[A-Za-z]+|[0-9]+|/", text.replace(" per ", "/"))
+    letters = letters or (LETTER_UNITS if "/" in words else {})
+    if not words or len(words) > 8 or len(re.sub(r"[A-Za-z0-9/\s.^{}-]", "", text)) > 0:
+        return ""
+    found = []
+    for place, word in enumerate(words):
+        known = UNIT_OF.get(word) or UNIT_OF.get(word.lower()) or letters.get(word)
+        if word.lower() in NOT_UNITS and not known:
+            return ""
+        if word.isdigit() and not (place and len(word) == 1):
+            return ""
+        if not known and word.isalpha() and len(word) < shortest:
+            return ""
+        found.append(known or word.lower())
+    squared = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+    powers = [squared[word] for word in found if word in squared]
+    return "".join([word for word in found if word not in squared] + powers)
+
+
+def known_unit(unit: str) -> bool:
+    """Whether every word of a unit is one of this file's."""
+    words = re.findall("[a-z]+", unit)
+    return bool(words) and all(word in WORD_UNITS for word in words)

@@ -1,0 +1,142 @@
+"""Whether two expressions have the same value: in exact arithmetic where it stays rational, else to a
+precision that decides.
+
+Without variables, numbers are kept as fractions as long as every step is rational; after a root, a logarithm,
+pi or e the value is computed to PRECISION bits and more, as many as the numbers that occur in it are long.
+With variables, both are computed at POINTS, exactly where they are rational functions: of two different
+expressions that agree at all of them none is known. Points where a value is not real are passed over, unless
+there are no others or i occurs. So 0.5 is 1/2, and 0.333 is not 1/3.
+"""
+
+from fractions import Fraction
+from typing import Any
+
+from egg_reason.rewards.answers import simplest
+from egg_reason.rewards.mathematics.computation import POINTS, Beyond, Computation, budget_left, context, floating, is_exact, is_real
+from egg_reason.rewards.mathematics.expressions import mentions, names_in
+
+PRECISION = 192
+"""Bits at first; two values that agree in all but the last 32 are the same."""
+
+
+def same_value(a: tuple, b: tuple) -> bool:
+    """Whether two trees have the same value, whatever the values of their variables. Raises Beyond where one
+    has none."""
+    if a == b:
+        return True
+    infinite = infinite_sign(a), infinite_sign(b)
+    if infinite != (0, 0):
+        return infinite[0] == infinite[1]
+    if not names_in(a) | names_in(b):
+        return _agree(a, b, None)
+    complex_too = mentions(a, "i") or mentions(b, "i")
+    for real_only in (False,) if complex_too else (True, False):
+        compared = 0
+        for point in POINTS:
+            try:
+                agree = _agree(a, b, point, real_only)
+            except _Passed:
+                continue
+            if not agree:
+                return False
+            compared += 1
+        if compared >= 2:
+            return True
+    return False
+
+
+def ratio(a: tuple, b: tuple) -> Any:
+    """The constant by which b must be multiplied to be a, whatever the values of their variables; None where
+    there is none."""
+    first = None
+    for point in POINTS:
+        try:
+            x, y = (Computation(point, PRECISION).value(tree) for tree in (a, b))
+            if isinstance(x, tuple) or isinstance(y, tuple) or y == 0 or x == 0:
+                return None
+            quotient = simplest(Fraction(x) / Fraction(y)) if is_exact(x) and is_exact(y) else floating(x) / floating(y)
+        except Beyond:
+            continue
+        if first is None:
+            first = quotient
+        elif not _close(first, quotient, PRECISION):
+            return None
+    return first
+
+
+def infinite_sign(tree: tuple) -> int:
+    """1 or -1 for an infinity, 0 for anything else."""
+    if tree == ("name", "infinity"):
+        return 1
+    return -infinite_sign(tree[1]) if tree[0] == "negative" else 0
+
+
+def real_value(tree: tuple) -> Any:
+    """The value of a tree as a real number, exact or of PRECISION bits; infinities as floats. Raises Beyond
+    where it is not real."""
+    if sign := infinite_sign(tree):
+        return sign * float("inf")
+    if names_in(tree):
+        raise Beyond("not a number: it has variables")
+    value = Computation(None, PRECISION).value(tree)
+    if not is_real(value):
+        raise Beyond("not a real number")
+    return value if is_exact(value) else value.real
+
+
+def same_real(x: Any, y: Any) -> bool:
+    """Whether two results of `real_value` are the same."""
+    if isinstance(x, float) or isinstance(y, float):
+        return x == y
+    return _close(x, y, PRECISION)
+
+
+class _Passed(Exception):
+    """A point at which two expressions are not compared."""
+
+
+def _agree(a: tuple, b: tuple, point: str | None, real_only: bool = False) -> bool:
+    """Whether two trees have the same value at a point. Raises _Passed where the point does not count, Beyond
+    without a point."""
+    precision = PRECISION
+    distance = None
+    for _ in range(4):
+        try:
+            first, second = Computation(point, precision), Computation(point, precision)
+            x, y = first.value(a), second.value(b)
+        except Beyond:
+            if point is None or budget_left() < 0:
+                raise
+            raise _Passed from None
+        if isinstance(x, tuple) or isinstance(y, tuple):
+            return _same_matrix(x, y, precision)
+        if is_exact(x) and is_exact(y):
+            return x == y
+        if real_only and not (is_real(x) and is_real(y)):
+            raise _Passed
+        needed = PRECISION + 2 * (first.longest + second.longest)
+        if needed > precision:
+            precision = needed
+            continue
+        if _close(x, y, precision):
+            return True
+        before, distance = distance, abs(floating(x) - floating(y))
+        if distance > context(precision).ldexp(1, -(precision // 2)):
+            return False
+        if before is not None:  # a difference that shrinks with the precision is none
+            return bool(distance < before * context(precision).ldexp(1, -PRECISION // 4))
+        precision *= 2
+    return False
+
+
+def _close(x: Any, y: Any, precision: int) -> bool:
+    if is_exact(x) and is_exact(y):
+        return bool(x == y)
+    x, y = floating(x), floating(y)
+    return bool(abs(x - y) <= max(abs(x), abs(y)) * context(precision).ldexp(1, 32 - precision))
+
+
+def _same_matrix(x: Any, y: Any, precision: int) -> bool:
+    if not (isinstance(x, tuple) and isinstance(y, tuple)) or len(x) != len(y) or len(x[0]) != len(y[0]):
+        return False
+    return all(_close(p, q, precision) for row, other in zip(x, y, strict=True) for p, q in zip(row, other, strict=True))

@@ -1,0 +1,45 @@
+"""What this process holds of the machine's memory, and how freed memory is kept where malloc is glibc's
+(elsewhere nothing happens).
+
+glibc gives threads arenas of their own, up to eight a core, and each keeps what was freed in it. Lanes, noise
+and weights are made and forgotten by other threads in every phase of a run, so what lies idle grows from step
+to step: to half of the process (docs/performance.md).
+"""
+
+import ctypes
+import os
+import resource
+import sys
+from pathlib import Path
+
+ARENA_MAX = -8
+"""M_ARENA_MAX of malloc.h."""
+
+
+def share_arenas() -> None:
+    """As many arenas as there are cores. To be called before threads allocate: the limit stands once it has
+    been looked at."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(ARENA_MAX, os.cpu_count() or 1)
+
+
+def give_back() -> None:
+    """Returns to the system what lies idle. Whoever allocates next has to ask for it again."""
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
+
+
+def resident() -> tuple[int, int]:
+    """Bytes of this process in memory: now, and the most so far. Without /proc the most stands for both.
+
+    Not `ru_maxrss` where it can be helped: on Linux it begins with what the process had that started this
+    one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        found = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        if "VmRSS" in found and "VmHWM" in found:
+            now, most = (int(found[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+            return now, most
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return most, most

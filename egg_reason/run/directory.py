@@ -1,0 +1,414 @@
+"""The run directory: everything a run leaves behind, and all that is needed to go on with it.
+
+runs/NAME/
+    config.toml            settings; the run can be started again from it alone
+    scalars/log.bin        fitness scalars of every step, and the settings once more (`egg_reason.run.log`)
+    checkpoints/000123/    weights and optimiser state after step 123, the newest two
+                           (`egg_reason.run.checkpoints`)
+    metrics.jsonl          one JSON object a line: {"step": 123, "time": seconds, name: number, …}
+    tensorboard/           the same numbers as TensorBoard events
+    samples/step_000123.jsonl
+    evaluations/step_000123.json   which held-out completions were right, [problem][sample], 1 or 0
+    rewards.log            what rewards print, and the tracebacks of their errors; bounded
+    summary.json           written at the end: the mark of a finished run
+    report.html            the curve and the samples, to be read in a browser
+    .lock                  held by the process that writes
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import math
+import os
+import shutil
+import time
+import tomllib
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from egg_reason.files import replacing
+from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.log import ScalarLog, sync
+
+_STORAGE = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "raise the quota or make room",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EROFS: "mount it writable",
+    errno.EACCES: "restore the permissions",
+    errno.EPERM: "restore the permissions",
+    errno.EIO: "check the disk",
+}
+
+log = logging.getLogger(__name__)
+
+_lock_files: set[int] = set()
+
+
+def _forget_locks() -> None:
+    """A lock is shared with forked children: a reward worker that outlives a killed run would keep the run
+    from being resumed."""
+    while _lock_files:
+        os.close(_lock_files.pop())
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+class Run:
+    """An open run directory, locked for this process. Make one with `create` or `open`; `close` it, or use it
+    in a `with`.
+
+    Attributes:
+        path: the directory.
+        config: the settings as config.toml holds them (tuples have become lists, None values are absent).
+        scalars: the log of fitness scalars; its header holds the base model's "fingerprint" and the settings,
+            "config".
+        checkpoints: weights and optimiser states.
+    """
+
+    def __init__(self, path: Path, lock: int, steps: int | None = None):
+        self.path = path
+        self._lock: int | None = lock
+        self._events: Any = None  # TensorBoard, at the first metrics
+        self.checkpoints = Checkpoints(path / "checkpoints")
+        self.scalars = ScalarLog.open(path / "scalars" / "log.bin", steps)
+        try:
+            self.config: dict[str, Any] = self.scalars.header["config"]
+            self._check_config()
+            self._opened = time.monotonic()
+            self._last_step = -1
+            self._seconds_before = 0.0
+            self._keep_metrics(read_metrics(path / "metrics.jsonl"))  # without a torn last line
+        except BaseException:
+            self.scalars.close()
+            raise
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike, config: Mapping[str, Any], fingerprint: str, made_with: str = ""
+    ) -> "Run":
+        """A new run in a new or empty directory; parent directories are made.
+
+        Args:
+            path: the directory. One that holds anything is a FileExistsError.
+            config: settings that TOML can hold; a None value is left out (absent means None). Kept in the
+                header of the scalar log too.
+            fingerprint: of the base checkpoint, kept in the same place, for the replay to check.
+            made_with: versions and machine, kept there for people.
+
+        The directory appears whole or not at all.
+        """
+        path = Path(path)
+        try:
+            text = tomli_w.dumps(_without_none(config), multiline_strings=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"settings must be what TOML can hold ({error}): use text, numbers, lists and tables"
+            ) from None
+        if path.is_dir() and any(path.iterdir()):
+            raise FileExistsError(
+                f"{path} is not empty: a new run needs a new directory; choose another name, or --resume"
+                " this run"
+            )
+
+        temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}")
+        missing = [parent for parent in path.parents if not parent.exists()]
+        lock = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            for name in ("scalars", "checkpoints", "samples"):
+                (temporary / name).mkdir()
+            (temporary / "metrics.jsonl").touch()
+            (temporary / "config.toml").write_text(text, encoding="utf-8")
+            sync(temporary / "config.toml")
+            header = {"fingerprint": fingerprint, "config": tomllib.loads(text), "made_with": made_with}
+            ScalarLog.create(temporary / "scalars" / "log.bin", header).close()
+            sync(temporary)
+            lock = _take_lock(temporary)
+            os.rename(temporary, path)  # takes the place of an empty directory too
+            sync(path.parent)
+            return cls(path, lock)
+        except BaseException as error:
+            _release_lock(lock)
+            shutil.rmtree(temporary, ignore_errors=True)
+            for parent in missing:
+                if parent.is_dir() and not any(parent.iterdir()):
+                    parent.rmdir()
+            if isinstance(error, OSError):
+                message = (
+                    f"{path} cannot be made a run directory ({error.strerror or error}): choose a place where"
+                    " you may write"
+                )
+                raise type(error)(message) from None
+            raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike, steps: int | None = None) -> "Run":
+        """An existing run, to go on with it. A torn end of the scalar log or of the metrics is cut off.
+
+        steps: of the scalar log, so many are kept (`ScalarLog.open`), and the run is not finished any more.
+            None: all.
+
+        Raises FileNotFoundError where there is no run, BlockingIOError where another process has it open,
+        ValueError where its files are damaged. A config.toml that was deleted is written anew from the log.
+        """
+        path = Path(path)
+        if not (path / "config.toml").is_file() and not (path / "scalars" / "log.bin").is_file():
+            what = "is not a run directory (no config.toml)" if path.is_dir() else "does not exist"
+            raise FileNotFoundError(
+                f"{path} {what}: give the directory of a run, or start a new one without --resume"
+            )
+        lock = _take_lock(path)
+        try:
+            run = cls(path, lock, steps)
+            if steps is not None:
+                (path / "summary.json").unlink(missing_ok=True)
+            return run
+        except BaseException:
+            _release_lock(lock)
+            raise
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end: its summary is written."""
+        return (self.path / "summary.json").exists()
+
+    # What is written for people
+
+    def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Add a line to metrics.jsonl and to TensorBoard. Several lines may have the same step, none an
+        earlier one than the last.
+
+        The line's "time" is in seconds that the run has been going, without the pauses between a stop and a
+        resume. Numbers that are not finite are written as null, for JSON has none, and left out of
+        TensorBoard.
+        """
+        if step < self._last_step:
+            raise ValueError(
+                f"{self.path}: metrics of step {step} after those of step {self._last_step}: call"
+                f" rewind({step - 1}) first"
+            )
+        numbers = _json_data(values)
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": int(step), "time": round(self.seconds, 3), **numbers}) + "\n")
+        self._last_step = step
+        if self._events is None:
+            self._events = _Events(self.path / "tensorboard", step)
+        self._events.add(step, {name: number for name, number in numbers.items() if number is not None})
+
+    def rewind(self, step: int) -> None:
+        """Forget the metrics of steps after `step` (-1: all). Call it on resuming, with the last step that
+        counts."""
+        self._keep_metrics(
+            [line for line in read_metrics(self.path / "metrics.jsonl") if line["step"] <= step]
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the run has been going, without the pauses between a stop and a resume."""
+        return self._seconds_before + time.monotonic() - self._opened
+
+    def samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write samples/step_NNNNNN.jsonl: one row a line, such as {"prompt", "completion", "reward",
+        "member"}."""
+        text = "".join(json.dumps(_json_data(row), ensure_ascii=False) + "\n" for row in rows)
+        _write(self.path / "samples" / f"step_{step:06d}.jsonl", text)
+
+    def evaluation(self, step: int, correct_PK: Sequence[Sequence[int]]) -> None:
+        """Write evaluations/step_NNNNNN.json."""
+        folder = self.path / "evaluations"
+        folder.mkdir(exist_ok=True)
+        _write(folder / f"step_{step:06d}.json", json.dumps(correct_PK) + "\n")
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Write summary.json, which marks the run as finished."""
+        _write(self.path / "summary.json", json.dumps(_json_data(values), indent=2) + "\n")
+
+    def close(self) -> None:
+        """Finish what is being written and give the lock back. Closing twice is fine."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        self.scalars.close()
+        _release_lock(self._lock)
+        self._lock = None
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_config(self) -> None:
+        """config.toml is for people; that of the log has a checksum."""
+        path = self.path / "config.toml"
+        if not path.exists():
+            log.warning("%s: missing, written anew from the scalar log", path)
+            _write(path, tomli_w.dumps(self.config, multiline_strings=False))
+        found, known = _read_config(path), self.config
+        for name in sorted(found.keys() | known.keys()):
+            if found.get(name) != known.get(name):
+                raise ValueError(
+                    f"{path}: {name} = {found.get(name)!r} is not what the run was started with"
+                    f" ({known.get(name)!r}): put it back, or delete the file (it is written anew), or start"
+                    " a new run"
+                )
+
+    def _keep_metrics(self, lines: list[dict[str, Any]]) -> None:
+        _write(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        self._last_step = lines[-1]["step"] if lines else -1
+        self._seconds_before = lines[-1]["time"] if lines else 0.0
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; [] where there is no such file. A torn last line is left out, another
+    damaged one with a warning."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    metrics = []
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last line end is torn, or nothing
+        try:
+            entry = json.loads(line)
+            if not (isinstance(entry["step"], int) and math.isfinite(entry["time"])):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            log.warning(
+                '%s: line %d is not a JSON object with "step" and "time" and is left out', path, number
+            )
+            continue
+        metrics.append(entry)
+    return metrics
+
+
+@contextlib.contextmanager
+def storage(path: str | os.PathLike) -> Iterator[None]:
+    """What the file system refuses to a run (full, read-only, no permission) becomes one line: what, why, and
+    how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        place = error.filename or path
+        raise type(error)(
+            f"{place} cannot be written ({error.strerror}): {_STORAGE[error.errno]}, then go on with:"
+            f" egg-reason train --resume {path}"
+        ) from None
+
+
+class _Events:
+    """A TensorBoard event file, written in the caller's thread: a disk that is full must stop the run, not
+    hang it."""
+
+    def __init__(self, folder: Path, step: int):
+        """step: the events of this and later steps in earlier files are hidden: those steps are taken
+        again."""
+        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.record_writer import RecordWriter  # two seconds to import
+
+        folder.mkdir(exist_ok=True)
+        last = max(
+            (int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*.run")), default=0
+        )
+        # Read in the order of their names, whatever the clock does.
+        self._writer = RecordWriter(
+            str(folder / f"events.out.tfevents.{max(last + 1, int(time.time())):010d}.run")
+        )
+        self.close = weakref.finalize(self, _close, self._writer)  # at the latest when the process ends
+        self._write(step, file_version="brain.Event:2")
+        self._write(step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        self._write(
+            step,
+            summary=Summary(
+                value=[Summary.Value(tag=name, simple_value=number) for name, number in values.items()]
+            ),
+        )
+        self._writer.flush()
+
+    def _write(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write(Event(step=step, wall_time=time.time(), **content).SerializeToString())
+
+
+def _close(writer: Any) -> None:
+    with contextlib.suppress(OSError):  # what it still held was for people
+        writer.close()
+
+
+def _take_lock(path: Path) -> int:
+    file = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(file, 0)
+        os.write(file, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        holder = os.pread(file, 32, 0).decode().strip()
+        os.close(file)
+        if isinstance(error, BlockingIOError):
+            raise BlockingIOError(
+                f"{path} is in use by process {holder}: wait for it or stop it, or choose another run"
+            ) from None
+        raise
+    _lock_files.add(file)
+    return file
+
+
+def _release_lock(file: int | None) -> None:
+    if file is not None:
+        _lock_files.discard(file)
+        os.close(file)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is not valid TOML ({error}): repair it, or delete it (it is written anew from the scalar"
+            " log)"
+        ) from None
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_none(value) if isinstance(value, Mapping) else value
+        for name, value in table.items()
+        if value is not None
+    }
+
+
+def _json_data(value: Any) -> Any:
+    """The value as JSON holds it: NumPy and JAX values as numbers and lists, numbers that are not finite as
+    None, other things as text."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _json_data(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_data(entry) for entry in value]
+    return value if value is None or isinstance(value, int | str) else str(value)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file as a whole or leave it as it was."""
+    with replacing(path) as temporary:
+        temporary.write_text(
+            text, encoding="utf-8", errors="backslashreplace"
+        )  # a lone surrogate becomes its JSON escape

@@ -1,0 +1,353 @@
+"""The log of fitness scalars: with the base checkpoint it rebuilds the trained weights, bit for bit.
+
+A run's noise follows from its seed, so the fitness of every member, the learning rate and sigma of each step
+are all that a replay needs: 4 N P bytes a step, whatever the size of the model.
+
+One append-only file of frames, little-endian:
+
+    offset  type   content
+    0       4s     b"EGGS"
+    4       i64    step; -1 in the first frame, whose payload is the JSON header
+    12      u32    payload length in bytes
+    16      u32    CRC-32 of the payload
+    20      u32    CRC-32 of bytes 0..19
+    24             payload
+
+A step's payload: learning rate f64, sigma f64, N u32, P u32, number of hash bytes u32 (0 or 16), those bytes,
+then the fitness as f32 [N, P] in row order. NaN payload bits are kept.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import mmap
+import os
+import struct
+import zlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from egg_reason.files import replacing
+
+FORMAT_VERSION = 2
+MAGIC = b"EGGS"
+HEADER_STEP = -1
+HASH_BYTES = 16
+
+_FRAME = struct.Struct("<4sqII")  # magic, step, payload length, payload CRC; its own CRC follows
+_CRC = struct.Struct("<I")
+_FRAME_BYTES = _FRAME.size + _CRC.size
+_STEP = struct.Struct("<ddIII")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class StepScalars:
+    """What one step hands to the update.
+
+    Attributes:
+        fitness_NP: float32 [N, P], member by prompt, as `tell` receives it; NaN where no answer applies.
+        learning_rate: used in this step; a RMS change per weight.
+        sigma: scale of the perturbations in this step.
+        weights_hash: `weights_hash` of the weights after the step, 16 bytes; None where it was not computed.
+    """
+
+    fitness_NP: np.ndarray
+    learning_rate: float
+    sigma: float
+    weights_hash: bytes | None = None
+
+
+class ScalarLog:
+    """An open log. Make one with `create`, `open` (to append) or `read` (looks only, changes nothing).
+
+    Attributes:
+        header: the dictionary given to `create`, with "format" added.
+        cut_bytes: size of the torn last record that was found on opening, 0 if none. `open` cuts it off,
+            `read` passes over it.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, writable: bool, steps: int | None = None):
+        self.path = Path(path)
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND if writable else os.O_RDONLY)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{self.path}: no scalar log here: give the directory of a run that has taken a step"
+            ) from None
+        self._offsets = array("Q")  # where each step's frame starts
+        try:
+            self.header, self._end = self._scan(steps)
+            self.cut_bytes = os.fstat(self._file).st_size - self._end
+            if self.cut_bytes and writable:
+                os.ftruncate(self._file, self._end)
+                os.fsync(self._file)
+                if steps != len(self):
+                    log.warning(
+                        "%s: the last record was torn (%d bytes) and is cut off: step %d is to be taken"
+                        " again",
+                        self.path,
+                        self.cut_bytes,
+                        len(self),
+                    )
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    @classmethod
+    def create(cls, path: str | os.PathLike, header: dict[str, Any]) -> "ScalarLog":
+        """A new log without steps. `header` is JSON data: base fingerprint, seed and whatever else a replay
+        must agree with.
+
+        Raises FileExistsError where the file exists.
+        """
+        path = Path(path)
+        if path.exists():
+            raise FileExistsError(
+                f"{path}: exists already: a scalar log is never overwritten; open it to go on, or choose"
+                " another directory"
+            )
+        payload = json.dumps({**header, "format": FORMAT_VERSION}).encode()
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            file.write(_frame(HEADER_STEP, payload))
+            file.flush()
+            os.fsync(file.fileno())
+        sync(path.parent)
+        return cls(path, writable=True)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike, steps: int | None = None) -> "ScalarLog":
+        """An existing log, to append. A torn last record is cut off; damage before the last record is a
+        ValueError.
+
+        steps: so many are kept and what follows, damaged or not, is cut off; fewer are a ValueError. None:
+            all.
+        """
+        return cls(path, writable=True, steps=steps)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "ScalarLog":
+        """An existing log, only to read: safe while a run appends to it (shows the steps there at this
+        moment)."""
+        return cls(path, writable=False)
+
+    def __len__(self) -> int:
+        """Number of steps recorded: steps 0 to len - 1."""
+        return len(self._offsets)
+
+    def append(self, step: int, scalars: StepScalars) -> None:
+        """Record a step. When this returns the record is on the disk (fsync).
+
+        Steps are 0, 1, 2, …: a gap is a ValueError. A step that is there already is compared bit for bit (a
+        resumed run repeats steps): equal is fine and writes nothing, different is a ValueError. Where the
+        disk is full the log stays as it was.
+        """
+        frame = _frame(step, _encode(scalars))
+        if 0 <= step < len(self):
+            if self._frame_at(step) != frame:
+                raise ValueError(
+                    f"{self.path}: step {step} is recorded with other values: a resumed run must repeat its"
+                    " steps bit for bit; resume with the same weights, settings and kind of machine, or"
+                    " start a new run"
+                )
+            return
+        if step != len(self):
+            raise ValueError(
+                f"{self.path}: step {step} cannot follow step {len(self) - 1}: steps are recorded in order;"
+                f" append step {len(self)}"
+            )
+        try:
+            written = os.write(self._file, frame)
+            if written != len(frame):
+                raise OSError(f"only {written} of {len(frame)} bytes went in")
+            os.fsync(self._file)
+        except OSError as error:
+            with contextlib.suppress(
+                OSError
+            ):  # what cannot be cut off now is a torn record to the next process
+                os.ftruncate(self._file, self._end)
+            reason = error.strerror or error
+            raise OSError(
+                f"{self.path}: step {step} could not be written ({reason}): make room on the disk, or mend"
+                " it, and resume"
+            ) from None
+        self._offsets.append(self._end)
+        self._end += len(frame)
+
+    def cut(self, steps: int) -> None:
+        """Forget all steps but the first so many."""
+        if steps < len(self):
+            self._end = self._offsets[steps]
+            del self._offsets[steps:]
+            os.ftruncate(self._file, self._end)
+            os.fsync(self._file)
+
+    def records(self, start: int = 0) -> Iterator[tuple[int, StepScalars]]:
+        """(step, scalars) from step `start` on, read from the file one at a time."""
+        for step in range(start, len(self)):
+            frame = self._frame_at(step)
+            if not _intact(frame):  # it was when the log was opened
+                raise ValueError(self._damage(step, self._offsets[step]))
+            yield step, _decode(frame[_FRAME_BYTES:])
+
+    def close(self) -> None:
+        """Close the file. Closing twice is fine."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> "ScalarLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _frame_at(self, step: int) -> bytes:
+        start = self._offsets[step]
+        end = self._offsets[step + 1] if step + 1 < len(self) else self._end
+        return os.pread(self._file, end - start, start)
+
+    def _damage(self, step: int, offset: int, note: str = "") -> str:
+        what, again = (
+            f"step {step}{note}",
+            f"take the steps again from there with egg-reason train --resume RUN --rewind {step}",
+        )
+        if step == HEADER_STEP:
+            what, again = "the header", "start a new run"
+        return (
+            f"{self.path}: the record of {what} at byte {offset} is damaged: restore the file from a copy, or"
+            f" {again}"
+        )
+
+    def _scan(self, steps: int | None) -> tuple[dict[str, Any], int]:
+        """Check every frame, or those of the first `steps`, and note their offsets. Returns the header and
+        where the last good one ends."""
+        size = os.fstat(self._file).st_size
+        if size < _FRAME_BYTES or os.pread(self._file, len(MAGIC), 0) != MAGIC:
+            raise ValueError(
+                f"{self.path}: not a scalar log: it does not start with {MAGIC!r}; give the scalars/log.bin"
+                " of a run"
+            )
+        with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as data:
+            length = _length(data, 0)
+            if length is None or not _intact(data[:length]):
+                raise ValueError(self._damage(HEADER_STEP, 0))
+            header = json.loads(data[_FRAME_BYTES:length])
+            if header.get("format") != FORMAT_VERSION:
+                written = header.get("format")
+                raise ValueError(
+                    f"{self.path}: format {written!r} is not the {FORMAT_VERSION} this version reads: use the"
+                    " version that wrote it"
+                )
+            offset = length
+            while offset < size and len(self) != steps:
+                length = _length(data, offset)
+                frame = data[offset : offset + length] if length else b""
+                if not _intact(frame):
+                    if _another_frame_follows(data, offset, length):
+                        raise ValueError(self._damage(len(self), offset))
+                    break  # torn: the write was cut short, and nothing was written after it
+                step = _FRAME.unpack_from(frame)[1]
+                if step != len(self):
+                    raise ValueError(self._damage(len(self), offset, f" (it says step {step})"))
+                self._offsets.append(offset)
+                offset += len(frame)
+        if steps is not None and len(self) != steps:
+            raise ValueError(
+                f"{self.path}: {len(self)} steps are recorded, {steps} cannot be kept: go back to one of 0 to"
+                f" {len(self)}"
+            )
+        return header, offset
+
+
+def weights_hash(arrays: Any) -> bytes:
+    """128-bit BLAKE2b of a pytree of arrays: names, dtypes, shapes and bytes, leaves in the order of their
+    names.
+
+    Lists and tuples count alike, and so do a named tuple and a dictionary with the same names.
+    """
+    from jax.tree_util import keystr, tree_flatten_with_path  # reading a log needs no JAX
+
+    leaves = [
+        (keystr(path, simple=True, separator="/"), leaf) for path, leaf in tree_flatten_with_path(arrays)[0]
+    ]
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    for name, leaf in sorted(leaves, key=lambda pair: pair[0]):
+        value = np.ascontiguousarray(leaf)
+        digest.update(json.dumps([name, value.dtype.name, np.shape(leaf)]).encode())
+        digest.update(value.reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _frame(step: int, payload: bytes) -> bytes:
+    head = _FRAME.pack(MAGIC, step, len(payload), zlib.crc32(payload))
+    return head + _CRC.pack(zlib.crc32(head)) + payload
+
+
+def _length(data, offset: int) -> int | None:
+    """Length of the whole frame at `offset` as its intact frame header states it, None where that is damaged
+    or incomplete."""
+    head = data[offset : offset + _FRAME_BYTES]
+    if (
+        len(head) < _FRAME_BYTES
+        or head[: len(MAGIC)] != MAGIC
+        or _CRC.unpack_from(head, _FRAME.size)[0] != zlib.crc32(head[: _FRAME.size])
+    ):
+        return None
+    return _FRAME_BYTES + _FRAME.unpack_from(head)[2]
+
+
+def _intact(frame: bytes) -> bool:
+    return (
+        _length(frame, 0) == len(frame) and zlib.crc32(frame[_FRAME_BYTES:]) == _FRAME.unpack_from(frame)[3]
+    )
+
+
+def _another_frame_follows(data, offset: int, length: int | None) -> bool:
+    """Whether anything was written after the bad frame at `offset`: then it is not the last one, and cutting
+    would lose good steps."""
+    if length is not None:
+        return offset + length < len(data)
+    while (offset := data.find(MAGIC, offset + 1)) >= 0:
+        if _length(data, offset) is not None:
+            return True
+    return False
+
+
+def _encode(scalars: StepScalars) -> bytes:
+    fitness = np.asarray(scalars.fitness_NP)
+    if fitness.dtype != np.float32 or fitness.ndim != 2:
+        raise ValueError(
+            f"fitness must be float32 [members, prompts], got {fitness.dtype} {list(fitness.shape)}: convert"
+            " it before the update"
+        )
+    hash_bytes = scalars.weights_hash or b""
+    if len(hash_bytes) not in (0, HASH_BYTES):
+        raise ValueError(
+            f"a weights hash has {HASH_BYTES} bytes, got {len(hash_bytes)}: use weights_hash, or None"
+        )
+    head = _STEP.pack(scalars.learning_rate, scalars.sigma, *fitness.shape, len(hash_bytes))
+    return head + hash_bytes + fitness.astype("<f4", copy=False).tobytes()
+
+
+def _decode(payload: bytes) -> StepScalars:
+    learning_rate, sigma, members, prompts, hash_length = _STEP.unpack_from(payload)
+    start = _STEP.size + hash_length
+    fitness = np.frombuffer(payload, "<f4", offset=start).astype(np.float32).reshape(members, prompts)
+    return StepScalars(fitness, learning_rate, sigma, payload[_STEP.size : start] or None)

@@ -1,0 +1,190 @@
+"""Weights from a base model and what was recorded of a run: at any step, bit for bit, and the proof of it.
+
+No completion is written and no reward is called: a step costs its update alone. Where bits can differ:
+docs/reliability.md.
+"""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from egg_reason import models
+from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.state import State
+from egg_reason.build import build_strategy
+from egg_reason.config import TrainConfig
+from egg_reason.models.rwkv7.model import Architecture
+from egg_reason.run import recording
+from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.log import weights_hash
+from egg_reason.run.recording import Recording
+
+log = logging.getLogger(__name__)
+
+
+def arrays_of(state: State) -> dict:
+    """What a checkpoint holds of a state."""
+    return {"params": state.params, "optimiser": state.optimiser}
+
+
+def check_base(model: models.Model, fingerprint: str, run: str | os.PathLike) -> None:
+    """Raises ValueError where `model` is not what the run started from."""
+    if model.fingerprint != fingerprint:
+        raise ValueError(
+            f"{model.source} is not the model that {run} started from (fingerprint {model.fingerprint[:12]},"
+            f" not {fingerprint[:12]}): put that model back, or start a new run"
+        )
+
+
+def start(
+    checkpoints: Checkpoints | None, state: State, recorded: Recording, most: int | None = None
+) -> State:
+    """The newest checkpoint that can be believed, else `state`, the one before the first step.
+
+    A checkpoint beyond the recorded steps (or `most`) is passed over: the steps that were cut off the log are
+    taken again. So is one whose weights are not the recorded ones.
+    """
+    most = len(recorded) if most is None else most
+    saved = checkpoints.load(arrays_of(state), most) if checkpoints else None
+    if saved is None:
+        return state
+    step, arrays = saved
+    if step and weights_hash(arrays["params"]) != recorded.hash_after(step):
+        log.warning(
+            "%s: the checkpoint of step %d holds other weights than the scalar log says and is passed over",
+            recorded.name,
+            step,
+        )
+        return state
+    arrays = jax.tree.map(jnp.asarray, arrays)
+    return state.replace(params=arrays["params"], optimiser=arrays["optimiser"], step=step)
+
+
+def follow(
+    strategy: EvolutionStrategy, state: State, recorded: Recording, until: int | None = None
+) -> Iterator[tuple[State, bool]]:
+    """The states after each recorded step from `state.step` on, and whether their weights have the recorded
+    hash.
+
+    until: how many steps of the run to take; None: all that are recorded.
+    """
+    for step in range(state.step, len(recorded) if until is None else until):
+        weights = recorded.weights[step] if recorded.moved[step] else None
+        state, _ = strategy.advance(state, weights, float(recorded.learning_rate[step]))
+        yield state, recorded.hash_after(step + 1) in (None, weights_hash(state.params))
+
+
+def replay(
+    strategy: EvolutionStrategy,
+    state: State,
+    recorded: Recording,
+    until: int | None = None,
+    allow_drift: bool = False,
+) -> State:
+    """The last state of `follow`. Raises ValueError at the first step whose weights are not the recorded
+    ones, unless `allow_drift`."""
+    for after, same in follow(strategy, state, recorded, until):
+        if not (same or allow_drift):
+            raise ValueError(difference(recorded, state.step))
+        state = after
+    return state
+
+
+def difference(recorded: Recording, step: int) -> str:
+    """Of a step whose weights are not the recorded ones, in words."""
+    return (
+        f"{recorded.name}: replaying step {step} gives other weights than the run had, which was made with"
+        f" {recorded.made_with} (here: {made_with()}); docs/reliability.md says when bits differ"
+    )
+
+
+class Replay:
+    """A recording with its base model.
+
+    Args:
+        source: a run directory (also while it runs) or a pack.
+        base: the base model; None: the one that the settings name.
+    """
+
+    def __init__(self, source: str | os.PathLike, base: str | None = None):
+        self.recorded = recording.read(source)
+        self.config = TrainConfig.from_table(self.recorded.config)
+        self.checkpoints = Checkpoints(Path(source) / "checkpoints") if Path(source).is_dir() else None
+        try:
+            self.base = models.load(base or self.config.model, self.config.tokenizer)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}; {source} was trained from it: name its place with --model"
+            ) from None
+        check_base(self.base, self.recorded.fingerprint, source)
+        self.strategy = build_strategy(self.config, Architecture(self.base.shape))
+
+    def model(
+        self, step: int | None = None, from_base: bool = False, allow_drift: bool = False
+    ) -> models.Model:
+        """The model after `step` steps (None: all).
+
+        from_base: pass over checkpoints. allow_drift: do not insist on the recorded hashes.
+        Raises ValueError for a step that was not recorded, and for weights that are not the run's.
+        """
+        recorded, steps = self.recorded, len(self.recorded)
+        step = steps if step is None else step
+        if not 0 <= step <= steps:
+            raise ValueError(
+                f"{recorded.name}: {steps} steps are recorded: give a step from 0 to {steps}, not {step}"
+            )
+        state = self.strategy.init(self.base.params)
+        if not from_base:
+            state = start(self.checkpoints, state, recorded, step)
+        state = replay(self.strategy, state, recorded, step, allow_drift)
+        return dataclasses.replace(self.base, params=jax.tree.map(np.asarray, state.params))
+
+    def verify(self) -> tuple[int, str | None]:
+        """Replays every step from the base model and compares; then the checkpoints and model.pth, where
+        there are any.
+
+        Returns: how many steps were the run's, and the first difference or damage in words, None if there is
+        none.
+        """
+        state = self.strategy.init(self.base.params)
+        hashes = [weights_hash(state.params)]
+        for after, same in follow(self.strategy, state, self.recorded):
+            if not same:
+                return after.step - 1, difference(self.recorded, after.step - 1)
+            hashes.append(weights_hash(after.params))
+        return len(hashes) - 1, self._files_differ(hashes)
+
+    def _files_differ(self, hashes: list[bytes]) -> str | None:
+        """hashes: of the weights after 0, 1, 2, … steps."""
+        if self.checkpoints is None:
+            return None
+        for step in self.checkpoints.steps():
+            if fault := self.checkpoints.fault(step):
+                return f"{self.checkpoints.folder}: the checkpoint of step {step} is damaged: {fault}"
+            saved = self.checkpoints.load(most=step)
+            if saved is None or [weights_hash(saved[1]["params"])] != hashes[step : step + 1]:
+                return (
+                    f"{self.checkpoints.folder}: the checkpoint of step {step} holds other weights than the"
+                    " scalar log gives"
+                )
+        model = self.checkpoints.folder.parent / "model.pth"
+        if model.exists() and weights_hash(models.load(model, self.config.tokenizer).params) not in hashes:
+            return f"{model}: holds weights that the run had after none of its steps"
+        return None
+
+
+def made_with() -> str:
+    """Versions and machine that bits may depend on."""
+    import platform
+
+    device = jax.devices()[0]
+    return (
+        f"jax {jax.__version__}, numpy {np.__version__}, {device.platform} ({device.device_kind}),"
+        f" {platform.machine()}"
+    )
