@@ -13,7 +13,7 @@ from egg_reason.algorithms.grpo import GRPO
 from egg_reason.algorithms.objective import Objective
 from egg_reason.algorithms.state import OPTIMISERS, schedule
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
-from egg_reason.engine import Engine, PromptLengths, Sampling, default_streams
+from egg_reason.engine import Engine, PromptLengths, Sampling, make_engine
 from egg_reason.models.rwkv7.model import Architecture
 from egg_reason.rewards.functions import Reward, TrainerState
 from egg_reason.rewards.workers.scorer import Scorer
@@ -225,15 +225,14 @@ def build_engine(config: TrainConfig, model: models.Model, machines: Machines) -
         raise ValueError(
             f"devices must be at most the {config.population // 2} pairs of the population, not {what}"
         )
-    architecture = Architecture(model.shape)
-    streams = config.streams or default_streams(model.params, config.lanes, config.group)
-    return Engine(
-        architecture,
+    return make_engine(
+        Architecture(model.shape),
         model.tokenizer,
+        model.params,
         config.lanes,
         config.group,
-        streams,
-        devices=devices if len(devices) > 1 else (),
+        config.streams,
+        devices if len(devices) > 1 else (),
     )
 
 

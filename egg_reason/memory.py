@@ -30,15 +30,15 @@ from egg_reason.algorithms.objective import Rows
 from egg_reason.algorithms.rollouts import padded_width
 from egg_reason.build import build_algorithm, build_engine, build_sampling, build_task, prompt_lengths
 from egg_reason.config import Machines, TrainConfig
-from egg_reason.engine import Engine, PromptLengths, Sampling
 from egg_reason.engine import lanes as device
-from egg_reason.engine.engine import piece_length
+from egg_reason.engine.memory import memory_parts
+from egg_reason.engine.memory import size_of as _size
+from egg_reason.engine.memory import working_bytes as _working
 from egg_reason.models.formats import pth
 from egg_reason.models.rwkv7 import layout as checkpoints
 from egg_reason.models.rwkv7.model import RWKV7, Shape, random_params
-from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.perturb.members import NO_NOISE
-from egg_reason.perturb.paths import get, name_of
+from egg_reason.perturb.paths import get
 from egg_reason.run.allocator import resident
 
 GENERATE, UPDATE, SAVE = "generate", "update", "save"
@@ -106,11 +106,9 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
             Part("completions", jobs * sampling.max_tokens * 9, ALWAYS)
         )  # int32 tokens, float32 log-probabilities, bool forced
     here = max(1, len(engine.devices)) if on_cpu else 1
-    parts.append(
-        Part("weights as the engine reads them", _added(copy, _prepared(engine, copy)) * here, (GENERATE,))
-    )
-    generating = _generating(engine, strategy, config, sampling, copy, lengths, model.tokenizer)
-    parts += [Part(part.name, part.bytes * engine.streams * here, part.phases) for part in generating]
+    noise = NO_NOISE if isinstance(strategy, GRPO) else strategy.noise
+    generating = memory_parts(engine, noise, copy, sampling, lengths, strategy.population, config.prompts)
+    parts += [Part(name, size * here, (GENERATE,)) for name, size in generating]
     if isinstance(strategy, GRPO):
         parts += _following(
             strategy, config, weights, leaves, optimiser, jobs, lengths.longest + sampling.max_tokens - 1
@@ -122,86 +120,6 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
         parts.insert(0, Part("Python, libraries, compiled programs", _resident(), ALWAYS))
         parts.insert(1, Part("the compiler at work", COMPILER, ALWAYS))
     return Prediction(tuple(part for part in parts if part.bytes), jax.devices()[0].device_kind)
-
-
-def _generating(
-    engine: Engine,
-    strategy: Any,
-    config: TrainConfig,
-    sampling: Sampling,
-    params: RWKV7,
-    lengths: PromptLengths,
-    tokenizer: Tokenizer,
-) -> list[Part]:
-    """One stream's arrays and programs, as `Engine.generate` makes them, for members and for the evaluation
-    of the weights themselves.
-
-    params: the compute copy.
-    """
-    prepared, piece = _prepared(engine, params), piece_length(lengths.longest - 1)
-    sources = {NO_NOISE} if isinstance(strategy, GRPO) else {NO_NOISE, strategy.noise}
-    noise_bytes = lanes_bytes = slots_bytes = working = 0
-    for source in sources:
-        groups = engine.stream_lanes // engine.group if source.parameters else 1
-        program = device.Program(
-            engine.architecture,
-            source,
-            sampling.temperature,
-            sampling.top_k,
-            sampling.top_p,
-            sampling.seed,
-            tokenizer.vocab_size,
-            tokenizer.end,
-            engine.steps,
-            source.shapes(params),
-        )
-        noise = device.noise_shapes(source, source.shapes(params), groups)
-        lanes = jax.eval_shape(
-            functools.partial(device.empty, program, engine.stream_lanes, params.emb.dtype)
-        )
-        members = strategy.population if source.parameters and config.prompts > 1 else 1
-        count = engine.slots + (engine.beginnings(members) if lengths.shared >= piece else 0)
-        slots = jax.eval_shape(functools.partial(engine.architecture.init_state, count, params.emb.dtype))
-        numbers, row, lane = (
-            functools.partial(_abstract, dtype=jnp.int32),
-            (engine.refill or 1,),
-            (engine.stream_lanes,),
-        )
-        pieces = device.Pieces(
-            slot=numbers(row),
-            before=numbers(row),
-            group=numbers(row),
-            tokens=numbers((*row, piece)),
-            length=numbers(row),
-            scale=_abstract(row, jnp.float32),
-        )
-        waiting = device.Waiting(
-            direction=numbers(lane),
-            slot=numbers(lane),
-            token=numbers(lane),
-            job=numbers((*lane, 4)),
-            position=numbers(lane),
-            limit=numbers(lane),
-            final=_abstract(lane, jnp.bool_),
-            scale=_abstract(lane, jnp.float32),
-        )
-        programs = [
-            device.decode.lower(program, prepared, noise, lanes, slots, waiting, numbers(lane), 1, 1),
-            device.fill.lower(program, prepared, noise, slots, pieces),
-        ]
-        if source.parameters:
-            some = _abstract((max(1, groups // 8),), jnp.int32)
-            programs.append(device.assign.lower(program, noise, 0, some, some))
-        working = max(working, *map(_working, programs))
-        noise_bytes, lanes_bytes, slots_bytes = max(noise_bytes, _size(noise)), _size(lanes), _size(slots)
-    logits = min(working, engine.stream_lanes * params.head.shape[-1] * 4)
-    return [
-        Part("noise of the groups", noise_bytes, (GENERATE,)),
-        Part("state of the lanes", lanes_bytes, (GENERATE,)),
-        Part("prompts that were read ahead", slots_bytes, (GENERATE,)),
-        Part("logits", logits, (GENERATE,)),
-        Part("while decoding and reading prompts", working - logits, (GENERATE,)),
-    ]
 
 
 def _evolving(
@@ -266,13 +184,6 @@ def _following(
     ]
 
 
-def _working(lowered: Any) -> int:
-    """Bytes that a program takes beside its arguments: what it gives back, in the place of no argument, and
-    what it needs meanwhile."""
-    plan = lowered.compile().memory_analysis()
-    return plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-
-
 def _peek(source: str, tokenizer: str | None) -> models.Model:
     """A model whose parameters are shapes alone where it is a `.pth` file; other kinds are loaded."""
     path = models.locate(source)
@@ -309,24 +220,8 @@ def _peek(source: str, tokenizer: str | None) -> models.Model:
     return models.Model(path.stem, source, params, models.tokenizers.for_vocabulary(shape.vocab, tokenizer))
 
 
-def _prepared(engine: Engine, params: RWKV7) -> RWKV7:
-    return jax.eval_shape(functools.partial(engine.architecture.prepared, lanes=engine.stream_lanes), params)
-
-
-def _added(weights: Any, prepared: Any) -> int:
-    """Bytes of the arrays that are in `prepared` and not, by their place, in `weights`."""
-    there = {name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights)}
-    return _size(
-        [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(prepared) if name_of(path) not in there]
-    )
-
-
 def _abstract(shape: tuple[int, ...], dtype: Any) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype)
-
-
-def _size(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _resident() -> int:

@@ -47,7 +47,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")  # JAX's own sha
 import jax
 import jax.numpy as jnp
 from bench_decode import floor, weights_used
-from bench_engine import Bench, Step, Workload, weights
+from bench_engine import Bench, Endless, Step, Workload, weights
 from bench_layer import DTYPE, WAYS, layer, recurrence
 from bench_machine import memory_rates, product_rate, seconds
 
@@ -203,7 +203,7 @@ def decode(shape: Shape, lanes: int, rates: dict[str, float]) -> Iterator[dict[s
         program = device.Program(
             Architecture(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, -1, Engine.steps
         )
-        count = Engine(program.architecture, None, lanes, 1, refill=read_at_once(lanes)).slots
+        count = Engine(program.architecture, Endless(shape.vocab), lanes, 1, refill=read_at_once(lanes)).slots
         idle, slots = device.empty(program, lanes, DTYPE), program.architecture.init_state(count, DTYPE)
         zeros = jnp.zeros(lanes, jnp.int32)
         nothing = device.Waiting(

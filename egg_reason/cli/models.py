@@ -44,14 +44,14 @@ def generate(
     import jax.numpy as jnp
 
     from egg_reason import models
-    from egg_reason.engine import Engine, Jobs, Sampling, Single
+    from egg_reason.engine import Jobs, Sampling, Single, make_engine
     from egg_reason.models.rwkv7.model import Architecture
 
     sampling = Sampling(max_tokens, temperature, top_k, top_p, think_tokens, stop, seed)
     loaded = models.load(model, tokenizer)
     params = jax.tree.map(lambda x: jnp.asarray(x, models.compute_dtype(dtype)), loaded.params)
     lanes = min(64, 1 << max(samples - 1, 0).bit_length())
-    engine = Engine(Architecture(loaded.shape), loaded.tokenizer, lanes=lanes, group=1)
+    engine = make_engine(Architecture(loaded.shape), loaded.tokenizer, params, lanes, group=1, streams=1)
     result = engine.generate(
         Single(params), [loaded.tokenizer.encode(prompt)], Jobs.grid(1, 1, samples), sampling
     )

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from egg_reason import models
-from egg_reason.engine import Engine, default_streams
+from egg_reason.engine import make_engine
 from egg_reason.engine.base import REASONS
 from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
@@ -61,13 +61,12 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
         {name: settings[name] for name in SAMPLING},
     )
     dtype = jnp.dtype(models.compute_dtype(settings["dtype"]))
-    streams = settings["streams"] or default_streams(model.params, settings["lanes"], 1)
-    engine = Engine(Architecture(model.shape), model.tokenizer, settings["lanes"], 1, streams)
+    engine = make_engine(Architecture(model.shape), model.tokenizer, model.params, settings["lanes"], 1, settings["streams"])
     header = {
         "format": 1,
         "model": settings["model"],
         "fingerprint": model.fingerprint,
-        "settings": settings | {"dtype": dtype.name, "streams": streams, "device": jax.devices()[0].device_kind},
+        "settings": settings | {"dtype": dtype.name, "streams": engine.streams, "device": jax.devices()[0].device_kind},
         "versions": {name: version(name) for name in VERSIONS},
         "benchmarks": {each.name: each.about(settings["samples"], settings["template"]) for each in benchmarks},
     }
