@@ -13,7 +13,7 @@ import pytest
 from egg_reason import cli, models
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
-from egg_reason.population import trials as shares
+from egg_reason.population import here as shares
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from egg_reason import tasks
+from egg_reason.algorithms.state import Params
 from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling, Single
 from egg_reason.estimates import estimators
 from egg_reason.estimates.intervals import Interval
+from egg_reason.population.base import Evaluation
 from egg_reason.rewards.workers.pending import BATCH, Pending, Scores
 from egg_reason.rewards.workers.scorer import Scorer
 
@@ -119,7 +121,7 @@ class _Grading:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Measured:
     """accuracy: share of completions to which the accuracy reward gave 1 or more, 95% interval clustered by
     problem."""
 
@@ -134,7 +136,7 @@ class Evaluation:
 
 def evaluate(
     engine: Engine, params, rows: Sequence[dict], sampling: Sampling, scorer: Scorer, accuracy: str, samples: int = 1
-) -> Evaluation:
+) -> Measured:
     """`samples` completions for each row by one set of weights (in compute precision).
 
     accuracy: name of the reward that tells right from wrong.
@@ -152,4 +154,34 @@ def evaluate(
 
     jobs = [(0, problem, sample) for problem in range(len(rows)) for sample in range(samples)]
     completions = draw(engine, params, [Questions(rows, sampling, scorer)], jobs, graded, lengths)
-    return Evaluation(estimators.average(correct), completions, correct, failures, messages)
+    return Measured(estimators.average(correct), completions, correct, failures, messages)
+
+
+@dataclass(frozen=True)
+class TextEvaluator:
+    """Measures accuracy on the held-out rows of a task during a run; see `population.base.Evaluator`.
+
+    accuracy: name of the reward that tells right from wrong.
+    """
+
+    generator: Engine
+    rows: Sequence[dict]
+    sampling: Sampling
+    scorer: Scorer
+    accuracy: str
+
+    def evaluate(self, params: Params, count: int) -> Evaluation:
+        result = evaluate(
+            self.generator, params, self.rows[:count], self.sampling, self.scorer, self.accuracy
+        )
+        return Evaluation(
+            "accuracy",
+            result.accuracy,
+            {
+                "heldout_truncated": float(result.completions.truncated.mean()),
+                "heldout_completion_length": float(result.completions.lengths.mean()),
+            },
+            correct_PK=result.correct_PK,
+            failures=result.failures,
+            messages=result.messages,
+        )
