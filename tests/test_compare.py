@@ -329,8 +329,8 @@ def test_a_budget_is_spent_by_what_comes_first_and_goes_on_from_the_metrics():
         if step == 2:
             resumed = Budget(config, lines, 3)
             assert (
-                (resumed.share, resumed.evaluation_due)
-                == (budget.share, budget.evaluation_due)
+                (resumed.spent, resumed.evaluation_due)
+                == (budget.spent, budget.evaluation_due)
                 == (0.5, True)
             )
     assert due == [False, True, True, False, True, True, False] and budget.over

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from egg_reason import memory, models
-from egg_reason.build import build_strategy
+from egg_reason.algorithms import registry
 from egg_reason.config import TrainConfig
-from egg_reason.engine import Engine
+from egg_reason.engine import Engine, Sampling
 from egg_reason.engine import lanes as device
 from egg_reason.models.rwkv7.model import Architecture
 from egg_reason.run.allocator import give_back, resident
@@ -38,7 +38,7 @@ def test_noise_and_lanes_are_as_large_as_the_engine_makes_them(algorithm, settin
     config = TrainConfig(**settings | {"algorithm": algorithm})
     model = models.load(config.model)
     engine = Engine(Architecture(model.shape), model.tokenizer, config.lanes, config.group)
-    noise = build_strategy(config, engine.architecture).noise
+    noise = registry.make(config, model, Sampling(max_tokens=12)).noise
     program = device.Program(
         engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params)
     )

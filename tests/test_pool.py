@@ -17,8 +17,8 @@ from rwkv7_reference import needs_reference
 from test_train import assert_same_run
 
 from egg_reason.config import Machines, TrainConfig
-from egg_reason.population import here as shares
 from egg_reason.population import pool
+from egg_reason.population.base import DIFFERENT
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
 from egg_reason.train import resume, train
@@ -94,26 +94,26 @@ class Actor:
         self.ray, self.worker, self.alive = ray, kind(*arguments), True
         ray.alive += 1
         ray.made += 1
-        self.build = types.SimpleNamespace(remote=lambda *arguments: Ref(lambda: self._build(*arguments)))
-        self.evaluate = types.SimpleNamespace(remote=self._evaluate)
+        self.prepare = types.SimpleNamespace(remote=lambda *arguments: Ref(lambda: self._prepare(*arguments)))
+        self.try_out = types.SimpleNamespace(remote=self._try_out)
 
     def end(self):
         if self.alive:
             self.ray.alive, self.alive = self.ray.alive - 1, False
             if hasattr(self.worker, "parts"):
-                self.worker.parts.scorer.close()
+                self.worker.parts.problem.scorer.close()
 
-    def _build(self, fingerprint, steps):
+    def _prepare(self, fingerprint, steps):
         self.ray.brought.append(len(steps))
         self.ray.builds()
-        self.worker.build(fingerprint, steps)
+        self.worker.prepare(fingerprint, steps)
 
-    def _evaluate(self, *arguments):
+    def _try_out(self, *arguments):
         number, self.ray.calls = self.ray.calls, self.ray.calls + 1
         self.ray.sent.append(arguments)
         if number in self.ray.dies:
             return Ref(self._die)
-        return Ref(lambda: self.worker.evaluate(*arguments), hangs=number in self.ray.hangs)
+        return Ref(lambda: self.worker.try_out(*arguments), hangs=number in self.ray.hangs)
 
     def _die(self):
         self.end()
@@ -264,7 +264,7 @@ def test_a_worker_with_other_rewards_ends_the_run(with_ray, settings, rewards_fi
     before = rewards_file.read_text()
     with_ray(builds=lambda: rewards_file.write_text(before + "\n"))
     try:
-        with pytest.raises(ValueError, match=f"a worker of the pool: {shares.DIFFERENT}"):
+        with pytest.raises(ValueError, match=f"a worker of the pool: {DIFFERENT}"):
             train(TrainConfig(**settings), tmp_path / "run", plain=True, machines=POOL)
     finally:
         rewards_file.write_text(before)

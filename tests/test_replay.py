@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from test_es import fitness, strategy, toy
 
 from egg_reason import models
+from egg_reason.algorithms.shaping import pair_weights
 from egg_reason.algorithms.state import OPTIMISERS
 from egg_reason.models.rwkv7.layout import write_pth
 from egg_reason.models.rwkv7.model import random_params
@@ -189,7 +191,7 @@ def record(path, settings, steps, after):
     with ScalarLog.create(path, header) as log:
         for step, (scores, state) in enumerate(zip(steps, after, strict=True)):
             log.append(step, StepScalars(scores, 0.01, 0.1, weights_hash(state.params)))
-        return recording.from_log(log)
+        return recording.from_log(log, partial(pair_weights, shaping=settings["shaping"]))
 
 
 def test_a_step_without_differences_stays_without_an_update(tmp_path):

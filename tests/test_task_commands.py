@@ -112,7 +112,7 @@ def test_a_run_stops_at_an_overlap_unless_allowed(command, flags, tiny_checkpoin
 
     def compared(resumed=False, **changes):
         parts = build(TrainConfig(**settings | changes), resumed)
-        parts.scorer.close()
+        parts.problem.scorer.close()
         return len(parts.task.train), parts.compared
 
     whole = len(tasks.make("problems.jsonl", reward="gsm8k").train)
