@@ -15,8 +15,7 @@ from egg_reason.algorithms.state import OPTIMISERS, schedule
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
 from egg_reason.engine import Engine, PromptLengths, Sampling, default_streams
 from egg_reason.models.rwkv7.model import Architecture
-from egg_reason.rewards.functions import Reward, TrainerState
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.rewards import Reward, Scorer, TrainerState
 
 VALIDATION_SEED = 2**31
 """No run's: its shuffles of the training rows have nothing to do with who is set aside."""
@@ -31,6 +30,7 @@ class Parts:
     sampling: Sampling
     evaluation: Sampling  # of the held-out completions
     scorer: Scorer
+    trainer_state: TrainerState  # of step 0: what rewards are told of the run
     accuracy: str  # name of the reward that tells right from wrong: the task's first
     prompt_lengths: PromptLengths
     compared: list[
@@ -188,14 +188,24 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     scorer = Scorer(
         rewards, config.reward_timeout, config.reward_workers, config.reward_memory, config.reward_failure
     )
-    scorer.state = TrainerState(0, config.steps, task.name)
+    trainer_state = TrainerState(0, config.steps, task.name)
     try:
-        scorer.check(task.train[:2])
+        scorer.check(task.train[:2], trainer_state)
     except BaseException:
         scorer.close()
         raise
     return Parts(
-        model, task, engine, strategy, sampling, evaluation, scorer, rewards[0].name, lengths, compared
+        model,
+        task,
+        engine,
+        strategy,
+        sampling,
+        evaluation,
+        scorer,
+        trainer_state,
+        rewards[0].name,
+        lengths,
+        compared,
     )
 
 

@@ -27,7 +27,7 @@ from egg_reason.population.here import Here, saves_samples
 from egg_reason.population.hosts import Hosts, Leader, follow
 from egg_reason.population.pool import Pool
 from egg_reason.population.trials import Share
-from egg_reason.rewards.workers.pending import RewardFailure
+from egg_reason.rewards import RewardFailure
 from egg_reason.run.allocator import give_back
 from egg_reason.run.budget import Budget, peak_memory
 from egg_reason.run.clock import TrainingClock
@@ -144,7 +144,7 @@ class _Training:
         self.config, self.parts, self.run, self.evaluator, self.begun = config, parts, run, evaluator, begun
         self.display = Display(config.steps, plain)
         self.seen: set[tuple[str, str]] = set()  # reward failures that have been told in full
-        parts.scorer.log = run.path / "rewards.log"
+        parts.scorer.keep_log(run.path / "rewards.log")
         self.first_update_s: float | None = None
         self.stop = threading.Event()
         self.clock = TrainingClock()
@@ -250,6 +250,7 @@ class _Training:
             parts.evaluation,
             parts.scorer,
             parts.accuracy,
+            trainer_state=dataclasses.replace(parts.trainer_state, global_step=state.step),
         )
         self.run.metrics(
             state.step,

@@ -73,7 +73,14 @@ def solved(args: argparse.Namespace, parts: Parts, params) -> np.ndarray:
     params = jax.tree.map(lambda x: jax.numpy.asarray(x, models.compute_dtype("auto")), params)
     rows = parts.task.heldout[: args.problems]
     return evaluate(
-        parts.engine, params, rows, parts.evaluation, parts.scorer, parts.accuracy, args.samples
+        parts.engine,
+        params,
+        rows,
+        parts.evaluation,
+        parts.scorer,
+        parts.accuracy,
+        args.samples,
+        parts.trainer_state,
     ).correct_PK
 
 

@@ -18,7 +18,7 @@ from egg_reason.engine import Completions, Jobs
 from egg_reason.population.collector import generate_and_score
 from egg_reason.population.trials import Share
 from egg_reason.population.wire import rounded
-from egg_reason.rewards.workers.pending import Scores
+from egg_reason.rewards import Scores
 from egg_reason.run.clock import TrainingClock
 from egg_reason.run.directory import Run
 
@@ -52,7 +52,6 @@ def evaluate(config: TrainConfig, parts: Parts, state, spent: float, members: ra
     by the engine of `parts`."""
     strategy, step = parts.strategy, state.step
     members = range(strategy.population) if members is None else members
-    parts.scorer.state = dataclasses.replace(parts.scorer.state, global_step=step)
     clock = TrainingClock()
     begun = clock.compiling()
     rows = tasks.batch(parts.task.train, step, config.prompts, config.seed)
@@ -60,7 +59,15 @@ def evaluate(config: TrainConfig, parts: Parts, state, spent: float, members: ra
     jobs = Jobs(jobs.member + members.start, jobs.prompt, jobs.sample)
     population, asked = strategy.ask(state, spent), clock.compiling()
     completions, scores = generate_and_score(
-        parts.engine, population, rows, jobs, parts.sampling, parts.scorer, step, parts.prompt_lengths
+        parts.engine,
+        population,
+        rows,
+        jobs,
+        parts.sampling,
+        parts.scorer,
+        step,
+        parts.prompt_lengths,
+        dataclasses.replace(parts.trainer_state, global_step=step),
     )
     compiled = clock.compiling()
     fitness = strategy.fitness(scores.total.reshape(len(members), config.prompts, config.samples))

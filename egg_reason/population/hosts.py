@@ -25,7 +25,6 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,7 +34,7 @@ from egg_reason.build import Parts, build
 from egg_reason.config import Machines, TrainConfig
 from egg_reason.population.here import DIFFERENT, evaluate, fingerprint
 from egg_reason.population.trials import Share, deal, merge
-from egg_reason.rewards.workers.pending import RewardFailure
+from egg_reason.rewards import RewardFailure
 from egg_reason.run.directory import Run
 from egg_reason.run.log import HASH_BYTES, weights_hash
 
@@ -224,8 +223,7 @@ def _follow(hosts: Hosts, about: dict) -> tuple[bytes, int]:
     message = hosts.exchange()[0]
     if message != b"go" or parts is None:
         return message, 0
-    parts.scorer.log = Path(os.devnull)  # what rewards print is kept by the first host alone
-    with parts.scorer:
+    with parts.scorer:  # keeps no log: what rewards print is written by the first host alone
         state = parts.strategy.init(parts.model.params)
         if about["step"]:
             state = jax.tree.map(jax.numpy.asarray, hosts.broadcast(state).replace(step=about["step"]))

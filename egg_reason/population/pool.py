@@ -22,7 +22,6 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -91,9 +90,6 @@ class Worker:
         if fingerprint(self.config, self.parts) != expected:
             raise ValueError(f"a worker of the pool: {DIFFERENT}")
         assert isinstance(self.parts.strategy, EvolutionStrategy)  # `build` refuses the others
-        self.parts.scorer.log = Path(
-            os.devnull
-        )  # what rewards print is kept by the process that trains alone
         self.strategy = self.parts.strategy
         self.state = self.strategy.init(self.parts.model.params)
         self._advance(0, steps)

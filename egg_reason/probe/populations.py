@@ -112,7 +112,15 @@ class Populations:
         jobs = Jobs.grid(len(chosen), len(rows), samples)
         jobs = dataclasses.replace(jobs, member=chosen[jobs.member])
         _, scores = generate_and_score(
-            parts.engine, members, rows, jobs, parts.sampling, parts.scorer, k, parts.prompt_lengths
+            parts.engine,
+            members,
+            rows,
+            jobs,
+            parts.sampling,
+            parts.scorer,
+            k,
+            parts.prompt_lengths,
+            parts.trainer_state,
         )
         shape = len(chosen), len(rows), samples
         return scores.total.reshape(shape), (scores.by_reward[parts.accuracy] >= 1).reshape(shape)
@@ -150,7 +158,13 @@ class Populations:
             )
         params = parts.strategy.ask(state).params
         return evaluate(
-            parts.engine, params, self.problems, parts.evaluation, parts.scorer, parts.accuracy
+            parts.engine,
+            params,
+            self.problems,
+            parts.evaluation,
+            parts.scorer,
+            parts.accuracy,
+            trainer_state=parts.trainer_state,
         ).correct_PK[:, 0]
 
 
