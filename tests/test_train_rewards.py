@@ -13,7 +13,7 @@ import pytest
 from egg_reason import cli, models
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
-from egg_reason.population import trials as shares
+from egg_reason.population import here
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
 
@@ -60,7 +60,7 @@ def score(text):
 def test_failed_rewards_are_counted_and_shown(policy, faults, settings, tmp_path, capsys, monkeypatch):
     """All 16 completions of the step are in the samples: from them what the fitness must be follows without
     the code that is tested."""
-    monkeypatch.setattr(shares, "SAVED_MEMBERS", settings["population"])
+    monkeypatch.setattr(here, "SAVED_MEMBERS", settings["population"])
     given = {"steps": 1, "reward": (f"{faults}:faulty",), "reward_failure": policy}
     training.train(TrainConfig(**settings | given), tmp_path / "run", plain=True)
     samples = [
