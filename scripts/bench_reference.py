@@ -219,7 +219,7 @@ def measure(key: str, case: Case, loaded: tuple, classes: list[str], temperature
     """Prints a case's part of the table; returns its part of the JSON object."""
     params = weights(case.shape)
     ours = Ours(case, params, temperature)
-    theirs = Theirs(case, loaded, params, ours.evolution.sigma(0), temperature)
+    theirs = Theirs(case, loaded, params, ours.evolution.sigma_at(0), temperature)
     print(
         f"\n{key}: {case.members} members x {case.prompts} prompts x ({case.tokens // 4} + {case.budget})"
         f" tokens, {case.repetitions} runs"

@@ -38,6 +38,7 @@ from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.algorithms.state import OPTIMISERS, schedule
 from egg_reason.models.rwkv7.model import Architecture, Shape, forward, init_state, random_params
 from egg_reason.models.rwkv7.wkv import wkv_chunked, wkv_scan
+from egg_reason.population.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def training_step(work: Workload, way: str) -> Callable[[], Any]:
     )
     rewards_GP = rng.random((work.samples, work.rows // work.samples))
     state = grpo.init(jax.jit(random_params, static_argnums=0)(work.shape, jax.random.key(0)))
-    return lambda: grpo.tell(state, rewards_GP, rollouts)[0].params
+    return lambda: grpo.tell(state, Trials(range(1), rewards_GP, rollouts=rollouts))[0].params
 
 
 def recurrence_alone(work: Workload, way: str) -> Callable[[], Any]:

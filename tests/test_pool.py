@@ -17,8 +17,8 @@ from rwkv7_reference import needs_reference
 from test_train import assert_same_run
 
 from egg_reason.config import Machines, TrainConfig
+from egg_reason.population import here as shares
 from egg_reason.population import pool
-from egg_reason.population import trials as shares
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
 from egg_reason.train import resume, train

@@ -21,7 +21,7 @@ from egg_reason import cli, models
 from egg_reason import train as training
 from egg_reason.algorithms.shaping import fitness_metrics, shape_fitness
 from egg_reason.config import TrainConfig
-from egg_reason.population import trials as shares
+from egg_reason.population import here as shares
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.directory import Run, read_metrics
 from egg_reason.run.log import ScalarLog

@@ -227,9 +227,9 @@ def replay(
             machine.
     """
     from egg_reason import models
-    from egg_reason.run.replay import Replay
+    from egg_reason.build import open_replay
 
-    models.save(Replay(source, model).model(step, from_base, allow_drift), out, dtype="float32")
+    models.save(open_replay(source, model).model(step, from_base, allow_drift), out, dtype="float32")
     print(out)
     return 0
 
@@ -242,9 +242,9 @@ def verify(source: Annotated[Path, tyro.conf.Positional], /, model: str | None =
         source: a run directory, or a file that `egg-reason pack` wrote.
         model: the base model, where it is not in the place that the run's settings name.
     """
-    from egg_reason.run.replay import Replay
+    from egg_reason.build import open_replay
 
-    replayed = Replay(source, model)
+    replayed = open_replay(source, model)
     steps, fault = replayed.verify()
     print(
         f"{source}: {steps} of {len(replayed.recorded)} steps replayed from {replayed.base.source}, the same"

@@ -250,6 +250,12 @@ class Engine:
             announce,
         )
 
+    def describe(self) -> str:
+        """Return what it computes on, for people."""
+        devices = self.devices or jax.local_devices()[:1]
+        kind = devices[0].device_kind
+        return f"{len(devices)} x {kind}" if len(devices) > 1 else kind
+
     def noise_bytes(self, noise, params) -> int:
         """What the noise of all groups takes on a device; 0 where nothing is perturbed. noise: as a
         population's. Allocates nothing."""

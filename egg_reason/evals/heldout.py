@@ -1,20 +1,23 @@
 """Completions for evaluation problems, drawn and graded: before, during and after training, and for
 `egg-reason eval`."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from egg_reason.algorithms.state import Params
 from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling, Single
 from egg_reason.estimates import estimators
 from egg_reason.estimates.intervals import Interval
+from egg_reason.population.base import Evaluation
 from egg_reason.population.collector import Collector, Questions
 from egg_reason.rewards import Scorer, Scores, TrainerState
 from egg_reason.rewards.functions import NO_RUN
 
-__all__ = ["EVALUATION_STEP", "Evaluation", "Job", "Questions", "draw", "evaluate"]
+__all__ = ["EVALUATION_STEP", "Job", "Measured", "Questions", "TextEvaluator", "draw", "evaluate"]
 
 EVALUATION_STEP = 2**31 - 1
 """Takes the place of the step in the random numbers: all evaluations of a run draw the same ones, and none
@@ -72,7 +75,7 @@ def draw(
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Measured:
     """accuracy: share of completions to which the accuracy reward gave 1 or more, 95% interval clustered by
     problem."""
 
@@ -94,7 +97,7 @@ def evaluate(
     accuracy: str,
     samples: int = 1,
     trainer_state: TrainerState = NO_RUN,
-) -> Evaluation:
+) -> Measured:
     """`samples` completions for each row by one set of weights (in compute precision).
 
     accuracy: name of the reward that tells right from wrong. trainer_state: what rewards get as
@@ -113,4 +116,42 @@ def evaluate(
 
     jobs = [(0, problem, sample) for problem in range(len(rows)) for sample in range(samples)]
     completions = draw(engine, params, [Questions(rows, sampling, scorer)], jobs, graded, lengths, trainer_state)
-    return Evaluation(estimators.average(correct), completions, correct, failures, messages)
+    return Measured(estimators.average(correct), completions, correct, failures, messages)
+
+
+@dataclass(frozen=True)
+class TextEvaluator:
+    """Measures accuracy on the held-out rows of a task during a run; see `population.base.Evaluator`.
+
+    accuracy: name of the reward that tells right from wrong. trainer_state: what rewards are told of the run,
+    at step 0.
+    """
+
+    generator: Engine
+    rows: Sequence[dict]
+    sampling: Sampling
+    scorer: Scorer
+    accuracy: str
+    trainer_state: TrainerState = NO_RUN
+
+    def evaluate(self, params: Params, count: int, step: int) -> Evaluation:
+        result = evaluate(
+            self.generator,
+            params,
+            self.rows[:count],
+            self.sampling,
+            self.scorer,
+            self.accuracy,
+            trainer_state=dataclasses.replace(self.trainer_state, global_step=step),
+        )
+        return Evaluation(
+            "accuracy",
+            result.accuracy,
+            {
+                "heldout_truncated": float(result.completions.truncated.mean()),
+                "heldout_completion_length": float(result.completions.lengths.mean()),
+            },
+            correct_PK=result.correct_PK,
+            failures=result.failures,
+            messages=result.messages,
+        )

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from egg_reason.models import tokenizers
 from egg_reason.models.rwkv7.layout import fingerprint, read_pth, write_pth
-from egg_reason.models.rwkv7.model import RWKV7, Shape, shape_of
+from egg_reason.models.rwkv7.model import RWKV7, Architecture, Shape, shape_of
 from egg_reason.models.tokenizers import Tokenizer
 
 __all__ = ["RWKV7", "Model", "Shape", "Tokenizer", "bundled", "compute_dtype", "fingerprint", "load", "save", "shape_of"]
@@ -38,6 +38,10 @@ class Model:
     tokenizer: Tokenizer
     dtype: str = "float32"  # of the file: what `save` writes by default
     block0_has_v: bool = True  # whether the file holds the unused att.v0, v1, v2 of block 0
+
+    @functools.cached_property
+    def architecture(self) -> Architecture:
+        return Architecture(self.shape)
 
     @functools.cached_property
     def shape(self) -> Shape:

@@ -22,6 +22,7 @@ class Members:
     epoch: int
     sigma: float
     size: int
+    spent: float = 0.0  # share of the budget at which they were asked for: another process asks for the same
 
     def direction(self, member):
         return member // 2
@@ -41,6 +42,7 @@ class Single:
     noise: Noise = NO_NOISE
     epoch: int = 0
     size: int = 1
+    spent: float = 0.0
 
     def direction(self, member):
         return member

@@ -103,7 +103,7 @@ def probe(
     if any(not sigma > 0 for sigma in sigmas):
         raise ValueError(f"sigmas must be above 0, not {', '.join(f'{sigma:g}' for sigma in sigmas)}")
     parts = build(config)
-    with parts.scorer:
+    with parts.problem:
         counts = [config.prompts] * populations + [TABLE_PROMPTS * config.prompts, problems]
         if sum(counts) > len(parts.task.train):
             raise ValueError(
@@ -204,8 +204,8 @@ class _Probe:
 
     def _find_window(self) -> None:
         """Sigmas by factors of 2 from FIRST, as KEPT, FEWEST and MOST say."""
-        strategy = self.populations.parts.strategy
-        leaves = [np.asarray(get(self.populations.parts.model.params, p.name)) for p in strategy.parameters]
+        strategy = self.populations.strategy
+        leaves = [np.asarray(get(self.populations.state.params, p.name)) for p in strategy.parameters]
         unit = math.sqrt(
             sum(float((leaf.astype(np.float64) ** 2).sum()) for leaf in leaves)
             / sum(leaf.size for leaf in leaves)

@@ -197,6 +197,11 @@ class ScalarLog:
                 raise ValueError(self._damage(step, self._offsets[step]))
             yield step, _decode(frame[_FRAME_BYTES:])
 
+    def hash_after(self, steps: int) -> bytes | None:
+        """Return the hash of the weights after so many steps; None where it is not recorded, as before the
+        first."""
+        return next(self.records(steps - 1))[1].weights_hash if 0 < steps <= len(self) else None
+
     def close(self) -> None:
         """Close the file. Closing twice is fine."""
         if self._file >= 0:
