@@ -25,8 +25,7 @@ from egg_reason.population.base import Build, Parts, Population
 from egg_reason.population.here import Here, TextProblem
 from egg_reason.population.hosts import Hosts, Leader
 from egg_reason.population.pool import Pool
-from egg_reason.rewards.functions import Reward
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.rewards import Reward, Scorer, TrainerState
 from egg_reason.run import recording
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.replay import Replay, check_base
@@ -74,7 +73,8 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         config, dtype=jnp.dtype(models.compute_dtype(config.dtype)).name, streams=made.generator.streams
     )
     temperature = config.temperature if config.eval_temperature is None else config.eval_temperature
-    scorer = _scorer(config, made.rewards, task)
+    trainer_state = TrainerState(0, config.steps, task.name)
+    scorer = _scorer(config, made.rewards, task, trainer_state)
     problem = TextProblem(
         made.algorithm,
         made.generator,
@@ -86,6 +86,7 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         sample_every=config.sample_every,
         wire=config.wire or "float32",
         sources=list(_source_files(config)),
+        trainer_state=trainer_state,
     )
     evaluator = TextEvaluator(
         made.generator,
@@ -93,6 +94,7 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         dataclasses.replace(made.sampling, temperature=temperature),
         scorer,
         made.rewards[0].name,
+        trainer_state,
     )
     return Parts(config, model, task, made.generator, made.algorithm, problem, evaluator, compared)
 
@@ -122,14 +124,9 @@ def check(configs: Sequence[TrainConfig]) -> None:
 
 
 def build_remote(machines: Machines = HERE) -> Build:
-    """Return how another process builds the same run. What its rewards print is kept by the first one alone."""
-    return partial(_build_remote, machines=machines)
-
-
-def _build_remote(config: TrainConfig, machines: Machines) -> Parts:
-    parts = build(config, resumed=True, machines=machines)
-    parts.problem.log_to(Path(os.devnull))
-    return parts
+    """Return how another process builds the same run. It keeps no log: the first one alone writes what rewards
+    print."""
+    return partial(build, resumed=True, machines=machines)
 
 
 def open_population(machines: Machines) -> Population:
@@ -263,13 +260,15 @@ def prompt_lengths(tokenizer: Tokenizer, rows: Sequence[dict], limit: int) -> Pr
     return lengths
 
 
-def _scorer(config: TrainConfig, rewards: Sequence[Reward], task: tasks.Task) -> Scorer:
+def _scorer(
+    config: TrainConfig, rewards: Sequence[Reward], task: tasks.Task, trainer_state: TrainerState
+) -> Scorer:
     """Return a scorer whose rewards have been tried on two rows. Closes it where that fails."""
     scorer = Scorer(
         rewards, config.reward_timeout, config.reward_workers, config.reward_memory, config.reward_failure
     )
     try:
-        scorer.check(task.train[:2])
+        scorer.check(task.train[:2], trainer_state)
     except BaseException:
         scorer.close()
         raise

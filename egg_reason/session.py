@@ -18,7 +18,7 @@ from egg_reason.algorithms.state import State
 from egg_reason.evals.report import write_report
 from egg_reason.population.base import Evaluation, Parts, Population
 from egg_reason.population.trials import Trials
-from egg_reason.rewards.workers.pending import RewardFailure
+from egg_reason.rewards import RewardFailure
 from egg_reason.run.allocator import give_back, peak_memory
 from egg_reason.run.budget import Budget
 from egg_reason.run.clock import TrainingClock
@@ -179,7 +179,7 @@ class Session:
         started = time.perf_counter()
         step = self.state.step
         params = self.parts.algorithm.ask(self.state).params
-        result = self.parts.evaluator.evaluate(params, problems)
+        result = self.parts.evaluator.evaluate(params, problems, step)
         failures = {
             f"heldout_rewards/{name}/{kind}": float(count) for (name, kind), count in result.failures.items()
         }

@@ -75,7 +75,14 @@ def solved(args: argparse.Namespace, parts: Parts, params) -> np.ndarray:
     text = parts.evaluator
     assert isinstance(text, TextEvaluator)
     return evaluate(
-        text.generator, params, rows, text.sampling, text.scorer, text.accuracy, args.samples
+        text.generator,
+        params,
+        rows,
+        text.sampling,
+        text.scorer,
+        text.accuracy,
+        args.samples,
+        text.trainer_state,
     ).correct_PK
 
 

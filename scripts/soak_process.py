@@ -37,7 +37,7 @@ from egg_reason.run.log import ScalarLog
 
 PHASES = {
     "generate": (Engine, "generate"),
-    "score": (Collector, "result"),
+    "score": (Collector, "finish"),
     "update": (EvolutionStrategy, "tell"),
     "append": (ScalarLog, "append"),
     "checkpoint": (Checkpoints, "save"),

@@ -25,7 +25,7 @@ from egg_reason.evals import results
 from egg_reason.evals.command import evaluate_model
 from egg_reason.evals.store import Store
 from egg_reason.models.rwkv7.model import Architecture
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.rewards import Reward, Scorer
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 64
@@ -492,7 +492,6 @@ def test_gold_answers_of_every_benchmark_are_right_and_vote_together(benchmark, 
     """The whole way but the model: rows, rewards, extraction, equivalence."""
     task = tasks.make(benchmark, data_dir=shared_data("aime_2024.jsonl").parent, split="heldout")
     rows = task.heldout[:4]
-    from egg_reason.rewards.functions import Reward
 
     with Scorer([Reward.of(spec) for spec in task.rewards]) as scorer:
         texts = [f"></think>The answer is\n{row['solution']}" for row in rows]

@@ -46,7 +46,7 @@ class Problem(Protocol):
         """
 
     def log_to(self, path: Path) -> None:
-        """Write what rewards or environments print to this file from now on."""
+        """Write what rewards or environments print to this file from now on. Called once."""
 
     def fingerprint(self) -> str:
         """Return what names all that decides a result and is not in the settings, such as rows and
@@ -78,8 +78,8 @@ class Evaluation:
 class Evaluator(Protocol):
     """Measures weights on held-out rows."""
 
-    def evaluate(self, params: Params, count: int) -> Evaluation:
-        """Measure weights, in compute precision, on the first `count` held-out rows."""
+    def evaluate(self, params: Params, count: int, step: int) -> Evaluation:
+        """Measure weights, in compute precision, on the first `count` held-out rows. step: the steps taken."""
 
 
 @dataclass(frozen=True)

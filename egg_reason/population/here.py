@@ -16,11 +16,11 @@ from egg_reason.algorithms.state import State
 from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling
 from egg_reason.perturb.members import Members, Single
 from egg_reason.population.base import Parts
-from egg_reason.population.collector import Collector
+from egg_reason.population.collector import Collector, Questions
 from egg_reason.population.trials import Trials
 from egg_reason.population.wire import rounded
-from egg_reason.rewards.workers.pending import Scores
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.rewards import Scorer, Scores, TrainerState
+from egg_reason.rewards.functions import NO_RUN
 from egg_reason.run.clock import TrainingClock
 from egg_reason.run.directory import Run
 
@@ -53,7 +53,7 @@ class TextProblem:
     samples: completions per member and prompt. sampling: how they are drawn. prompt_lengths: of all prompts
     of the task, so that no step compiles anew. scorer: gives each completion its reward. sample_every: steps
     between saved samples; 0: none. wire: how fitness is rounded, see `wire`. sources: files that decide
-    rewards, for the fingerprint.
+    rewards, for the fingerprint. trainer_state: what rewards are told of the run, at step 0.
     """
 
     algorithm: Algorithm
@@ -66,6 +66,7 @@ class TextProblem:
     sample_every: int = 0
     wire: str = "float32"
     sources: Sequence[Path] = ()
+    trainer_state: TrainerState = NO_RUN
 
     def try_out(
         self, members: Members | Single, rows: Sequence[dict], step: int, which: range | None = None
@@ -78,13 +79,15 @@ class TextProblem:
         jobs = Jobs.grid(len(which), len(rows), self.samples)
         jobs = Jobs(jobs.member + which.start, jobs.prompt, jobs.sample)
 
-        self.scorer.state = dataclasses.replace(self.scorer.state, global_step=step)
+        questions = [Questions(rows, self.sampling, self.scorer)]
+        answered = [(0, row) for row in jobs.prompt.tolist()]
+        trainer_state = dataclasses.replace(self.trainer_state, global_step=step)
         # Completions are scored by other processes as they finish, while the lanes go on writing.
-        collector = Collector(self.scorer, rows, jobs)
+        collector = Collector(questions, answered, trainer_state)
         completions = self.generator.generate(
             members, prompts, jobs, self.sampling, step, self.prompt_lengths, collector.add
         )
-        scores = collector.result(completions)
+        [scores] = collector.finish(completions)
         fitness_NP = self.algorithm.fitness(scores.total.reshape(len(which), len(rows), self.samples))
 
         saved = self.saves_samples(step)
@@ -104,7 +107,7 @@ class TextProblem:
         )
 
     def log_to(self, path: Path) -> None:
-        self.scorer.log = path
+        self.scorer.keep_log(path)
 
     def saves_samples(self, step: int) -> bool:
         """Return whether the completions of a step are kept."""

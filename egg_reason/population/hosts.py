@@ -35,7 +35,7 @@ from egg_reason.config import Machines, TrainConfig
 from egg_reason.perturb.members import Members, Single
 from egg_reason.population.base import DIFFERENT, Build, Parts
 from egg_reason.population.trials import Trials, member_ranges, merge
-from egg_reason.rewards.workers.pending import RewardFailure
+from egg_reason.rewards import RewardFailure
 from egg_reason.run.directory import Run
 from egg_reason.run.log import HASH_BYTES, weights_hash
 

@@ -128,6 +128,7 @@ class Populations:
             problem.scorer,
             k,
             problem.prompt_lengths,
+            problem.trainer_state,
         )
         shape = len(chosen), len(rows), samples
         return scores.total.reshape(shape), (scores.by_reward[self.evaluator.accuracy] >= 1).reshape(shape)
@@ -163,7 +164,7 @@ class Populations:
                     {name: get(state.params, name) + length * d for name, d in direction.items()},
                 )
             )
-        result = self.evaluator.evaluate(self.strategy.ask(state).params, len(self.problems))
+        result = self.evaluator.evaluate(self.strategy.ask(state).params, len(self.problems), 0)
         assert result.correct_PK is not None
         return result.correct_PK[:, 0]
 

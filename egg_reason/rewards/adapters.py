@@ -1,10 +1,12 @@
-"""Reward functions written for other toolkits."""
+"""Adapts reward functions written for other toolkits."""
 
 import asyncio
 import inspect
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
+
+__all__ = ["verl"]
 
 GOLD = ("ground_truth", "answer", "solution")
 """Columns that hold the right answer; the first of them that the data have is used."""

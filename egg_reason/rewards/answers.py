@@ -8,7 +8,25 @@ of the text.
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+__all__ = [
+    "LONGEST",
+    "Verdict",
+    "after_thought",
+    "compared_by",
+    "last_boxed",
+    "last_boxes",
+    "last_number",
+    "last_tagged",
+    "read_number",
+    "scores",
+    "simplest",
+    "text_of",
+    "whole_texts",
+]
+
+Function = TypeVar("Function", bound=Callable)
 
 LONGEST = 2000
 """Characters of an answer; what is longer is not one."""
@@ -51,6 +69,20 @@ def scores(verdicts: Sequence[Verdict], log_extra: Callable | None = None) -> li
         log_extra("extracted", [one.answer for one in verdicts])
         log_extra("verdict", [one.reason for one in verdicts])
     return [float(one.correct) for one in verdicts]
+
+
+def compared_by(equivalent: Callable[[str, str], bool]) -> Callable[[Function], Function]:
+    """Gives a reward function its attribute `equivalent`, which tells whether two of the answers that it
+    extracts are the same: majority votes use it.
+
+    A user's reward may set the attribute itself.
+    """
+
+    def mark(reward: Function) -> Function:
+        reward.equivalent = equivalent  # type: ignore[attr-defined]
+        return reward
+
+    return mark
 
 
 def text_of(message: Any) -> str:

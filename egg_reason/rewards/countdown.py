@@ -18,7 +18,9 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from egg_reason.rewards.answers import Verdict, after_thought, last_boxed, last_tagged, scores, whole_texts
+from egg_reason.rewards.answers import Verdict, after_thought, compared_by, last_boxed, last_tagged, scores, whole_texts
+
+__all__ = ["answer_of", "countdown", "countdown_graded", "equivalent", "evaluate", "tokenize", "verdict"]
 
 LONGEST = 200
 """Characters in an expression; six numbers need far fewer."""
@@ -31,6 +33,19 @@ ALLOWED = re.compile(r"[0-9+\-*/() \t]*")
 TOKEN = re.compile(r"[0-9]+|[-+*/()]")
 
 
+def equivalent(a: str, b: str) -> bool:
+    """Whether two answers are the same answer to one problem, for votes: both can be computed and have the
+    same value.
+
+    Which numbers they use is not compared, as it cannot be known here which were given.
+    """
+    try:
+        return a == b or evaluate(tokenize(a)) == evaluate(tokenize(b))
+    except ValueError:
+        return False
+
+
+@compared_by(equivalent)
 def countdown(
     completions: Sequence,
     numbers: Sequence,
@@ -56,6 +71,7 @@ def countdown(
     return scores(_verdicts(completions, numbers, target, prompts, require_think), log_extra)
 
 
+@compared_by(equivalent)
 def countdown_graded(
     completions: Sequence,
     numbers: Sequence,
@@ -78,21 +94,6 @@ def countdown_graded(
 def _verdicts(completions, numbers, target, prompts, require_think) -> list[Verdict]:
     texts = whole_texts(prompts, completions, require_think)
     return [verdict(text, given, goal, require_think=False) for text, given, goal in zip(texts, numbers, target, strict=True)]
-
-
-def equivalent(a: str, b: str) -> bool:
-    """Whether two answers are the same answer to one problem, for votes: both can be computed and have the
-    same value.
-
-    Which numbers they use is not compared, as it cannot be known here which were given.
-    """
-    try:
-        return a == b or evaluate(tokenize(a)) == evaluate(tokenize(b))
-    except ValueError:
-        return False
-
-
-countdown.equivalent = countdown_graded.equivalent = equivalent  # type: ignore[attr-defined]
 
 
 def verdict(completion: str, numbers: Sequence[int], target: int, require_think: bool = True) -> Verdict:

@@ -15,6 +15,8 @@ from typing import Any
 
 from egg_reason.rewards.answers import whole_texts
 
+__all__ = ["format"]
+
 
 def format(
     completions: Sequence, prompts: Sequence | None = None, require_think: bool = False, answer_tags: bool = False, **kwargs: Any

@@ -1,4 +1,4 @@
-"""Reward functions by name: finding them, checking them, and checking what they return.
+"""Finds reward functions by name, checks their signatures, and checks what they return.
 
 A reward function has TRL's signature: it is called with keyword arguments only (`prompts`, `completions`, and
 every data column as a list with one entry per completion), must accept keyword arguments it has no use for
@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+__all__ = ["BUILT_IN", "NO_RUN", "Reward", "TrainerState", "describe", "import_function", "load", "to_numbers"]
 
 BUILT_IN = {
     "countdown": "egg_reason.rewards.countdown",
@@ -57,7 +59,7 @@ class Reward:
 
 @dataclass(frozen=True)
 class TrainerState:
-    """What rewards get as `trainer_state`.
+    """The state of the run as rewards get it, in their argument `trainer_state`.
 
     global_step: the training step, from 0. max_steps: of the run, 0 outside of one. task: the task's name.
     """
@@ -65,6 +67,10 @@ class TrainerState:
     global_step: int = 0
     max_steps: int = 0
     task: str = ""
+
+
+NO_RUN = TrainerState()
+"""The state outside of a training run."""
 
 
 def load(spec: str) -> Callable:
@@ -200,12 +206,3 @@ def _to_float(value: Any, name: str, way_out: str) -> float:
 
 def _shown(value) -> str:
     return "None" if value is None else f"{type(value).__name__} {value!r:.60}"
-
-
-def check_result(values: Any, count: int, name: str) -> list[float | None]:
-    """`to_numbers`, and every number finite: raises ValueError that names the first one that is not."""
-    result = to_numbers(values, count, name)
-    for position, value in enumerate(result):
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"reward {name}: completion {position} got {value}; return a finite number, or None where it does not apply")
-    return result

@@ -19,7 +19,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from egg_reason.rewards.answers import Verdict, after_thought, last_boxed, last_number, last_tagged, read_number, scores, whole_texts
+from egg_reason.rewards.answers import Verdict, after_thought, compared_by, last_boxed, last_number, last_tagged, read_number, scores, whole_texts
+
+__all__ = ["equivalent", "gsm8k", "verdict"]
 
 MARKS = "####"
 
@@ -36,6 +38,13 @@ ANOTHER = re.compile(
 """What may not follow a number that is an answer: `18 or 20`, `18, 20`, `3 - 4`, `1:2`, `1e5`."""
 
 
+def equivalent(a: str, b: str) -> bool:
+    """Whether two extracted answers are the same number."""
+    x, y = read_number(a), read_number(b)
+    return x == y if x is not None and y is not None else False
+
+
+@compared_by(equivalent)
 def gsm8k(
     completions: Sequence,
     answer: Sequence,
@@ -139,12 +148,3 @@ def number_in(text: str) -> str | None:
         return None
     number = found["number"].rstrip(",").replace("\u2212", "-")
     return ("-" if (found["sign"] in ("-", "\u2212")) != bool(found["negative"]) else "") + number
-
-
-def equivalent(a: str, b: str) -> bool:
-    """Whether two extracted answers are the same number."""
-    x, y = read_number(a), read_number(b)
-    return x == y if x is not None and y is not None else False
-
-
-gsm8k.equivalent = equivalent  # type: ignore[attr-defined]

@@ -13,6 +13,8 @@ my_file.py:brief`:
 from collections.abc import Sequence
 from typing import Any
 
+__all__ = ["length"]
+
 
 def length(
     completions: Sequence, completion_ids: Sequence | None = None, longest: int | Sequence[int] = 1280, soft: int = 256, **kwargs: Any

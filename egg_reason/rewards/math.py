@@ -3,7 +3,7 @@ equations, words.
 
 The right answer (column `answer`) is LaTeX as in MATH, AIME, HMMT or DeepScaleR: `\frac{1}{2}`, `025`, `x \in
 [-2,7]`. Every convention is in `docs/graders.md`. Numbers in digits are compared at once, everything else is
-read by `forms` and computed by `values`, under their limits; only what neither can read goes to `math-verify`
+read and compared by `mathematics`, under its limits; only what neither can read goes to `math-verify`
 and sympy, and only where it is short and simple.
 
 A variant of one's own, in a file of one's own, for `--reward my_file.py:strict_math`:
@@ -23,6 +23,7 @@ from egg_reason.rewards.answers import (
     LONGEST,
     Verdict,
     after_thought,
+    compared_by,
     last_boxes,
     last_number,
     last_tagged,
@@ -30,9 +31,11 @@ from egg_reason.rewards.answers import (
     scores,
     whole_texts,
 )
-from egg_reason.rewards.mathematics import forms
+from egg_reason.rewards.mathematics import comparison, forms
 from egg_reason.rewards.mathematics.computation import fresh_budget
-from egg_reason.rewards.mathematics.expressions import Unreadable
+from egg_reason.rewards.mathematics.tokens import Unreadable
+
+__all__ = ["answer_of", "equivalent", "gold_of", "math", "verdict"]
 
 STATED = re.compile(
     r"(?i)\banswer\b(?P<between>[^.\n:=$0-9\\]{0,60}?)(?:(?P<verb>\b(?:is|are|be|was|equals|isn't|aren't)\b)|\s*[:=])\**:?\s*"
@@ -45,6 +48,34 @@ CHOICE = re.compile(r"\(?([A-J])(?:\)|[.,:;])")
 DENIAL = re.compile(r"(?i)\b(?:not|never|cannot|neither|nor|isn't|aren't|can't|unknown|unsure)\b")
 
 
+def equivalent(gold: str, answer: str) -> bool:
+    """Whether two answers are the same by the conventions of `docs/graders.md`. Never raises; False where it
+    cannot be told.
+
+    Nearly symmetric: an equation states its right side as an answer more freely than as the right answer.
+    """
+    if gold == answer:
+        return bool(gold.strip())
+    x, y = _number(gold), read_number(answer)
+    if x is not None and y is not None:
+        return x == y
+    if not gold or not answer or len(answer) > LONGEST or len(gold) > LONGEST:
+        return False
+    fresh_budget()
+    try:
+        first, second = forms.read_known(gold), forms.read(answer)
+        if comparison.same(first, second):
+            return True
+    except Unreadable:
+        return False
+    return forms.has_other(first) and forms.has_other(second) and _same_to_math_verify(gold, answer)
+
+
+_number = lru_cache(4096)(read_number)
+"""Right answers come again."""
+
+
+@compared_by(equivalent)
 def math(
     completions: Sequence,
     answer: Sequence,
@@ -192,34 +223,6 @@ def gold_of(gold: str) -> str:
     if boxes is None and STATED.search(gold):
         return (_answer_without_box(gold[-LONGEST:]) or gold).strip()
     return (boxes[1] if boxes else gold).strip()
-
-
-def equivalent(gold: str, answer: str) -> bool:
-    """Whether two answers are the same by the conventions of `docs/graders.md`. Never raises; False where it
-    cannot be told.
-
-    Nearly symmetric: an equation states its right side as an answer more freely than as the right answer.
-    """
-    if gold == answer:
-        return bool(gold.strip())
-    x, y = _number(gold), read_number(answer)
-    if x is not None and y is not None:
-        return x == y
-    if not gold or not answer or len(answer) > LONGEST or len(gold) > LONGEST:
-        return False
-    fresh_budget()
-    try:
-        first, second = forms.read_known(gold), forms.read(answer)
-        if forms.same(first, second):
-            return True
-    except Unreadable:
-        return False
-    return forms.has_other(first) and forms.has_other(second) and _same_to_math_verify(gold, answer)
-
-
-_number = lru_cache(4096)(read_number)
-
-math.equivalent = equivalent  # type: ignore[attr-defined]
 
 
 SIMPLE = re.compile(

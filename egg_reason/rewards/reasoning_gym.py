@@ -12,6 +12,8 @@ from typing import Any
 
 from egg_reason.rewards.answers import after_thought, last_tagged, whole_texts
 
+__all__ = ["reasoning_gym"]
+
 LONGEST = 20_000
 
 

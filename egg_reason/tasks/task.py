@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from egg_reason.rewards.functions import Reward
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.rewards import Reward, Scorer
 
 
 @dataclass(frozen=True)

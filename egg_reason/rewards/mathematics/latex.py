@@ -9,6 +9,8 @@ and "and" between answers `\or` and `\and`, a new row of a matrix `\newline`.
 
 import re
 
+__all__ = ["clean", "known_unit", "split_unit"]
+
 SIGNS = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*",
     "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\reals ",

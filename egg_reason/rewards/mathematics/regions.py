@@ -8,20 +8,11 @@ import re
 from functools import cmp_to_key
 from typing import Any
 
-from egg_reason.rewards.mathematics.expressions import Unreadable
+from egg_reason.rewards.mathematics.forms import NAME
+from egg_reason.rewards.mathematics.tokens import Unreadable
 from egg_reason.rewards.mathematics.values import real_value, same_real
 
-_ONE = (
-    r"(?:\|?\s*(?:\\(?:angle|triangle|overline|measuredangle|vec|hat|bar)\s*)?\{?(?:[A-Za-z]{1,4}|\\[A-Za-z]+)\}?'*"
-    r"(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9,+\- ]*\}|\\text\s*\{[^{}]*\}))?(?:\s*\([A-Za-z0-9,+\-\s]*\))?\s*\|?)"
-)
-NAME = re.compile(
-    rf"\s*(?:\\text\s*\{{[^{{}}0-9]*\}}|{_ONE}|{_ONE}\s*:\s*{_ONE}"
-    r"|\\frac\s*\{\s*[A-Z]{1,3}\s*\}\s*\{\s*[A-Z]{1,3}\s*\}|\([A-Za-z,\s_0-9]*[A-Za-z][A-Za-z,\s_0-9]*\))\s*"
-)
-r"""What only names a value: `x`, `a_1`, `f(x)`, `AB`, `|AB|`, `\angle ABC`, `(x, y)`, `\text{Area}`,
-`\frac{AB}{CD}`."""
-
+__all__ = ["region", "same_region", "turned"]
 
 EVERYTHING = [(-float("inf"), False, float("inf"), False)]
 

@@ -15,6 +15,8 @@ from egg_reason.rewards.answers import simplest
 from egg_reason.rewards.mathematics.computation import POINTS, Beyond, Computation, budget_left, context, floating, is_exact, is_real
 from egg_reason.rewards.mathematics.expressions import mentions, names_in
 
+__all__ = ["ratio", "real_value", "same_real", "same_value"]
+
 PRECISION = 192
 """Bits at first; two values that agree in all but the last 32 are the same."""
 

@@ -21,6 +21,8 @@ from typing import Any
 
 from egg_reason.rewards.functions import Reward, describe, load, to_numbers
 
+__all__ = ["Reply", "kill_when_parent_dies", "limit_memory", "prctl", "serve"]
+
 LARGEST = 3.4e38
 """Magnitude of a score; scores are kept as float32."""
 
@@ -30,7 +32,7 @@ LONGEST_ENTRY = 10_000
 
 @dataclass
 class Reply:
-    """What one call of a reward came to.
+    """The result of one call of a reward.
 
     failure: (kind, message) of a call that failed, None otherwise; the rest is empty then. Kinds: 'error' (it
         raised), 'memory' (it asked for more than it may have), 'value' (it returned no list of a number or
