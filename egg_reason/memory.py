@@ -7,7 +7,7 @@ programs take is measured, in this process.
 
 Three phases are told apart, and the worst one counts: while members write, the noise of the groups and the
 state of the lanes are there; while the weights move, directions or gradients are; while a checkpoint is
-saved, what orbax has encoded of it. On an accelerator all this is its own memory, on a CPU that of the
+saved, what that takes. On an accelerator all this is its own memory, on a CPU that of the
 process; the reward workers, processes of their own, come on top there. Of several accelerators it is the
 first one's memory, which has the most to hold. Left out: what a user's task and rewards hold.
 
@@ -40,6 +40,7 @@ from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.perturb.members import NO_NOISE
 from egg_reason.perturb.paths import get, name_of
 from egg_reason.run.allocator import resident
+from egg_reason.run.checkpoints import bytes_to_save
 
 GENERATE, UPDATE, SAVE = "generate", "update", "save"
 ALWAYS = (GENERATE, UPDATE, SAVE)
@@ -118,7 +119,8 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     else:
         parts += _evolving(strategy, config, weights, leaves, optimiser)
     if on_cpu:
-        parts.append(Part("checkpoint on its way to the disk", _size(weights) + _size(optimiser), (SAVE,)))
+        saving = bytes_to_save((weights, optimiser), jax.default_backend())
+        parts.append(Part("checkpoint on its way to the disk", saving, (SAVE,)))
         parts.insert(0, Part("Python, libraries, compiled programs", _resident(), ALWAYS))
         parts.insert(1, Part("the compiler at work", COMPILER, ALWAYS))
     return Prediction(tuple(part for part in parts if part.bytes), jax.devices()[0].device_kind)
@@ -332,7 +334,7 @@ def _size(tree: Any) -> int:
 def _resident() -> int:
     """Bytes of this process in memory, with what a run loads when it first saves and draws."""
     import matplotlib.figure  # noqa: F401
-    import orbax.checkpoint  # noqa: F401
+    import safetensors.numpy  # noqa: F401
     import tensorboardX.record_writer  # noqa: F401
 
     return resident()[0]
