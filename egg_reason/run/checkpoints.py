@@ -210,8 +210,8 @@ def _on_host(name: str, leaf: Any) -> np.ndarray:
     known = array.dtype.name in DTYPES and array.dtype.isnative
     if not (known or _is_foreign(array.dtype)):
         raise ValueError(
-            f"a checkpoint cannot hold {name}, which is {array.dtype!r}: convert it to a dtype that JAX has, of"
-            " 64 bits at most and in the machine's byte order"
+            f"a checkpoint cannot hold {name}, which is {array.dtype!r}: convert it to a dtype that JAX has,"
+            " of 64 bits at most and in the machine's byte order"
         )
     return array
 
