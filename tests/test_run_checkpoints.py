@@ -3,7 +3,6 @@ leaves the earlier ones."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading

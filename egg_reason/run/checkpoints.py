@@ -32,8 +32,8 @@ __all__ = ["KEPT", "Checkpoints", "bytes_to_save"]
 
 KEPT = 2
 SUFFIX = ".safetensors"
-DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-DTYPES += ("float16", "bfloat16", "float32", "float64", "complex64")
+INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = (*INTEGERS, "float16", "bfloat16", "float32", "float64", "complex64")
 """What the library writes from NumPy and reads into it."""
 
 log = logging.getLogger(__name__)
