@@ -6,7 +6,7 @@ in this process.
 
 Three phases are told apart, and the worst one counts: while members write, the noise of the groups and the
 state of the lanes are held; while the weights move, directions or gradients are; while a checkpoint is saved,
-its copy of the weights. On an accelerator all this is its own memory, on a CPU that of the process; the reward
+which writes arrays from where they are. On an accelerator all this is its own memory, on a CPU that of the process; the reward
 workers, processes of their own, come on top there. Of several accelerators it is the first one's memory, which
 has the most to hold. Left out: what a user's task and rewards hold.
 
@@ -31,7 +31,7 @@ from egg_reason.models.formats import pth
 from egg_reason.models.rwkv7 import layout as checkpoints
 from egg_reason.models.rwkv7.model import RWKV7, Shape, random_params
 from egg_reason.models.tokenizers import Tokenizer
-from egg_reason.needs import ALWAYS, GENERATE, SAVE, UPDATE, Need, abstract, size, working
+from egg_reason.needs import ALWAYS, GENERATE, UPDATE, Need, abstract, size, working
 from egg_reason.perturb.members import NO_NOISE
 from egg_reason.perturb.paths import name_of
 from egg_reason.run.allocator import resident
@@ -93,7 +93,6 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     if config.reference:
         parts.append(Need("reference as it was read", size(weights), ALWAYS))
     if on_cpu:
-        optimiser = next(part.bytes for part in updating if part.name == "optimiser")
         parts = [
             Need("Python, libraries, compiled programs", _resident(), ALWAYS),
             Need("the compiler at work", COMPILER, ALWAYS),
@@ -101,7 +100,6 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
             *parts,
             # int32 tokens, float32 log-probabilities, bool forced
             Need("completions", jobs * most * 9, ALWAYS),
-            Need("checkpoint on its way to the disk", size(weights) + optimiser, (SAVE,)),
         ]
     return Prediction(tuple(part for part in parts if part.bytes), jax.devices()[0].device_kind)
 
@@ -237,7 +235,7 @@ def _added(weights: Any, prepared: Any) -> int:
 def _resident() -> int:
     """Return the bytes of this process in memory, with what a run loads when it first saves and draws."""
     import matplotlib.figure  # noqa: F401
-    import orbax.checkpoint  # noqa: F401
+    import safetensors.numpy  # noqa: F401
     import tensorboardX.record_writer  # noqa: F401
 
     return resident()[0]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot  # noqa: F401 (it and the next two are imported late by the command)
-import orbax.checkpoint  # noqa: F401
+import safetensors.numpy  # noqa: F401
 import tensorboardX  # noqa: F401
 
 from egg_reason import cli

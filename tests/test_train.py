@@ -85,7 +85,7 @@ def test_a_run_leaves_what_its_directory_promises(finished_run, settings):
         [line["rewards/digits/mean"] for line in steps], rel=1e-5
     )
     assert {line["rewards/countdown/mean"] for line in steps} == {0}
-    assert sorted(os.listdir(path / "checkpoints")) == ["000004", "000006"]
+    assert sorted(os.listdir(path / "checkpoints")) == ["000004.safetensors", "000006.safetensors"]
     assert sorted(os.listdir(path / "samples")) == [f"step_{step:06d}.jsonl" for step in (0, 2, 4)]
     samples = [json.loads(line) for line in (path / "samples" / "step_000002.jsonl").read_text().splitlines()]
     assert len(samples) == shares.SAVED_MEMBERS * 2
@@ -273,8 +273,11 @@ def test_every_estimator_resumes_to_the_same_bits(changes, settings, tmp_path, m
     with monkeypatch.context() as patch:
         at_call(patch, ScalarLog, "append", 4, lambda: signal.raise_signal(signal.SIGINT), after=True)
         assert training.train(config, tmp_path / "stopped", plain=True) is None
-    assert sorted(os.listdir(tmp_path / "stopped" / "checkpoints")) == ["000003", "000004"]
-    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "000004")
+    assert sorted(os.listdir(tmp_path / "stopped" / "checkpoints")) == [
+        "000003.safetensors",
+        "000004.safetensors",
+    ]
+    (tmp_path / "stopped" / "checkpoints" / "000004.safetensors").unlink()
     resume(tmp_path / "stopped", plain=True)
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
@@ -349,7 +352,7 @@ def test_control_c_ends_the_step_and_saves(finished_run, slow_flags, tmp_path):
     assert f"go on with: egg-reason train --resume {run}" in output and "Traceback" not in output
     with ScalarLog.read(command.log) as log:
         taken = len(log)
-    assert 0 < taken < 6 and f"{taken:06d}" in os.listdir(run / "checkpoints")
+    assert 0 < taken < 6 and f"{taken:06d}.safetensors" in os.listdir(run / "checkpoints")
     assert not (run / "summary.json").exists()
     with Run.open(run) as opened:
         assert opened.config["steps"] == 6

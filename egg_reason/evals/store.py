@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from egg_reason.files import replacing
+from egg_reason.files import flush, replacing
 
 LONG = ("prompt", "question", "completion")
 """Texts of a sample that are not kept in memory."""
@@ -74,7 +74,7 @@ class Store:
         """Adds graded samples, durably. seconds: at work in all."""
         self._file.write(b"".join(json.dumps(sample, allow_nan=False).encode() + b"\n" for sample in samples))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        flush(self._file.fileno())
         for sample in samples:
             self._keep(sample)
         self.seconds = seconds
@@ -131,7 +131,7 @@ def write_json(path: Path, value: Any) -> None:
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
         file.flush()
-        os.fsync(file.fileno())
+        flush(file.fileno())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -154,10 +154,12 @@ class Replay:
         """hashes: of the weights after 0, 1, 2, … steps."""
         if self.checkpoints is None:
             return None
+        self.checkpoints.pass_over_earlier()
+        like = arrays_of(self.strategy.init(self.base.params))
         for step in self.checkpoints.steps():
             if fault := self.checkpoints.fault(step):
                 return f"{self.checkpoints.folder}: the checkpoint of step {step} is damaged: {fault}"
-            saved = self.checkpoints.load(most=step)
+            saved = self.checkpoints.load(like, most=step)
             if saved is None or [weights_hash(saved[1]["params"])] != hashes[step : step + 1]:
                 return (
                     f"{self.checkpoints.folder}: the checkpoint of step {step} holds other weights than the"

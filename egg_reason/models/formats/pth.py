@@ -22,7 +22,7 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
-from egg_reason.files import replacing
+from egg_reason.files import flush, replacing
 from egg_reason.models.formats.pickled import Refused, Storage, View, dump_tensors, expect, load_tensors, row_major, short
 
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -160,7 +160,7 @@ def write_pth(path: str | os.PathLike, tensors: Iterable[tuple[str, np.ndarray]]
             _add(archive, "archive/byteorder", b"little")
             _add(archive, "archive/version", b"3\n")
         file.flush()
-        os.fsync(file.fileno())
+        flush(file.fileno())
 
 
 def as_bytes(array: np.ndarray) -> memoryview:
