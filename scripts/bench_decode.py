@@ -50,7 +50,6 @@ from egg_reason.config import TrainConfig
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling, Single, default_streams
 from egg_reason.engine import lanes as device
 from egg_reason.models.rwkv7.model import Architecture, Shape
-from egg_reason.population.here import evaluate
 from egg_reason.run.allocator import resident
 
 SMALL, WIDE = WORKLOADS["small"].shape, WORKLOADS["0.1b"].shape
@@ -252,17 +251,21 @@ def idle(full: bool) -> dict[str, float]:
     try:
         for name, call in usual.items():
             setattr(device, name, watched(call))
-        state, shares, streams = parts.strategy.init(parts.model.params), [], []
-        with parts.scorer:
+        algorithm = parts.algorithm
+        state = algorithm.init(parts.model.params)
+        shares: list[float] = []
+        streams: list[float] = []
+        with parts.problem:
             for step in range(9 if full else 4):
                 spans.clear()
                 begun = time.perf_counter()
-                share = evaluate(config, parts, state.replace(step=step), 0.0)
-                watched(parts.strategy.tell)(state, share.fitness_NP)
+                members = algorithm.ask(state.replace(step=step))
+                trials = parts.problem.try_out(members, parts.batch(step), step)
+                watched(algorithm.tell)(state, trials)
                 wall = time.perf_counter() - begun
                 if step:  # the first one compiles
                     shares.append(1 - _covered(spans) / wall)
-                    streams.append(1 - sum(end - start for start, end in spans) / wall / parts.engine.streams)
+                    streams.append(1 - sum(end - start for start, end in spans) / wall / parts.generator.streams)
     finally:
         for name, call in usual.items():
             setattr(device, name, call)

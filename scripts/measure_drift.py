@@ -50,11 +50,15 @@ def child(source: str, model: str | None, chunk: int, out: str) -> None:
     seconds that a step took."""
     import jax
 
+    from egg_reason.algorithms.evolution import EvolutionStrategy
     from egg_reason.build import open_replay
     from egg_reason.run.replay import follow
 
     replay = open_replay(source, model)
-    strategy = dataclasses.replace(replay.algorithm, chunk=chunk) if chunk else replay.algorithm
+    strategy = replay.algorithm
+    if chunk:
+        assert isinstance(strategy, EvolutionStrategy)
+        strategy = dataclasses.replace(strategy, chunk=chunk)
     begin = strategy.init(replay.base.params)
     first, begun, state = None, 0.0, begin
     for state, same in follow(strategy, begin, replay.recorded):

@@ -9,7 +9,6 @@ timing.json       seconds at work, which are not
 import fcntl
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -18,7 +18,15 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from egg_reason.rewards.answers import Verdict, after_thought, compared_by, last_boxed, last_tagged, scores, whole_texts
+from egg_reason.rewards.answers import (
+    Verdict,
+    after_thought,
+    compared_by,
+    last_boxed,
+    last_tagged,
+    scores,
+    whole_texts,
+)
 
 __all__ = ["answer_of", "countdown", "countdown_graded", "equivalent", "evaluate", "tokenize", "verdict"]
 

@@ -19,7 +19,17 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from egg_reason.rewards.answers import Verdict, after_thought, compared_by, last_boxed, last_number, last_tagged, read_number, scores, whole_texts
+from egg_reason.rewards.answers import (
+    Verdict,
+    after_thought,
+    compared_by,
+    last_boxed,
+    last_number,
+    last_tagged,
+    read_number,
+    scores,
+    whole_texts,
+)
 
 __all__ = ["equivalent", "gsm8k", "verdict"]
 

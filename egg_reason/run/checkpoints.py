@@ -16,7 +16,6 @@ A checkpoint only saves time where the log and the base model give the same weig
 
 import json
 import logging
-import math
 import os
 import re
 import shutil

@@ -155,7 +155,7 @@ class Replay:
         if self.checkpoints is None:
             return None
         self.checkpoints.pass_over_earlier()
-        like = arrays_of(self.strategy.init(self.base.params))
+        like = arrays_of(self.algorithm.init(self.base.params))
         for step in self.checkpoints.steps():
             if fault := self.checkpoints.fault(step):
                 return f"{self.checkpoints.folder}: the checkpoint of step {step} is damaged: {fault}"

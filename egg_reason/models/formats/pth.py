@@ -23,7 +23,16 @@ import ml_dtypes
 import numpy as np
 
 from egg_reason.files import flush, replacing
-from egg_reason.models.formats.pickled import Refused, Storage, View, dump_tensors, expect, load_tensors, row_major, short
+from egg_reason.models.formats.pickled import (
+    Refused,
+    Storage,
+    View,
+    dump_tensors,
+    expect,
+    load_tensors,
+    row_major,
+    short,
+)
 
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 LARGEST_PICKLE = 64 << 20  # bytes; a model of 61 layers takes 0.4 MB

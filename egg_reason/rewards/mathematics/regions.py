@@ -4,7 +4,6 @@ A region is a list of (low, whether low belongs to it, high, whether high belong
 Forms are those of `forms`.
 """
 
-import re
 from functools import cmp_to_key
 from typing import Any
 

@@ -12,7 +12,16 @@ from fractions import Fraction
 from typing import Any
 
 from egg_reason.rewards.answers import simplest
-from egg_reason.rewards.mathematics.computation import POINTS, Beyond, Computation, budget_left, context, floating, is_exact, is_real
+from egg_reason.rewards.mathematics.computation import (
+    POINTS,
+    Beyond,
+    Computation,
+    budget_left,
+    context,
+    floating,
+    is_exact,
+    is_real,
+)
 from egg_reason.rewards.mathematics.expressions import mentions, names_in
 
 __all__ = ["ratio", "real_value", "same_real", "same_value"]
