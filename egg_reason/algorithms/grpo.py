@@ -32,8 +32,8 @@ from egg_reason.algorithms.objective import SCALES, Objective, Rows, advantages,
 from egg_reason.algorithms.rollouts import Rollouts, padded
 from egg_reason.algorithms.state import State
 from egg_reason.engine import Single
-from egg_reason.perturb.noise import Parameter
-from egg_reason.perturb.paths import get, put
+from egg_reason.perturb.base import Parameter
+from egg_reason.perturb.paths import cast, get, put
 
 OVERLONG = ("keep", "mask")
 LOGITS_AT_ONCE = 1 << 25
@@ -49,7 +49,7 @@ class NotFinite(ValueError):
 class GRPO:
     """Settings, checked when made. Every call is a pure function of its arguments and these.
 
-    architecture: of the model. parameters: what is trained (`Architecture.parameters`), as for evolution
+    architecture: the family of the model. parameters: what is trained (`Family.parameters`), as for evolution
         strategies.
     samples: completions G of a prompt, its group; at least 2.
     objective: the loss of a token.
@@ -97,6 +97,8 @@ class GRPO:
     STANDSTILL = "no completion has an advantage over the others of its prompt"
 
     def __post_init__(self):
+        if isinstance(self.architecture.gradient, str):
+            raise ValueError(f"grpo needs gradients: {self.architecture.gradient}; choose eggroll or openes")
         if self.samples < 2:
             raise ValueError(
                 "samples must be at least 2 (an advantage compares completions of the same prompt), not"
@@ -127,8 +129,8 @@ class GRPO:
             )
 
     def init(self, params) -> State:
-        """The state before the first step. params: any float arrays; kept as float32."""
-        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+        """The state before the first step. params: arrays; floats become float32, integers stay."""
+        params = jax.tree.map(jnp.array, cast(params, jnp.float32))
         return State(params, self.optimiser.init(self._leaves(params)), None, 0)
 
     def ask(self, state: State, spent: float = 0.0) -> Single:
@@ -226,7 +228,7 @@ class GRPO:
         return {p.name: get(params, p.name) for p in self.parameters}
 
     def _compute(self, params):
-        return jax.tree.map(lambda x: x.astype(self.compute_dtype), params)
+        return cast(params, self.compute_dtype)
 
     def _gradient(self, leaves, params, rollouts: Rollouts, part, table) -> tuple[Any, dict]:
         """Gradient of the loss of one minibatch, and sums over it: numbers, and `rows`, {text: its share of
@@ -269,7 +271,7 @@ class GRPO:
         """Of the targets, and the policy's entropies: float32 [R, T], both at the temperature. Differentiable
         in params."""
         weights = self._compute(params)
-        hidden = self.architecture.read(weights, inputs_RT, self.remat)
+        hidden = self.architecture.gradient(weights, inputs_RT, self.remat)
 
         def one(position):
             hidden_D, target = position
@@ -280,7 +282,7 @@ class GRPO:
             entropy = log_total - (jnp.exp(logits - log_total) * logits).sum()
             return logits[target] - log_total, jax.lax.stop_gradient(entropy)
 
-        at_once = max(1, LOGITS_AT_ONCE // self.architecture.shape.vocab)
+        at_once = max(1, LOGITS_AT_ONCE // self.architecture.vocabulary)
         positions = hidden.reshape(-1, hidden.shape[-1]), targets_RT.reshape(-1)
         found = jax.lax.map(jax.checkpoint(one), positions, batch_size=at_once)
         return tuple(each.reshape(targets_RT.shape) for each in found)
