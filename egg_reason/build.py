@@ -14,7 +14,6 @@ from egg_reason.algorithms.objective import Objective
 from egg_reason.algorithms.state import OPTIMISERS, schedule
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
 from egg_reason.engine import Engine, PromptLengths, Sampling, default_streams
-from egg_reason.models.rwkv7.model import Architecture
 from egg_reason.rewards.functions import Reward, TrainerState
 from egg_reason.rewards.workers.scorer import Scorer
 
@@ -41,12 +40,12 @@ class Parts:
 def build_algorithm(config: TrainConfig, model: models.Model, sampling: Sampling) -> EvolutionStrategy | GRPO:
     if config.algorithm == "grpo":
         return build_grpo(config, model, sampling)
-    return build_strategy(config, Architecture(model.shape))
+    return build_strategy(config, model.family)
 
 
-def build_strategy(config: TrainConfig, architecture: Architecture) -> EvolutionStrategy:
+def build_strategy(config: TrainConfig, family: models.AnyFamily) -> EvolutionStrategy:
     return EvolutionStrategy(
-        **_trained(config, architecture),
+        **_trained(config, family),
         population=config.population,
         rank=config.rank or 0,  # openes has none
         sigma=schedule(config.sigma_schedule, config.sigma, config.sigma_final),
@@ -58,14 +57,13 @@ def build_strategy(config: TrainConfig, architecture: Architecture) -> Evolution
 
 
 def build_grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> GRPO:
-    architecture = Architecture(model.shape)
     if config.reference is not None and not config.beta:
         raise ValueError(
             f"reference is read where beta is above 0 only: give --beta, or leave out {config.reference}"
         )
     return GRPO(
-        **_trained(config, architecture),
-        architecture=architecture,
+        **_trained(config, model.family),
+        architecture=model.family,
         samples=config.samples,
         max_tokens=sampling.max_tokens,
         objective=Objective(config.loss_type, config.epsilon_low, config.epsilon_high, config.beta),
@@ -84,12 +82,12 @@ def build_grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> 
     )
 
 
-def _trained(config: TrainConfig, architecture: Architecture) -> dict:
+def _trained(config: TrainConfig, family: models.AnyFamily) -> dict:
     """What every algorithm is told in the same words."""
     if config.optimiser not in OPTIMISERS:
         raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {config.optimiser!r}")
     return {
-        "parameters": architecture.parameters(config.vectors, config.embeddings),
+        "parameters": family.parameters(config.vectors, config.embeddings),
         "learning_rate": schedule(
             config.learning_rate_schedule, config.learning_rate, config.learning_rate_final
         ),
@@ -103,9 +101,9 @@ def _reference(config: TrainConfig, model: models.Model) -> models.Model:
     if config.reference is None:
         return model
     reference = models.load(config.reference, config.tokenizer)
-    ours, theirs = dataclasses.asdict(model.shape), dataclasses.asdict(reference.shape)
+    ours, theirs = model.family.describe(), reference.family.describe()
     different = ", ".join(
-        f"{name} {theirs[name]}, not {ours[name]}" for name in ours if ours[name] != theirs[name]
+        f"{name} {theirs.get(name)}, not {ours[name]}" for name in ours if ours[name] != theirs.get(name)
     )
     if different:
         raise ValueError(
@@ -225,10 +223,9 @@ def build_engine(config: TrainConfig, model: models.Model, machines: Machines) -
         raise ValueError(
             f"devices must be at most the {config.population // 2} pairs of the population, not {what}"
         )
-    architecture = Architecture(model.shape)
     streams = config.streams or default_streams(model.params, config.lanes, config.group)
     return Engine(
-        architecture,
+        model.family,
         model.tokenizer,
         config.lanes,
         config.group,

@@ -33,12 +33,10 @@ from egg_reason.config import Machines, TrainConfig
 from egg_reason.engine import Engine, PromptLengths, Sampling
 from egg_reason.engine import lanes as device
 from egg_reason.engine.engine import piece_length
-from egg_reason.models.formats import pth
-from egg_reason.models.rwkv7 import layout as checkpoints
-from egg_reason.models.rwkv7.model import RWKV7, Shape, random_params
+from egg_reason.models.base import PyTree
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.perturb.members import NO_NOISE
-from egg_reason.perturb.paths import get, name_of
+from egg_reason.perturb.paths import dtype_of, get, name_of
 from egg_reason.run.allocator import resident
 
 GENERATE, UPDATE, SAVE = "generate", "update", "save"
@@ -73,14 +71,14 @@ class Prediction:
 
 
 def predict(config: TrainConfig, devices: int = 1) -> Prediction:
-    """Of a run with these settings. Compiles its programs (the run finds them in the cache), reads no weights
-    of a .pth file.
+    """Return what a run with these settings needs. Compiles its programs (the run finds them in the cache),
+    reads no weights.
 
     devices: as in `Machines`; those of a CPU share its memory.
     Raises the errors of a run's settings, task and model.
     """
     on_cpu = jax.default_backend() == "cpu"
-    model = _peek(config.model, config.tokenizer)
+    model = models.peek(config.model, config.tokenizer)
     task = build_task(config, model.tokenizer.name)
     sampling = build_sampling(config, task)
     lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
@@ -88,8 +86,8 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     engine = build_engine(config, model, Machines(devices=devices))
     strategy = build_algorithm(config, model, sampling)
     dtype = models.compute_dtype(config.dtype)
-    weights = jax.tree.map(lambda x: _abstract(x.shape, jnp.float32), model.params)
-    copy = jax.tree.map(lambda x: _abstract(x.shape, dtype), model.params)
+    weights = _cast(model.params, jnp.float32)
+    copy = _cast(model.params, dtype)
     leaves = {p.name: get(weights, p.name) for p in strategy.parameters}
     optimiser = jax.eval_shape(strategy.optimiser.init, leaves)
 
@@ -129,7 +127,7 @@ def _generating(
     strategy: Any,
     config: TrainConfig,
     sampling: Sampling,
-    params: RWKV7,
+    params: PyTree,
     lengths: PromptLengths,
     tokenizer: Tokenizer,
 ) -> list[Part]:
@@ -139,6 +137,7 @@ def _generating(
     params: the compute copy.
     """
     prepared, piece = _prepared(engine, params), piece_length(lengths.longest - 1)
+    capacity, dtype = device.Capacity.of(lengths.longest, [sampling]), dtype_of(params)
     sources = {NO_NOISE} if isinstance(strategy, GRPO) else {NO_NOISE, strategy.noise}
     noise_bytes = lanes_bytes = slots_bytes = working = 0
     for source in sources:
@@ -157,11 +156,11 @@ def _generating(
         )
         noise = device.noise_shapes(source, source.shapes(params), groups)
         lanes = jax.eval_shape(
-            functools.partial(device.empty, program, engine.stream_lanes, params.emb.dtype)
+            functools.partial(device.empty, program, engine.stream_lanes, capacity.lane, dtype)
         )
         members = strategy.population if source.parameters and config.prompts > 1 else 1
         count = engine.slots + (engine.beginnings(members) if lengths.shared >= piece else 0)
-        slots = jax.eval_shape(functools.partial(engine.architecture.init_state, count, params.emb.dtype))
+        slots = jax.eval_shape(functools.partial(engine.architecture.init_state, count, capacity.slot, dtype))
         numbers, row, lane = (
             functools.partial(_abstract, dtype=jnp.int32),
             (engine.refill or 1,),
@@ -194,7 +193,7 @@ def _generating(
             programs.append(device.assign.lower(program, noise, 0, some, some))
         working = max(working, *map(_working, programs))
         noise_bytes, lanes_bytes, slots_bytes = max(noise_bytes, _size(noise)), _size(lanes), _size(slots)
-    logits = min(working, engine.stream_lanes * params.head.shape[-1] * 4)
+    logits = min(working, engine.stream_lanes * engine.architecture.vocabulary * 4)
     return [
         Part("noise of the groups", noise_bytes, (GENERATE,)),
         Part("state of the lanes", lanes_bytes, (GENERATE,)),
@@ -205,7 +204,7 @@ def _generating(
 
 
 def _evolving(
-    strategy: EvolutionStrategy, config: TrainConfig, weights: RWKV7, leaves: dict, optimiser: Any
+    strategy: EvolutionStrategy, config: TrainConfig, weights: PyTree, leaves: dict, optimiser: Any
 ) -> list[Part]:
     """The update of `EvolutionStrategy.tell`."""
     pairs = strategy.population // 2
@@ -226,7 +225,7 @@ def _evolving(
 def _following(
     strategy: GRPO,
     config: TrainConfig,
-    weights: RWKV7,
+    weights: PyTree,
     leaves: dict,
     optimiser: Any,
     jobs: int,
@@ -247,7 +246,7 @@ def _following(
     )
     backward = _working(GRPO._accumulate.lower(strategy, leaves, weights, batch, leaves))
     applying = _working(GRPO._apply.lower(strategy, leaves, optimiser, leaves, 0.1))
-    logits = min(backward, min(LOGITS_AT_ONCE, math.prod(shape) * weights.head.shape[-1]) * 4)
+    logits = min(backward, min(LOGITS_AT_ONCE, math.prod(shape) * strategy.architecture.vocabulary) * 4)
     several = strategy.iterations * strategy.minibatches > 1
     other = 0 if strategy.reference is None else _size(weights) * (2 if config.reference else 1)
     return [
@@ -273,43 +272,7 @@ def _working(lowered: Any) -> int:
     return plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
 
 
-def _peek(source: str, tokenizer: str | None) -> models.Model:
-    """A model whose parameters are shapes alone where it is a `.pth` file; other kinds are loaded."""
-    path = models.locate(source)
-    path = path / models.RUN_MODEL if (path / models.RUN_MODEL).is_file() else path
-    if path.suffix != ".pth":
-        return models.load(source, tokenizer)
-    tensors = pth.read_pth(path)
-    sizes: dict[str, int] = {}
-    numbers = [key.split(".")[1] for key in tensors if key.startswith("blocks.")]
-    if not all(number.isdigit() for number in numbers):
-        return models.load(source, tokenizer)  # which says what is wrong
-    layers = 1 + max(map(int, numbers), default=0)
-    for leaf in checkpoints.LEAVES:
-        tensor = tensors.get(leaf.pth.format(layers - 1))  # the first layer may lack some
-        if tensor is None:
-            return models.load(source, tokenizer)  # which says what is wrong
-        found = (
-            tensor.shape[::-1]
-            if leaf.pth_layout == "transposed"
-            else tensor.shape[-1:]
-            if leaf.pth_layout == "row"
-            else tensor.shape
-        )
-        sizes |= dict(zip(leaf.axes.split(), found, strict=True))
-    names = dict(
-        zip(
-            "DHKFVwavg",
-            ("width", "heads", "head_size", "ffn", "vocab", "rank_w", "rank_a", "rank_v", "rank_g"),
-            strict=True,
-        )
-    )
-    shape = Shape(layers=layers, **{names[axis]: size for axis, size in sizes.items()})
-    params = jax.eval_shape(functools.partial(random_params, shape), jax.random.key(0))
-    return models.Model(path.stem, source, params, models.tokenizers.for_vocabulary(shape.vocab, tokenizer))
-
-
-def _prepared(engine: Engine, params: RWKV7) -> RWKV7:
+def _prepared(engine: Engine, params: PyTree) -> PyTree:
     return jax.eval_shape(functools.partial(engine.architecture.prepared, lanes=engine.stream_lanes), params)
 
 
@@ -319,6 +282,16 @@ def _added(weights: Any, prepared: Any) -> int:
     return _size(
         [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(prepared) if name_of(path) not in there]
     )
+
+
+def _cast(tree: PyTree, dtype: Any) -> PyTree:
+    """Return shapes in another precision; integers keep theirs."""
+
+    def one(leaf):
+        floats = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return _abstract(leaf.shape, dtype if floats else leaf.dtype)
+
+    return jax.tree.map(one, tree)
 
 
 def _abstract(shape: tuple[int, ...], dtype: Any) -> Any:

@@ -32,7 +32,6 @@ class Damaged:
         from egg_reason import models
         from egg_reason.build import build_grpo, build_sampling, build_strategy, build_task
         from egg_reason.config import TrainConfig
-        from egg_reason.models.rwkv7.model import Architecture
 
         self.run = shutil.copytree(run, run.with_name(f"{run.name}-damaged"))
         self.log = self.run / "scalars" / "log.bin"
@@ -46,7 +45,7 @@ class Damaged:
             sampling = build_sampling(config, build_task(config, model.tokenizer.name))
             self.strategy = build_grpo(config, model, sampling)
         else:
-            self.strategy = build_strategy(config, Architecture(model.shape))
+            self.strategy = build_strategy(config, model.family)
         self.begin = self.strategy.init(model.params)
         self.hashes.insert(0, weights_hash(self.begin.params))
 

@@ -19,7 +19,6 @@ from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.state import State
 from egg_reason.build import build_strategy
 from egg_reason.config import TrainConfig
-from egg_reason.models.rwkv7.model import Architecture
 from egg_reason.run import recording
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.log import weights_hash
@@ -123,7 +122,7 @@ class Replay:
                 f"{error}; {source} was trained from it: name its place with --model"
             ) from None
         check_base(self.base, self.recorded.fingerprint, source)
-        self.strategy = build_strategy(self.config, Architecture(self.base.shape))
+        self.strategy = build_strategy(self.config, self.base.family)
 
     def model(
         self, step: int | None = None, from_base: bool = False, allow_drift: bool = False
