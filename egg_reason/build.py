@@ -174,7 +174,7 @@ def make_generator(
         raise ValueError(f"devices must be at most the {pairs} pairs of the population, not {several}")
     streams = config.streams or default_streams(model.params, config.lanes, config.group)
     return Engine(
-        model.architecture,
+        model.family,
         model.tokenizer,
         config.lanes,
         config.group,

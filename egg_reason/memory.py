@@ -27,13 +27,11 @@ from egg_reason.config import Machines, TrainConfig
 from egg_reason.engine import Engine, PromptLengths, Sampling
 from egg_reason.engine import lanes as device
 from egg_reason.engine.engine import piece_length
-from egg_reason.models.formats import pth
-from egg_reason.models.rwkv7 import layout as checkpoints
-from egg_reason.models.rwkv7.model import RWKV7, Shape, random_params
+from egg_reason.models.base import PyTree
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.needs import ALWAYS, GENERATE, UPDATE, Need, abstract, size, working
 from egg_reason.perturb.members import NO_NOISE
-from egg_reason.perturb.paths import name_of
+from egg_reason.perturb.paths import dtype_of, name_of
 from egg_reason.run.allocator import resident
 
 __all__ = ["Prediction", "lines", "predict", "refuse"]
@@ -67,14 +65,14 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     `Machines`; those of a CPU share its memory. Raises the errors of a run's settings, task and model.
     """
     on_cpu = jax.default_backend() == "cpu"
-    model = _peek(config.model, config.tokenizer)
+    model = models.peek(config.model, config.tokenizer)
     task = build_task(config, model.tokenizer.name)
     made = checked(config, model, task, Machines(devices=devices))
     algorithm = made.algorithm
     engine = made.generator
     dtype = models.compute_dtype(config.dtype)
-    weights = jax.tree.map(lambda x: abstract(x.shape, jnp.float32), model.params)
-    copy = jax.tree.map(lambda x: abstract(x.shape, dtype), model.params)
+    weights = _cast(model.params, jnp.float32)
+    copy = _cast(model.params, dtype)
     jobs = algorithm.population * config.prompts * config.samples
     most = made.sampling.max_tokens
     here = max(1, len(engine.devices)) if on_cpu else 1
@@ -109,7 +107,7 @@ def _generating(
     strategy: Any,
     config: TrainConfig,
     sampling: Sampling,
-    params: RWKV7,
+    params: PyTree,
     lengths: PromptLengths,
     tokenizer: Tokenizer,
 ) -> list[Need]:
@@ -119,6 +117,8 @@ def _generating(
     params: the compute copy.
     """
     prepared, piece = _prepared(engine, params), piece_length(lengths.longest - 1)
+    capacity = device.Capacity.of(lengths.longest, [sampling])
+    dtype = dtype_of(params)
     sources = {NO_NOISE, strategy.noise}
     noise_bytes = lanes_bytes = slots_bytes = most = 0
     for source in sources:
@@ -137,11 +137,11 @@ def _generating(
         )
         noise = device.noise_shapes(source, source.shapes(params), groups)
         lanes = jax.eval_shape(
-            functools.partial(device.empty, program, engine.stream_lanes, params.emb.dtype)
+            functools.partial(device.empty, program, engine.stream_lanes, capacity.lane, dtype)
         )
         members = strategy.population if source.parameters and config.prompts > 1 else 1
         count = engine.slots + (engine.beginnings(members) if lengths.shared >= piece else 0)
-        slots = jax.eval_shape(functools.partial(engine.architecture.init_state, count, params.emb.dtype))
+        slots = jax.eval_shape(functools.partial(engine.architecture.init_state, count, capacity.slot, dtype))
         numbers, row, lane = (
             functools.partial(abstract, dtype=jnp.int32),
             (engine.refill or 1,),
@@ -174,7 +174,7 @@ def _generating(
             programs.append(device.assign.lower(program, noise, 0, some, some))
         most = max(most, *map(working, programs))
         noise_bytes, lanes_bytes, slots_bytes = max(noise_bytes, size(noise)), size(lanes), size(slots)
-    logits = min(most, engine.stream_lanes * params.head.shape[-1] * 4)
+    logits = min(most, engine.stream_lanes * engine.architecture.vocabulary * 4)
     return [
         Need("noise of the groups", noise_bytes, (GENERATE,)),
         Need("state of the lanes", lanes_bytes, (GENERATE,)),
@@ -184,43 +184,17 @@ def _generating(
     ]
 
 
-def _peek(source: str, tokenizer: str | None) -> models.Model:
-    """A model whose parameters are shapes alone where it is a `.pth` file; other kinds are loaded."""
-    path = models.locate(source)
-    path = path / models.RUN_MODEL if (path / models.RUN_MODEL).is_file() else path
-    if path.suffix != ".pth":
-        return models.load(source, tokenizer)
-    tensors = pth.read_pth(path)
-    sizes: dict[str, int] = {}
-    numbers = [key.split(".")[1] for key in tensors if key.startswith("blocks.")]
-    if not all(number.isdigit() for number in numbers):
-        return models.load(source, tokenizer)  # which says what is wrong
-    layers = 1 + max(map(int, numbers), default=0)
-    for leaf in checkpoints.LEAVES:
-        tensor = tensors.get(leaf.pth.format(layers - 1))  # the first layer may lack some
-        if tensor is None:
-            return models.load(source, tokenizer)  # which says what is wrong
-        found = (
-            tensor.shape[::-1]
-            if leaf.pth_layout == "transposed"
-            else tensor.shape[-1:]
-            if leaf.pth_layout == "row"
-            else tensor.shape
-        )
-        sizes |= dict(zip(leaf.axes.split(), found, strict=True))
-    names = dict(
-        zip(
-            "DHKFVwavg",
-            ("width", "heads", "head_size", "ffn", "vocab", "rank_w", "rank_a", "rank_v", "rank_g"),
-            strict=True,
-        )
-    )
-    shape = Shape(layers=layers, **{names[axis]: size for axis, size in sizes.items()})
-    params = jax.eval_shape(functools.partial(random_params, shape), jax.random.key(0))
-    return models.Model(path.stem, source, params, models.tokenizers.for_vocabulary(shape.vocab, tokenizer))
+def _cast(tree: PyTree, dtype: Any) -> PyTree:
+    """Return shapes in another precision; integers keep theirs."""
+
+    def one(leaf):
+        floats = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return abstract(leaf.shape, dtype if floats else leaf.dtype)
+
+    return jax.tree.map(one, tree)
 
 
-def _prepared(engine: Engine, params: RWKV7) -> RWKV7:
+def _prepared(engine: Engine, params: PyTree) -> PyTree:
     return jax.eval_shape(functools.partial(engine.architecture.prepared, lanes=engine.stream_lanes), params)
 
 

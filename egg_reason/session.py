@@ -254,7 +254,7 @@ class Session:
         self._between_steps("save")
         self.run.checkpoints.save(self.state.step, arrays_of(self.state))
         trained = dataclasses.replace(self.parts.model, params=jax.tree.map(np.asarray, self.state.params))
-        models.save(trained, self.run.path / models.RUN_MODEL, dtype="float32")
+        models.save(trained, self.run.path / models.run_model_name(self.parts.model.family), dtype="float32")
 
     def _summary(self, after: Evaluation) -> Summary:
         return {
@@ -302,7 +302,8 @@ class Session:
                 f"held-out {after.name} {first} -> {after.value} on {after.value.n_problems} problems,"
                 f" {self.run.seconds / 60:.1f} minutes"
             )
-        files = {"model": models.RUN_MODEL, "curve": "learning_curve.png", "report": "report.html"}
+        name = models.run_model_name(self.parts.model.family)
+        files = {"model": name, "curve": "learning_curve.png", "report": "report.html"}
         self._display.note("  ".join(f"{what}: {path / name}" for what, name in files.items()))
 
     def _catch_signals(self) -> dict:

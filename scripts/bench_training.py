@@ -36,7 +36,8 @@ from egg_reason.algorithms.grpo import GRPO
 from egg_reason.algorithms.objective import Objective
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.algorithms.state import OPTIMISERS, schedule
-from egg_reason.models.rwkv7.model import Architecture, Shape, forward, init_state, random_params
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape, forward, init_state, random_params
 from egg_reason.models.rwkv7.wkv import wkv_chunked, wkv_scan
 from egg_reason.population.trials import Trials
 
@@ -68,12 +69,16 @@ def without(state, r, log_w, k, v, a, b):
 
 
 @dataclass(frozen=True)
-class By(Architecture):
+class By(RWKV7Family):
     """A model whose texts are read by another recurrence."""
 
     wkv: Callable = field(default=wkv_chunked)
 
-    def read(self, weights, tokens_BT, remat=True):
+    @property
+    def gradient(self):
+        return self.read_by
+
+    def read_by(self, weights, tokens_BT, remat=True):
         start = init_state(self.shape, tokens_BT.shape[0], weights.emb.dtype)
         return forward(weights, tokens_BT, start, remat=remat, wkv=self.wkv)[0]
 
@@ -89,14 +94,14 @@ WAYS: dict[str, tuple[Callable, bool]] = {
 def training_step(work: Workload, way: str) -> Callable[[], Any]:
     """One step from the same weights each time; the caller waits for what it returns."""
     wkv, remat = WAYS[way]
-    architecture = By(work.shape, wkv)
+    architecture = By(work.shape, wkv=wkv)
     grpo = GRPO(
         parameters=architecture.parameters(),
         samples=work.samples,
         max_tokens=work.tokens,
         learning_rate=schedule("constant", 1e-4, None),
         optimiser=OPTIMISERS["adam"],
-        architecture=architecture,
+        family=architecture,
         objective=Objective(),
         backward_tokens=work.rows * work.tokens,
         remat=remat,

@@ -186,7 +186,9 @@ def place(tiny_checkpoint, finished_run, tmp_path_factory):
     with zipfile.ZipFile(place / "code.pth", "w") as archive:
         archive.writestr("archive/data.pkl", CODE)
     write_pth(
-        random_params(models.load(tiny_checkpoint).shape, jax.random.key(2)), place / "other.pth", "float32"
+        random_params(models.load(tiny_checkpoint).family.shape, jax.random.key(2)),
+        place / "other.pth",
+        "float32",
     )
     (place / "raises.py").write_text("import json\nraise RuntimeError('no such corpus')\n")
     (place / "short.py").write_text("def score(completions, **kwargs):\n    return [1.0]\n")

@@ -24,7 +24,6 @@ from egg_reason.engine import Engine, Jobs, Sampling, Single
 from egg_reason.evals import results
 from egg_reason.evals.command import evaluate_model
 from egg_reason.evals.store import Store
-from egg_reason.models.rwkv7.model import Architecture
 from egg_reason.rewards import Reward, Scorer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -370,7 +369,7 @@ def test_benchmarks_in_one_queue_write_what_each_writes_alone(mixed, given, monk
 def test_prompts_may_have_budgets_stops_and_numbers_of_their_own(tiny_checkpoint):
     model = models.load(tiny_checkpoint)
     engine, weights = (
-        Engine(Architecture(model.shape), model.tokenizer, 16, group=1),
+        Engine(model.family, model.tokenizer, 16, group=1),
         Single(jax.tree.map(jax.numpy.asarray, model.params)),
     )
     prompts = [model.tokenizer.encode(text) for text in ("first", "a second and longer one", "3")]

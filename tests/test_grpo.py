@@ -20,7 +20,8 @@ from egg_reason.algorithms.objective import Objective, advantages
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Completions, Jobs
-from egg_reason.models.rwkv7.model import Architecture, Shape
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape
 from egg_reason.perturb.paths import get, named
 from egg_reason.population.trials import Trials
 from egg_reason.run.budget import Budget
@@ -168,7 +169,7 @@ def rate(spent):
 
 def grpo(loss_type="dapo", beta=0.2, parameters=None, **given):
     """Plain gradient descent at rate 1, of all texts in one batch. Equal settings are compiled once."""
-    architecture = Architecture(SHAPE)
+    architecture = RWKV7Family(SHAPE)
     settings = {
         "architecture": architecture,
         "parameters": parameters or architecture.parameters(vectors=True, embeddings=True),

@@ -17,7 +17,6 @@ from egg_reason.algorithms import registry
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Engine, Sampling
 from egg_reason.engine import lanes as device
-from egg_reason.models.rwkv7.model import Architecture
 from egg_reason.run.allocator import give_back, resident
 
 
@@ -37,15 +36,15 @@ def of_grpo(settings):
 def test_noise_and_lanes_are_as_large_as_the_engine_makes_them(algorithm, settings):
     config = TrainConfig(**settings | {"algorithm": algorithm})
     model = models.load(config.model)
-    engine = Engine(Architecture(model.shape), model.tokenizer, config.lanes, config.group)
+    engine = Engine(model.family, model.tokenizer, config.lanes, config.group)
     noise = registry.make(config, model, Sampling(max_tokens=12)).noise
     program = device.Program(
         engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params)
     )
     made = device.no_noise(program, config.lanes // config.group)
     state, slots = (
-        device.empty(program, config.lanes, jnp.float32),
-        engine.architecture.init_state(engine.slots, jnp.float32),
+        device.empty(program, config.lanes, 0, jnp.float32),
+        engine.architecture.init_state(engine.slots, 0, jnp.float32),
     )
     found, _ = parts(settings, algorithm=algorithm)
     assert found["noise of the groups"] == sum(leaf.nbytes for leaf in jax.tree.leaves(made))

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from rwkv7_reference import random_model
 
-from egg_reason.models.rwkv7.model import Architecture, Shape, forward, init_state
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape, forward, init_state
+from egg_reason.perturb.base import Parameter
 from egg_reason.perturb.layouts import Transposed
-from egg_reason.perturb.noise import Noise, Parameter, put_rows, take_rows
+from egg_reason.perturb.noise import NormalNoise, put_rows, take_rows
 from egg_reason.perturb.paths import named, put
 from egg_reason.perturb.weights import FullRank, LowRank, Offset
 
@@ -215,8 +217,8 @@ def logits(params, tokens):
 def test_a_population_through_the_model_is_each_member_alone(rank, everything):
     """Logits of standard deviation about 1; float32 on both sides, so rounding alone differs."""
     params = jax.tree.map(jnp.asarray, random_model(SHAPE, 3))
-    model = Architecture(SHAPE)
-    noise = Noise(11, rank, model.parameters(vectors=everything, embeddings=everything))
+    model = RWKV7Family(SHAPE)
+    noise = NormalNoise(11, rank, model.parameters(vectors=everything, embeddings=everything))
     shapes = {name: leaf.shape for name, leaf in named(params).items()}
     drawn = made_noise(noise.parameters, shapes, rank, 3)
     scale_B = np.array([0.1, -0.1, 0.05, 0.0, -0.05, 0.1], np.float32)
@@ -244,7 +246,7 @@ SHAPES = {"matrix": (3, 2), "vector": (2, 5)}
 def test_noise_is_bitwise_the_same_however_it_is_drawn():
     """Alone or among others, in any order, in and out of jit, in a loop of a larger program, without the
     other parameters, in bfloat16."""
-    noise = Noise(7, 2, PARAMETERS)
+    noise = NormalNoise(7, 2, PARAMETERS)
     draw = functools.partial(noise.draw, SHAPES)
     jitted = jax.jit(draw)
     alone = {k: bits(jitted(3, jnp.array([k]))) for k in (0, 5, 1000)}
@@ -261,9 +263,9 @@ def test_noise_is_bitwise_the_same_however_it_is_drawn():
     assert bits(jax.tree.map(lambda x: x[1], looped)) == alone[5]
 
     five = jitted(3, jnp.array([5]))
-    vector_only = jax.jit(functools.partial(Noise(7, 2, PARAMETERS[1:]).draw, SHAPES))
+    vector_only = jax.jit(functools.partial(NormalNoise(7, 2, PARAMETERS[1:]).draw, SHAPES))
     assert bits(vector_only(3, jnp.array([5]))) == bits(five["vector"])
-    rounded = jax.jit(functools.partial(Noise(7, 2, PARAMETERS, jnp.bfloat16).draw, SHAPES))(
+    rounded = jax.jit(functools.partial(NormalNoise(7, 2, PARAMETERS, jnp.bfloat16).draw, SHAPES))(
         3, jnp.array([5])
     )
     assert bits(rounded) == bits(jax.tree.map(lambda x: x.astype(jnp.bfloat16), five))
@@ -275,7 +277,7 @@ def test_noise_changes_with_each_of_its_five_names():
     jitted = jax.jit(lambda noise, epoch, directions: noise.draw(shapes, epoch, directions), static_argnums=0)
 
     def pieces(seed=0, epoch=0, direction=0):
-        drawn = jitted(Noise(seed, 2, same_shape), epoch, jnp.array([direction]))
+        drawn = jitted(NormalNoise(seed, 2, same_shape), epoch, jnp.array([direction]))
         return [np.asarray(leaf)[layer].tobytes() for leaf in jax.tree.leaves(drawn) for layer in range(2)]
 
     everything = pieces() + pieces(seed=1) + pieces(epoch=1) + pieces(direction=1)
@@ -294,7 +296,7 @@ def test_noise_is_standard_normal_and_uncorrelated():
     count = 2000
 
     def draw(seed, epoch, first):
-        drawn = jax.jit(functools.partial(Noise(seed, 2, same_shape).draw, shapes))(
+        drawn = jax.jit(functools.partial(NormalNoise(seed, 2, same_shape).draw, shapes))(
             epoch, first + jnp.arange(count)
         )
         return {
@@ -324,7 +326,7 @@ def test_entries_of_a_direction_have_unit_variance_at_every_rank(rank):
     """1,000 directions of 12 x 10 entries, each a mean square of its own. Beyond 5 standard deviations: once
     in 1.7 million seeds."""
     parameter = Parameter("w", 0, "matrix", False)
-    drawn = jax.jit(functools.partial(Noise(1, rank, (parameter,)).draw, {"w": (12, 10)}))(
+    drawn = jax.jit(functools.partial(NormalNoise(1, rank, (parameter,)).draw, {"w": (12, 10)}))(
         0, jnp.arange(1000)
     )["w"]
     dense = product(*drawn) if rank else np.asarray(drawn, np.float64)

@@ -135,7 +135,7 @@ def test_verify_looks_at_checkpoints_and_model(command, finished_run, settings, 
 
 
 def other_model(settings, path):
-    write_pth(random_params(models.load(settings["model"]).shape, jax.random.key(9)), path, "float32")
+    write_pth(random_params(models.load(settings["model"]).family.shape, jax.random.key(9)), path, "float32")
 
 
 def swap(checkpoints):

@@ -16,8 +16,8 @@ import numpy as np
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.algorithms.state import Params, State
 from egg_reason.needs import Need
+from egg_reason.perturb.base import Noise, Parameter
 from egg_reason.perturb.members import Members, Single
-from egg_reason.perturb.noise import Noise, Parameter
 
 __all__ = [
     "Algorithm",

@@ -31,9 +31,10 @@ from egg_reason.algorithms.base import Tried, fitness_of
 from egg_reason.algorithms.shaping import AGGREGATES, SHAPINGS, fitness_metrics, pair_weights
 from egg_reason.algorithms.state import OPTIMISERS, Params, Schedule, State, as_schedule
 from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
+from egg_reason.perturb.base import Noise, Parameter
 from egg_reason.perturb.members import Members
-from egg_reason.perturb.noise import Noise, Parameter
-from egg_reason.perturb.paths import get, put
+from egg_reason.perturb.noise import NormalNoise
+from egg_reason.perturb.paths import cast, get, put
 
 __all__ = ["EvolutionStrategy"]
 
@@ -42,7 +43,7 @@ __all__ = ["EvolutionStrategy"]
 class EvolutionStrategy:
     """Settings, checked when made. Every call is a pure function of its arguments and these.
 
-    parameters: what is perturbed and trained (`Architecture.parameters`).
+    parameters: what is perturbed and trained (`Family.parameters`).
     population: members N, even.
     rank: R >= 1 of the perturbations (EGGROLL), or 0 for full rank (OpenES).
     sigma, learning_rate: numbers, or functions of the share of the run's budget that is spent (`schedule`).
@@ -111,11 +112,11 @@ class EvolutionStrategy:
 
     @property
     def noise(self) -> Noise:
-        return Noise(self.seed, self.rank, self.parameters, self.compute_dtype)
+        return NormalNoise(self.seed, self.rank, self.parameters, self.compute_dtype)
 
     def init(self, params) -> State:
-        """The state before the first step. params: any float arrays; kept as float32."""
-        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+        """The state before the first step. params: arrays; floats become float32, integers stay."""
+        params = jax.tree.map(jnp.array, cast(params, jnp.float32))
         leaves = self._leaves(params)
         anchor = jax.tree.map(jnp.copy, leaves) if self.anchor_decay else None
         return State(params, self.optimiser.init(leaves), anchor, 0)
@@ -126,7 +127,7 @@ class EvolutionStrategy:
 
         spent: share of the run's budget, where sigma has a schedule.
         """
-        params = jax.tree.map(lambda x: x.astype(self.compute_dtype), state.params)
+        params = cast(state.params, self.compute_dtype)
         return Members(
             params, self.noise, self.epoch(state.step), self.sigma_at(spent), self.population, spent
         )

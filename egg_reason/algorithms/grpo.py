@@ -33,10 +33,11 @@ from egg_reason.algorithms.objective import SCALES, Objective, Rows, advantages,
 from egg_reason.algorithms.rollouts import Rollouts, padded, padded_width
 from egg_reason.algorithms.shaping import AGGREGATES
 from egg_reason.algorithms.state import Params, Schedule, State, as_schedule
+from egg_reason.models import AnyFamily
 from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
+from egg_reason.perturb.base import Parameter
 from egg_reason.perturb.members import NO_NOISE, Single
-from egg_reason.perturb.noise import Parameter
-from egg_reason.perturb.paths import get, put
+from egg_reason.perturb.paths import cast, get, put
 
 __all__ = ["GRPO"]
 
@@ -54,7 +55,7 @@ TEXT_BYTES = 25
 class GRPO:
     """Settings, checked when made. Every call is a pure function of its arguments and these.
 
-    architecture: of the model. parameters: what is trained (`Architecture.parameters`), as for evolution
+    architecture: the family of the model. parameters: what is trained (`Family.parameters`), as for evolution
         strategies.
     samples: completions G of a prompt, its group; at least 2.
     objective: the loss of a token.
@@ -75,7 +76,7 @@ class GRPO:
     remat: layers are computed again in the backward pass instead of kept.
     """
 
-    architecture: Any
+    family: AnyFamily
     parameters: tuple[Parameter, ...]
     samples: int
     max_tokens: int
@@ -104,6 +105,8 @@ class GRPO:
     standstill = "no completion has an advantage over the others of its prompt"
 
     def __post_init__(self):
+        if isinstance(self.family.gradient, str):
+            raise ValueError(f"grpo needs gradients: {self.family.gradient}; choose eggroll or openes")
         if self.samples < 2:
             raise ValueError(
                 "samples must be at least 2 (an advantage compares completions of the same prompt), not"
@@ -138,8 +141,8 @@ class GRPO:
         return float(as_schedule(self.learning_rate)(spent))
 
     def init(self, params) -> State:
-        """The state before the first step. params: any float arrays; kept as float32."""
-        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+        """The state before the first step. params: arrays; floats become float32, integers stay."""
+        params = jax.tree.map(jnp.array, cast(params, jnp.float32))
         return State(params, self.optimiser.init(self._leaves(params)), None, 0)
 
     def ask(self, state: State, spent: float = 0.0) -> Single:
@@ -255,7 +258,7 @@ class GRPO:
         )
         backward = working(GRPO._accumulate.lower(self, leaves, weights, batch, leaves))
         applying = working(GRPO._apply.lower(self, leaves, optimiser, leaves, 0.1))
-        logits = min(backward, min(LOGITS_AT_ONCE, math.prod(shape) * self.architecture.shape.vocab) * 4)
+        logits = min(backward, min(LOGITS_AT_ONCE, math.prod(shape) * self.family.vocabulary) * 4)
         updates = self.iterations * self.minibatches
         between = size(leaves) + size(optimiser) if updates > 1 else 0
         rest = max(backward - logits, applying - logits)
@@ -273,7 +276,7 @@ class GRPO:
         return {p.name: get(params, p.name) for p in self.parameters}
 
     def _compute(self, params):
-        return jax.tree.map(lambda x: x.astype(self.compute_dtype), params)
+        return cast(params, self.compute_dtype)
 
     def _gradient(self, leaves, params, rollouts: Rollouts, part, table) -> tuple[Any, dict]:
         """Gradient of the loss of one minibatch, and sums over it: numbers, and `rows`, {text: its share of
@@ -316,18 +319,19 @@ class GRPO:
         """Of the targets, and the policy's entropies: float32 [R, T], both at the temperature. Differentiable
         in params."""
         weights = self._compute(params)
-        hidden = self.architecture.read(weights, inputs_RT, self.remat)
+        assert callable(self.family.gradient)  # checked when made
+        hidden = self.family.gradient(weights, inputs_RT, self.remat)
 
         def one(position):
             hidden_D, target = position
-            logits = self.architecture.logits(weights, hidden_D) / self.temperature
+            logits = self.family.logits(weights, hidden_D) / self.temperature
             if self.vocabulary is not None and self.vocabulary < logits.shape[-1]:
                 logits = jnp.where(jnp.arange(logits.shape[-1]) < self.vocabulary, logits, -1e30)
             log_total = jax.nn.logsumexp(logits)
             entropy = log_total - (jnp.exp(logits - log_total) * logits).sum()
             return logits[target] - log_total, jax.lax.stop_gradient(entropy)
 
-        at_once = max(1, LOGITS_AT_ONCE // self.architecture.shape.vocab)
+        at_once = max(1, LOGITS_AT_ONCE // self.family.vocabulary)
         positions = hidden.reshape(-1, hidden.shape[-1]), targets_RT.reshape(-1)
         found = jax.lax.map(jax.checkpoint(one), positions, batch_size=at_once)
         return tuple(each.reshape(targets_RT.shape) for each in found)

@@ -1,6 +1,5 @@
 """Algorithms by name: how each is made from a run's settings, and how a log's fitness moves its weights."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +69,7 @@ def _grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> GRPO:
         )
     return GRPO(
         **_shared(config, model),
-        architecture=model.architecture,
+        family=model.family,
         samples=config.samples,
         max_tokens=sampling.max_tokens,
         objective=Objective(config.loss_type, config.epsilon_low, config.epsilon_high, config.beta),
@@ -94,7 +93,7 @@ def _shared(config: TrainConfig, model: models.Model) -> dict:
     if config.optimiser not in OPTIMISERS:
         raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {config.optimiser!r}")
     return {
-        "parameters": model.architecture.parameters(config.vectors, config.embeddings),
+        "parameters": model.family.parameters(config.vectors, config.embeddings),
         "learning_rate": schedule(
             config.learning_rate_schedule, config.learning_rate, config.learning_rate_final
         ),
@@ -109,8 +108,8 @@ def _reference(config: TrainConfig, model: models.Model) -> models.Model:
     if config.reference is None:
         return model
     reference = models.load(config.reference, config.tokenizer)
-    ours = dataclasses.asdict(model.shape)
-    theirs = dataclasses.asdict(reference.shape)
+    ours = model.family.describe()
+    theirs = reference.family.describe()
     different = ", ".join(
         f"{name} {theirs[name]}, not {ours[name]}" for name in ours if ours[name] != theirs[name]
     )

@@ -27,6 +27,7 @@ from egg_reason.engine.base import Completions, Jobs, PromptLengths
 from egg_reason.engine.lengths import Lengths
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.stream import Stream, Work
+from egg_reason.models.base import AnyFamily
 
 STREAM_LANES, STREAM_WEIGHTS = 32, 64 << 20
 """Lanes and bytes of weights from which, and up to which, several streams on a CPU were faster than one
@@ -59,7 +60,7 @@ class _Stopped(Exception):
 class Engine:
     """Generates with a fixed number of lanes.
 
-    architecture: e.g. `rwkv7.Architecture`. tokenizer: `end`, `vocab_size`, `encode`, `decode`.
+    architecture: the model's `models.Family`. tokenizer: `end`, `vocab_size`, `encode`, `decode`.
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
     streams: sets that the lanes of a device stand in, each stepped by itself; a power of two, at most lanes /
         group. On a CPU several keep its cores busy, where a model is small (docs/performance.md).
@@ -70,7 +71,7 @@ class Engine:
         default.
     """
 
-    architecture: Any
+    architecture: AnyFamily
     tokenizer: Any
     lanes: int = 256
     group: int = 4
@@ -239,6 +240,7 @@ class Engine:
             piece,
             shared if beginnings else 0,
             beginnings,
+            device.Capacity.of(max(lengths.longest if lengths else 0, these.longest), samplings),
             members,
             prompts,
             samplings,

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from egg_reason.perturb import threefry as random
+from egg_reason.perturb.base import Array
+
+__all__ = ["Sampling", "choose", "inverse_cdf", "lane_key", "uniforms"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Sampling:
             raise ValueError(f"share_noise must be pair, all or none, not {self.share_noise!r}")
 
 
-def lane_key(seed, step, sharer, prompt, sample):
-    """The key of one completion, as raw uint32 [2]. sharer: number of the pair or member, or 0, as
+def lane_key(seed: int, step: Array, sharer: Array, prompt: Array, sample: Array) -> jax.Array:
+    """Return the key of one completion, as raw uint32 [2]. sharer: number of the pair or member, or 0, as
     `share_noise` says."""
     key = jax.random.key_data(jax.random.key(seed))
     for number in (step, sharer, prompt, sample):
@@ -61,8 +64,8 @@ def lane_key(seed, step, sharer, prompt, sample):
     return jnp.stack(key)
 
 
-def uniforms(keys_B2, positions_B):
-    """One float32 in [0, 1) per lane, a function of its key and position alone."""
+def uniforms(keys_B2: Array, positions_B: Array) -> jax.Array:
+    """Return one float32 in [0, 1) per lane, a function of its key and position alone."""
 
     def one(key, position):
         return random.uniform(random.fold_in(key, position))
@@ -70,9 +73,16 @@ def uniforms(keys_B2, positions_B):
     return jax.vmap(one)(keys_B2, positions_B)
 
 
-def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=None):
-    """Next tokens and their log-probabilities at the temperature they were drawn at (1 where greedy), nothing
-    cut.
+def choose(
+    logits_BV: Array,
+    uniforms_B: Array,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    vocabulary: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the next tokens and their log-probabilities at the temperature they were drawn at (1 where
+    greedy), nothing cut.
 
     Those are what a policy gradient needs of the policy that acted.
 
@@ -107,9 +117,9 @@ def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=No
     return tokens, chosen - highest - jnp.log(in_block.sum(-1))
 
 
-def inverse_cdf(weights_BV, uniforms_B):
-    """The token whose stretch of the cumulated weights holds uniform x total: [B] int32, never one of weight
-    0."""
+def inverse_cdf(weights_BV: Array, uniforms_B: Array) -> jax.Array:
+    """Return the token whose stretch of the cumulated weights holds uniform x total: [B] int32, never one of
+    weight 0."""
     weights = _in_blocks(weights_BV, 0)
     return _inverse_cdf(weights, weights.sum(-1), uniforms_B)
 

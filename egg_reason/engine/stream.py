@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,6 +23,7 @@ from egg_reason.engine.base import REASONS, Completions, Jobs
 from egg_reason.engine.lengths import Lengths
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.slots import Slots, Text
+from egg_reason.perturb.paths import dtype_of
 
 THINK_END = "</think>"
 
@@ -48,6 +48,7 @@ class Work:
     piece: int
     shared: int
     beginnings: int
+    capacity: device.Capacity
     members: Any
     prompts: Sequence[Sequence[int]]
     samplings: Sequence[Sampling]
@@ -60,7 +61,7 @@ class Work:
 
 
 class Stream:
-    """Runs some of the jobs. params: the weights as `Architecture.prepared` gives them, on the device that it
+    """Runs some of the jobs. params: the weights as `Family.prepared` gives them, on the device that it
     works on.
     numbers: which jobs, in the order to take those that are expected to be as long."""
 
@@ -101,9 +102,16 @@ class Stream:
     def run(self) -> None:
         work = self.work
         self.noise = device.no_noise(work.program, self.groups)
-        self.lanes = device.empty(work.program, work.lanes, jax.tree.leaves(self.params)[0].dtype)
+        self.lanes = device.empty(work.program, work.lanes, work.capacity.lane, dtype_of(self.params))
         self.slots = Slots(
-            work.program, self.params, work.slots, work.refill, work.piece, work.shared, work.beginnings
+            work.program,
+            self.params,
+            work.slots,
+            work.refill,
+            work.piece,
+            work.shared,
+            work.beginnings,
+            work.capacity.slot,
         )
         while self.count_waiting or (self.job_of_lane >= 0).any():
             self._give_directions()

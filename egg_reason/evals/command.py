@@ -22,7 +22,6 @@ from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
 from egg_reason.evals.heldout import Questions, draw
 from egg_reason.evals.store import Store, plain, write_json
-from egg_reason.models.rwkv7.model import Architecture
 from egg_reason.rewards.workers.scorer import Scorer
 
 FOLDER = Path("evaluations")
@@ -62,7 +61,7 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
     )
     dtype = jnp.dtype(models.compute_dtype(settings["dtype"]))
     streams = settings["streams"] or default_streams(model.params, settings["lanes"], 1)
-    engine = Engine(Architecture(model.shape), model.tokenizer, settings["lanes"], 1, streams)
+    engine = Engine(model.family, model.tokenizer, settings["lanes"], 1, streams)
     header = {
         "format": 1,
         "model": settings["model"],

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from egg_reason.perturb.noise import Noise
+from egg_reason.perturb.base import Noise
+from egg_reason.perturb.noise import NormalNoise
+
+__all__ = ["NO_NOISE", "Members", "Single"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Members:
         return np.where(np.asarray(member) % 2 == 0, self.sigma, -self.sigma).astype(np.float32)
 
 
-NO_NOISE = Noise(seed=0, rank=1, parameters=())
+NO_NOISE: Noise = NormalNoise(seed=0, rank=1, parameters=())
 
 
 @dataclass(frozen=True)
