@@ -165,8 +165,8 @@ class Replay:
                     f"{self.checkpoints.folder}: the checkpoint of step {step} holds other weights than the"
                     " scalar log gives"
                 )
-        model = self.checkpoints.folder.parent / "model.pth"
-        if model.exists() and weights_hash(models.load(model, self.tokenizer).params) not in hashes:
+        model = models.run_model(self.checkpoints.folder.parent)
+        if model is not None and weights_hash(models.load(model, self.tokenizer).params) not in hashes:
             return f"{model}: holds weights that the run had after none of its steps"
         return None
 
