@@ -12,7 +12,7 @@ from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.grpo import GRPO
 from egg_reason.algorithms.objective import Objective
 from egg_reason.algorithms.state import OPTIMISERS, schedule
-from egg_reason.config import HERE, Machines, TrainConfig, task_options
+from egg_reason.config import HERE, EvolutionSettings, Grpo, Machines, TrainConfig, task_options
 from egg_reason.engine import Engine, PromptLengths, Sampling, default_streams
 from egg_reason.models.rwkv7.model import Architecture
 from egg_reason.rewards.functions import Reward, TrainerState
@@ -39,99 +39,113 @@ class Parts:
 
 
 def build_algorithm(config: TrainConfig, model: models.Model, sampling: Sampling) -> EvolutionStrategy | GRPO:
-    if config.algorithm == "grpo":
+    if isinstance(config.algorithm, Grpo):
         return build_grpo(config, model, sampling)
     return build_strategy(config, Architecture(model.shape))
 
 
 def build_strategy(config: TrainConfig, architecture: Architecture) -> EvolutionStrategy:
+    assert isinstance(config.algorithm, EvolutionSettings)
     return EvolutionStrategy(
         **_trained(config, architecture),
-        population=config.population,
-        rank=config.rank or 0,  # openes has none
-        sigma=schedule(config.sigma_schedule, config.sigma, config.sigma_final),
-        aggregate=config.aggregate,
-        shaping=config.shaping,
-        noise_reuse=config.noise_reuse,
-        anchor_decay=config.anchor_decay,
+        population=config.algorithm.population,
+        rank=config.algorithm.rank,
+        sigma=schedule(config.algorithm.sigma_schedule, config.algorithm.sigma, config.algorithm.sigma_final),
+        aggregate=config.algorithm.aggregate,
+        shaping=config.algorithm.shaping,
+        noise_reuse=config.algorithm.noise_reuse,
+        anchor_decay=config.algorithm.anchor_decay,
     )
 
 
 def build_grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> GRPO:
+    assert isinstance(config.algorithm, Grpo)
     architecture = Architecture(model.shape)
-    if config.reference is not None and not config.beta:
+    if config.algorithm.reference is not None and not config.algorithm.beta:
         raise ValueError(
-            f"reference is read where beta is above 0 only: give --beta, or leave out {config.reference}"
+            "reference is read where beta is above 0 only: give --beta, or leave out"
+            f" {config.algorithm.reference}"
         )
     return GRPO(
         **_trained(config, architecture),
         architecture=architecture,
-        samples=config.samples,
+        samples=config.algorithm.samples,
         max_tokens=sampling.max_tokens,
-        objective=Objective(config.loss_type, config.epsilon_low, config.epsilon_high, config.beta),
-        scale_rewards=config.scale_rewards,
-        aggregate=config.aggregate,
-        overlong=config.overlong,
-        iterations=config.iterations,
-        minibatches=config.minibatches,
-        backward_tokens=config.backward_tokens,
-        recompute=config.recompute,
-        max_gradient_norm=config.max_gradient_norm,
+        objective=Objective(
+            config.algorithm.loss_type,
+            config.algorithm.epsilon_low,
+            config.algorithm.epsilon_high,
+            config.algorithm.beta,
+        ),
+        scale_rewards=config.algorithm.scale_rewards,
+        aggregate=config.algorithm.aggregate,
+        overlong=config.algorithm.overlong,
+        iterations=config.algorithm.iterations,
+        minibatches=config.algorithm.minibatches,
+        backward_tokens=config.algorithm.backward_tokens,
+        recompute=config.algorithm.recompute,
+        max_gradient_norm=config.algorithm.max_gradient_norm,
         temperature=sampling.temperature,
         vocabulary=model.tokenizer.vocab_size,
-        remat=config.remat,
-        reference=_reference(config, model).params if config.beta else None,
+        remat=config.algorithm.remat,
+        reference=_reference(config, model).params if config.algorithm.beta else None,
     )
 
 
 def _trained(config: TrainConfig, architecture: Architecture) -> dict:
     """What every algorithm is told in the same words."""
-    if config.optimiser not in OPTIMISERS:
-        raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {config.optimiser!r}")
+    if config.algorithm.optimiser not in OPTIMISERS:
+        raise ValueError(
+            f"optimiser must be one of {', '.join(OPTIMISERS)}, not {config.algorithm.optimiser!r}"
+        )
     return {
-        "parameters": architecture.parameters(config.vectors, config.embeddings),
+        "parameters": architecture.parameters(config.algorithm.vectors, config.algorithm.embeddings),
         "learning_rate": schedule(
-            config.learning_rate_schedule, config.learning_rate, config.learning_rate_final
+            config.algorithm.learning_rate_schedule,
+            config.algorithm.learning_rate,
+            config.algorithm.learning_rate_final,
         ),
-        "optimiser": OPTIMISERS[config.optimiser],
-        "seed": config.seed,
-        "compute_dtype": models.compute_dtype(config.dtype),
+        "optimiser": OPTIMISERS[config.algorithm.optimiser],
+        "seed": config.run.seed,
+        "compute_dtype": models.compute_dtype(config.engine.dtype),
     }
 
 
 def _reference(config: TrainConfig, model: models.Model) -> models.Model:
-    if config.reference is None:
+    assert isinstance(config.algorithm, Grpo)
+    if config.algorithm.reference is None:
         return model
-    reference = models.load(config.reference, config.tokenizer)
+    reference = models.load(config.algorithm.reference, config.model.tokenizer)
     ours, theirs = dataclasses.asdict(model.shape), dataclasses.asdict(reference.shape)
     different = ", ".join(
         f"{name} {theirs[name]}, not {ours[name]}" for name in ours if ours[name] != theirs[name]
     )
     if different:
         raise ValueError(
-            f"the reference {config.reference} must have the shape of {config.model}: it has {different}"
+            f"the reference {config.algorithm.reference} must have the shape of {config.model.model}: it"
+            f" has {different}"
         )
     return reference
 
 
 def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
     return Sampling(
-        max_tokens=config.max_tokens or task.max_new_tokens,
+        max_tokens=config.sampling.max_tokens or task.max_new_tokens,
         temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        think_tokens=config.think_tokens,
+        top_k=config.sampling.top_k,
+        top_p=config.sampling.top_p,
+        think_tokens=config.sampling.think_tokens,
         stop=task.stop,
-        seed=config.seed,
-        share_noise=config.share_noise or "none",  # where there is one member
+        seed=config.run.seed,
+        share_noise=config.algorithm.share_noise,
     )
 
 
 def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
     """The task's own rewards, then those of the user's that are not among them (a data file's own are the
     user's)."""
-    specs = task.rewards + tuple(spec for spec in config.reward if spec not in task.rewards)
-    weights = config.reward_weights or (1.0,) * len(specs)
+    specs = task.rewards + tuple(spec for spec in config.rewards.reward if spec not in task.rewards)
+    weights = config.rewards.reward_weights or (1.0,) * len(specs)
     if len(weights) != len(specs):
         raise ValueError(
             f"reward_weights needs one weight for each of {len(specs)} rewards ({', '.join(specs)}), got"
@@ -142,15 +156,15 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
 
 def build_task(config: TrainConfig, tokenizer_name: str) -> tasks.Task:
     given = {
-        "template": config.template,
+        "template": config.task.template,
         "tokenizer_name": tokenizer_name,
-        "data_dir": config.data_dir,
-        "reward": config.reward,
+        "data_dir": config.task.data_dir,
+        "reward": config.rewards.reward,
     }
-    columns = {"prompt_column": config.prompt_column, "answer_column": config.answer_column}
+    columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
     columns = {name: column for name, column in columns.items() if column is not None}
-    task = tasks.make(config.task, **given | columns | task_options(config.task_options))
-    return validation_split(task, config.validation) if config.validation else task
+    task = tasks.make(config.task.task, **given | columns | task_options(config.task.task_options))
+    return validation_split(task, config.evaluation.validation) if config.evaluation.validation else task
 
 
 def validation_split(task: tasks.Task, count: int) -> tasks.Task:
@@ -172,23 +186,35 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
 
     machines: where completions are written.
     """
-    model = models.load(config.model, config.tokenizer)
+    model = models.load(config.model.model, config.model.tokenizer)
     task = build_task(config, model.tokenizer.name)
     sampling = build_sampling(config, task)
     strategy = build_algorithm(config, model, sampling)
-    warmth = sampling.temperature if config.eval_temperature is None else config.eval_temperature
+    warmth = (
+        sampling.temperature
+        if config.evaluation.eval_temperature is None
+        else config.evaluation.eval_temperature
+    )
     evaluation = dataclasses.replace(sampling, temperature=warmth)
     engine = build_engine(config, model, machines)
-    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
-    tasks.batch(task.train, 0, config.prompts, config.seed)  # refuses more prompts a step than there are rows
+    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.sampling.max_prompt_tokens)
+    tasks.batch(
+        task.train, 0, config.algorithm.prompts, config.run.seed
+    )  # refuses more prompts a step than there are rows
     if not task.heldout:
         raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
-    compared = [] if config.allow_overlap or resumed else tasks.refuse_overlap(task, config.data_dir)
+    compared = (
+        [] if config.task.allow_overlap or resumed else tasks.refuse_overlap(task, config.task.data_dir)
+    )
     rewards = build_rewards(config, task)
     scorer = Scorer(
-        rewards, config.reward_timeout, config.reward_workers, config.reward_memory, config.reward_failure
+        rewards,
+        config.rewards.reward_timeout,
+        config.rewards.reward_workers,
+        config.rewards.reward_memory,
+        config.rewards.reward_failure,
     )
-    scorer.state = TrainerState(0, config.steps, task.name)
+    scorer.state = TrainerState(0, config.run.steps, task.name)
     try:
         scorer.check(task.train[:2])
     except BaseException:
@@ -202,36 +228,40 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
 def check(configs: Sequence[TrainConfig]) -> None:
     """Raises what `build` would raise for each of several runs of one model and task, but for rewards. Starts
     nothing."""
-    model = models.load(configs[0].model, configs[0].tokenizer)
-    task = build_task(dataclasses.replace(configs[0], validation=0), model.tokenizer.name)
+    model = models.load(configs[0].model.model, configs[0].model.tokenizer)
+    task = build_task(configs[0].replace(validation=0), model.tokenizer.name)
     for config in configs:
-        split = validation_split(task, config.validation) if config.validation else task
+        split = validation_split(task, config.evaluation.validation) if config.evaluation.validation else task
         sampling = build_sampling(config, split)
         build_algorithm(config, model, sampling)
         build_engine(config, model, HERE)
         build_rewards(config, split)
-        tasks.batch(split.train, 0, config.prompts, config.seed)
+        tasks.batch(split.train, 0, config.algorithm.prompts, config.run.seed)
 
 
 def build_engine(config: TrainConfig, model: models.Model, machines: Machines) -> Engine:
     devices = local_devices(machines.devices)
-    if config.population is None and (machines.hosts > 1 or machines.pool):
+    if isinstance(config.algorithm, Grpo) and (machines.hosts > 1 or machines.pool):
         raise ValueError(
-            f"{config.algorithm} trains in one process, its update reads completions: leave out --hosts and"
-            " --pool"
+            f"{config.algorithm.name} trains in one process, its update reads completions: leave out"
+            " --hosts and --pool"
         )
-    if config.population is not None and machines.hosts * len(devices) > config.population // 2:
+    if (
+        isinstance(config.algorithm, EvolutionSettings)
+        and machines.hosts * len(devices) > config.algorithm.population // 2
+    ):
         what = f"{machines.hosts} hosts x {len(devices)}" if machines.hosts > 1 else len(devices)
         raise ValueError(
-            f"devices must be at most the {config.population // 2} pairs of the population, not {what}"
+            f"devices must be at most the {config.algorithm.population // 2} pairs of the population, not"
+            f" {what}"
         )
     architecture = Architecture(model.shape)
-    streams = config.streams or default_streams(model.params, config.lanes, config.group)
+    streams = config.engine.streams or default_streams(model.params, config.engine.lanes, config.engine.group)
     return Engine(
         architecture,
         model.tokenizer,
-        config.lanes,
-        config.group,
+        config.engine.lanes,
+        config.engine.group,
         streams,
         devices=devices if len(devices) > 1 else (),
     )

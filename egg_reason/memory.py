@@ -29,7 +29,7 @@ from egg_reason.algorithms.grpo import GRPO, LOGITS_AT_ONCE
 from egg_reason.algorithms.objective import Rows
 from egg_reason.algorithms.rollouts import padded_width
 from egg_reason.build import build_algorithm, build_engine, build_sampling, build_task, prompt_lengths
-from egg_reason.config import Machines, TrainConfig
+from egg_reason.config import Grpo, Machines, TrainConfig
 from egg_reason.engine import Engine, PromptLengths, Sampling
 from egg_reason.engine import lanes as device
 from egg_reason.engine.engine import piece_length
@@ -80,14 +80,14 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     Raises the errors of a run's settings, task and model.
     """
     on_cpu = jax.default_backend() == "cpu"
-    model = _peek(config.model, config.tokenizer)
+    model = _peek(config.model.model, config.model.tokenizer)
     task = build_task(config, model.tokenizer.name)
     sampling = build_sampling(config, task)
-    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
-    tasks.batch(task.train, 0, config.prompts, config.seed)
+    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.sampling.max_prompt_tokens)
+    tasks.batch(task.train, 0, config.algorithm.prompts, config.run.seed)
     engine = build_engine(config, model, Machines(devices=devices))
     strategy = build_algorithm(config, model, sampling)
-    dtype = models.compute_dtype(config.dtype)
+    dtype = models.compute_dtype(config.engine.dtype)
     weights = jax.tree.map(lambda x: _abstract(x.shape, jnp.float32), model.params)
     copy = jax.tree.map(lambda x: _abstract(x.shape, dtype), model.params)
     leaves = {p.name: get(weights, p.name) for p in strategy.parameters}
@@ -98,9 +98,9 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     if dtype != jnp.float32:
         parts.append(Part(f"compute copy, {jnp.dtype(dtype).name}", _size(copy), ALWAYS))
     parts.append(Part("optimiser", _size(optimiser), ALWAYS))
-    if config.anchor_decay:
+    if config.algorithm.anchor_decay:
         parts.append(Part("anchor", _size(leaves), ALWAYS))
-    jobs = strategy.population * config.prompts * config.samples
+    jobs = strategy.population * config.algorithm.prompts * config.algorithm.samples
     if on_cpu:
         parts.append(
             Part("completions", jobs * sampling.max_tokens * 9, ALWAYS)
@@ -159,7 +159,7 @@ def _generating(
         lanes = jax.eval_shape(
             functools.partial(device.empty, program, engine.stream_lanes, params.emb.dtype)
         )
-        members = strategy.population if source.parameters and config.prompts > 1 else 1
+        members = strategy.population if source.parameters and config.algorithm.prompts > 1 else 1
         count = engine.slots + (engine.beginnings(members) if lengths.shared >= piece else 0)
         slots = jax.eval_shape(functools.partial(engine.architecture.init_state, count, params.emb.dtype))
         numbers, row, lane = (
@@ -211,7 +211,7 @@ def _evolving(
     pairs = strategy.population // 2
     chunk = strategy.summed_at_once(pairs)
     shapes, total = strategy.noise.shapes(weights), leaves if pairs > chunk else None
-    anchor = leaves if config.anchor_decay else None
+    anchor = leaves if config.algorithm.anchor_decay else None
     noise = device.noise_shapes(strategy.noise, shapes, chunk)
     drawing = _draw.lower(strategy.noise, shapes, 0, _abstract((chunk,), jnp.int32))
     adding = _add.lower(strategy.noise, total, noise, _abstract((chunk,), jnp.float32))
@@ -249,7 +249,11 @@ def _following(
     applying = _working(GRPO._apply.lower(strategy, leaves, optimiser, leaves, 0.1))
     logits = min(backward, min(LOGITS_AT_ONCE, math.prod(shape) * weights.head.shape[-1]) * 4)
     several = strategy.iterations * strategy.minibatches > 1
-    other = 0 if strategy.reference is None else _size(weights) * (2 if config.reference else 1)
+    other = (
+        0
+        if strategy.reference is None
+        else _size(weights) * (2 if isinstance(config.algorithm, Grpo) and config.algorithm.reference else 1)
+    )
     return [
         Part("reference", other, ALWAYS),
         Part("texts", jobs * positions * 25, (UPDATE,)),  # two tables of int32, four of float32, one of bool

@@ -20,6 +20,7 @@ from egg_reason import models
 from egg_reason.algorithms.grpo import GRPO, NotFinite
 from egg_reason.build import Parts, build
 from egg_reason.config import HERE, Machines, TrainConfig
+from egg_reason.config.resume import resumed
 from egg_reason.engine import Engine
 from egg_reason.evals.heldout import Evaluation, evaluate
 from egg_reason.evals.report import write_report
@@ -57,16 +58,15 @@ def train(
     if machines.host:
         return follow(Hosts(machines))
     with _evaluator(machines) as evaluator:
-        config = dataclasses.replace(
-            config, dtype=jnp.dtype(models.compute_dtype(config.dtype)).name
-        )  # `auto` means another precision elsewhere
+        # `auto` means another precision elsewhere.
+        config = config.replace(dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name)
         parts = build(config, machines=machines)
-        config = dataclasses.replace(config, streams=parts.engine.streams)
+        config = config.replace(streams=parts.engine.streams)
         with parts.scorer:
             if replace and (Path(path) / "config.toml").is_file():
                 with Run.open(path):  # not while another process writes it
                     shutil.rmtree(path)
-            with Run.create(path, dataclasses.asdict(config), parts.model.fingerprint, made_with()) as run:
+            with Run.create(path, config.to_table(), parts.model.fingerprint, made_with()) as run:
                 return _Training(config, parts, run, evaluator, plain, begun).run_steps(
                     parts.strategy.init(parts.model.params)
                 )
@@ -82,8 +82,8 @@ def resume(
 ) -> dict | None:
     """Goes on with a run that was interrupted or killed; see `train`.
 
-    changes: settings given again, which must be the run's own. rewind: only so many steps are kept, the
-    others are taken again. machines: where it is computed, as it likes.
+    changes: settings given again, by flat names; `config.resume` says what they do. rewind: only so many
+    steps are kept, the others are taken again. machines: where it is computed, as it likes.
     """
     begun = begun or time.time()
     if machines.host:
@@ -95,25 +95,23 @@ def resume(
             config = TrainConfig.from_table(run.config)
             if run.finished and rewind is None:
                 raise ValueError(
-                    f"{path} is finished after {config.steps} steps: start a new run from it with --model"
+                    f"{path} is finished after {config.run.steps} steps: start a new run from it with --model"
                     f" {path}"
                 )
-            for name, value in (changes or {}).items():
-                if value != getattr(config, name):
-                    raise ValueError(
-                        f"{path} was started with {name} = {getattr(config, name)!r}, not {value!r}: resume"
-                        " without it, or start a new run"
-                    )
+            config, changed = resumed(config, changes or {}, path)
             parts = build(config, resumed=True, machines=machines)
             with parts.scorer:
                 check_base(parts.model, run.scalars.header["fingerprint"], path)
                 recorded = from_log(run.scalars)
                 state = start(run.checkpoints, parts.strategy.init(parts.model.params), recorded)
+                if changed:  # once everything else has proved to be in order
+                    with storage(path):
+                        run.change(len(recorded), changed)
                 if not isinstance(
                     parts.strategy, GRPO
                 ):  # whose steps are taken again: they need completions, not scalars alone
                     state = replay(parts.strategy, state, recorded)
-                elif config.minutes is not None:
+                elif config.run.minutes is not None:
                     run.scalars.cut(
                         state.step
                     )  # taken again they take other seconds, which schedules and the end depend on
@@ -142,7 +140,7 @@ class _Training:
         begun: float,
     ):
         self.config, self.parts, self.run, self.evaluator, self.begun = config, parts, run, evaluator, begun
-        self.display = Display(config.steps, plain)
+        self.display = Display(config.run.steps, plain)
         self.seen: set[tuple[str, str]] = set()  # reward failures that have been told in full
         parts.scorer.log = run.path / "rewards.log"
         self.first_update_s: float | None = None
@@ -184,8 +182,8 @@ class _Training:
                     run.scalars.append(state.step, scalars)
                     state = after
                     if (
-                        config.checkpoint_every
-                        and state.step % config.checkpoint_every == 0
+                        config.run.checkpoint_every
+                        and state.step % config.run.checkpoint_every == 0
                         and not self._ends_at(state.step)
                     ):
                         self._between_steps("save")
@@ -222,21 +220,21 @@ class _Training:
 
     def _ends_at(self, step: int) -> bool:
         """Whether `step`, which is not taken yet, will not be taken by this process."""
-        return step >= self.config.steps or self.stop.is_set() or self.budget.over
+        return step >= self.config.run.steps or self.stop.is_set() or self.budget.over
 
     def _evaluate_if_due(self, state):
         """Before the first step, and between steps; the evaluation after the last one is `_finish`'s."""
         config = self.config
         if state.step == 0:
-            self._evaluate(state, config.final_problems)
+            self._evaluate(state, config.evaluation.final_problems)
         elif not self._ends_at(state.step):
             due = (
                 self.budget.evaluation_due
-                if config.evaluations
-                else config.eval_every and state.step % config.eval_every == 0
+                if config.evaluation.evaluations
+                else config.evaluation.eval_every and state.step % config.evaluation.eval_every == 0
             )
             if due:
-                self._evaluate(state, config.eval_problems)
+                self._evaluate(state, config.evaluation.eval_problems)
 
     def _evaluate(self, state, problems: int) -> Evaluation:
         """Held-out accuracy of the weights themselves (no perturbation), shown and recorded."""
@@ -310,16 +308,18 @@ class _Training:
         the summary."""
         config, run = self.config, self.run
         self._save(state)
-        if self.stop.is_set() and state.step < config.steps:
+        if self.stop.is_set() and state.step < config.run.steps:
             self.display.note(
                 f"stopped after step {state.step}; go on with: egg-reason train --resume {run.path}"
             )
             return None
-        after = self._evaluate(state, config.final_problems)
+        after = self._evaluate(state, config.evaluation.final_problems)
         from egg_reason.run.curve import learning_curve  # matplotlib takes a second to import
 
         learning_curve(
-            run.path / "metrics.jsonl", run.path / "learning_curve.png", f"{config.model} on {config.task}"
+            run.path / "metrics.jsonl",
+            run.path / "learning_curve.png",
+            f"{config.model.model} on {config.task.task}",
         )
         first = _first_accuracy(run)
         summary = {
@@ -331,7 +331,7 @@ class _Training:
             "training_tokens": self.budget.tokens,
             "peak_memory_gib": peak_memory(),
             "first_update_s": self.first_update_s,
-            "seed": config.seed,
+            "seed": config.run.seed,
         }
         run.summary(summary)
         try:
@@ -366,19 +366,19 @@ class _Training:
         )
         self.display.start(
             {
-                "model": f"{config.model}, {weights:,} weights, on {_devices(parts.engine)}",
+                "model": f"{config.model.model}, {weights:,} weights, on {_devices(parts.engine)}",
                 "task": (
-                    f"{config.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,}"
+                    f"{config.task.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,}"
                     " held-out problems"
                     + (f", no overlap with {', '.join(parts.compared)}" if parts.compared else "")
                 ),
                 "algorithm": (
-                    f"{config.algorithm}: {parts.strategy.describe()}"
+                    f"{config.algorithm.name}: {parts.strategy.describe()}"
                     + (f", noise takes {noise / 2**30:.2g} GiB" if noise else "")
                 ),
                 "step": (
-                    f"{parts.strategy.population} members x {config.prompts} prompts x {config.samples}"
-                    f" samples, learning rate {config.learning_rate:g}"
+                    f"{parts.strategy.population} members x {config.algorithm.prompts} prompts x"
+                    f" {config.algorithm.samples} samples, learning rate {config.algorithm.learning_rate:g}"
                 ),
                 "run": f"{self.run.path}" + (f", resumed at step {state.step}" if state.step else ""),
             }

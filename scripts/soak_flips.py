@@ -40,9 +40,9 @@ class Damaged:
             config = TrainConfig.from_table(log.header["config"])
             self.hashes = [scalars.weights_hash for _, scalars in log.records()]
             self.last_record = log._offsets[-1]
-        model = models.load(config.model, config.tokenizer)
+        model = models.load(config.model.model, config.model.tokenizer)
         self.strategy: EvolutionStrategy | GRPO
-        if config.algorithm == "grpo":
+        if config.algorithm.name == "grpo":
             sampling = build_sampling(config, build_task(config, model.tokenizer.name))
             self.strategy = build_grpo(config, model, sampling)
         else:

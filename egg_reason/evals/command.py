@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from egg_reason import models
+from egg_reason.config import EvalConfig, task_options
 from egg_reason.engine import Engine, default_streams
 from egg_reason.engine.base import REASONS
 from egg_reason.evals import benchmarks as known
@@ -34,49 +35,49 @@ TASK = ("template", "prompt_column", "answer_column", "reward")
 SAMPLING = ("temperature", "top_k", "top_p", "think_tokens", "seed")
 
 
-def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: Path | None = None, console: Console | None = None) -> dict:
+def evaluate_model(config: EvalConfig, out: Path | None = None, console: Console | None = None) -> dict:
     """Evaluates, prints a table, and leaves a folder (see `store`) with results.json and report.html.
 
     Args:
-        settings: model, tokenizer, benchmarks, template, task_options, prompt_column, answer_column, reward,
-            problems, samples, max_tokens, temperature, top_k, top_p, think_tokens, seed, reward_timeout,
-            lanes, streams, dtype.
-        data_dir: see `tasks.make`.
+        config: what is measured, and how.
         out: the folder; None: one in FOLDER.
         console: where to print; None: standard output.
 
     Returns: what results.json holds.
     """
-    started, console = time.monotonic(), console or Console(highlight=False, soft_wrap=True)
-    if settings["samples"] < 1:
-        raise ValueError(f"samples must be at least 1, not {settings['samples']}")
-    model = models.load(settings["model"], settings["tokenizer"])
+    started = time.monotonic()
+    console = console or Console(highlight=False, soft_wrap=True)
+    settings = config.flat()
+    data_dir = settings.pop("data_dir")  # where the data are is not part of what is measured
+    settings["task_options"] = task_options(config.problems.task_options)
+    samples, lanes = config.problems.samples, config.engine.lanes
+    model = models.load(config.model.model, config.model.tokenizer)
     benchmarks = known.load(
-        settings["benchmarks"],
+        config.problems.benchmarks,
         {name: settings[name] for name in TASK if settings[name] is not None}
         | {"tokenizer_name": model.tokenizer.name, "data_dir": data_dir, "split": "heldout"}
         | settings["task_options"],
-        settings["problems"],
-        settings["max_tokens"],
+        config.problems.problems,
+        config.sampling.max_tokens,
         {name: settings[name] for name in SAMPLING},
     )
-    dtype = jnp.dtype(models.compute_dtype(settings["dtype"]))
-    streams = settings["streams"] or default_streams(model.params, settings["lanes"], 1)
-    engine = Engine(Architecture(model.shape), model.tokenizer, settings["lanes"], 1, streams)
-    header = {
+    dtype = jnp.dtype(models.compute_dtype(config.engine.dtype))
+    streams = config.engine.streams or default_streams(model.params, lanes, 1)
+    engine = Engine(Architecture(model.shape), model.tokenizer, lanes, 1, streams)
+    header: dict[str, Any] = {
         "format": 1,
-        "model": settings["model"],
+        "model": config.model.model,
         "fingerprint": model.fingerprint,
         "settings": settings | {"dtype": dtype.name, "streams": streams, "device": jax.devices()[0].device_kind},
         "versions": {name: version(name) for name in VERSIONS},
-        "benchmarks": {each.name: each.about(settings["samples"], settings["template"]) for each in benchmarks},
+        "benchmarks": {each.name: each.about(samples, config.problems.template) for each in benchmarks},
     }
     folder = out or FOLDER / f"{model.name}-{known.fingerprint(header)[:8]}"
     with contextlib.ExitStack() as closing:
         scorers: dict[tuple, Scorer] = {}
         for each in benchmarks:
             if each.rewards not in scorers:
-                scorers[each.rewards] = closing.enter_context(Scorer(each.rewards, timeout=settings["reward_timeout"]))
+                scorers[each.rewards] = closing.enter_context(Scorer(each.rewards, timeout=config.problems.reward_timeout))
                 scorers[each.rewards].start()
         for each in benchmarks:
             scorers[each.rewards].check(each.rows[:2])
@@ -90,7 +91,7 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
             (where, problem, sample)
             for where, each in enumerate(benchmarks)
             for problem in range(len(each.rows))
-            for sample in range(settings["samples"])
+            for sample in range(samples)
             if (each.name, problem, sample) not in store.samples
         ]
         if jobs:

@@ -20,6 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from egg_reason.config import flattened
 from egg_reason.files import replacing
 from egg_reason.run.directory import read_metrics
 
@@ -159,7 +160,7 @@ def _run(folder: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / 'config.toml'} is not valid TOML ({error}): repair it") from None
     metrics = [{name: line[name] for name in CURVE if name in line} for line in read_metrics(folder / "metrics.jsonl")]
-    return {"config": config, "metrics": metrics, "summary": _read_json(folder / "summary.json")}
+    return {"config": flattened(config), "metrics": metrics, "summary": _read_json(folder / "summary.json")}
 
 
 def _template() -> str:

@@ -55,15 +55,17 @@ def evaluate(config: TrainConfig, parts: Parts, state, spent: float, members: ra
     parts.scorer.state = dataclasses.replace(parts.scorer.state, global_step=step)
     clock = TrainingClock()
     begun = clock.compiling()
-    rows = tasks.batch(parts.task.train, step, config.prompts, config.seed)
-    jobs = Jobs.grid(len(members), config.prompts, config.samples)
+    rows = tasks.batch(parts.task.train, step, config.algorithm.prompts, config.run.seed)
+    jobs = Jobs.grid(len(members), config.algorithm.prompts, config.algorithm.samples)
     jobs = Jobs(jobs.member + members.start, jobs.prompt, jobs.sample)
     population, asked = strategy.ask(state, spent), clock.compiling()
     completions, scores = generate_and_score(
         parts.engine, population, rows, jobs, parts.sampling, parts.scorer, step, parts.prompt_lengths
     )
     compiled = clock.compiling()
-    fitness = strategy.fitness(scores.total.reshape(len(members), config.prompts, config.samples))
+    fitness = strategy.fitness(
+        scores.total.reshape(len(members), config.algorithm.prompts, config.algorithm.samples)
+    )
     known = ~np.isnan(fitness)
     sums = {
         "completions": len(jobs),
@@ -87,7 +89,7 @@ def evaluate(config: TrainConfig, parts: Parts, state, spent: float, members: ra
     samples = [
         _sample(rows, jobs, completions, scores, int(job)) for job in chosen if saved or members.start == 0
     ]
-    wire = config.wire or "float32"  # where nothing is sent
+    wire = config.algorithm.wire
     rollouts = None
     if isinstance(strategy, GRPO):
         rollouts = Rollouts.of(
@@ -120,16 +122,18 @@ def fingerprint(config: TrainConfig, parts: Parts) -> str:
     rows = parts.task.train
     digest.update(json.dumps(rows, default=str, sort_keys=True).encode())
     digest.update(
-        str([parts.engine.tokenizer.encode(row["prompt"]) for row in rows[: config.prompts]]).encode()
+        str(
+            [parts.engine.tokenizer.encode(row["prompt"]) for row in rows[: config.algorithm.prompts]]
+        ).encode()
     )
-    for spec in (config.task, *config.reward):
+    for spec in (config.task.task, *config.rewards.reward):
         if (file := Path(spec.rpartition(":")[0])).is_file():  # its rewards
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
 def saves_samples(config: TrainConfig, step: int) -> bool:
-    return config.sample_every > 0 and step % config.sample_every == 0
+    return config.run.sample_every > 0 and step % config.run.sample_every == 0
 
 
 def _sample(

@@ -176,7 +176,7 @@ class Leader:
         self.in_step = True
         replies = self.hosts.exchange(_evaluated(self.config, self.parts, state, spent, self.hosts))
         self.in_step = False
-        share = _merged(replies, self.config.wire)
+        share = _merged(replies, self.config.algorithm.wire)
         share.wire_bytes = self.hosts.received - before
         return share
 
@@ -233,7 +233,9 @@ def _follow(hosts: Hosts, about: dict) -> tuple[bytes, int]:
             [spent] = _SPENT.unpack(message[4:])
             replies = hosts.exchange(_evaluated(config, parts, state, spent, hosts))
             try:
-                state, _ = parts.strategy.tell(state, _merged(replies, config.wire).fitness_NP, spent)
+                state, _ = parts.strategy.tell(
+                    state, _merged(replies, config.algorithm.wire).fitness_NP, spent
+                )
             except (ValueError, OSError):
                 continue  # the first one meets it too, and says so as it ends the run
         return message, state.step
@@ -251,7 +253,7 @@ def _evaluated(config: TrainConfig, parts: Parts, state, spent: float, hosts: Ho
         share = evaluate(
             config, parts, state, spent, deal(parts.strategy.population, hosts.count)[hosts.number]
         )
-        return bytes([SHARE]) + weights_hash(state.params) + share.encode(config.wire)
+        return bytes([SHARE]) + weights_hash(state.params) + share.encode(config.algorithm.wire)
     except (ValueError, OSError) as error:
         kind = REWARD_FAILURE if isinstance(error, RewardFailure) else ERROR
         return bytes([kind]) + " ".join(str(error).split()).encode()

@@ -31,7 +31,7 @@ import numpy as np
 from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.shaping import pair_weights
 from egg_reason.build import Parts, build
-from egg_reason.config import Machines, TrainConfig
+from egg_reason.config import EvolutionSettings, Machines, TrainConfig
 from egg_reason.population.here import DIFFERENT, evaluate, fingerprint
 from egg_reason.population.trials import Share, deal, merge, missing
 from egg_reason.run.directory import Run
@@ -104,7 +104,7 @@ class Worker:
         evaluate."""
         self._advance(since, steps)
         share = evaluate(self.config, self.parts, self.state, spent, range(*members))
-        return weights_hash(self.state.params) + share.encode(self.config.wire)
+        return weights_hash(self.state.params) + share.encode(self.config.algorithm.wire)
 
     def _advance(self, since: int, steps: list[Advance]) -> None:
         for weights, rate in steps[self.state.step - since :]:
@@ -208,7 +208,7 @@ class Pool:
                         raise ValueError(
                             "the weights of a worker are not ours: all need the same jax and kind of machine"
                         )
-                    shares.append(Share.decode(reply[HASH_BYTES:], self.config.wire))
+                    shares.append(Share.decode(reply[HASH_BYTES:], self.config.algorithm.wire))
                     took.append(time.monotonic() - asked)
             self._recruit()
             if not chunks and took and self.machines.straggler == "drop":
@@ -230,7 +230,10 @@ class Pool:
     def _catch_up(self) -> None:
         """Keeps what the log's new steps come to."""
         for _, scalars in self.run.scalars.records(len(self.steps)):
-            self.steps.append((pair_weights(scalars.fitness_NP, self.config.shaping), scalars.learning_rate))
+            assert isinstance(self.config.algorithm, EvolutionSettings)
+            self.steps.append(
+                (pair_weights(scalars.fitness_NP, self.config.algorithm.shaping), scalars.learning_rate)
+            )
 
     def _ask(self, worker: Any, chunk: range, spent: float) -> Any:
         since = self.seen[worker]

@@ -117,7 +117,7 @@ class Replay:
         self.config = TrainConfig.from_table(self.recorded.config)
         self.checkpoints = Checkpoints(Path(source) / "checkpoints") if Path(source).is_dir() else None
         try:
-            self.base = models.load(base or self.config.model, self.config.tokenizer)
+            self.base = models.load(base or self.config.model.model, self.config.model.tokenizer)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{error}; {source} was trained from it: name its place with --model"
@@ -174,7 +174,10 @@ class Replay:
                     " scalar log gives"
                 )
         model = self.checkpoints.folder.parent / "model.pth"
-        if model.exists() and weights_hash(models.load(model, self.config.tokenizer).params) not in hashes:
+        if (
+            model.exists()
+            and weights_hash(models.load(model, self.config.model.tokenizer).params) not in hashes
+        ):
             return f"{model}: holds weights that the run had after none of its steps"
         return None
 
