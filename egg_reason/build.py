@@ -65,26 +65,30 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     The parts' config has the precision and the streams that were chosen, since another machine would choose
     others.
     """
-    model = models.load(config.model, config.tokenizer)
+    model = models.load(config.model.model, config.model.tokenizer)
     task = build_task(config, model.tokenizer.name)
     made = checked(config, model, task, machines)
-    compared = [] if config.allow_overlap or resumed else tasks.refuse_overlap(task, config.data_dir)
-    config = dataclasses.replace(
-        config, dtype=jnp.dtype(models.compute_dtype(config.dtype)).name, streams=made.generator.streams
+    compared = (
+        [] if config.task.allow_overlap or resumed else tasks.refuse_overlap(task, config.task.data_dir)
     )
-    temperature = config.temperature if config.eval_temperature is None else config.eval_temperature
-    trainer_state = TrainerState(0, config.steps, task.name)
+    config = config.replace(
+        dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, streams=made.generator.streams
+    )
+    temperature = config.evaluation.eval_temperature
+    if temperature is None:
+        temperature = config.temperature
+    trainer_state = TrainerState(0, config.run.steps, task.name)
     scorer = _scorer(config, made.rewards, task, trainer_state)
     problem = TextProblem(
         made.algorithm,
         made.generator,
         scorer,
         rows=task.train,
-        samples=config.samples,
+        samples=config.algorithm.samples,
         sampling=made.sampling,
         prompt_lengths=made.prompt_lengths,
-        sample_every=config.sample_every,
-        wire=config.wire or "float32",
+        sample_every=config.run.sample_every,
+        wire=config.algorithm.wire,
         sources=list(_source_files(config)),
         trainer_state=trainer_state,
     )
@@ -109,18 +113,24 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     generator = make_generator(config, model, algorithm, machines)
     if not task.heldout:
         raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
-    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
-    tasks.batch(task.train, 0, config.prompts, config.seed)  # refuses more prompts a step than there are rows
+    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.sampling.max_prompt_tokens)
+    tasks.batch(
+        task.train, 0, config.algorithm.prompts, config.run.seed
+    )  # refuses more prompts a step than there are rows
     return Checked(task, sampling, algorithm, generator, build_rewards(config, task), lengths)
 
 
 def check(configs: Sequence[TrainConfig]) -> None:
     """Raise what `build` would raise for each of several runs of one model and task, but for calling rewards.
     Start nothing."""
-    model = models.load(configs[0].model, configs[0].tokenizer)
-    task = build_task(dataclasses.replace(configs[0], validation=0), model.tokenizer.name)
+    model = models.load(configs[0].model.model, configs[0].model.tokenizer)
+    task = build_task(configs[0].replace(validation=0), model.tokenizer.name)
     for config in configs:
-        checked(config, model, validation_split(task, config.validation) if config.validation else task)
+        checked(
+            config,
+            model,
+            validation_split(task, config.evaluation.validation) if config.evaluation.validation else task,
+        )
 
 
 def build_remote(machines: Machines = HERE) -> Build:
@@ -146,7 +156,7 @@ def open_replay(source: str | os.PathLike, base: str | None = None) -> Replay:
     config = TrainConfig.from_table(recorded.config)
     checkpoints = Checkpoints(Path(source) / "checkpoints") if Path(source).is_dir() else None
     try:
-        model = models.load(base or config.model, config.tokenizer)
+        model = models.load(base or config.model.model, config.model.tokenizer)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}; {source} was trained from it: name its place with --model"
@@ -154,7 +164,7 @@ def open_replay(source: str | os.PathLike, base: str | None = None) -> Replay:
     check_base(model, recorded.fingerprint, source)
     # The sampling does not matter: nothing is written.
     algorithm = replayable(registry.make(config, model, Sampling(max_tokens=1)))
-    return Replay(recorded, model, algorithm, checkpoints, config.tokenizer)
+    return Replay(recorded, model, algorithm, checkpoints, config.model.tokenizer)
 
 
 def make_generator(
@@ -166,18 +176,18 @@ def make_generator(
     if algorithm.wants_rollouts:
         if machines.hosts > 1 or machines.pool:
             raise ValueError(
-                f"{config.algorithm} trains in one process, its update reads completions:"
+                f"{config.algorithm.name} trains in one process, its update reads completions:"
                 " leave out --hosts and --pool"
             )
     elif machines.hosts * len(devices) > pairs:
         several = f"{machines.hosts} hosts x {len(devices)}" if machines.hosts > 1 else len(devices)
         raise ValueError(f"devices must be at most the {pairs} pairs of the population, not {several}")
-    streams = config.streams or default_streams(model.params, config.lanes, config.group)
+    streams = config.engine.streams or default_streams(model.params, config.engine.lanes, config.engine.group)
     return Engine(
         model.family,
         model.tokenizer,
-        config.lanes,
-        config.group,
+        config.engine.lanes,
+        config.engine.group,
         streams,
         devices=devices if len(devices) > 1 else (),
     )
@@ -197,30 +207,30 @@ def local_devices(count: int) -> tuple[jax.Device, ...]:
 def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
     """Return how training draws completions."""
     return Sampling(
-        max_tokens=config.max_tokens or task.max_new_tokens,
+        max_tokens=config.sampling.max_tokens or task.max_new_tokens,
         temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        think_tokens=config.think_tokens,
+        top_k=config.sampling.top_k,
+        top_p=config.sampling.top_p,
+        think_tokens=config.sampling.think_tokens,
         stop=task.stop,
-        seed=config.seed,
-        share_noise=config.share_noise or "none",  # where there is one member
+        seed=config.run.seed,
+        share_noise=config.algorithm.share_noise,
     )
 
 
 def build_task(config: TrainConfig, tokenizer_name: str) -> tasks.Task:
     """Return the task of a run, with its validation problems in the place of the held-out ones if it has some."""
-    columns = {"prompt_column": config.prompt_column, "answer_column": config.answer_column}
+    columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
     task = tasks.make(
-        config.task,
-        template=config.template,
+        config.task.task,
+        template=config.task.template,
         tokenizer_name=tokenizer_name,
-        data_dir=config.data_dir,
-        reward=config.reward,
+        data_dir=config.task.data_dir,
+        reward=config.rewards.reward,
         **{name: column for name, column in columns.items() if column is not None},
-        **task_options(config.task_options),
+        **task_options(config.task.task_options),
     )
-    return validation_split(task, config.validation) if config.validation else task
+    return validation_split(task, config.evaluation.validation) if config.evaluation.validation else task
 
 
 def validation_split(task: tasks.Task, count: int) -> tasks.Task:
@@ -236,8 +246,8 @@ def validation_split(task: tasks.Task, count: int) -> tasks.Task:
 
 def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
     """Return the task's own rewards, then the user's that are not among them (a data file has only the user's)."""
-    specs = task.rewards + tuple(spec for spec in config.reward if spec not in task.rewards)
-    weights = config.reward_weights or (1.0,) * len(specs)
+    specs = task.rewards + tuple(spec for spec in config.rewards.reward if spec not in task.rewards)
+    weights = config.rewards.reward_weights or (1.0,) * len(specs)
     if len(weights) != len(specs):
         raise ValueError(
             f"reward_weights needs one weight for each of {len(specs)} rewards ({', '.join(specs)}),"
@@ -265,7 +275,11 @@ def _scorer(
 ) -> Scorer:
     """Return a scorer whose rewards have been tried on two rows. Closes it where that fails."""
     scorer = Scorer(
-        rewards, config.reward_timeout, config.reward_workers, config.reward_memory, config.reward_failure
+        rewards,
+        config.rewards.reward_timeout,
+        config.rewards.reward_workers,
+        config.rewards.reward_memory,
+        config.rewards.reward_failure,
     )
     try:
         scorer.check(task.train[:2], trainer_state)
@@ -277,6 +291,6 @@ def _scorer(
 
 def _source_files(config: TrainConfig) -> Iterable[Path]:
     """Yield the user's files that decide rewards: of the task and of each reward."""
-    for spec in (config.task, *config.reward):
+    for spec in (config.task.task, *config.rewards.reward):
         if (file := Path(spec.rpartition(":")[0])).is_file():
             yield file

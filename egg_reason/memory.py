@@ -65,15 +65,15 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     `Machines`; those of a CPU share its memory. Raises the errors of a run's settings, task and model.
     """
     on_cpu = jax.default_backend() == "cpu"
-    model = models.peek(config.model, config.tokenizer)
+    model = models.peek(config.model.model, config.model.tokenizer)
     task = build_task(config, model.tokenizer.name)
     made = checked(config, model, task, Machines(devices=devices))
     algorithm = made.algorithm
     engine = made.generator
-    dtype = models.compute_dtype(config.dtype)
+    dtype = models.compute_dtype(config.engine.dtype)
     weights = _cast(model.params, jnp.float32)
     copy = _cast(model.params, dtype)
-    jobs = algorithm.population * config.prompts * config.samples
+    jobs = algorithm.population * config.algorithm.prompts * config.algorithm.samples
     most = made.sampling.max_tokens
     here = max(1, len(engine.devices)) if on_cpu else 1
 
@@ -88,7 +88,7 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
         Need("weights as the engine reads them", _added(copy, _prepared(engine, copy)) * here, (GENERATE,)),
         *(Need(part.name, part.bytes * engine.streams * here, part.phases) for part in generating),
     ]
-    if config.reference:
+    if getattr(config.algorithm, "reference", None):
         parts.append(Need("reference as it was read", size(weights), ALWAYS))
     if on_cpu:
         parts = [
@@ -139,7 +139,7 @@ def _generating(
         lanes = jax.eval_shape(
             functools.partial(device.empty, program, engine.stream_lanes, capacity.lane, dtype)
         )
-        members = strategy.population if source.parameters and config.prompts > 1 else 1
+        members = strategy.population if source.parameters and config.algorithm.prompts > 1 else 1
         count = engine.slots + (engine.beginnings(members) if lengths.shared >= piece else 0)
         slots = jax.eval_shape(functools.partial(engine.architecture.init_state, count, capacity.slot, dtype))
         numbers, row, lane = (

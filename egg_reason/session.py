@@ -49,7 +49,7 @@ class Session:
         self.begun = begun
         self.budget = Budget(self.config, read_metrics(run.path / "metrics.jsonl"), step)
         self.state: State
-        self._display = Display(self.config.steps, plain)
+        self._display = Display(self.config.run.steps, plain)
         self._clock = TrainingClock()
         self._seconds: dict[str, float] = {}  # of the phases of the step in progress, without compiling
         self._compiled: dict[str, float] = {}  # seconds of compiling in these phases
@@ -86,7 +86,7 @@ class Session:
     def steps(self) -> Iterator[int]:
         """Yield the numbers of the steps to take, until the budget is spent or the user stops the run."""
         if self.state.step == 0:
-            self._evaluate(self.config.final_problems)
+            self._evaluate(self.config.evaluation.final_problems)
         elif not self._ended:
             self._evaluate_if_due()
         while not self._ended:
@@ -118,7 +118,7 @@ class Session:
 
     def monitor(self) -> None:
         """Save a checkpoint and measure held-out accuracy, where they are due after the last step."""
-        every = self.config.checkpoint_every
+        every = self.config.run.checkpoint_every
         if self._ended:
             return
         if every and self.state.step % every == 0:
@@ -130,14 +130,14 @@ class Session:
         """Save the last checkpoint and the model. Where the run is complete, also measure, plot and sum up."""
         config, run = self.config, self.run
         self._save()
-        if self._stop.is_set() and self.state.step < config.steps:
+        if self._stop.is_set() and self.state.step < config.run.steps:
             again = f"egg-reason train --resume {run.path}"
             self._display.note(f"stopped after step {self.state.step}; go on with: {again}")
             return None
-        after = self._evaluate(config.final_problems)
+        after = self._evaluate(config.evaluation.final_problems)
         from egg_reason.run.curve import learning_curve  # matplotlib takes a second to import
 
-        title = f"{config.model} on {config.task}"
+        title = f"{config.model.model} on {config.task.task}"
         learning_curve(run.path / "metrics.jsonl", run.path / "learning_curve.png", title)
         summary = self._summary(after)
         run.summary(summary)
@@ -153,7 +153,7 @@ class Session:
     @property
     def _ended(self) -> bool:
         """Whether this process takes no further step."""
-        return self.state.step >= self.config.steps or self._stop.is_set() or self.budget.over
+        return self.state.step >= self.config.run.steps or self._stop.is_set() or self.budget.over
 
     def _between_steps(self, phase: str) -> None:
         """Show what comes next, and give it the memory of the step.
@@ -166,12 +166,12 @@ class Session:
 
     def _evaluate_if_due(self) -> None:
         config = self.config
-        if config.evaluations:
+        if config.evaluation.evaluations:
             due = self.budget.evaluation_due
         else:
-            due = config.eval_every > 0 and self.state.step % config.eval_every == 0
+            due = config.evaluation.eval_every > 0 and self.state.step % config.evaluation.eval_every == 0
         if due:
-            self._evaluate(config.eval_problems)
+            self._evaluate(config.evaluation.eval_problems)
 
     def _evaluate(self, problems: int) -> Evaluation:
         """Measure the weights themselves, without perturbation, on held-out problems; show and record it."""
@@ -220,7 +220,7 @@ class Session:
         self._display.step(step, metrics)
         if trials.samples:  # there are none where the first member was dropped
             self._display.sample(trials.samples[0]["prompt"] + trials.samples[0]["completion"])
-        if self.config.sample_every and step % self.config.sample_every == 0:
+        if self.config.run.sample_every and step % self.config.run.sample_every == 0:
             self.run.samples(step, trials.samples)
 
     def _seconds_of(self, trials: Trials) -> dict[str, float]:
@@ -271,7 +271,7 @@ class Session:
             "training_tokens": self.budget.tokens,
             "peak_memory_gib": peak_memory(),
             "first_update_s": self._first_update_s,
-            "seed": self.config.seed,
+            "seed": self.config.run.seed,
         }
 
     def _greet(self) -> None:
@@ -283,12 +283,12 @@ class Session:
         resumed = f", resumed at step {self.state.step}" if self.state.step else ""
         self._display.start(
             {
-                "model": f"{config.model}, {weights:,} weights, on {parts.generator.describe()}",
-                "task": f"{config.task}: {len(parts.task.train):,} training and"
+                "model": f"{config.model.model}, {weights:,} weights, on {parts.generator.describe()}",
+                "task": f"{config.task.task}: {len(parts.task.train):,} training and"
                 f" {len(parts.task.heldout):,} held-out problems{apart}",
-                "algorithm": f"{config.algorithm}: {algorithm.describe()}{taken}",
-                "step": f"{algorithm.population} members x {config.prompts} prompts x {config.samples} samples,"
-                f" learning rate {config.learning_rate:g}",
+                "algorithm": f"{config.algorithm.name}: {algorithm.describe()}{taken}",
+                "step": f"{algorithm.population} members x {config.algorithm.prompts} prompts x {config.algorithm.samples} samples,"
+                f" learning rate {config.algorithm.learning_rate:g}",
                 "run": f"{self.run.path}{resumed}",
             }
         )

@@ -6,7 +6,6 @@
 summary) is in `session`; what the parts are made from is in `build`.
 """
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from egg_reason.algorithms.registry import weigh_of
 from egg_reason.algorithms.state import State
 from egg_reason.build import build, build_remote, open_population
 from egg_reason.config import HERE, Machines, TrainConfig
+from egg_reason.config.resume import resumed
 from egg_reason.population.base import Parts, Population
 from egg_reason.population.hosts import Hosts, follow
 from egg_reason.run.directory import Run, storage
@@ -75,8 +75,7 @@ def train(
             if replace and (Path(path) / "config.toml").is_file():
                 with Run.open(path):  # not while another process writes it
                     shutil.rmtree(path)
-            table = dataclasses.asdict(parts.config)
-            with Run.create(path, table, parts.model.fingerprint, made_with()) as run:
+            with Run.create(path, parts.config.to_table(), parts.model.fingerprint, made_with()) as run:
                 state = parts.algorithm.init(parts.model.params)
                 session = Session(parts, run, plain, begun, state.step)
                 return run_steps(session, parts, population, state)
@@ -106,34 +105,33 @@ def resume(
             config = TrainConfig.from_table(run.config)
             if run.finished and rewind is None:
                 raise ValueError(
-                    f"{path} is finished after {config.steps} steps: start a new run from it with --model {path}"
+                    f"{path} is finished after {config.run.steps} steps: start a new run from it with --model {path}"
                 )
-            for name, value in (changes or {}).items():
-                if value != getattr(config, name):
-                    raise ValueError(
-                        f"{path} was started with {name} = {getattr(config, name)!r}, not {value!r}:"
-                        " resume without it, or start a new run"
-                    )
+            config, changed = resumed(config, changes or {}, path)
             parts = build(config, resumed=True, machines=machines)
             with parts.problem:
-                state = _restored(parts, run, path)
+                state = _restored(parts, run, path, changed)
                 session = Session(parts, run, plain, begun, state.step)
                 return run_steps(session, parts, population, state)
 
 
-def _restored(parts: Parts, run: Run, path: str | Path) -> State:
+def _restored(parts: Parts, run: Run, path: str | Path, changed: Mapping[str, Any]) -> State:
     """Return the state after the last step that counts, and cut off what the run wrote of later ones.
 
     That is the newest good checkpoint, and then the steps of the log, taken again from their scalars. Where
-    scalars do not give the weights, the steps after the checkpoint are to be trained again.
+    scalars do not give the weights, the steps after the checkpoint are to be trained again. changed: settings
+    that are to be recorded, once everything else has proved to be in order.
     """
     algorithm = parts.algorithm
     check_base(parts.model, run.scalars.header["fingerprint"], path)
     recorded = from_log(run.scalars, weigh_of(parts.config))
     state = start(run.checkpoints, algorithm.init(parts.model.params), recorded)
+    if changed:
+        with storage(path):
+            run.change(len(recorded), changed)
     if isinstance(algorithm, Replayable):
         state = replay(algorithm, state, recorded)
-    elif parts.config.minutes is not None:
+    elif parts.config.run.minutes is not None:
         # Trained again they take other seconds, which schedules and the end of the run depend on.
         run.scalars.cut(state.step)
     with storage(path):

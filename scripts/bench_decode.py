@@ -264,7 +264,9 @@ def idle(full: bool) -> dict[str, float]:
                 wall = time.perf_counter() - begun
                 if step:  # the first one compiles
                     shares.append(1 - _covered(spans) / wall)
-                    streams.append(1 - sum(end - start for start, end in spans) / wall / parts.generator.streams)
+                    streams.append(
+                        1 - sum(end - start for start, end in spans) / wall / parts.generator.streams
+                    )
     finally:
         for name, call in usual.items():
             setattr(device, name, call)

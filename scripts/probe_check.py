@@ -46,7 +46,9 @@ def settings(args: argparse.Namespace, seed: int, **given) -> TrainConfig:
     if "learning_rate" in given:
         given = {"learning_rate_final": given["learning_rate"] / 4} | given
     quick = {"population": 16, "prompts": 2} if args.quick else {}
-    return TrainConfig(**quick | {"steps": args.steps, "seed": seed} | given, eval_every=0, final_problems=32)
+    return TrainConfig.of(
+        **quick | {"steps": args.steps, "seed": seed} | given, eval_every=0, final_problems=32
+    )
 
 
 def point(args: argparse.Namespace, parts: Parts, name: str, seed: int, **given) -> np.ndarray:

@@ -39,7 +39,7 @@ class Damaged:
             config = TrainConfig.from_table(log.header["config"])
             self.hashes = [scalars.weights_hash for _, scalars in log.records()]
             self.last_record = log._offsets[-1]
-        model = models.load(config.model, config.tokenizer)
+        model = models.load(config.model.model, config.model.tokenizer)
         sampling = build_sampling(config, build_task(config, model.tokenizer.name))
         self.algorithm = registry.make(config, model, sampling)
         self.weigh = registry.weigh_of(config)

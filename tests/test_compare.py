@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tyro
 from scipy import stats
 
 from egg_reason import cli
 from egg_reason.compare import results, words
 from egg_reason.compare.command import Folder, compare
-from egg_reason.compare.command import words as command_words
 from egg_reason.compare.plan import Plan, parse_settings
 from egg_reason.compare.work import Failed, Work, do, shares
 from egg_reason.config import TrainConfig
@@ -53,11 +51,11 @@ def test_runs_differ_in_algorithm_and_seed_alone_and_every_algorithm_goes_first_
         ["grpo", "openes", "eggroll"],
         ["openes", "eggroll", "grpo"],
     ]
-    first, second = (vars(plan().config("eggroll", seed)) for seed in (0, 1))
+    first, second = (plan().config("eggroll", seed).flat() for seed in (0, 1))
     assert {name for name in first if first[name] != second[name]} == {"seed"}
-    other = vars(plan().config("openes", 0))
-    assert {name for name in first if first[name] != other[name]} == {"algorithm", "rank"}
-    grpo = vars(plan().config("grpo", 0))
+    other = plan().config("openes", 0).flat()
+    assert {name for name in first if first[name] != other.get(name)} == {"algorithm", "rank"}
+    grpo = plan().config("grpo", 0).flat()
     shared = (
         "model",
         "task",
@@ -73,40 +71,17 @@ def test_runs_differ_in_algorithm_and_seed_alone_and_every_algorithm_goes_first_
     assert {name: grpo[name] for name in shared} == {name: first[name] for name in shared}
 
 
-def test_the_words_of_a_command_give_the_settings_again():
-    """Whatever is not a default: switches of an algorithm and of all, tuples, text."""
-    for config in (
-        TrainConfig(
-            algorithm="grpo",
-            remat=False,
-            recompute=True,
-            learning_rate_schedule="cosine",
-            reward=("a.py:f", "b"),
-            seed=3,
-        ),
-        TrainConfig(
-            vectors=True,
-            task_options=("numbers=3,4", "largest=50"),
-            reward_weights=(0.0, 1.0, 0.5),
-            minutes=0.5,
-            sigma=0.1,
-        ),
-    ):
-        parsed = tyro.cli(cli.runs._Settings, args=command_words(config))
-        assert TrainConfig(**vars(parsed)) == config
-
-
 def test_a_schedule_that_is_given_is_that_of_all():
     still = plan(settings=plan().settings | {"learning_rate_schedule": "constant"})
-    assert {still.config(algorithm, 0).learning_rate_schedule for algorithm in still.algorithms} == {
-        "constant"
-    }
+    assert {
+        still.config(algorithm, 0).algorithm.learning_rate_schedule for algorithm in still.algorithms
+    } == {"constant"}
     own = plan(own={"grpo": {"learning_rate_schedule": "linear", "learning_rate_final": 0.0}})
     assert (
-        own.config("grpo", 0).learning_rate_final == 0.0
-        and own.config("eggroll", 0).learning_rate_final == 0.001
+        own.config("grpo", 0).algorithm.learning_rate_final == 0.0
+        and own.config("eggroll", 0).algorithm.learning_rate_final == 0.001
     )
-    assert plan().config("grpo", 0).learning_rate_schedule == "constant"
+    assert plan().config("grpo", 0).algorithm.learning_rate_schedule == "constant"
 
 
 def test_evolutions_trials_take_longer_steps_and_no_others():
@@ -142,8 +117,8 @@ def test_trials_start_at_the_defaults_stay_in_range_and_leave_alone_what_was_giv
             assert {trial.prompts * trial.samples for trial in trials} == {256}
         else:
             assert {trial.population * trial.prompts for trial in trials} == {1024}
-            assert {trial.learning_rate_schedule for trial in trials} == {"linear"}
-            finals = [trial.learning_rate_final / trial.learning_rate for trial in trials]
+            assert {trial.algorithm.learning_rate_schedule for trial in trials} == {"linear"}
+            finals = [trial.algorithm.learning_rate_final / trial.learning_rate for trial in trials]
             assert finals == pytest.approx([0.25] * 50, rel=0.005)  # three digits
             longer = math.sqrt(1 / 0.2)
             rates = np.log([trial.learning_rate / 0.004 / longer for trial in trials[1:]]) / math.log(4)
@@ -321,7 +296,7 @@ def test_a_weight_that_moved_in_one_run_alone_is_in_the_table(monkeypatch):
 
 
 def test_a_budget_is_spent_by_what_comes_first_and_goes_on_from_the_metrics():
-    config = TrainConfig(steps=100, minutes=1.0, tokens=5000, evaluations=4)
+    config = TrainConfig.of(steps=100, minutes=1.0, tokens=5000, evaluations=4)
     budget, lines, due = Budget(config), [], []
     for step in range(7):
         lines.append({"step": step, **budget.add(10.0, 100)})
@@ -336,7 +311,7 @@ def test_a_budget_is_spent_by_what_comes_first_and_goes_on_from_the_metrics():
     assert due == [False, True, True, False, True, True, False] and budget.over
     assert lines[-1] == {"step": 6, SECONDS: 70.0, TOKENS: 700}
     assert Budget(config, lines[:2], 4).seconds == 40.0  # two lines were lost: as long as the others
-    assert Budget(TrainConfig(tokens=500, steps=100), lines, 5).over
+    assert Budget(TrainConfig.of(tokens=500, steps=100), lines, 5).over
 
 
 def test_the_training_clock_stands_still_while_programs_compile():

@@ -157,7 +157,7 @@ def test_what_float16_cannot_hold_is_refused():
 )
 def test_bad_wires(given, line):
     with pytest.raises(ValueError) as error:
-        TrainConfig(**given)
+        TrainConfig.of(**given)
     assert str(error.value) == line
 
 

@@ -21,7 +21,7 @@ from egg_reason.run.allocator import give_back, resident
 
 
 def parts(settings, **changes):
-    prediction = memory.predict(TrainConfig(**settings | changes))
+    prediction = memory.predict(TrainConfig.of(**settings | changes))
     return {part.name: part.bytes for part in prediction.parts}, prediction
 
 
@@ -34,16 +34,16 @@ def of_grpo(settings):
 
 @pytest.mark.parametrize("algorithm", ["eggroll", "openes"])
 def test_noise_and_lanes_are_as_large_as_the_engine_makes_them(algorithm, settings):
-    config = TrainConfig(**settings | {"algorithm": algorithm})
-    model = models.load(config.model)
-    engine = Engine(model.family, model.tokenizer, config.lanes, config.group)
+    config = TrainConfig.of(**settings | {"algorithm": algorithm})
+    model = models.load(config.model.model)
+    engine = Engine(model.family, model.tokenizer, config.engine.lanes, config.engine.group)
     noise = registry.make(config, model, Sampling(max_tokens=12)).noise
     program = device.Program(
         engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params)
     )
-    made = device.no_noise(program, config.lanes // config.group)
+    made = device.no_noise(program, config.engine.lanes // config.engine.group)
     state, slots = (
-        device.empty(program, config.lanes, 0, jnp.float32),
+        device.empty(program, config.engine.lanes, 0, jnp.float32),
         engine.architecture.init_state(engine.slots, 0, jnp.float32),
     )
     found, _ = parts(settings, algorithm=algorithm)

@@ -62,7 +62,7 @@ def test_failed_rewards_are_counted_and_shown(policy, faults, settings, tmp_path
     the code that is tested."""
     monkeypatch.setattr(here, "SAVED_MEMBERS", settings["population"])
     given = {"steps": 1, "reward": (f"{faults}:faulty",), "reward_failure": policy}
-    training.train(TrainConfig(**settings | given), tmp_path / "run", plain=True)
+    training.train(TrainConfig.of(**settings | given), tmp_path / "run", plain=True)
     samples = [
         json.loads(line)
         for line in (tmp_path / "run" / "samples" / "step_000000.jsonl").read_text().splitlines()

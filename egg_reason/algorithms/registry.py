@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from egg_reason.algorithms.grpo import GRPO
 from egg_reason.algorithms.objective import Objective
 from egg_reason.algorithms.shaping import pair_weights
 from egg_reason.algorithms.state import OPTIMISERS, schedule
-from egg_reason.config import TrainConfig
+from egg_reason.config import EvolutionSettings, Grpo, TrainConfig
 from egg_reason.engine import Sampling
 
 __all__ = ["ALGORITHMS", "Kind", "Weigh", "make", "weigh_of"]
@@ -36,78 +37,83 @@ class Kind:
 
 def make(config: TrainConfig, model: models.Model, sampling: Sampling) -> Algorithm:
     """Return the algorithm of a run. Raises ValueError, one line, for settings that do not fit."""
-    return ALGORITHMS[config.algorithm].make(config, model, sampling)
+    return ALGORITHMS[config.algorithm.name].make(config, model, sampling)
 
 
 def weigh_of(config: TrainConfig) -> Weigh | None:
     """Return how fitness moves the weights in a run; None: its log does not say it."""
-    kind = ALGORITHMS[config.algorithm]
+    kind = ALGORITHMS[config.algorithm.name]
     return kind.weigh(config) if kind.weigh else None
 
 
 def _evolution(config: TrainConfig, model: models.Model, sampling: Sampling) -> EvolutionStrategy:
+    settings = config.algorithm
+    assert isinstance(settings, EvolutionSettings)
     return EvolutionStrategy(
         **_shared(config, model),
-        population=config.population,
-        rank=config.rank or 0,  # openes has none
-        sigma=schedule(config.sigma_schedule, config.sigma, config.sigma_final),
-        aggregate=config.aggregate,
-        shaping=config.shaping,
-        noise_reuse=config.noise_reuse,
-        anchor_decay=config.anchor_decay,
+        population=settings.population,
+        rank=settings.rank,
+        sigma=schedule(settings.sigma_schedule, settings.sigma, settings.sigma_final),
+        aggregate=settings.aggregate,
+        shaping=settings.shaping,
+        noise_reuse=settings.noise_reuse,
+        anchor_decay=settings.anchor_decay,
     )
 
 
 def _weigh_by_pairs(config: TrainConfig) -> Weigh:
-    return partial(pair_weights, shaping=config.shaping)
+    assert isinstance(config.algorithm, EvolutionSettings)
+    return partial(pair_weights, shaping=config.algorithm.shaping)
 
 
 def _grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> GRPO:
-    if config.reference is not None and not config.beta:
+    settings = config.algorithm
+    assert isinstance(settings, Grpo)
+    if settings.reference is not None and not settings.beta:
         raise ValueError(
-            f"reference has no effect while beta is 0: set --beta, or drop --reference {config.reference}"
+            f"reference has no effect while beta is 0: set --beta, or drop --reference {settings.reference}"
         )
     return GRPO(
         **_shared(config, model),
         family=model.family,
-        samples=config.samples,
+        samples=settings.samples,
         max_tokens=sampling.max_tokens,
-        objective=Objective(config.loss_type, config.epsilon_low, config.epsilon_high, config.beta),
-        scale_rewards=config.scale_rewards,
-        aggregate=config.aggregate,
-        overlong=config.overlong,
-        iterations=config.iterations,
-        minibatches=config.minibatches,
-        backward_tokens=config.backward_tokens,
-        recompute=config.recompute,
-        max_gradient_norm=config.max_gradient_norm,
+        objective=Objective(settings.loss_type, settings.epsilon_low, settings.epsilon_high, settings.beta),
+        scale_rewards=settings.scale_rewards,
+        aggregate=settings.aggregate,
+        overlong=settings.overlong,
+        iterations=settings.iterations,
+        minibatches=settings.minibatches,
+        backward_tokens=settings.backward_tokens,
+        recompute=settings.recompute,
+        max_gradient_norm=settings.max_gradient_norm,
         temperature=sampling.temperature,
         vocabulary=model.tokenizer.vocab_size,
-        remat=config.remat,
-        reference=_reference(config, model).params if config.beta else None,
+        remat=settings.remat,
+        reference=_reference(config, settings, model).params if settings.beta else None,
     )
 
 
-def _shared(config: TrainConfig, model: models.Model) -> dict:
+def _shared(config: TrainConfig, model: models.Model) -> dict[str, Any]:
     """Return the arguments that every algorithm takes."""
-    if config.optimiser not in OPTIMISERS:
-        raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {config.optimiser!r}")
+    settings = config.algorithm
+    if settings.optimiser not in OPTIMISERS:
+        raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {settings.optimiser!r}")
+    rate = settings.learning_rate
     return {
-        "parameters": model.family.parameters(config.vectors, config.embeddings),
-        "learning_rate": schedule(
-            config.learning_rate_schedule, config.learning_rate, config.learning_rate_final
-        ),
-        "optimiser": OPTIMISERS[config.optimiser],
-        "seed": config.seed,
-        "compute_dtype": models.compute_dtype(config.dtype),
+        "parameters": model.family.parameters(settings.vectors, settings.embeddings),
+        "learning_rate": schedule(settings.learning_rate_schedule, rate, settings.learning_rate_final),
+        "optimiser": OPTIMISERS[settings.optimiser],
+        "seed": config.run.seed,
+        "compute_dtype": models.compute_dtype(config.engine.dtype),
     }
 
 
-def _reference(config: TrainConfig, model: models.Model) -> models.Model:
+def _reference(config: TrainConfig, settings: Grpo, model: models.Model) -> models.Model:
     """Return the model of the KL divergence. Raises ValueError where its shape is not the trained model's."""
-    if config.reference is None:
+    if settings.reference is None:
         return model
-    reference = models.load(config.reference, config.tokenizer)
+    reference = models.load(settings.reference, config.model.tokenizer)
     ours = model.family.describe()
     theirs = reference.family.describe()
     different = ", ".join(
@@ -115,7 +121,7 @@ def _reference(config: TrainConfig, model: models.Model) -> models.Model:
     )
     if different:
         raise ValueError(
-            f"the reference {config.reference} must have the shape of {config.model}: it has {different}"
+            f"the reference {settings.reference} must have the shape of {config.model.model}: it has {different}"
         )
     return reference
 

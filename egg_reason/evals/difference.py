@@ -50,7 +50,9 @@ def print_difference(first: Path, second: Path) -> None:
 def _benchmarks(folder: Path) -> dict[str, dict]:
     path = folder / "results.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: give the folder of a finished evaluation, as `egg-reason eval` prints it")
+        raise FileNotFoundError(
+            f"{path} is missing: give the folder of a finished evaluation, as `egg-reason eval` prints it"
+        )
     try:
         return json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
     except (ValueError, KeyError, TypeError):

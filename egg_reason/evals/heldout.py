@@ -54,12 +54,18 @@ def draw(
     Returns: the completions, of the jobs sorted: long budgets first, so that the lanes stay busy to the end.
     """
     used = sorted({job[:2] for job in jobs})
-    prompts = [engine.tokenizer.encode(questions[question].rows[problem]["prompt"]) for question, problem in used]
+    prompts = [
+        engine.tokenizer.encode(questions[question].rows[problem]["prompt"]) for question, problem in used
+    ]
     number_of = {key: number for number, key in enumerate(used)}
 
     sorted_jobs = sorted(jobs, key=lambda job: (-questions[job[0]].sampling.max_tokens, job))
     count = len(sorted_jobs)
-    numbered = Jobs(np.zeros(count, int), np.array([number_of[job[:2]] for job in sorted_jobs]), np.array([job[2] for job in sorted_jobs]))
+    numbered = Jobs(
+        np.zeros(count, int),
+        np.array([number_of[job[:2]] for job in sorted_jobs]),
+        np.array([job[2] for job in sorted_jobs]),
+    )
     collector = Collector(
         questions,
         [job[:2] for job in sorted_jobs],
@@ -67,8 +73,14 @@ def draw(
         lambda numbers, completions, scores: graded(sorted_jobs, numbers, completions, scores),
     )
     completions = engine.generate(
-        Single(params), prompts, numbered, [questions[question].sampling for question, _ in used], EVALUATION_STEP, prompt_lengths,
-        finished=collector.add, numbers=[problem for _, problem in used],
+        Single(params),
+        prompts,
+        numbered,
+        [questions[question].sampling for question, _ in used],
+        EVALUATION_STEP,
+        prompt_lengths,
+        finished=collector.add,
+        numbers=[problem for _, problem in used],
     )
     collector.finish(completions)
     return completions
@@ -115,7 +127,9 @@ def evaluate(
         messages.update(scores.messages)
 
     jobs = [(0, problem, sample) for problem in range(len(rows)) for sample in range(samples)]
-    completions = draw(engine, params, [Questions(rows, sampling, scorer)], jobs, graded, lengths, trainer_state)
+    completions = draw(
+        engine, params, [Questions(rows, sampling, scorer)], jobs, graded, lengths, trainer_state
+    )
     return Measured(estimators.average(correct), completions, correct, failures, messages)
 
 

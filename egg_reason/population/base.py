@@ -98,7 +98,7 @@ class Parts:
 
     def batch(self, step: int) -> list[dict]:
         """Return the training rows of a step."""
-        return batch(self.task.train, step, self.config.prompts, self.config.seed)
+        return batch(self.task.train, step, self.config.algorithm.prompts, self.config.run.seed)
 
     def fingerprint(self) -> str:
         """Return what must be equal wherever members of a run are tried: base model, rows, rewards."""

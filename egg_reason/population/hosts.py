@@ -180,7 +180,7 @@ class Leader:
         digest = self.run.scalars.hash_after(step) or self.first_hash
         replies = self.hosts.exchange(_tried(self.parts, members, rows, step, digest, self.hosts))
         self.in_step = False
-        trials = _merged(replies, self.parts.config.wire)
+        trials = _merged(replies, self.parts.config.algorithm.wire)
         trials.wire_bytes = self.hosts.received - before
         return trials
 
@@ -244,7 +244,7 @@ def _follow(hosts: Hosts, about: dict, build: Build) -> tuple[bytes, int]:
             rows = parts.batch(state.step)
             replies = hosts.exchange(_tried(parts, members, rows, state.step, digest, hosts))
             try:
-                state, _ = algorithm.tell(state, _merged(replies, parts.config.wire), spent)
+                state, _ = algorithm.tell(state, _merged(replies, parts.config.algorithm.wire), spent)
             except (ValueError, OSError):
                 continue  # the first one meets it too, and says so as it ends the run
         return message, state.step
@@ -267,7 +267,7 @@ def _tried(
     try:
         which = member_ranges(members.size, hosts.count)[hosts.number]
         trials = parts.problem.try_out(members, rows, step, which)
-        return bytes([TRIALS]) + digest + trials.encode(parts.config.wire)
+        return bytes([TRIALS]) + digest + trials.encode(parts.config.algorithm.wire)
     except (ValueError, OSError) as error:
         kind = REWARD_FAILURE if isinstance(error, RewardFailure) else ERROR
         return bytes([kind]) + " ".join(str(error).split()).encode()

@@ -102,7 +102,7 @@ class Worker:
         one that is tried."""
         self._advance(since, steps)
         trials = self._try_out(range(*members), spent)
-        return weights_hash(self.state.params) + trials.encode(self.parts.config.wire)
+        return weights_hash(self.state.params) + trials.encode(self.parts.config.algorithm.wire)
 
     def _try_out(self, which: range, spent: float) -> Trials:
         step = self.state.step
@@ -218,7 +218,7 @@ class Pool:
                         raise ValueError(
                             "the weights of a worker are not ours: all need the same jax and kind of machine"
                         )
-                    results.append(Trials.decode(reply[HASH_BYTES:], self.parts.config.wire))
+                    results.append(Trials.decode(reply[HASH_BYTES:], self.parts.config.algorithm.wire))
                     took.append(time.monotonic() - asked)
             self._recruit()
             if not chunks and took and self.machines.straggler == "drop":

@@ -35,8 +35,10 @@ OPEN_THOUGHT = re.compile(r"<think>?\s*(</think>?\s*)?\Z")
 
 BOXES = (r"\boxed", r"\fbox")
 
-BETWEEN = re.compile(r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|"
-                     r"\\text\s*\{|\}|,|and\b|or\b)*")
+BETWEEN = re.compile(
+    r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|"
+    r"\\text\s*\{|\}|,|and\b|or\b)*"
+)
 """What may stand between boxes that together are one answer: a comma, `and` or `or`, and marks that are not
 seen."""
 
@@ -104,7 +106,10 @@ def whole_texts(prompts: Sequence | None, completions: Sequence, require_think: 
     """
     if prompts is None:
         return [("<think>" if require_think else "") + text_of(completion) for completion in completions]
-    return [_thought_at_end(text_of(prompt)) + text_of(completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    return [
+        _thought_at_end(text_of(prompt)) + text_of(completion)
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
 
 
 def _thought_at_end(prompt: str) -> str:

@@ -96,12 +96,18 @@ def countdown_graded(
     the thought and writing something; TinyZero gives it for an answer tag.
     """
     verdicts = _verdicts(completions, numbers, target, prompts, require_think)
-    return [max(score, 0.0 if one.answer is None else 0.1) for score, one in zip(scores(verdicts, log_extra), verdicts, strict=True)]
+    return [
+        max(score, 0.0 if one.answer is None else 0.1)
+        for score, one in zip(scores(verdicts, log_extra), verdicts, strict=True)
+    ]
 
 
 def _verdicts(completions, numbers, target, prompts, require_think) -> list[Verdict]:
     texts = whole_texts(prompts, completions, require_think)
-    return [verdict(text, given, goal, require_think=False) for text, given, goal in zip(texts, numbers, target, strict=True)]
+    return [
+        verdict(text, given, goal, require_think=False)
+        for text, given, goal in zip(texts, numbers, target, strict=True)
+    ]
 
 
 def verdict(completion: str, numbers: Sequence[int], target: int, require_think: bool = True) -> Verdict:
@@ -133,7 +139,9 @@ def verdict(completion: str, numbers: Sequence[int], target: int, require_think:
         tokens = tokenize(expression)
         used = sorted(int(token) for token in tokens if token.isdigit())
         if used != sorted(numbers):
-            return Verdict(expression, False, f"numbers used: {_listed(used)}; given: {_listed(sorted(numbers))}")
+            return Verdict(
+                expression, False, f"numbers used: {_listed(used)}; given: {_listed(sorted(numbers))}"
+            )
         value = evaluate(tokens)
     except ValueError as error:
         return Verdict(expression, False, str(error))
@@ -190,7 +198,11 @@ def evaluate(tokens: list[str]) -> int | Fraction:
     rest = tokens[::-1]
     value = _expression(rest, 0)
     if rest:
-        raise ValueError(f"an operator is missing before {rest[-1]}" if rest[-1] != ")" else "a bracket is closed that was not opened")
+        raise ValueError(
+            f"an operator is missing before {rest[-1]}"
+            if rest[-1] != ")"
+            else "a bracket is closed that was not opened"
+        )
     return value
 
 

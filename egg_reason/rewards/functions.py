@@ -19,7 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BUILT_IN", "NO_RUN", "Reward", "TrainerState", "describe", "import_function", "load", "to_numbers"]
+__all__ = [
+    "BUILT_IN",
+    "NO_RUN",
+    "Reward",
+    "TrainerState",
+    "describe",
+    "import_function",
+    "load",
+    "to_numbers",
+]
 
 BUILT_IN = {
     "countdown": "egg_reason.rewards.countdown",
@@ -85,7 +94,9 @@ def load(spec: str) -> Callable:
     if spec in BUILT_IN:
         return getattr(importlib.import_module(BUILT_IN[spec]), spec)
     if ":" not in spec:
-        raise ValueError(f"reward: {spec!r} is not one of {', '.join(BUILT_IN)}; give one of them or path/to/file.py:function")
+        raise ValueError(
+            f"reward: {spec!r} is not one of {', '.join(BUILT_IN)}; give one of them or path/to/file.py:function"
+        )
     function = import_function(spec, "reward")
     fault = _signature_fault(function)
     name = spec.rpartition(":")[2]
@@ -116,7 +127,9 @@ def import_function(spec: str, what: str) -> Callable:
     except (Exception, SystemExit) as error:
         raise ValueError(f"{what} {spec}: importing the file raised {describe(error, path)}") from error
     if not hasattr(module, name):
-        raise ValueError(f"{what} {spec}: no {name!r} in {path.name}; it defines {', '.join(_functions(module)) or 'no functions'}")
+        raise ValueError(
+            f"{what} {spec}: no {name!r} in {path.name}; it defines {', '.join(_functions(module)) or 'no functions'}"
+        )
     function = getattr(module, name)
     if not callable(function):
         raise ValueError(f"{what} {spec}: {name!r} is a {type(function).__name__}, not a function")
@@ -143,7 +156,11 @@ def _module(path: Path, modified: int):
 
 
 def _functions(module) -> list[str]:
-    return [name for name, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__]
+    return [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
 
 
 def describe(error: BaseException, path: Path | None = None) -> str:
@@ -189,7 +206,9 @@ def to_numbers(values: Any, count: int, name: str) -> list[float | None]:
     if not isinstance(values, list | tuple):
         raise ValueError(f"reward {name}: a list was expected, got {_shown(values)}; {way_out}")
     if len(values) != count:
-        raise ValueError(f"reward {name}: {count} completions were given, {len(values)} values came back; {way_out}")
+        raise ValueError(
+            f"reward {name}: {count} completions were given, {len(values)} values came back; {way_out}"
+        )
     return [None if value is None else _to_float(value, name, way_out) for value in values]
 
 

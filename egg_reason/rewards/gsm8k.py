@@ -80,11 +80,15 @@ def gsm8k(
     Raises ValueError where a right answer is no number.
     """
     texts = whole_texts(prompts, completions, require_think)
-    verdicts = [verdict(text, gold, require_marks=require_marks) for text, gold in zip(texts, answer, strict=True)]
+    verdicts = [
+        verdict(text, gold, require_marks=require_marks) for text, gold in zip(texts, answer, strict=True)
+    ]
     return scores(verdicts, log_extra)
 
 
-def verdict(completion: str, gold: object, require_think: bool = False, require_marks: bool = False) -> Verdict:
+def verdict(
+    completion: str, gold: object, require_think: bool = False, require_marks: bool = False
+) -> Verdict:
     """Whether the number in `completion` (see `answer_of`) is the one in `gold`.
 
     >>> verdict("2 * 9 = 18, so she makes $18.00.", "...#### 18")
@@ -107,7 +111,9 @@ def gold_value(gold: str) -> int | Fraction:
     answer = number_in(last)
     value = None if answer is None else read_number(answer)
     if value is None:
-        raise ValueError(f"gsm8k: a right answer is a number, alone or behind ####, got {gold[-80:]!r}; correct the column answer")
+        raise ValueError(
+            f"gsm8k: a right answer is a number, alone or behind ####, got {gold[-80:]!r}; correct the column answer"
+        )
     return value
 
 

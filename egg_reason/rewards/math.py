@@ -134,7 +134,11 @@ def answer_of(completion: str, require_think: bool = False) -> str | None:
     boxes = last_boxes(text)
     if boxes is not None:
         tail = text[boxes[0] :]
-        later = [found.end() for found in FINALLY_STATED.finditer(tail)] if len(tail) < 20_000 and "nswer" in tail else []
+        later = (
+            [found.end() for found in FINALLY_STATED.finditer(tail)]
+            if len(tail) < 20_000 and "nswer" in tail
+            else []
+        )
         stated = _stated(tail[later[-1] :]) if later and "\\boxed" not in tail[later[-1] :] else None
         answer = stated if stated is not None and _is_mathematics(stated) else boxes[1]
         return answer.strip()[:LONGEST] or None
@@ -194,7 +198,9 @@ def _stated(text: str) -> str | None:
 def _joined_spans(text: str, spans: list) -> str:
     """The last span, with those before it that only "and", "or" or a comma separates from it."""
     first = len(spans) - 1
-    while first and JOINED.fullmatch(gap := text[spans[first - 1].end() : spans[first].start()]) and gap.strip():
+    while (
+        first and JOINED.fullmatch(gap := text[spans[first - 1].end() : spans[first].start()]) and gap.strip()
+    ):
         first -= 1
     return text[spans[first].start() : spans[-1].end()]
 
@@ -228,7 +234,9 @@ def gold_of(gold: str) -> str:
 SIMPLE = re.compile(
     r"(?=.*\\[A-Za-z])(?!.*[0-9]{4})(?!.*(?:\^.*){4})(?!.*\^\s*\{[^{}]*\^)(?!.*(?:\{[^{}]*){4})[A-Za-z0-9 +\-*/^_=<>(){}\[\],.|'\\]{1,60}"
 )
-REFUSED = re.compile(r"\\(?:i+nt|oint|sum|prod|lim|limsup|liminf|partial|input|include|def|text)(?![A-Za-z])|[A-Za-z]{16}|__|!")
+REFUSED = re.compile(
+    r"\\(?:i+nt|oint|sum|prod|lim|limsup|liminf|partial|input|include|def|text)(?![A-Za-z])|[A-Za-z]{16}|__|!"
+)
 
 
 def _same_to_math_verify(gold: str, answer: str) -> bool:
@@ -239,7 +247,10 @@ def _same_to_math_verify(gold: str, answer: str) -> bool:
     their place: without long numbers, towers of powers, sums, products, limits and integrals sympy has
     nothing to compute for long.
     """
-    if not all(SIMPLE.fullmatch(text) and forms.balanced(text) and not REFUSED.search(text) for text in (gold, answer)):
+    if not all(
+        SIMPLE.fullmatch(text) and forms.balanced(text) and not REFUSED.search(text)
+        for text in (gold, answer)
+    ):
         return False
     try:
         parse, verify, config = _math_verify()

@@ -25,12 +25,12 @@ class Budget:
 
         Steps whose line was lost when the process died count as the mean of the others.
         """
-        self._limits: dict[str, float] = {"steps": config.steps}
-        if config.minutes is not None:
-            self._limits["seconds"] = config.minutes * 60
-        if config.tokens is not None:
-            self._limits["tokens"] = config.tokens
-        self._evaluations = config.evaluations
+        self._limits: dict[str, float] = {"steps": config.run.steps}
+        if config.run.minutes is not None:
+            self._limits["seconds"] = config.run.minutes * 60
+        if config.run.tokens is not None:
+            self._limits["tokens"] = config.run.tokens
+        self._evaluations = config.evaluation.evaluations
         self.steps = steps
         self.seconds, self.tokens = self._spent_by(lines, steps)
         before = self._spent_by(lines, steps - 1) if steps else (0.0, 0.0)

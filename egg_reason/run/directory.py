@@ -2,6 +2,7 @@
 
 runs/NAME/
     config.toml            settings; the run can be started again from it alone
+    changes.jsonl          settings that were changed on resume (`egg_reason.run.changes`)
     scalars/log.bin        fitness scalars of every step, and the settings once more (`egg_reason.run.log`)
     checkpoints/000123.safetensors  weights and optimiser state after step 123, the newest two
                            (`egg_reason.run.checkpoints`)
@@ -30,7 +31,9 @@ from typing import Any
 
 import tomli_w
 
+from egg_reason.config import flattened
 from egg_reason.files import replacing, sync
+from egg_reason.run import changes
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.events import Events
 from egg_reason.run.lock import release_lock, take_lock
@@ -57,7 +60,8 @@ class Run:
 
     Attributes:
         path: the directory.
-        config: the settings as config.toml holds them (tuples have become lists, None values are absent).
+        config: the settings as config.toml holds them (tuples have become lists, None values are absent):
+            those at the start, with the changes since.
         scalars: the log of fitness scalars; its header holds the base model's "fingerprint" and the settings,
             "config".
         checkpoints: weights and optimiser states.
@@ -70,8 +74,7 @@ class Run:
         self.checkpoints = Checkpoints(path / "checkpoints")
         self.scalars = ScalarLog.open(path / "scalars" / "log.bin", steps)
         try:
-            self.config: dict[str, Any] = self.scalars.header["config"]
-            self._check_config()
+            self.config: dict[str, Any] = self._checked_config()
             self._opened = time.monotonic()
             self._last_step = -1
             self._seconds_before = 0.0
@@ -237,20 +240,36 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_config(self) -> None:
-        """config.toml is for people; that of the log has a checksum."""
-        path = self.path / "config.toml"
+    def change(self, step: int, settings: Mapping[str, Any]) -> None:
+        """Record settings that are not what the run had until `step`, by flat names, and go on with them.
+
+        They must be settings that decide no weight (`egg_reason.config.resume`).
+        """
+        changes.add(self.path, step, settings)
+        self.config = changes.applied(self.config, [settings])
+        _write(self.path / "config.toml", tomli_w.dumps(self.config, multiline_strings=False))
+
+    def _checked_config(self) -> dict[str, Any]:
+        """The settings at the start, with the changes since. config.toml, which is for people, must hold the
+        same; that of the log has a checksum."""
+        path, start, since = self.path / "config.toml", self.scalars.header["config"], changes.read(self.path)
+        config = changes.applied(start, since)
         if not path.exists():
             log.warning("%s: missing, written anew from the scalar log", path)
-            _write(path, tomli_w.dumps(self.config, multiline_strings=False))
-        found, known = _read_config(path), self.config
-        for name in sorted(found.keys() | known.keys()):
-            if found.get(name) != known.get(name):
+            _write(path, tomli_w.dumps(config, multiline_strings=False))
+        there, known = flattened(_read_config(path)), flattened(config)
+        if since and there != known and there == flattened(changes.applied(start, since[:-1])):
+            # The process died between recording a change and writing it here.
+            _write(path, tomli_w.dumps(config, multiline_strings=False))
+            there = known
+        for name in sorted(there.keys() | known.keys()):
+            if there.get(name) != known.get(name):
                 raise ValueError(
-                    f"{path}: {name} = {found.get(name)!r} is not what the run was started with"
+                    f"{path}: {name} = {there.get(name)!r} is not what the run was started with"
                     f" ({known.get(name)!r}): put it back, or delete the file (it is written anew), or start"
                     " a new run"
                 )
+        return config
 
     def _keep_metrics(self, lines: list[dict[str, Any]]) -> None:
         _write(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

@@ -95,7 +95,7 @@ def read(path: str | os.PathLike) -> Recording:
             weigh = weigh_of(config)
             if weigh is None:
                 raise ValueError(
-                    f"{path}: the weights of {config.algorithm} do not follow from its scalars:"
+                    f"{path}: the weights of {config.algorithm.name} do not follow from its scalars:"
                     " use its model.pth or --resume"
                 )
             return from_log(log, weigh)

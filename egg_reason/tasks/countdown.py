@@ -44,7 +44,12 @@ def split_of(numbers: Iterable[int], target: int) -> str:
 
 
 def generate(
-    split: str, count: int, seed: int, numbers: Sequence[int] = (3, 3), largest: int = 20, target: Sequence[int] = (1, 100)
+    split: str,
+    count: int,
+    seed: int,
+    numbers: Sequence[int] = (3, 3),
+    largest: int = 20,
+    target: Sequence[int] = (1, 100),
 ) -> list[Problem]:
     """`count` different problems of a split (different as multiset of numbers and target).
 
@@ -67,7 +72,9 @@ def generate(
     if largest < 1:
         raise ValueError(f"countdown: the largest number must be 1 or more, got {largest}")
     if len(target) != 2 or not 1 <= target[0] <= target[1]:
-        raise ValueError(f"countdown: target is the smallest and the largest one, from 1, got {_shown(target)}; give for example 1,100")
+        raise ValueError(
+            f"countdown: target is the smallest and the largest one, from 1, got {_shown(target)}; give for example 1,100"
+        )
     draw = random.Random(f"countdown/{split}/{seed}").random
     found: dict[tuple, Problem] = {}
     misses, size = 0, None
@@ -133,12 +140,18 @@ def make(
     chosen = templates.choose(template, tokenizer_name, compact=True)
 
     def prompt(problem):
-        return compact(problem) if chosen.name == "compact" else chosen.render(question(problem), question(problem))
+        return (
+            compact(problem)
+            if chosen.name == "compact"
+            else chosen.render(question(problem), question(problem))
+        )
 
     splits = {}
     for split, count in (("train", train_count), ("heldout", heldout_count)):
         splits[split] = generate(split, count, seed, numbers, largest, target)
-    keys = {split: {(tuple(sorted(p.numbers)), p.target) for p in problems} for split, problems in splits.items()}
+    keys = {
+        split: {(tuple(sorted(p.numbers)), p.target) for p in problems} for split, problems in splits.items()
+    }
     assert not keys["train"] & keys["heldout"]
     rows = {
         split: [

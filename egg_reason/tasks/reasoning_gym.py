@@ -87,9 +87,13 @@ def _rows(dataset: str | None, first: int, count: int, settings: dict) -> list[d
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ImportError:
-        raise ValueError("task reasoning_gym: the package is not installed; pip install 'egg-reason[reasoning-gym]'") from None
+        raise ValueError(
+            "task reasoning_gym: the package is not installed; pip install 'egg-reason[reasoning-gym]'"
+        ) from None
     if dataset not in DATASETS:
-        raise ValueError(f"task reasoning_gym: no data set {dataset!r}; write reasoning_gym:NAME with one of {', '.join(sorted(DATASETS))}")
+        raise ValueError(
+            f"task reasoning_gym: no data set {dataset!r}; write reasoning_gym:NAME with one of {', '.join(sorted(DATASETS))}"
+        )
     accepted = set(inspect.signature(DATASETS[dataset][1]).parameters) - {"seed", "size"}
     if set(settings) - accepted:
         raise ValueError(
@@ -101,7 +105,9 @@ def _rows(dataset: str | None, first: int, count: int, settings: dict) -> list[d
         items = [made[place] for place in range(count)]
     except Exception as error:  # whatever a generator of theirs finds wrong with its settings
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"task reasoning_gym:{dataset}: it cannot be generated: {type(error).__name__}: {reason}") from None
+        raise ValueError(
+            f"task reasoning_gym:{dataset}: it cannot be generated: {type(error).__name__}: {reason}"
+        ) from None
     return [
         {
             "id": f"{dataset}-{first + place}",

@@ -73,7 +73,8 @@ def _same_kind(gold: tuple, answer: tuple) -> bool:
         return (gold[1] == answer[1] or len(gold) > 4) and _in_order(gold[2:], answer[2:])
     if kind == "ratio":
         return len(gold) == len(answer) and (
-            _in_order(gold[1:], answer[1:]) or (len(gold) == 3 and _same_values(*map(_quotient, (gold, answer))))
+            _in_order(gold[1:], answer[1:])
+            or (len(gold) == 3 and _same_values(*map(_quotient, (gold, answer))))
         )
     if kind == "relation":
         return _same_relation(gold, answer)
@@ -134,7 +135,11 @@ def _same_set(gold: tuple, answer: tuple) -> bool:
 def _decimal_comma(several: tuple, value: tuple) -> bool:
     """`2,74` for 2.74: two whole numbers written without a blank, where a number with a decimal point is
     expected."""
-    if len(several) != 3 or not all(form[0] == "value" and form[3].isdigit() for form in several[1:]) or "." not in value[3]:
+    if (
+        len(several) != 3
+        or not all(form[0] == "value" and form[3].isdigit() for form in several[1:])
+        or "." not in value[3]
+    ):
         return False
     return _same_values(parse(f"{several[1][3]}.{several[2][3]}"), value[1])
 
@@ -162,7 +167,10 @@ def _same_equation(gold: tuple, answer: tuple) -> bool:
         if left[0] != "value" or right[0] != "value":
             return False
         differences.append(("+", left[1], ("negative", right[1])))
-    return names_in(differences[0]) == names_in(differences[1]) != frozenset() and ratio(*differences) is not None
+    return (
+        names_in(differences[0]) == names_in(differences[1]) != frozenset()
+        and ratio(*differences) is not None
+    )
 
 
 def _same_pair(gold: tuple, answer: tuple) -> bool:
@@ -201,7 +209,11 @@ def _value_of(equation: tuple) -> tuple | None:
 
 def _rounds(decimal: tuple, exact: tuple) -> bool:
     """Whether a decimal of at least two places is another value, rounded or cut off."""
-    found = re.fullmatch(r"-?[0-9]*\.([0-9]{2,})", decimal[3]) if decimal[0] == "value" and exact[0] == "value" else None
+    found = (
+        re.fullmatch(r"-?[0-9]*\.([0-9]{2,})", decimal[3])
+        if decimal[0] == "value" and exact[0] == "value"
+        else None
+    )
     if not found or names_in(exact[1]):
         return False
     difference = real_value(("+", exact[1], ("negative", decimal[1])))

@@ -34,8 +34,17 @@ __all__ = ["mentions", "names_in", "parse"]
 DEEPEST = 100
 """Sums and factors within each other: every bracket is one of each."""
 
-OPEN_TO_CLOSE = {"(": ")", "[": "]", "{": "}", "|": "|", "\\{": "\\}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "\\lvert": "\\rvert",
-                 "\\langle": "\\rangle"}
+OPEN_TO_CLOSE = {
+    "(": ")",
+    "[": "]",
+    "{": "}",
+    "|": "|",
+    "\\{": "\\}",
+    "\\lfloor": "\\rfloor",
+    "\\lceil": "\\rceil",
+    "\\lvert": "\\rvert",
+    "\\langle": "\\rangle",
+}
 MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array")
 
 
@@ -144,10 +153,15 @@ class _Reader:
             name = str(self.next)[1:]
             return (
                 name in ("frac", "sqrt", "binom", "lfloor", "lceil", "lvert", "langle", "overline")
-                or name in GREEK or name in FUNCTIONS or name in CONSTANTS
+                or name in GREEK
+                or name in FUNCTIONS
+                or name in CONSTANTS
             )
         if self.next == "{":  # `1{2}` is printed as 12
-            return self.tokens[self.place + 1 : self.place + 2] == [] or self.tokens[self.place + 1][0] != "number"
+            return (
+                self.tokens[self.place + 1 : self.place + 2] == []
+                or self.tokens[self.place + 1][0] != "number"
+            )
         return self.next in ("(", "[")
 
     def factor(self) -> tuple:

@@ -39,9 +39,13 @@ OPENING = frozenset(("(", "[", "{", "\\{", "\\lfloor", "\\lceil", "\\langle", "\
 CLOSING = frozenset((")", "]", "}", "\\}", "\\rfloor", "\\rceil", "\\rangle", "\\rvert"))
 OPERATORS = {"<": "<", ">": ">", "\\leq": "<=", "\\geq": ">=", "\\neq": "!="}
 SEPARATORS = frozenset((",", ";", "\\or", "\\and"))
-ARROWS = frozenset(("\\Rightarrow", "\\implies", "\\Longrightarrow", "\\therefore", "\\longrightarrow", "\\to"))
+ARROWS = frozenset(
+    ("\\Rightarrow", "\\implies", "\\Longrightarrow", "\\therefore", "\\longrightarrow", "\\to")
+)
 
-NUMERAL = re.compile(r"([0-9A-Z]*[0-9][0-9A-Z]*)\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*([0-9]{1,2})\s*\}?\s*\}|([0-9]{1,2}))")
+NUMERAL = re.compile(
+    r"([0-9A-Z]*[0-9][0-9A-Z]*)\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*([0-9]{1,2})\s*\}?\s*\}|([0-9]{1,2}))"
+)
 BUILDER = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\reals\s*)?(?:\||:)(.*)", re.DOTALL)
 CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 
@@ -70,7 +74,9 @@ def read_known(text: str) -> tuple:
 
 def has_other(form: tuple) -> bool:
     """Whether a part of a form is "other"."""
-    return form[0] == "other" or any(isinstance(part, tuple) and part and has_other(part) for part in form[1:] if form[0] != "value")
+    return form[0] == "other" or any(
+        isinstance(part, tuple) and part and has_other(part) for part in form[1:] if form[0] != "value"
+    )
 
 
 def _read_clean(text: str, depth: int = 0) -> tuple:
@@ -85,7 +91,9 @@ def _read_clean(text: str, depth: int = 0) -> tuple:
     if not entries or len(entries) > MOST:
         return ("other", compact(text))
     if len(entries) == 1:
-        if re.search(r"\\[pm][pm](?![A-Za-z])", entries[0]) and not (pieces[0][0] == "\\{" and _closes_at_end(pieces)):
+        if re.search(r"\\[pm][pm](?![A-Za-z])", entries[0]) and not (
+            pieces[0][0] == "\\{" and _closes_at_end(pieces)
+        ):
             return ("several", *(_read_clean(_signed(entries[0], plus), depth + 1) for plus in (True, False)))
         return _read_one(entries[0], depth)
     found: list[tuple] = []
@@ -105,21 +113,37 @@ def _read_one(text: str, depth: int) -> tuple:
         return ("other", "")
     operators = [OPERATORS[piece] for piece, level in pieces if level == 0 and piece in OPERATORS]
     if operators and not any(piece == "=" and level == 0 for piece, level in pieces):
-        return ("relation", tuple(operators), *(_read_clean(side, depth + 1) for side in _split(pieces, OPERATORS.keys())))
+        return (
+            "relation",
+            tuple(operators),
+            *(_read_clean(side, depth + 1) for side in _split(pieces, OPERATORS.keys())),
+        )
     for sign in ("=", "\\approx", "\\in", "\\cup", "\\setminus"):
         parts = [part.strip() for part in _split(pieces, {sign})]
         if len(parts) == 1:
             continue
         if sign == "\\approx":
-            return _read_clean(parts[-1] if NAME.fullmatch(parts[0]) and len(parts) == 2 else parts[0], depth + 1)
+            return _read_clean(
+                parts[-1] if NAME.fullmatch(parts[0]) and len(parts) == 2 else parts[0], depth + 1
+            )
         if sign == "=" and not all(parts):
-            return _read_clean("".join(parts), depth + 1) if len(parts) == 2 and parts[1] else ("other", compact(text))
+            return (
+                _read_clean("".join(parts), depth + 1)
+                if len(parts) == 2 and parts[1]
+                else ("other", compact(text))
+            )
         if sign == "=":
             return ("equation", parts[0], *(_read_clean(part, depth + 1) for part in parts))
         if sign == "\\in":
             return ("member", compact(parts[0]), _read_clean(parts[-1], depth + 1))
         forms = [_read_clean(part, depth + 1) for part in parts]
-        return ("union", *forms) if sign == "\\cup" else ("minus", forms[0], forms[1]) if len(forms) == 2 else ("other", compact(text))
+        return (
+            ("union", *forms)
+            if sign == "\\cup"
+            else ("minus", forms[0], forms[1])
+            if len(forms) == 2
+            else ("other", compact(text))
+        )
     if text.strip() == "\\reals":
         return ("reals",)
     if text.strip() == "\\emptyset":
@@ -157,7 +181,9 @@ def _read_value(text: str, pieces: list) -> tuple:
             return ("other", compact(text))
         return ("ratio", *(_read_value(part, []) for part in parts))
     words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9 .'\-]*", words) and ("\\text" in text or _are_words(re.findall("[A-Za-z]+", words))):
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9 .'\-]*", words) and (
+        "\\text" in text or _are_words(re.findall("[A-Za-z]+", words))
+    ):
         return ("words", " ".join(words.lower().replace(".", "").split()))
     if text[0] == "(" and text[-1] == ")" and re.fullmatch(r"\(\s*[A-Za-z]\s*\)", text):
         text = text.strip("() ")
@@ -196,7 +222,12 @@ def balanced(text: str) -> bool:
 
 def _closes_at_end(pieces: list[tuple[str, int]]) -> bool:
     """Whether the bracket that the first piece opens is closed by the last piece."""
-    return len(pieces) > 1 and pieces[0][0] in OPENING and all(level > 0 for _, level in pieces[1:-1]) and pieces[-1][1] == 0
+    return (
+        len(pieces) > 1
+        and pieces[0][0] in OPENING
+        and all(level > 0 for _, level in pieces[1:-1])
+        and pieces[-1][1] == 0
+    )
 
 
 def _split(pieces: list[tuple[str, int]], separators: Any) -> list[str]:

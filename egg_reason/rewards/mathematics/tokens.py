@@ -3,7 +3,18 @@
 import re
 from fractions import Fraction
 
-__all__ = ["CONSTANTS", "FUNCTIONS", "GREEK", "INVERSE", "MOST", "TRIGONOMETRIC", "Unreadable", "decimal", "repeating", "tokenize"]
+__all__ = [
+    "CONSTANTS",
+    "FUNCTIONS",
+    "GREEK",
+    "INVERSE",
+    "MOST",
+    "TRIGONOMETRIC",
+    "Unreadable",
+    "decimal",
+    "repeating",
+    "tokenize",
+]
 
 MOST = 600
 """Tokens in an expression."""
@@ -17,8 +28,15 @@ GREEK = frozenset(
 )
 TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 HYPERBOLIC = frozenset(("sinh", "cosh", "tanh", "coth"))
-INVERSE = {f"{arc}{name}": f"arc{name}" for name in TRIGONOMETRIC for arc in ("arc", "a")} | {"asin": "arcsin"}
-FUNCTIONS = TRIGONOMETRIC | HYPERBOLIC | frozenset(INVERSE) | {"ln", "log", "lg", "exp", "floor", "ceil", "abs", "Re", "Im"}
+INVERSE = {f"{arc}{name}": f"arc{name}" for name in TRIGONOMETRIC for arc in ("arc", "a")} | {
+    "asin": "arcsin"
+}
+FUNCTIONS = (
+    TRIGONOMETRIC
+    | HYPERBOLIC
+    | frozenset(INVERSE)
+    | {"ln", "log", "lg", "exp", "floor", "ceil", "abs", "Re", "Im"}
+)
 CONSTANTS = {"pi": "pi", "infty": "infinity", "infinity": "infinity", "inf": "infinity", "oo": "infinity"}
 
 TOKEN = re.compile(
@@ -89,4 +107,6 @@ def repeating(text: str) -> Fraction:
     if len(text) > 200:
         raise Unreadable("a number of more than 200 digits")
     _, _, decimals = head.partition(".")
-    return Fraction(decimal(head.rstrip(".") or "0")) + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(decimals))
+    return Fraction(decimal(head.rstrip(".") or "0")) + Fraction(
+        int(period), (10 ** len(period) - 1) * 10 ** len(decimals)
+    )

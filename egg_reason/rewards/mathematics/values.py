@@ -65,7 +65,11 @@ def ratio(a: tuple, b: tuple) -> Any:
             x, y = (Computation(point, PRECISION).value(tree) for tree in (a, b))
             if isinstance(x, tuple) or isinstance(y, tuple) or y == 0 or x == 0:
                 return None
-            quotient = simplest(Fraction(x) / Fraction(y)) if is_exact(x) and is_exact(y) else floating(x) / floating(y)
+            quotient = (
+                simplest(Fraction(x) / Fraction(y))
+                if is_exact(x) and is_exact(y)
+                else floating(x) / floating(y)
+            )
         except Beyond:
             continue
         if first is None:
@@ -150,4 +154,8 @@ def _close(x: Any, y: Any, precision: int) -> bool:
 def _same_matrix(x: Any, y: Any, precision: int) -> bool:
     if not (isinstance(x, tuple) and isinstance(y, tuple)) or len(x) != len(y) or len(x[0]) != len(y[0]):
         return False
-    return all(_close(p, q, precision) for row, other in zip(x, y, strict=True) for p, q in zip(row, other, strict=True))
+    return all(
+        _close(p, q, precision)
+        for row, other in zip(x, y, strict=True)
+        for p, q in zip(row, other, strict=True)
+    )

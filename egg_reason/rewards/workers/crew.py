@@ -68,7 +68,9 @@ class Crew:
         if not names:
             raise ValueError("rewards: none were given; name at least one, such as countdown")
         if len(set(names)) < len(names):
-            raise ValueError(f"rewards: names must differ, got {', '.join(names)}; give each Reward a name of its own")
+            raise ValueError(
+                f"rewards: names must differ, got {', '.join(names)}; give each Reward a name of its own"
+            )
         if not (math.isfinite(timeout) and timeout > 0):
             raise ValueError(f"rewards: the time limit is a number of seconds above 0, got {timeout}")
         if not (math.isfinite(memory) and memory >= 0):
@@ -116,7 +118,11 @@ class Crew:
         for reward in self.rewards:
             kinds = scores.failed.get(reward.name, {})
             # A reward that hangs or dies for every row may yet be right: the rows may be what is hard.
-            if reward.name not in self._proven and len(kinds) == count and set(kinds.values()) <= {"error", "value"}:
+            if (
+                reward.name not in self._proven
+                and len(kinds) == count
+                and set(kinds.values()) <= {"error", "value"}
+            ):
                 message = scores.messages[reward.name, kinds[min(kinds)]]
                 raise ValueError(
                     f"reward {reward.name}: failed for all {count} completions of its first call, first with {message};"
@@ -137,7 +143,9 @@ class Crew:
         if self._pool is None or not self._pool.active:
             self._stop_pool()
             settings = (self.rewards, self._timeout, self._memory)
-            self._pool = ProcessPool(self._workers, initializer=start_worker, initargs=settings, context=self._spawn)
+            self._pool = ProcessPool(
+                self._workers, initializer=start_worker, initargs=settings, context=self._spawn
+            )
         # Workers keep the time limits of calls; this limit is for a worker that has itself been stopped or
         # has ended without a word.
         limit = 2 * LOAD_LIMIT + 2 * MOST * self._timeout

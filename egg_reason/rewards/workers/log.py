@@ -24,7 +24,9 @@ class PrintLog:
         Nothing is written here: a caller guards against full disks where scores are collected.
         """
         if self._path is not None:
-            raise RuntimeError(f"rewards: what they print is kept in {self._path} already, not in {path}; make another Scorer")
+            raise RuntimeError(
+                f"rewards: what they print is kept in {self._path} already, not in {path}; make another Scorer"
+            )
         self._path = path
 
     def add(self, reward: str, step: int, text: str) -> None:

@@ -72,7 +72,9 @@ class Pending:
                 try:
                     message = pickle.dumps((reward.name, "score", batch, {"trainer_state": self._state}))
                 except (pickle.PicklingError, AttributeError, TypeError) as error:
-                    raise ValueError(f"rewards: a data column holds what cannot be sent to another process: {error}") from error
+                    raise ValueError(
+                        f"rewards: a data column holds what cannot be sent to another process: {error}"
+                    ) from error
                 numbers = jobs[start : start + BATCH]
                 call = self._crew.call(reward.name, len(numbers), message)
                 self._batches.append(_Batch(reward.name, numbers, batch["prompts"], call))
@@ -117,7 +119,10 @@ class Pending:
                 if name == reward.name:
                     scores.extra[f"{name}/{column}" if column in scores.extra else column] = entries
         # fsum: the mean does not depend on the order in which batches were finished.
-        scores.metrics = {name: math.fsum(total for total, _ in sums) / sum(rows for _, rows in sums) for name, sums in logged.items()}
+        scores.metrics = {
+            name: math.fsum(total for total, _ in sums) / sum(rows for _, rows in sums)
+            for name, sums in logged.items()
+        }
         self._add_up(scores)
         return scores
 
@@ -145,7 +150,9 @@ class Pending:
 
     def _add_up(self, scores: Scores) -> None:
         weights = {reward.name: reward.weight for reward in self._crew.rewards if reward.weight != 0}
-        weighted = np.stack([weight * scores.by_reward[name].astype(np.float64) for name, weight in weights.items()])
+        weighted = np.stack(
+            [weight * scores.by_reward[name].astype(np.float64) for name, weight in weights.items()]
+        )
         scores.total = np.where(np.isnan(weighted).all(0), np.nan, np.nansum(weighted, 0)).astype(np.float32)
         # The sum leaves a NaN out, as for a reward that does not apply; under 'drop' a failure takes the job
         # with it.
@@ -167,7 +174,9 @@ def _rows(
         rows["completion_ids"] = [list(tokens) for tokens in completion_ids]
     for name, column in (columns or {}).items():
         if name in ARGUMENTS:
-            raise ValueError(f"rewards: a data column may not be called {name!r}, which is an argument of every reward; rename it")
+            raise ValueError(
+                f"rewards: a data column may not be called {name!r}, which is an argument of every reward; rename it"
+            )
         rows[name] = list(column)
     for name, column in rows.items():
         if len(column) != count:

@@ -41,13 +41,22 @@ class Scorer:
     array([1.], dtype=float32)
     """
 
-    def __init__(self, rewards: Sequence[Reward], timeout: float = 10.0, workers: int = 1, memory: float = 2.0, failure: str = "zero"):
+    def __init__(
+        self,
+        rewards: Sequence[Reward],
+        timeout: float = 10.0,
+        workers: int = 1,
+        memory: float = 2.0,
+        failure: str = "zero",
+    ):
         self.crew = Crew(rewards, timeout, workers, memory)
         if all(reward.weight == 0 for reward in rewards):
             names = ", ".join(reward.name for reward in rewards)
             raise ValueError(f"rewards: every weight is 0 ({names}); give at least one another weight")
         if failure not in POLICIES:
-            raise ValueError(f"rewards: a failure is treated as one of {', '.join(POLICIES)}, got {failure!r}")
+            raise ValueError(
+                f"rewards: a failure is treated as one of {', '.join(POLICIES)}, got {failure!r}"
+            )
         self._failure = failure
 
     def __enter__(self) -> "Scorer":

@@ -67,7 +67,9 @@ class Child:
         self.printed = bytearray()
         self._connection, theirs = multiprocessing.Pipe()
         self._output, output = os.pipe()
-        self._process = multiprocessing.get_context("fork").Process(target=self._run, args=(theirs, output, rewards, memory))
+        self._process = multiprocessing.get_context("fork").Process(
+            target=self._run, args=(theirs, output, rewards, memory)
+        )
         self._process.start()
         theirs.close()
         os.close(output)
@@ -217,7 +219,9 @@ class Worker:
                 reply = Reply(("timeout", f"untried: its batch of {count} had taken over {most:g} s"))
             else:
                 began = time.monotonic()
-                reply = child.call(None if knows is child else batch, start, stop, self._limit(name, timeouts))
+                reply = child.call(
+                    None if knows is child else batch, start, stop, self._limit(name, timeouts)
+                )
                 seconds = time.monotonic() - began
                 spent += seconds
                 knows = child
@@ -230,7 +234,9 @@ class Worker:
                 continue
             kind, message = reply.failure
             if kind == "data":
-                outcome.fault = f"reward {name}: a data column holds what cannot be sent to another process: {message}"
+                outcome.fault = (
+                    f"reward {name}: a data column holds what cannot be sent to another process: {message}"
+                )
                 return outcome
             if kind == "value" and first:
                 outcome.fault = message
