@@ -327,7 +327,7 @@ def test_settings_that_cannot_be_are_refused(changes, message, refused, settings
                 " the file"
             ),
         ),
-        (["runs/other version"], "config.toml must hold only settings of this version, not warp"),
+        (["runs/other version"], "config.toml: warp is not a setting; the nearest is "),
     ],
 )
 def test_runs_that_cannot_be_resumed(arguments, message, refused):
@@ -397,7 +397,6 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused_unexecuted(
     "arguments",
     [
         *(
-            [],
             ["sudoku"],
             ["train", "--warp", "9"],
             ["train", "--steps", "many"],

@@ -86,16 +86,16 @@ def test_a_schedule_that_is_given_is_that_of_all():
 
 def test_evolutions_trials_take_longer_steps_and_no_others():
     tuned = plan(tune=2, tune_share=0.25)
-    assert [tuned.trial(name, 0).learning_rate for name in ("eggroll", "openes", "grpo")] == [
+    assert [tuned.trial(name, 0).algorithm.learning_rate for name in ("eggroll", "openes", "grpo")] == [
         0.008,
         0.008,
         0.0003,
     ]
-    assert tuned.trial("eggroll", 1).learning_rate == pytest.approx(
+    assert tuned.trial("eggroll", 1).algorithm.learning_rate == pytest.approx(
         2 * tuned.drawn("eggroll", 1)["learning_rate"], rel=0.005
     )
     given = plan(tune=2, tune_share=0.25, settings=plan().settings | {"learning_rate": 0.004})
-    assert given.trial("eggroll", 0).learning_rate == 0.004
+    assert given.trial("eggroll", 0).algorithm.learning_rate == 0.004
 
 
 def test_trials_start_at_the_defaults_stay_in_range_and_leave_alone_what_was_given():
@@ -106,22 +106,26 @@ def test_trials_start_at_the_defaults_stay_in_range_and_leave_alone_what_was_giv
         run = {"seed": 0, "minutes": 10.0, "evaluations": 10, "validation": 0}
         if algorithm != "grpo":
             run |= {"learning_rate": 0.004, "learning_rate_final": 0.001}
-        assert vars(tuned.trial(algorithm, 0)) | run == vars(tuned.config(algorithm, 0))
+        assert tuned.trial(algorithm, 0).flat() | run == tuned.config(algorithm, 0).flat()
         trials = [tuned.trial(algorithm, number) for number in range(50)]
-        assert {(trial.minutes, trial.validation, trial.temperature) for trial in trials} == {(2.0, 512, 0.5)}
-        assert not {trial.seed for trial in trials} & {
-            tuned.config(algorithm, seed).seed for seed in range(3)
+        assert {(trial.run.minutes, trial.evaluation.validation, trial.temperature) for trial in trials} == {
+            (2.0, 512, 0.5)
+        }
+        assert not {trial.run.seed for trial in trials} & {
+            tuned.config(algorithm, seed).run.seed for seed in range(3)
         }
         if algorithm == "grpo":
-            assert {trial.learning_rate for trial in trials} == {1e-3}
-            assert {trial.prompts * trial.samples for trial in trials} == {256}
+            assert {trial.algorithm.learning_rate for trial in trials} == {1e-3}
+            assert {trial.algorithm.prompts * trial.algorithm.samples for trial in trials} == {256}
         else:
-            assert {trial.population * trial.prompts for trial in trials} == {1024}
+            assert {trial.algorithm.population * trial.algorithm.prompts for trial in trials} == {1024}
             assert {trial.algorithm.learning_rate_schedule for trial in trials} == {"linear"}
-            finals = [trial.algorithm.learning_rate_final / trial.learning_rate for trial in trials]
+            finals = [trial.algorithm.learning_rate_final / trial.algorithm.learning_rate for trial in trials]
             assert finals == pytest.approx([0.25] * 50, rel=0.005)  # three digits
             longer = math.sqrt(1 / 0.2)
-            rates = np.log([trial.learning_rate / 0.004 / longer for trial in trials[1:]]) / math.log(4)
+            rates = np.log(
+                [trial.algorithm.learning_rate / 0.004 / longer for trial in trials[1:]]
+            ) / math.log(4)
             assert stats.kstest(rates, stats.uniform(-1, 2).cdf).pvalue > 0.01 and abs(rates).max() <= 1.001
 
 

@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from egg_reason import cli, models, tasks
+from egg_reason.config import EvalConfig
 from egg_reason.engine import Engine, Jobs, Sampling, Single
 from egg_reason.evals import results
 from egg_reason.evals.command import evaluate_model
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 64
 SETTINGS = {
     "benchmarks": ("countdown",),
-    "task_options": {"train_count": 0, "heldout_count": 16},
+    "task_options": ("train_count=0", "heldout_count=16"),
     "template": "auto",
     "problems": None,
     "prompt_column": None,
@@ -60,7 +61,7 @@ def given(tiny_checkpoint):
 def whole(given, tmp_path_factory):
     """The folder of an evaluation that nothing interrupted. Not to be changed: copy it."""
     folder = tmp_path_factory.mktemp("evaluation") / "whole"
-    evaluate_model(given, out=folder)
+    evaluate_model(EvalConfig.of(**given), out=folder)
     return folder
 
 
@@ -79,7 +80,7 @@ def test_an_evaluation_killed_twice_has_the_same_results(whole, given, tmp_path)
     folder = tmp_path / "killed"
     code = "import sys; from pathlib import Path; from egg_reason.evals import command, heldout\n"
     # 16 batches: kills come between them
-    code += f"heldout.BATCH = 64; command.evaluate_model({given!r}, out=Path(sys.argv[1]))"
+    code += f"heldout.BATCH = 64; command.evaluate_model(command.EvalConfig.of(**{given!r}), out=Path(sys.argv[1]))"
     there = b""
     for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.DEVNULL)
@@ -92,7 +93,7 @@ def test_an_evaluation_killed_twice_has_the_same_results(whole, given, tmp_path)
         before, there = there, (folder / "samples.jsonl").read_bytes()
         assert there.startswith(before) and len(there) > len(before)
         assert 0 < there.count(b"\n") < 16 * SAMPLES and not (folder / "results.json").exists()
-    evaluate_model(given, out=folder)
+    evaluate_model(EvalConfig.of(**given), out=folder)
     assert (
         (folder / "samples.jsonl").read_bytes().startswith(there[: there.rindex(b"\n") + 1])
     )  # nothing is drawn again
@@ -111,7 +112,7 @@ def test_what_is_missing_from_a_torn_file_is_drawn_again_as_it_was(seed, whole, 
     kept = rng.sample(lines, rng.randrange(1, len(lines)))
     torn = rng.choice([line for line in lines if line not in kept])
     (folder / "samples.jsonl").write_bytes(b"".join(kept) + torn[: rng.randrange(1, len(torn))])
-    evaluate_model(given, out=folder)
+    evaluate_model(EvalConfig.of(**given), out=folder)
     assert sorted((folder / "samples.jsonl").read_bytes().splitlines()) == sorted(
         line.rstrip() for line in lines
     )
@@ -121,7 +122,7 @@ def test_what_is_missing_from_a_torn_file_is_drawn_again_as_it_was(seed, whole, 
 def test_a_finished_evaluation_is_not_drawn_again(whole, given, tmp_path, monkeypatch):
     folder = shutil.copytree(whole, tmp_path / "done")
     monkeypatch.setattr(Engine, "generate", None)
-    evaluate_model(given, out=folder)
+    evaluate_model(EvalConfig.of(**given), out=folder)
     for name in ("results.json", "samples.jsonl", "timing.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
@@ -137,7 +138,7 @@ def test_a_finished_evaluation_is_not_drawn_again(whole, given, tmp_path, monkey
             ),
         ),
         (
-            {"task_options": {"heldout_count": 16, "train_count": 0, "seed": 1}},
+            {"task_options": ("heldout_count=16", "train_count=0", "seed=1")},
             "settings.task_options.seed None, not 1",
         ),
         ({"lanes": 32}, "settings.lanes 16, not 32"),
@@ -146,7 +147,7 @@ def test_a_finished_evaluation_is_not_drawn_again(whole, given, tmp_path, monkey
 def test_other_settings_are_refused(changes, message, whole, given):
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     with pytest.raises(ValueError, match=re.escape(message)):
-        evaluate_model(given | changes, out=whole)
+        evaluate_model(EvalConfig.of(**given | changes), out=whole)
     assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
 
 
@@ -155,7 +156,7 @@ def test_another_model_of_that_name_is_refused(whole, given, tmp_path):
     header = json.loads((folder / "evaluation.json").read_text())
     (folder / "evaluation.json").write_text(json.dumps(header | {"fingerprint": "0" * 32}))
     with pytest.raises(ValueError, match="holds an evaluation with fingerprint '0000"):
-        evaluate_model(given, out=folder)
+        evaluate_model(EvalConfig.of(**given), out=folder)
 
 
 def test_damaged_and_busy_folders_are_refused(whole, tmp_path):
@@ -222,7 +223,9 @@ def mixed(given, tmp_path_factory):
         patch.chdir(place)
         names = ("task.py:letters", "task.py:lengths")
         found = evaluate_model(
-            given | {"benchmarks": names, "task_options": {}, "samples": 8, "max_tokens": None},
+            EvalConfig.of(
+                **given | {"benchmarks": names, "task_options": (), "samples": 8, "max_tokens": None}
+            ),
             out=place / "out",
         )
     return place, found
@@ -306,7 +309,7 @@ def test_every_completion_is_recorded_as_the_rewards_saw_it(mixed):
 def test_one_line_a_benchmark_is_printed(terminal, width, whole, given):
     screen = io.StringIO()
     evaluate_model(
-        given,
+        EvalConfig.of(**given),
         out=whole,
         console=Console(file=screen, force_terminal=terminal, width=width, color_system=None, soft_wrap=True),
     )
@@ -356,8 +359,8 @@ def test_classes_come_from_answers_that_are_the_same():
 def test_benchmarks_in_one_queue_write_what_each_writes_alone(mixed, given, monkeypatch):
     place, _ = mixed
     monkeypatch.chdir(place)
-    alone = given | {"benchmarks": ("task.py:lengths",), "task_options": {}, "samples": 8, "max_tokens": None}
-    evaluate_model(alone, out=place / "alone")
+    alone = given | {"benchmarks": ("task.py:lengths",), "task_options": (), "samples": 8, "max_tokens": None}
+    evaluate_model(EvalConfig.of(**alone), out=place / "alone")
     texts = {
         key: sample["completion"]
         for key, sample in zip(keys(read(place / "out")), read(place / "out"), strict=True)
@@ -405,7 +408,7 @@ def test_two_evaluations_are_compared_by_problem(whole, given, tmp_path, capsys)
         sample["correct"] = sample["problem"] == 0 or (sample["problem"] < 4 and sample["sample"] % 2 == 0)
     (other / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
     (other / "results.json").unlink()
-    evaluate_model(given, out=other)
+    evaluate_model(EvalConfig.of(**given), out=other)
     capsys.readouterr()
     assert not any(sample["correct"] for sample in read(whole))
     assert cli.main(["eval-diff", str(whole), str(other)]) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tyro
 
-from egg_reason import cli
+from egg_reason.cli.flags import TrainFlags, typed
 from egg_reason.config import TrainConfig
 from egg_reason.probe.command import command as command_of
 from egg_reason.probe.command import suggest
@@ -211,5 +211,6 @@ def test_the_command_gives_train_the_same_settings_again():
     found = suggest(config, 0.0134, LINE, rows(mine=(128, 4, 1, 8.0, 2.0)), 0.002)
     words = shlex.split(command_of(config, found))
     assert words[:2] == ["egg-reason", "train"]
-    parsed = tyro.cli(cli.runs._Settings, args=words[2:])
-    assert TrainConfig.of(**vars(parsed)) == TrainConfig(**(vars(config) | found))
+    parsed = typed(tyro.cli(TrainFlags, args=words[2:]))
+    assert TrainConfig.of(**parsed) == config.replace(**found)
+    assert found.keys() <= parsed.keys()  # what was measured is said, also where it is the default

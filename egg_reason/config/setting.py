@@ -1,8 +1,9 @@
 """One setting: its default, help text, choices and typical value; and whether a value is of its kind."""
 
 import dataclasses
+import functools
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 __all__ = ["Setting", "converted", "inherited", "setting", "settings_of"]
@@ -55,11 +56,14 @@ class Setting:
         return self.unset or _text(self.default)
 
 
-def settings_of(section: type) -> Iterator[Setting]:
-    """List the settings of a section class, inherited ones first."""
+@functools.cache
+def settings_of(section: type) -> tuple[Setting, ...]:
+    """Return the settings of a section class, inherited ones first."""
     kinds = get_type_hints(section)
-    for field in dataclasses.fields(section):
-        yield Setting(field.name, kinds[field.name], field.default, **field.metadata)
+    return tuple(
+        Setting(field.name, kinds[field.name], field.default, **field.metadata)
+        for field in dataclasses.fields(section)
+    )
 
 
 def converted(name: str, value: Any, kind: Any) -> Any:
