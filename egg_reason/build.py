@@ -47,7 +47,8 @@ VALIDATION_SEED = 2**31
 
 @dataclass(frozen=True)
 class Checked:
-    """The parts of a run that start nothing and allocate nothing: its settings have proved to fit together."""
+    """The parts of a run that start nothing and allocate nothing: its settings have proved to fit
+    together."""
 
     task: tasks.Task
     sampling: Sampling
@@ -104,7 +105,8 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
 
 
 def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines: Machines = HERE) -> Checked:
-    """Return what a run is made of, as far as it needs no process. Raises the one-line errors of its settings.
+    """Return what a run is made of, as far as it needs no process. Raises the one-line errors of its
+    settings.
 
     model: its parameters may be abstract.
     """
@@ -134,8 +136,8 @@ def check(configs: Sequence[TrainConfig]) -> None:
 
 
 def build_remote(machines: Machines = HERE) -> Build:
-    """Return how another process builds the same run. It keeps no log: the first one alone writes what rewards
-    print."""
+    """Return how another process builds the same run. It keeps no log: the first one alone writes what
+    rewards print."""
     return partial(build, resumed=True, machines=machines)
 
 
@@ -149,8 +151,8 @@ def open_population(machines: Machines) -> Population:
 def open_replay(source: str | os.PathLike, base: str | None = None) -> Replay:
     """Return what rebuilds a run's weights.
 
-    source: a run directory, also while it trains, or a pack. base: the base model; None: the one that the settings
-    name.
+    source: a run directory, also while it trains, or a pack. base: the base model; None: the one that the
+    settings name.
     """
     recorded = recording.read(source)
     config = TrainConfig.from_table(recorded.config)
@@ -219,7 +221,8 @@ def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
 
 
 def build_task(config: TrainConfig, tokenizer_name: str) -> tasks.Task:
-    """Return the task of a run, with its validation problems in the place of the held-out ones if it has some."""
+    """Return the task of a run, with its validation problems in the place of the held-out ones if it has
+    some."""
     columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
     task = tasks.make(
         config.task.task,
@@ -234,7 +237,8 @@ def build_task(config: TrainConfig, tokenizer_name: str) -> tasks.Task:
 
 
 def validation_split(task: tasks.Task, count: int) -> tasks.Task:
-    """Hold out `count` random training rows, the same for the same rows, in the place of the held-out ones."""
+    """Hold out `count` random training rows, the same for the same rows, in the place of the held-out
+    ones."""
     if count >= len(task.train):
         raise ValueError(
             f"validation must leave some of the {len(task.train)} training problems to train on, not take {count}"
@@ -245,7 +249,8 @@ def validation_split(task: tasks.Task, count: int) -> tasks.Task:
 
 
 def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
-    """Return the task's own rewards, then the user's that are not among them (a data file has only the user's)."""
+    """Return the task's own rewards, then the user's that are not among them (a data file has only the
+    user's)."""
     specs = task.rewards + tuple(spec for spec in config.rewards.reward if spec not in task.rewards)
     weights = config.rewards.reward_weights or (1.0,) * len(specs)
     if len(weights) != len(specs):
@@ -257,8 +262,8 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
 
 
 def prompt_lengths(tokenizer: Tokenizer, rows: Sequence[dict], limit: int) -> PromptLengths:
-    """Return the lengths of all prompts. Raises ValueError if one has more than `limit` tokens: a prompt that is
-    cut would lose the question, or the cue to answer."""
+    """Return the lengths of all prompts. Raises ValueError if one has more than `limit` tokens: a prompt that
+    is cut would lose the question, or the cue to answer."""
     prompts = [tokenizer.encode(row["prompt"]) for row in rows]
     lengths = PromptLengths.of(prompts)
     if lengths.longest > limit:

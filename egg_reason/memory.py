@@ -1,14 +1,14 @@
 """The memory that a run will need, part by part, before it allocates anything.
 
-Every part states its own needs (`needs.Need`): arrays follow from shapes and settings, what a compiled program
-takes beside them is read off XLA's plan for it. Python, the libraries and the compiled programs are measured,
-in this process.
+Every part states its own needs (`needs.Need`): arrays follow from shapes and settings, what a compiled
+program takes beside them is read off XLA's plan for it. Python, the libraries and the compiled programs are
+measured, in this process.
 
 Three phases are told apart, and the worst one counts: while members write, the noise of the groups and the
 state of the lanes are held; while the weights move, directions or gradients are; while a checkpoint is saved,
-which writes arrays from where they are. On an accelerator all this is its own memory, on a CPU that of the process; the reward
-workers, processes of their own, come on top there. Of several accelerators it is the first one's memory, which
-has the most to hold. Left out: what a user's task and rewards hold.
+which writes arrays from where they are. On an accelerator all this is its own memory, on a CPU that of the
+process; the reward workers, processes of their own, come on top there. Of several accelerators it is the
+first one's memory, which has the most to hold. Left out: what a user's task and rewards hold.
 
 Upper bounds: completions are taken to spend their whole budget, and GRPO's backward pass to see its widest
 batch.

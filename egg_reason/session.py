@@ -1,4 +1,5 @@
-"""What surrounds the training loop: signals, the view, evaluations, checkpoints, failures told, the summary."""
+"""What surrounds the training loop: signals, the view, evaluations, checkpoints, failures told, the
+summary."""
 
 import contextlib
 import dataclasses
@@ -42,7 +43,8 @@ class Session:
     """
 
     def __init__(self, parts: Parts, run: Run, plain: bool | None, begun: float, step: int):
-        """plain: as in `Display`. begun: `time.time()` at which the user's wait began. step: the first to take."""
+        """plain: as in `Display`. begun: `time.time()` at which the user's wait began. step: the first to
+        take."""
         self.parts = parts
         self.config = parts.config
         self.run = run
@@ -61,7 +63,8 @@ class Session:
 
     @contextlib.contextmanager
     def running(self, population: Population, state: State) -> Iterator[None]:
-        """Surround the loop: start the view and the population, and tell the user how a failed run goes on."""
+        """Surround the loop: start the view and the population, and tell the user how a failed run goes
+        on."""
         self.state = state
         previous = self._catch_signals()
         try:
@@ -106,8 +109,8 @@ class Session:
     def record(self, step: int, trials: Trials, update: dict[str, float], after: State) -> None:
         """Make a step durable, then let it count.
 
-        The metrics are written first, then the scalars. What was spent decides the rates and the end of a run, so
-        no step that counts may lack its metrics.
+        The metrics are written first, then the scalars. What was spent decides the rates and the end of a
+        run, so no step that counts may lack its metrics.
         """
         scalars = StepScalars(
             trials.fitness_NP, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params)
@@ -127,7 +130,8 @@ class Session:
         self._evaluate_if_due()
 
     def finish(self) -> Summary | None:
-        """Save the last checkpoint and the model. Where the run is complete, also measure, plot and sum up."""
+        """Save the last checkpoint and the model. Where the run is complete, also measure, plot and sum
+        up."""
         config, run = self.config, self.run
         self._save()
         if self._stop.is_set() and self.state.step < config.run.steps:
@@ -158,8 +162,8 @@ class Session:
     def _between_steps(self, phase: str) -> None:
         """Show what comes next, and give it the memory of the step.
 
-        Within a step that memory would be asked for again: 2% of its time with a small model, 13% with 12 x 768
-        (docs/performance.md).
+        Within a step that memory would be asked for again: 2% of its time with a small model, 13% with 12 x
+        768 (docs/performance.md).
         """
         self._display.phase(phase)
         give_back()
@@ -307,7 +311,8 @@ class Session:
         self._display.note("  ".join(f"{what}: {path / name}" for what, name in files.items()))
 
     def _catch_signals(self) -> dict:
-        """The first Ctrl-C (or SIGTERM) ends the run after the step in progress; a second one ends it at once."""
+        """The first Ctrl-C (or SIGTERM) ends the run after the step in progress; a second one ends it at
+        once."""
         if threading.current_thread() is not threading.main_thread():
             return {}
 
@@ -321,8 +326,8 @@ class Session:
 
 
 def complete_metrics(run: Run, algorithm: Algorithm, steps: int) -> None:
-    """Add the metrics of those of the first `steps` steps that are in the scalar log and that metrics.jsonl lost
-    when the process died."""
+    """Add the metrics of those of the first `steps` steps that are in the scalar log and that metrics.jsonl
+    lost when the process died."""
     recorded = [line["step"] for line in read_metrics(run.path / "metrics.jsonl") if "reward_mean" in line]
     for step, scalars in run.scalars.records(max(recorded, default=-1) + 1):
         if step < steps:

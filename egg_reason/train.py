@@ -63,8 +63,8 @@ def train(
     `time.time()` at which the user's wait began; None: now. replace: delete a run that is there already, once
     everything else has proved to be in order. machines: where the run is computed.
 
-    Returns the summary, as in summary.json; None if the run was interrupted. Raises ValueError or OSError, one
-    line, for settings, data or files that cannot work, before anything is written.
+    Returns the summary, as in summary.json; None if the run was interrupted. Raises ValueError or OSError,
+    one line, for settings, data or files that cannot work, before anything is written.
     """
     begun = begun or time.time()
     if machines.host:
@@ -91,9 +91,9 @@ def resume(
 ) -> Summary | None:
     """Go on with a run that was interrupted or killed; see `train`.
 
-    changes: settings given again, {name: value}; `config.resume` says which may differ from the run's. rewind:
-    keep so many steps and take the others again. machines: where the run is computed, which may be elsewhere
-    than before.
+    changes: settings given again, {name: value}; `config.resume` says which may differ from the run's.
+    rewind: keep so many steps and take the others again. machines: where the run is computed, which may be
+    elsewhere than before.
     """
     begun = begun or time.time()
     if machines.host:

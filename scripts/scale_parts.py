@@ -1,5 +1,5 @@
-"""Seconds that the parts of an EGGROLL step take on one device, for scripts/simulate_scale.py: by a roofline of
-an accelerator, or by measured lines. The formulas are explained there."""
+"""Seconds that the parts of an EGGROLL step take on one device, for scripts/simulate_scale.py: by a roofline
+of an accelerator, or by measured lines. The formulas are explained there."""
 
 import math
 from dataclasses import dataclass

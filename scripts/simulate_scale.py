@@ -16,8 +16,8 @@ number of members on each device, as for a better estimate in the same time.
 
 Step parts of the bundled model are measured (BUNDLED). Those of the 1.5B and 14B shapes are a roofline of one
 accelerator, by default an NVIDIA H100 SXM by its data sheet, of which fixed shares are reached
-(`Accelerator` in scale_parts.py; every number is an option). With B lanes in bfloat16, P weights in matrices, L layers of width
-D, R the rank, m + n summed over the perturbed matrices, g lanes a direction:
+(`Accelerator` in scale_parts.py; every number is an option). With B lanes in bfloat16, P weights in matrices,
+L layers of width D, R the rank, m + n summed over the perturbed matrices, g lanes a direction:
 
     decode step = overhead + max(2 P B / FLOP/s, (2 P + 3 * 4 L D K B + 2 (m + n) R B / g) / bytes/s)      state: read twice, written once
     prompt of T tokens = 2 P T / FLOP/s

@@ -1,5 +1,5 @@
-"""Faults of the soak: each starts one process or two on the disturbed run, disturbs them or its files, and says
-how they may end."""
+"""Faults of the soak: each starts one process or two on the disturbed run, disturbs them or its files, and
+says how they may end."""
 
 from __future__ import annotations
 

@@ -79,7 +79,8 @@ class Evaluator(Protocol):
     """Measures weights on held-out rows."""
 
     def evaluate(self, params: Params, count: int, step: int) -> Evaluation:
-        """Measure weights, in compute precision, on the first `count` held-out rows. step: the steps taken."""
+        """Measure weights, in compute precision, on the first `count` held-out rows. step: the steps
+        taken."""
 
 
 @dataclass(frozen=True)

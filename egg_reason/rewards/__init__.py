@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Reward", "RewardFailure", "Scorer", "Scores", "TrainerState", "verl"]
 
-# Imported when they are asked for: they import numpy, which a worker process has no use for and would wait for.
+# Imported when they are asked for: they import numpy, which a worker process has no use for and would wait
+# for.
 _LATER = {
     "RewardFailure": "egg_reason.rewards.workers.scores",
     "Scorer": "egg_reason.rewards.workers.scorer",

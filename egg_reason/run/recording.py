@@ -63,8 +63,8 @@ class Recording:
 def from_log(log: ScalarLog, weigh: Weigh | None) -> Recording:
     """Return what a log has recorded.
 
-    weigh: how fitness moves the weights (`registry.weigh_of`); None: scalars do not give them, the recording has
-    hashes and learning rates alone. Raises ValueError where a record is damaged.
+    weigh: how fitness moves the weights (`registry.weigh_of`); None: scalars do not give them, the recording
+    has hashes and learning rates alone. Raises ValueError where a record is damaged.
     """
     records = [scalars for _, scalars in log.records()]
     weights = [weigh(scalars.fitness_NP) if weigh else None for scalars in records]

@@ -106,7 +106,8 @@ def difference(recorded: Recording, step: int) -> str:
 class Replay:
     """A recording with its base model; `build.open_replay` makes one from a run directory or a pack.
 
-    checkpoints: those of the run, to start from; None: a pack has none. tokenizer: as the run's settings name it.
+    checkpoints: those of the run, to start from; None: a pack has none. tokenizer: as the run's settings name
+        it.
     """
 
     recorded: Recording

@@ -49,7 +49,8 @@ MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "sm
 
 
 def parse(text: str) -> tuple:
-    """The tree of an expression. Raises Unreadable for anything else, and beyond DEEPEST and `tokens.MOST`."""
+    """The tree of an expression. Raises Unreadable for anything else, and beyond DEEPEST and
+    `tokens.MOST`."""
     reader = _Reader(text)
     tree = reader.sum()
     if reader.next is not None:

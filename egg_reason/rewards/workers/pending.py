@@ -168,7 +168,8 @@ def _rows(
     columns: dict[str, list] | None,
     completion_ids: Sequence[Sequence[int]] | None,
 ) -> dict[str, list]:
-    """The arguments of rewards that are lists with one entry per completion. Raises ValueError: `Pending.send`."""
+    """The arguments of rewards that are lists with one entry per completion. Raises ValueError:
+    `Pending.send`."""
     rows: dict[str, list] = {"prompts": list(prompts), "completions": list(completions)}
     if completion_ids is not None:
         rows["completion_ids"] = [list(tokens) for tokens in completion_ids]

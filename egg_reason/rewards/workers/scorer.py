@@ -75,7 +75,8 @@ class Scorer:
         self.crew.start()
 
     def keep_log(self, path: Path) -> None:
-        """Writes what rewards print, and the tracebacks of their errors, to this file from the next scores on.
+        """Writes what rewards print, and the tracebacks of their errors, to this file from the next scores
+        on.
 
         To be called once, when the folder of the run is made. What was printed before is written first; if
         no file is named, the end of it stays in memory. The last 16 KiB of each batch are kept, and about
@@ -122,7 +123,8 @@ class Scorer:
         return pending
 
     def expect(self, count: int, trainer_state: TrainerState = NO_RUN) -> Pending:
-        """Scores of `count` jobs of which none is sent yet: `Pending.send` takes them as they are finished."""
+        """Scores of `count` jobs of which none is sent yet: `Pending.send` takes them as they are
+        finished."""
         return Pending(self.crew, count, self._failure, trainer_state)
 
     def equivalent(self, reward: str, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
