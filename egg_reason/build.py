@@ -241,7 +241,8 @@ def validation_split(task: tasks.Task, count: int) -> tasks.Task:
     ones."""
     if count >= len(task.train):
         raise ValueError(
-            f"validation must leave some of the {len(task.train)} training problems to train on, not take {count}"
+            f"validation must leave some of the {len(task.train)} training problems to train on, not take"
+            f" {count}"
         )
     held = tasks.batch(task.train, 0, count, VALIDATION_SEED)
     chosen = {id(row) for row in held}
@@ -269,8 +270,8 @@ def prompt_lengths(tokenizer: Tokenizer, rows: Sequence[dict], limit: int) -> Pr
     if lengths.longest > limit:
         longest = max(range(len(rows)), key=lambda index: len(prompts[index]))
         raise ValueError(
-            f"prompts may hold {limit} tokens, one has {lengths.longest} ({rows[longest]['prompt'][:40]!r}...):"
-            " raise --max-prompt-tokens"
+            f"prompts may hold {limit} tokens, one has {lengths.longest}"
+            f" ({rows[longest]['prompt'][:40]!r}...): raise --max-prompt-tokens"
         )
     return lengths
 

@@ -79,8 +79,8 @@ class Session:
         except NotFinite as failure:
             self._save()
             raise NotFinite(
-                f"step {self.state.step}: {failure}; the weights before this step are saved: go on from them with"
-                f" other settings, such as a lower learning rate, by --model {self.run.path}"
+                f"step {self.state.step}: {failure}; the weights before this step are saved: go on from them"
+                f" with other settings, such as a lower learning rate, by --model {self.run.path}"
             ) from None
         finally:
             for number, handler in previous.items():
@@ -288,11 +288,15 @@ class Session:
         self._display.start(
             {
                 "model": f"{config.model.model}, {weights:,} weights, on {parts.generator.describe()}",
-                "task": f"{config.task.task}: {len(parts.task.train):,} training and"
-                f" {len(parts.task.heldout):,} held-out problems{apart}",
+                "task": (
+                    f"{config.task.task}: {len(parts.task.train):,} training and"
+                    f" {len(parts.task.heldout):,} held-out problems{apart}"
+                ),
                 "algorithm": f"{config.algorithm.name}: {algorithm.describe()}{taken}",
-                "step": f"{algorithm.population} members x {config.algorithm.prompts} prompts x {config.algorithm.samples} samples,"
-                f" learning rate {config.algorithm.learning_rate:g}",
+                "step": (
+                    f"{algorithm.population} members x {config.algorithm.prompts} prompts x"
+                    f" {config.algorithm.samples} samples, learning rate {config.algorithm.learning_rate:g}"
+                ),
                 "run": f"{self.run.path}{resumed}",
             }
         )

@@ -105,7 +105,8 @@ def resume(
             config = TrainConfig.from_table(run.config)
             if run.finished and rewind is None:
                 raise ValueError(
-                    f"{path} is finished after {config.run.steps} steps: start a new run from it with --model {path}"
+                    f"{path} is finished after {config.run.steps} steps: start a new run from it with --model"
+                    f" {path}"
                 )
             config, changed = resumed(config, changes or {}, path)
             parts = build(config, resumed=True, machines=machines)

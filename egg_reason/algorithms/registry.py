@@ -121,7 +121,8 @@ def _reference(config: TrainConfig, settings: Grpo, model: models.Model) -> mode
     )
     if different:
         raise ValueError(
-            f"the reference {settings.reference} must have the shape of {config.model.model}: it has {different}"
+            f"the reference {settings.reference} must have the shape of {config.model.model}: it has"
+            f" {different}"
         )
     return reference
 

@@ -71,7 +71,8 @@ def load(
     """
     if not names or len(set(names)) < len(names):
         raise ValueError(
-            f"benchmarks: at least one task, each named once, got {', '.join(names) or 'none'}; see `egg-reason tasks list`"
+            f"benchmarks: at least one task, each named once, got {', '.join(names) or 'none'}; see"
+            " `egg-reason tasks list`"
         )
     if problems is not None and problems < 1:
         raise ValueError(f"problems must be at least 1, not {problems}")

@@ -67,8 +67,9 @@ def evaluate_model(config: EvalConfig, out: Path | None = None, console: Console
         "format": 1,
         "model": config.model.model,
         "fingerprint": model.fingerprint,
-        "settings": settings
-        | {"dtype": dtype.name, "streams": streams, "device": jax.devices()[0].device_kind},
+        "settings": (
+            settings | {"dtype": dtype.name, "streams": streams, "device": jax.devices()[0].device_kind}
+        ),
         "versions": {name: version(name) for name in VERSIONS},
         "benchmarks": {each.name: each.about(samples, config.problems.template) for each in benchmarks},
     }
@@ -99,7 +100,8 @@ def evaluate_model(config: EvalConfig, out: Path | None = None, console: Console
         if jobs:
             total = len(jobs) + len(store.samples)
             console.print(
-                f"{total:,} completions for {', '.join(each.name for each in benchmarks)}, {len(store.samples):,} of them there: {folder}"
+                f"{total:,} completions for {', '.join(each.name for each in benchmarks)},"
+                f" {len(store.samples):,} of them there: {folder}"
             )
             params = jax.tree.map(lambda x: jnp.asarray(x, dtype), model.params)
             questions = [Questions(each.rows, each.sampling, scorers[each.rewards]) for each in benchmarks]

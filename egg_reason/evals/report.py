@@ -81,7 +81,8 @@ def write_report(folder: str | os.PathLike) -> Path:
         page.write(before)
         index = about | _write_blocks(page, _places(sources, order), list(sources))
         page.write(
-            f'<script type="application/gzip" id="index">{_packed(json.dumps(index, allow_nan=False))}</script>\n'
+            '<script type="application/gzip"'
+            f' id="index">{_packed(json.dumps(index, allow_nan=False))}</script>\n'
         )
         page.write(after)
     return target

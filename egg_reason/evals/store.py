@@ -45,7 +45,8 @@ class Store:
             if different:
                 where, before, now = different
                 raise ValueError(
-                    f"{path} holds an evaluation with {where} {before}, not {now}: evaluate as before, or give another folder with --out"
+                    f"{path} holds an evaluation with {where} {before}, not {now}: evaluate as before, or"
+                    " give another folder with --out"
                 )
         elif path.is_dir() and any(path.iterdir()):
             raise FileExistsError(

@@ -27,8 +27,8 @@ __all__ = ["DIFFERENT", "Build", "Evaluation", "Evaluator", "Parts", "Population
 
 
 DIFFERENT = (
-    "the model, the tokenizer, the training rows or a file of rewards is another one here: give all machines the"
-    " same"
+    "the model, the tokenizer, the training rows or a file of rewards is another one here: give all machines"
+    " the same"
 )
 """Said where the fingerprints of two processes of a run differ."""
 

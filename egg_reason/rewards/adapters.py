@@ -40,7 +40,8 @@ def verl(compute_score: Callable) -> Callable:
         gold = next((columns[name] for name in GOLD if name in columns), None)
         if gold is None:
             raise ValueError(
-                f"verl's compute_score needs a right answer: give the data one of the columns {', '.join(GOLD)}"
+                "verl's compute_score needs a right answer: give the data one of the columns"
+                f" {', '.join(GOLD)}"
             )
         source = getattr(trainer_state, "task", "")
         rows = [{name: column[row] for name, column in columns.items()} for row in range(len(completions))]

@@ -36,7 +36,8 @@ OPEN_THOUGHT = re.compile(r"<think>?\s*(</think>?\s*)?\Z")
 BOXES = (r"\boxed", r"\fbox")
 
 BETWEEN = re.compile(
-    r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|"
+    r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:!"
+    r" ]|\\quad|\\qquad|"
     r"\\text\s*\{|\}|,|and\b|or\b)*"
 )
 """What may stand between boxes that together are one answer: a comma, `and` or `or`, and marks that are not

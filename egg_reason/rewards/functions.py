@@ -95,15 +95,16 @@ def load(spec: str) -> Callable:
         return getattr(importlib.import_module(BUILT_IN[spec]), spec)
     if ":" not in spec:
         raise ValueError(
-            f"reward: {spec!r} is not one of {', '.join(BUILT_IN)}; give one of them or path/to/file.py:function"
+            f"reward: {spec!r} is not one of {', '.join(BUILT_IN)}; give one of them or"
+            " path/to/file.py:function"
         )
     function = import_function(spec, "reward")
     fault = _signature_fault(function)
     name = spec.rpartition(":")[2]
     if fault and "solution_str" in inspect.signature(function).parameters:
         raise ValueError(
-            f"reward {spec}: this is verl's signature; import verl from egg_reason.rewards, write my_reward = verl({name}),"
-            " and name my_reward"
+            f"reward {spec}: this is verl's signature; import verl from egg_reason.rewards, write my_reward ="
+            f" verl({name}), and name my_reward"
         )
     if fault:
         raise ValueError(f"reward {spec}: {fault}; define it as def {name}(completions, **kwargs)")
@@ -128,7 +129,8 @@ def import_function(spec: str, what: str) -> Callable:
         raise ValueError(f"{what} {spec}: importing the file raised {describe(error, path)}") from error
     if not hasattr(module, name):
         raise ValueError(
-            f"{what} {spec}: no {name!r} in {path.name}; it defines {', '.join(_functions(module)) or 'no functions'}"
+            f"{what} {spec}: no {name!r} in {path.name}; it defines"
+            f" {', '.join(_functions(module)) or 'no functions'}"
         )
     function = getattr(module, name)
     if not callable(function):
@@ -190,7 +192,10 @@ def _signature_fault(function: Callable) -> str | None:
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             return f"called with keyword arguments only, but {parameter.name!r} is positional-only"
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return "it receives prompts, completions and every data column, but has no **kwargs to take those it does not name"
+        return (
+            "it receives prompts, completions and every data column, but has no **kwargs to take those it"
+            " does not name"
+        )
     return None
 
 

@@ -112,7 +112,8 @@ def gold_value(gold: str) -> int | Fraction:
     value = None if answer is None else read_number(answer)
     if value is None:
         raise ValueError(
-            f"gsm8k: a right answer is a number, alone or behind ####, got {gold[-80:]!r}; correct the column answer"
+            f"gsm8k: a right answer is a number, alone or behind ####, got {gold[-80:]!r}; correct the column"
+            " answer"
         )
     return value
 

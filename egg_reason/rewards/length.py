@@ -51,7 +51,8 @@ def penalty(tokens: int, longest: int, soft: int) -> float:
     """
     if not 0 <= soft <= longest:
         raise ValueError(
-            f"length: soft lies within 0 and longest, got {soft} and {longest}; choose a smaller soft or a larger longest"
+            f"length: soft lies within 0 and longest, got {soft} and {longest}; choose a smaller soft or a"
+            " larger longest"
         )
     if tokens <= longest - soft:
         return 0.0

@@ -126,8 +126,8 @@ def _function(name: str) -> Callable[..., Task]:
     if colon:
         return import_function(name, "task")
     raise ValueError(
-        f"task: {name!r} is not one of {', '.join(TASKS)}; choose one of them, or give a data file ({', '.join(data.SUFFIXES)})"
-        " or path/to/file.py:function"
+        f"task: {name!r} is not one of {', '.join(TASKS)}; choose one of them, or give a data file"
+        f" ({', '.join(data.SUFFIXES)}) or path/to/file.py:function"
     )
 
 
@@ -185,7 +185,8 @@ def refuse_overlap(task: Task, data_dir: str | Path | None = None) -> list[str]:
             for line in overlap.lines(pairs[:2], task.train, rows, length=80)
         ]
         raise ValueError(
-            f"task {task.name}: training problems must not overlap with evaluation problems, found {counts}: {'; '.join(shown[:4])}."
-            f" Leave them out with --task-options exclude={','.join(guilty)}, or train on them all the same with --allow-overlap"
+            f"task {task.name}: training problems must not overlap with evaluation problems, found {counts}:"
+            f" {'; '.join(shown[:4])}. Leave them out with --task-options exclude={','.join(guilty)}, or"
+            " train on them all the same with --allow-overlap"
         )
     return list(compared)

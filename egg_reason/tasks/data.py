@@ -75,7 +75,8 @@ def load(name: str, source: Source, data_dir: str | Path | None = None) -> list[
     if column is None or "answer" not in found:
         wanted = " or ".join(source.question)
         raise ValueError(
-            f"{where}: the columns {wanted} and answer are needed, it has {', '.join(sorted(found)) or 'no rows'}"
+            f"{where}: the columns {wanted} and answer are needed, it has"
+            f" {', '.join(sorted(found)) or 'no rows'}"
         )
     return identified(
         name,
@@ -198,7 +199,8 @@ def check_split(name: str, split: str, evaluation_only: bool = False) -> None:
         raise ValueError(f"task {name}: split is {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got {split!r}")
     if evaluation_only and split == "train":
         raise ValueError(
-            f"task {name}: it is for evaluation only and has no training problems; train on another task, such as gsm8k or math"
+            f"task {name}: it is for evaluation only and has no training problems; train on another task,"
+            " such as gsm8k or math"
         )
 
 
@@ -231,12 +233,15 @@ def _from_folder(source: Source, folder: Path) -> tuple[Sequence[dict], Path]:
     copy = folder / source.folder
     if not copy.is_dir():
         raise FileNotFoundError(
-            f"{folder}: neither a file {source.files[0]}.jsonl (.json, .csv, .parquet) nor a folder {source.folder}, which hold {source};"
-            f" fetch it: {_fetch(source, folder)}"
+            f"{folder}: neither a file {source.files[0]}.jsonl (.json, .csv, .parquet) nor a folder"
+            f" {source.folder}, which hold {source}; fetch it: {_fetch(source, folder)}"
         )
-    return _with_library(
-        source, str(copy), f"{copy} does not hold {source}; fetch it: {_fetch(source, folder)}"
-    ), copy
+    return (
+        _with_library(
+            source, str(copy), f"{copy} does not hold {source}; fetch it: {_fetch(source, folder)}"
+        ),
+        copy,
+    )
 
 
 def _from_hub(source: Source) -> tuple[Sequence[dict], Source]:

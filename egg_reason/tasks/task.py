@@ -50,11 +50,13 @@ class Task:
             )
             if not isinstance(row.get("prompt"), str) or not row["prompt"]:
                 raise ValueError(
-                    f"task {self.name}: {split} row {place} has no prompt; each row needs 'prompt', a string that is not empty"
+                    f"task {self.name}: {split} row {place} has no prompt; each row needs 'prompt', a string"
+                    " that is not empty"
                 )
             if set(row) != keys:
                 raise ValueError(
-                    f"task {self.name}: {split} row {place} has keys {sorted(row)}, the first row {sorted(keys)}; give all the same"
+                    f"task {self.name}: {split} row {place} has keys {sorted(row)}, the first row"
+                    f" {sorted(keys)}; give all the same"
                 )
         if not self.rewards or isinstance(self.rewards, str):
             raise ValueError(
@@ -62,7 +64,8 @@ class Task:
             )
         if isinstance(self.stop, str):
             raise ValueError(
-                f"task {self.name}: stop must be a tuple of strings, got the string {self.stop!r}; write ({self.stop!r},)"
+                f"task {self.name}: stop must be a tuple of strings, got the string {self.stop!r}; write"
+                f" ({self.stop!r},)"
             )
         if self.max_new_tokens < 1:
             raise ValueError(f"task {self.name}: max_new_tokens must be 1 or more, got {self.max_new_tokens}")
@@ -85,7 +88,8 @@ def batch(rows: Sequence[dict], step: int, count: int, seed: int) -> list[dict]:
     """
     if not 1 <= count <= len(rows):
         raise ValueError(
-            f"prompts per step: from 1 to the {len(rows)} training rows, got {count}; ask for fewer or make more rows"
+            f"prompts per step: from 1 to the {len(rows)} training rows, got {count}; ask for fewer or make"
+            " more rows"
         )
     epoch, place = divmod(step, len(rows) // count)
     order = _shuffle(len(rows), seed, epoch)
@@ -119,7 +123,8 @@ def validate(task: Task) -> list[str]:
         for split, rows in (("train", task.train), ("heldout", task.heldout)):
             if rows and "solution" not in rows[0]:
                 faults.append(
-                    f"{task.name}: {split} rows have no column 'solution', so nothing shows that their rewards accept a right answer"
+                    f"{task.name}: {split} rows have no column 'solution', so nothing shows that their"
+                    " rewards accept a right answer"
                 )
             elif rows:
                 scores = scorer.score(
@@ -127,8 +132,8 @@ def validate(task: Task) -> list[str]:
                 )
                 for name, values in scores.by_reward.items():
                     faults += [
-                        f"{task.name}: {split} row {place}: reward {name} gives its solution {rows[place]['solution']!r:.100}"
-                        f" {values[place]:g}, not 1"
+                        f"{task.name}: {split} row {place}: reward {name} gives its solution"
+                        f" {rows[place]['solution']!r:.100} {values[place]:g}, not 1"
                         for place in range(len(rows))
                         if values[place] != 1
                     ]

@@ -106,7 +106,8 @@ def _jinja(text: str, source: str) -> Template:
         ) from None
     if first == second:
         raise ValueError(
-            f"{source}: the prompt is the same whatever the question; write {{{{ question }}}} where it belongs"
+            f"{source}: the prompt is the same whatever the question; write {{{{ question }}}} where it"
+            " belongs"
         )
     stop = TURN if "User:" in text else ()
     return Template(
@@ -124,8 +125,8 @@ def _chat(tokenizer_name: str | None) -> Template:
 
     if tokenizer_name in (None, "byte", "world"):
         raise ValueError(
-            f"template chat: the tokenizer {tokenizer_name or 'auto'} has no chat template; use g1, or give the path of a tokenizer.json"
-            " with tokenizer_config.json beside it"
+            f"template chat: the tokenizer {tokenizer_name or 'auto'} has no chat template; use g1, or give"
+            " the path of a tokenizer.json with tokenizer_config.json beside it"
         )
     folder = Path(str(tokenizer_name)).parent
     path, jinja = folder / "tokenizer_config.json", folder / "chat_template.jinja"
@@ -138,7 +139,8 @@ def _chat(tokenizer_name: str | None) -> Template:
         text = {each["name"]: each["template"] for each in text}.get("default")
     if not isinstance(text, str):
         raise ValueError(
-            f"template chat: neither {path} nor {jinja.name} holds a chat_template; fetch it, or choose another template"
+            f"template chat: neither {path} nor {jinja.name} holds a chat_template; fetch it, or choose"
+            " another template"
         )
     tokens = {key: _text(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
     # As chat templates expect. There is no strftime_now: a prompt that holds today's date is another one

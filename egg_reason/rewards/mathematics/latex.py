@@ -110,7 +110,9 @@ _SPELLINGS: dict = {
     r"(?<=[0-9}\s])(?:percent(?:age)?|pct)(?![A-Za-z])": r"\\%",
     r"(?<!\\)%": r"\\%",
     r"\\upright\s*\{\s*([A-Za-z])\s*\}": r"\1",
-    r"\\upright\s*\{\s*((?:arc|a)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd|lcm|Re|Im|det)\s*\}": r"\\\1",
+    r"\\upright\s*\{\s*((?:arc|a)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd|lcm|Re|Im|det)\s*\}": (
+        r"\\\1"
+    ),
     r"\\upright": r"\\text",
     r"\\text\s*\{\s*,?\s*(and|or)\s*\}": r"\\\1 ",
     r"(?<![A-Za-z\\])(and|or)(?![A-Za-z])": r"\\\1 ",
@@ -118,8 +120,8 @@ _SPELLINGS: dict = {
     r"(^|[,(=]\s*|\\or\s*|\\and\s*)\\text\s*\{\s*([A-Z])\s*\}": r"\1\2",
     r"\\text\s*\{\s*\(([A-Za-z])\)\s*\.?\s*\}": r" \1 ",
     r"\\text\s*\{\s*([A-Z](?:,\s*[A-Z])+)\s*\}": r"\1",
-    r"(?<=[0-9}\s])(?:\\text\s*\{\s*)?(hundred|thousand|(?:m|b|tr)illion)s?(?![A-Za-z])(?:\s*\})?": lambda found: (
-        MULTIPLES[found[1]]
+    r"(?<=[0-9}\s])(?:\\text\s*\{\s*)?(hundred|thousand|(?:m|b|tr)illion)s?(?![A-Za-z])(?:\s*\})?": (
+        lambda found: MULTIPLES[found[1]]
     ),
     r"\\text\s*\{\s*([-+]?[0-9][0-9.,/ ]*)\s*\}": r" \1 ",
     r"\\text\s*\{\s*\}": " ",
@@ -187,10 +189,11 @@ LETTER_UNITS = {"m": "m", "g": "g", "s": "s", "h": "h", "l": "l", "L": "l", "in"
 NOT_UNITS = frozenset(
     re.findall(
         "[a-z]+",
-        "or and not no none nor but except than least most more less if when where for is are the sin cos tan log sqrt infinity import"
-        " lambda true false undefined between from only without wrong incorrect point plus minus times over divided mod modulo squared"
-        " cubed factorial dozen dozens half halves third thirds fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths"
-        " quarter quarters hundredth hundredths thousandth thousandths",
+        "or and not no none nor but except than least most more less if when where for is are the sin cos tan"
+        " log sqrt infinity import lambda true false undefined between from only without wrong incorrect"
+        " point plus minus times over divided mod modulo squared cubed factorial dozen dozens half halves"
+        " third thirds fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths quarter quarters"
+        " hundredth hundredths thousandth thousandths",
     )
 )
 CURRENCY = {"\\$": "dollar", "\\euro": "euro", "\\pound": "pound sterling", "\\yen": "yen"}

@@ -22,8 +22,9 @@ MOST = 600
 GREEK = frozenset(
     re.findall(
         "[A-Za-z]+",
-        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi varphi chi"
-        " psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega Pi ell hbar triangle angle square",
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho"
+        " sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega Pi ell"
+        " hbar triangle angle square",
     )
 )
 TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))

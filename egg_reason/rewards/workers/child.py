@@ -138,9 +138,11 @@ def _out_of_memory(memory: float) -> Reply:
     return Reply(
         (
             "memory",
-            f"asked for more than the {memory:g} GiB it may allocate"
-            if memory
-            else "the machine has no more memory",
+            (
+                f"asked for more than the {memory:g} GiB it may allocate"
+                if memory
+                else "the machine has no more memory"
+            ),
         )
     )
 
@@ -154,7 +156,8 @@ def _column_logger(reply: Reply, count: int) -> Callable:
         """Adds a column to the saved samples: one entry per completion."""
         if len(values) != count:
             raise ValueError(
-                f"log_extra: {count} completions were given, {len(values)} entries of {column!r}; give one per completion"
+                f"log_extra: {count} completions were given, {len(values)} entries of {column!r}; give one"
+                " per completion"
             )
         reply.extra[str(column)] = [_entry(value) for value in values]
 

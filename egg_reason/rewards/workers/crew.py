@@ -105,7 +105,10 @@ class Crew:
         try:
             fault = self._loaded.result()
         except _LOST as error:
-            fault = f"rewards: the worker was lost while it loaded {', '.join(reward.spec for reward in self.rewards)} ({error})"
+            fault = (
+                "rewards: the worker was lost while it loaded"
+                f" {', '.join(reward.spec for reward in self.rewards)} ({error})"
+            )
         if fault:
             raise ValueError(fault)
 
@@ -125,8 +128,8 @@ class Crew:
             ):
                 message = scores.messages[reward.name, kinds[min(kinds)]]
                 raise ValueError(
-                    f"reward {reward.name}: failed for all {count} completions of its first call, first with {message};"
-                    f" correct {reward.spec}"
+                    f"reward {reward.name}: failed for all {count} completions of its first call, first with"
+                    f" {message}; correct {reward.spec}"
                 )
             self._proven.add(reward.name)
 

@@ -25,7 +25,8 @@ class PrintLog:
         """
         if self._path is not None:
             raise RuntimeError(
-                f"rewards: what they print is kept in {self._path} already, not in {path}; make another Scorer"
+                f"rewards: what they print is kept in {self._path} already, not in {path}; make another"
+                " Scorer"
             )
         self._path = path
 

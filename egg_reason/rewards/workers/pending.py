@@ -176,12 +176,14 @@ def _rows(
     for name, column in (columns or {}).items():
         if name in ARGUMENTS:
             raise ValueError(
-                f"rewards: a data column may not be called {name!r}, which is an argument of every reward; rename it"
+                f"rewards: a data column may not be called {name!r}, which is an argument of every reward;"
+                " rename it"
             )
         rows[name] = list(column)
     for name, column in rows.items():
         if len(column) != count:
             raise ValueError(
-                f"rewards: {name} has {len(column)} rows, completions {count}; every column needs one entry per completion"
+                f"rewards: {name} has {len(column)} rows, completions {count}; every column needs one entry"
+                " per completion"
             )
     return rows

@@ -78,11 +78,17 @@ class Child:
             loaded = self._receive(LOAD_LIMIT)
         except TimeoutError:
             self.end()
-            loaded = f"rewards: loading {_specs(rewards)} took over {LOAD_LIMIT} s; run the file by itself to see why"
+            loaded = (
+                f"rewards: loading {_specs(rewards)} took over {LOAD_LIMIT} s; run the file by itself to"
+                " see why"
+            )
         except EOFError:
             self._process.join(0.1)
             status = self.end()
-            loaded = f"rewards: the process ended with status {status} while loading {_specs(rewards)}; run the file by itself to see why"
+            loaded = (
+                f"rewards: the process ended with status {status} while loading {_specs(rewards)}; run the"
+                " file by itself to see why"
+            )
         self.fault: str | None = loaded
 
     def _run(self, theirs, output, rewards, memory):
