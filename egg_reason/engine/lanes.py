@@ -68,7 +68,7 @@ class Capacity(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """What is compiled in: a change of any field compiles anew.
+    """All that is compiled in: a change of any field compiles anew.
 
     end: token id that ends a completion. vocabulary: how many ids may be drawn. steps: the most decode steps
         between two looks of the host.
@@ -127,7 +127,7 @@ class Waiting(struct.PyTreeNode):
 
 
 class Placed(struct.PyTreeNode):
-    """What became of E waiting completions in one `decode`."""
+    """The lanes that took up E waiting completions during one `decode`."""
 
     lane: jax.Array  # [E] int32: which lane took it; -1: none
     step: jax.Array  # [E] int32: after how many steps; the lane's rows from there on are the new completion's
@@ -179,6 +179,7 @@ def decode(
     Returns (lanes, tokens [steps, B], log-probabilities [steps, B], steps taken, Placed). A lane's rows
     follow each other without a gap as long as it runs.
     """
+    # Attached once, outside the loop: from step to step only the lanes' scales change.
     attached = program.noise.attach(params, noise, lanes.scale)
     count = lanes.token.shape[0]
     tokens = jnp.zeros((program.steps, count), jnp.int32)
@@ -187,13 +188,15 @@ def decode(
     nowhere = jnp.full(waiting.slot.shape, -1, jnp.int32)
 
     def fitting(lanes, placed):  # [E, B]
+        # A lane that stopped before its budget's end waits for the host, which may force a text on it.
         free = ~lanes.running & (lanes.final | (lanes.token == program.end))
-        there = (waiting.direction >= 0) & (placed.lane < 0)
-        return (waiting.direction[:, None] == directions) & there[:, None] & free
+        unplaced = (waiting.direction >= 0) & (placed.lane < 0)
+        # A lane multiplies with its own group's noise only: no completion of another direction fits it.
+        return (waiting.direction[:, None] == directions) & unplaced[:, None] & free
 
-    def place(lanes, placed, step):
-        """One after another: a copy of one row each, where all at once would pass through the state of all
-        lanes."""
+    def take_up(lanes, placed, step):
+        """Let idle lanes begin, one after another: that copies one row each, while all at once would pass
+        through the states of all lanes."""
 
         def one(carry):
             lanes, placed = carry
@@ -225,6 +228,7 @@ def decode(
     def advance(carry):
         lanes, placed, tokens, log_probabilities, step = carry
         weights = rescaled(attached, lanes.scale)
+        # Length 0 for idle lanes: their states stay as they are.
         hidden, state = program.family.forward(
             weights, lanes.token[:, None], lanes.state, lanes.running.astype(jnp.int32)
         )
@@ -240,14 +244,12 @@ def decode(
         token = jnp.where(lanes.running, token, lanes.token)
         position = lanes.position + lanes.running
         running = lanes.running & (token != program.end) & (position < lanes.limit)
-        tokens, log_probabilities = (
-            tokens.at[step].set(token),
-            log_probabilities.at[step].set(log_probability),
-        )
+        tokens = tokens.at[step].set(token)
+        log_probabilities = log_probabilities.at[step].set(log_probability)
         lanes = lanes.replace(state=state, token=token, position=position, running=running)
-        return *place(lanes, placed, step + 1), tokens, log_probabilities, step + 1
+        return *take_up(lanes, placed, step + 1), tokens, log_probabilities, step + 1
 
-    begun = place(lanes, Placed(nowhere, nowhere), 0)
+    begun = take_up(lanes, Placed(nowhere, nowhere), 0)
     lanes, placed, tokens, log_probabilities, steps = jax.lax.while_loop(
         goes_on, advance, (*begun, tokens, log_probabilities, 0)
     )

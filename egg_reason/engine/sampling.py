@@ -17,7 +17,7 @@ __all__ = ["Sampling", "choose", "inverse_cdf", "lane_key", "uniforms"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn. temperature 0: greedy. top_k 0 and top_p 1: the whole vocabulary.
+    """Settings for drawing completions. temperature 0: greedy. top_k 0 and top_p 1: the whole vocabulary.
 
     think_tokens: after so many tokens without `</think>` the tag is forced, so that an answer is still
         possible; None: never.
@@ -100,6 +100,7 @@ def choose(
     blocks = _in_blocks(scaled, -jnp.inf)
     highest_in_block = blocks.max(-1)
     highest = highest_in_block.max(-1)
+    # Relative to the largest logit: exp cannot overflow, and the largest weight is exactly 1.
     weights = jnp.exp(blocks - highest[:, None, None])
     in_block = weights.sum(-1)
     if temperature == 0:
@@ -113,6 +114,7 @@ def choose(
         before = (jnp.cumsum(kept, -1) - kept) / kept.sum(-1, keepdims=True)
         kept = jnp.where(before < top_p, kept, 0)  # the smallest set that reaches top_p: never empty
         tokens = jnp.take_along_axis(ids, inverse_cdf(kept, uniforms_B)[:, None], -1)[:, 0].astype(jnp.int32)
+    # Log-softmax of the chosen token over the whole vocabulary, whatever top_k and top_p cut.
     chosen = jnp.take_along_axis(scaled, tokens[:, None], -1)[:, 0]
     return tokens, chosen - highest - jnp.log(in_block.sum(-1))
 
@@ -125,7 +127,7 @@ def inverse_cdf(weights_BV: Array, uniforms_B: Array) -> jax.Array:
 
 
 def _in_blocks(values_BV, padding):
-    """[B, blocks, entries], about as many blocks as a block has entries.
+    """Return [B, blocks, entries], about as many blocks as a block has entries.
 
     A cumulative sum over 65,536 entries a lane costs more than the rest of sampling, and on a CPU a maximum
     with its index ten times one without; so both look for the block first, and then within it.
@@ -136,30 +138,29 @@ def _in_blocks(values_BV, padding):
 
 
 def _first_in_blocks(blocks, which):
-    """The first index of the highest value of block `which` [B]: int32 [B]."""
+    """Return the first index of the highest value of block `which` [B]: int32 [B]."""
     inside = jnp.take_along_axis(blocks, which[:, None, None], 1)[:, 0]
     return (which * blocks.shape[-1] + jnp.argmax(inside, -1)).astype(jnp.int32)
 
 
 def _inverse_cdf(weights, in_block, uniforms_B):
-    """weights [B, blocks, entries], in_block [B, blocks]: their sums."""
+    """Return what `inverse_cdf` returns. weights: [B, blocks, entries]. in_block: [B, blocks], their sums."""
     cumulated = jnp.cumsum(in_block, -1)
     goal = uniforms_B * cumulated[:, -1]
     which = _first_above(cumulated, goal, in_block)
-    goal = (
-        goal
-        - (
-            jnp.take_along_axis(cumulated, which[:, None], -1)
-            - jnp.take_along_axis(in_block, which[:, None], -1)
-        )[:, 0]
-    )
+    # What is left of the goal after all blocks before the chosen one.
+    through = jnp.take_along_axis(cumulated, which[:, None], -1)
+    before = through - jnp.take_along_axis(in_block, which[:, None], -1)
+    goal = goal - before[:, 0]
     inside = jnp.take_along_axis(weights, which[:, None, None], 1)[:, 0]
     return which * weights.shape[-1] + _first_above(jnp.cumsum(inside, -1), goal, inside)
 
 
 def _first_above(cumulated, goal, weights):
-    """First index whose cumulated weight exceeds the goal; the last one with any weight where rounding left
-    none."""
+    """Return the first index whose cumulated weight exceeds the goal; if rounding left none, the last one
+    with any weight."""
+    # A count, since a maximum with its index is slow on a CPU. The clip keeps entries of weight 0 at either
+    # end from being chosen.
     index = (cumulated <= goal[:, None]).sum(-1)
     last = weights.shape[-1] - 1 - jnp.argmax(weights[:, ::-1] > 0, -1)
     first = jnp.argmax(weights > 0, -1)

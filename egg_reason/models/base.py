@@ -61,7 +61,7 @@ class Family(Protocol[Params, State]):
 
     @property
     def vocabulary(self) -> int:
-        """How many logits a token has; a tokenizer may use fewer."""
+        """The number of logits of a token; a tokenizer may use fewer."""
         ...
 
     @property

@@ -20,7 +20,7 @@ WORLD_ROWS = 65536  # rows of the embedding; the vocabulary itself ends at id 65
 
 
 class Tokenizer(Protocol):
-    """What the toolkit needs of a tokenizer."""
+    """Text to ids and back: all that the toolkit needs of a tokenizer."""
 
     @property
     def name(self) -> str:

@@ -69,6 +69,7 @@ class NormalNoise:
         shapes: as `shapes` gives them. epoch: integer, one for as long as noise is reused.
         """
         shape_of = dict(shapes)
+        # Every (parameter, layer) has a key of its own, so noise depends on no other parameter.
         rows = [(p.index, layer) for p in self.parameters for layer in range(_layers(p, shape_of[p.name])[0])]
         index, layer = np.array(rows, np.uint32).reshape(-1, 2).T[..., None]
         of_step = random.fold_in(jax.random.key_data(jax.random.key(self.seed)), epoch)
@@ -84,7 +85,8 @@ class NormalNoise:
             if not p.low_rank(self.rank):
                 return self._drawn(p, mine, random.counters(inner))
             factors = random.counters((self.rank, sum(inner)))
-            return tuple(self._drawn(p, mine, part) for part in jnp.split(factors, inner[:1], 1))
+            a, b = jnp.split(factors, inner[:1], 1)
+            return self._drawn(p, mine, a), self._drawn(p, mine, b)
 
         return {p.name: one(p) for p in self.parameters}
 
@@ -99,6 +101,7 @@ class NormalNoise:
         params: any pytree. A stacked parameter may be held as a sequence of layers instead
             (`blocks.0.att.key` for `blocks.att.key`); each layer then gets its own slice of the noise.
         """
+        # A leaf that the model uses twice is one parameter here: both uses read the node that replaces it.
         nodes: dict[str, LowRank | FullRank | Offset] = {}
         for p in self.parameters:
             for path, layer in occurrences(params, p.name):
@@ -113,6 +116,7 @@ class NormalNoise:
         scale = jnp.broadcast_to(scale_B, (*base.shape[:1], *scale_B.shape)) if stacked else scale_B
         if p.low_rank(self.rank):
             a, b = drawn
+            # The compiler cannot fold this 1, since a scale could be infinite; see `LowRank`.
             one = (1 + 0 * scale_B[0]).astype(base.dtype)
             return LowRank(base, a, b, scale, jnp.broadcast_to(one, base.shape[:1]) if stacked else one)
         return (Offset if p.kind == "vector" else FullRank)(base, drawn, scale)
@@ -130,6 +134,7 @@ class NormalNoise:
             drawn = noise[p.name]
             if isinstance(drawn, tuple):
                 a, b = (x.astype(jnp.float32) for x in drawn)
+                # The weight goes to one factor only: the product is then sum_k w_k a_k b_k^T.
                 a = a * (weights * self.rank**-0.5)[:, None, None]
                 total[p.name] = jnp.einsum("...krm,...krn->...mn", a, b, precision=exact)
             else:

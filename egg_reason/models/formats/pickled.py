@@ -179,7 +179,7 @@ def _storage(identifier: Any) -> Storage:
 
 
 def _rebuilt(function: Any, arguments: Any) -> Any:
-    """What calling an admitted name with these arguments would give: a dict, or a View."""
+    """Return what calling an admitted name with these arguments would give: a dict, or a View."""
     expect(isinstance(function, Name) and isinstance(arguments, tuple), "a function and its arguments")
     if function.text == ORDERED_DICT:
         expect(arguments == (), "an empty OrderedDict")

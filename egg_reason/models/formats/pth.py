@@ -1,7 +1,7 @@
 """PyTorch's `.pth` files without PyTorch: named tensors in, named tensors out.
 
 `torch.save` writes an uncompressed zip archive: `NAME/data.pkl`, a pickle whose tensors point at storages,
-and `NAME/data/0`, `NAME/data/1`, ..., the raw numbers of each storage. `models.pickled` reads the pickle
+and `NAME/data/0`, `NAME/data/1`, ..., the raw numbers of each storage. `formats.pickled` reads the pickle
 without running it.
 
 Read: float32, float16 and bfloat16 tensors and parameters, in one flat dictionary. Left out: the format of
@@ -182,7 +182,7 @@ def _entries(path: Path, archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, 
 
 
 def _data_position(file: BinaryIO, record: zipfile.ZipInfo, file_bytes: int) -> int:
-    """Where a stored record's bytes begin: after its local header, whose lengths may differ from the
+    """Return where a stored record's bytes begin: after its local header, whose lengths may differ from the
     directory's."""
     file.seek(record.header_offset)
     header = file.read(30)

@@ -2,8 +2,8 @@
 them.
 
 `LEAVES` says, for every tensor of `RWKV7`, what it is called in either format and how its axes lie there. All
-sizes are read from the
-tensors: the released files follow no one formula for the ranks, and names are not to be trusted.
+sizes are read from the tensors: the released files follow no one formula for the ranks, and names are not to
+be trusted.
 Keys: RWKV-LM, RWKV-v7/train_temp/src/model.py; flash-linear-attention, utils/convert_from_rwkv7.py.
 Left out: DeepEmbed variants (x070a, x070b), which have further keys and are refused by them.
 """
@@ -261,7 +261,7 @@ def _value(params: RWKV7, leaf: Leaf) -> np.ndarray:
 
 
 def _node(kind: Any, prefix: str, values: Mapping[str, Any]) -> Any:
-    """A struct of RWKV7 from its leaves by dotted path."""
+    """Build a struct of RWKV7 from its leaves by dotted path."""
 
     def child(field):
         path = prefix + field.name
@@ -293,9 +293,9 @@ def _check_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Any], sour
     missing = [key for key in expected if key not in tensors]
     unknown = [key for key in tensors if key not in expected]
     if missing or unknown:
-        found = [listed(keys, what) for keys, what in ((missing, "missing"), (unknown, "unknown")) if keys]
+        faults = [listed(keys, what) for keys, what in ((missing, "missing"), (unknown, "unknown")) if keys]
         raise ValueError(
-            f"{source}: not an RWKV-7 (x070) checkpoint: {' and '.join(found)};"
+            f"{source}: not an RWKV-7 (x070) checkpoint: {' and '.join(faults)};"
             " DeepEmbed variants and other versions are not read"
         )
 

@@ -118,7 +118,7 @@ class RWKV7(struct.PyTreeNode):
 
 
 class LayerState(struct.PyTreeNode):
-    """What a lane remembers in one layer: constant in size however long the text. All zeros before the first
+    """The memory of B rows in one layer: constant in size however long the text. All zeros before the first
     token."""
 
     att_shift: jax.Array  # [B, D], the block input of the last token (after ln1), activation dtype

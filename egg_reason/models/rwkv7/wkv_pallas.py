@@ -5,7 +5,7 @@ As XLA compiles `wkv_step`, its products read the state and its update reads it 
 each. Here one program takes the state of one row and head into registers, does the whole token, and writes it
 back.
 
-Used nowhere by default, until it has been measured to win on a GPU: `Architecture(shape,
+Used nowhere by default, until it has been measured to win on a GPU: `RWKV7Family(shape,
 step=wkv_step_pallas)` generates with it, and `scripts/bench_gpu.py` prints a decode step either way. Left
 out: sequences of tokens (`wkv_scan`, `wkv_chunked`) and gradients.
 """
