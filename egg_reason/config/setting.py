@@ -56,9 +56,13 @@ class Setting:
         return self.unset or _text(self.default)
 
 
-@functools.cache
 def settings_of(section: type) -> tuple[Setting, ...]:
     """Return the settings of a section class, inherited ones first."""
+    return _settings_of(section)
+
+
+@functools.cache
+def _settings_of(section: type) -> tuple[Setting, ...]:
     kinds = get_type_hints(section)
     return tuple(
         Setting(field.name, kinds[field.name], field.default, **field.metadata)
