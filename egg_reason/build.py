@@ -18,7 +18,7 @@ from egg_reason import models, tasks
 from egg_reason.algorithms import registry
 from egg_reason.algorithms.base import Algorithm, replayable
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
-from egg_reason.engine import Engine, PromptLengths, Sampling, default_streams
+from egg_reason.engine import Generator, PromptLengths, Sampling, make_engine
 from egg_reason.evals.heldout import TextEvaluator
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.population.base import Build, Parts, Population
@@ -53,7 +53,7 @@ class Checked:
     task: tasks.Task
     sampling: Sampling
     algorithm: Algorithm
-    generator: Engine
+    generator: Generator
     rewards: Sequence[Reward]
     prompt_lengths: PromptLengths
 
@@ -73,7 +73,7 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         [] if config.task.allow_overlap or resumed else tasks.refuse_overlap(task, config.task.data_dir)
     )
     config = config.replace(
-        dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, streams=made.generator.streams
+        dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, **made.generator.chosen
     )
     temperature = config.evaluation.eval_temperature
     if temperature is None:
@@ -171,7 +171,7 @@ def open_replay(source: str | os.PathLike, base: str | None = None) -> Replay:
 
 def make_generator(
     config: TrainConfig, model: models.Model, algorithm: Algorithm, machines: Machines = HERE
-) -> Engine:
+) -> Generator:
     """Return what writes completions. Raises ValueError where devices, hosts and members do not fit."""
     devices = local_devices(machines.devices)
     pairs = algorithm.population // 2
@@ -184,14 +184,15 @@ def make_generator(
     elif machines.hosts * len(devices) > pairs:
         several = f"{machines.hosts} hosts x {len(devices)}" if machines.hosts > 1 else len(devices)
         raise ValueError(f"devices must be at most the {pairs} pairs of the population, not {several}")
-    streams = config.engine.streams or default_streams(model.params, config.engine.lanes, config.engine.group)
-    return Engine(
+    settings = config.engine
+    return make_engine(
         model.family,
         model.tokenizer,
-        config.engine.lanes,
-        config.engine.group,
-        streams,
-        devices=devices if len(devices) > 1 else (),
+        model.params,
+        settings.lanes,
+        settings.group,
+        settings.streams,
+        devices if len(devices) > 1 else (),
     )
 
 

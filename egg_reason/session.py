@@ -17,6 +17,7 @@ from egg_reason import models
 from egg_reason.algorithms.base import Algorithm, NotFinite
 from egg_reason.algorithms.state import State
 from egg_reason.evals.report import write_report
+from egg_reason.perturb.paths import get
 from egg_reason.population.base import Evaluation, Parts, Population
 from egg_reason.population.trials import Trials
 from egg_reason.rewards import RewardFailure
@@ -118,6 +119,8 @@ class Session:
         self._record_metrics(step, trials, update)
         self.run.scalars.append(step, scalars)
         self.state = after
+        moved = {one.name: get(after.params, one.name) for one in self.parts.algorithm.parameters}
+        self.parts.generator.receive(after.step, moved)
 
     def monitor(self) -> None:
         """Save a checkpoint and measure held-out accuracy, where they are due after the last step."""

@@ -265,7 +265,8 @@ def idle(full: bool) -> dict[str, float]:
                 if step:  # the first one compiles
                     shares.append(1 - _covered(spans) / wall)
                     streams.append(
-                        1 - sum(end - start for start, end in spans) / wall / parts.generator.streams
+                        1
+                        - sum(end - start for start, end in spans) / wall / parts.generator.chosen["streams"]
                     )
     finally:
         for name, call in usual.items():

@@ -28,6 +28,7 @@ import functools
 import json
 import statistics
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,12 +79,16 @@ class Endless:
 
     vocab_size: int
     end: int = -1
+    name: str = "endless"
 
     def encode(self, text: str) -> list[int]:
         return []
 
-    def decode(self, ids: list[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         return ""
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        return b""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")  # JAX's own sha
 import jax
 import jax.numpy as jnp
 from bench_decode import floor, weights_used
-from bench_engine import Bench, Step, Workload, weights
+from bench_engine import Bench, Endless, Step, Workload, weights
 from bench_layer import DTYPE, WAYS, layer, recurrence
 from bench_machine import memory_rates, product_rate, seconds
 
@@ -204,7 +204,7 @@ def decode(shape: Shape, lanes: int, rates: dict[str, float]) -> Iterator[dict[s
         program = device.Program(
             RWKV7Family(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, -1, Engine.steps
         )
-        count = Engine(program.family, None, lanes, 1, refill=read_at_once(lanes)).slots
+        count = Engine(program.family, Endless(shape.vocab), lanes, 1, refill=read_at_once(lanes)).slots
         idle, slots = device.empty(program, lanes, 0, DTYPE), program.family.init_state(count, 0, DTYPE)
         zeros = jnp.zeros(lanes, jnp.int32)
         nothing = device.Waiting(
@@ -236,7 +236,7 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
     )
     refill = read_at_once(case.rows)
     bench = Bench(work, (case.rank,) if moves else (), DTYPE, RWKV7Family(shape, way), refill)
-    noise = NormalNoise(0, case.rank, bench.engine.architecture.parameters(), DTYPE)
+    noise = NormalNoise(0, case.rank, bench.engine.family.parameters(), DTYPE)
 
     def evolve(number: int) -> Step:
         if moves:

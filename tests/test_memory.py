@@ -39,12 +39,12 @@ def test_noise_and_lanes_are_as_large_as_the_engine_makes_them(algorithm, settin
     engine = Engine(model.family, model.tokenizer, config.engine.lanes, config.engine.group)
     noise = registry.make(config, model, Sampling(max_tokens=12)).noise
     program = device.Program(
-        engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params)
+        engine.family, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params)
     )
     made = device.no_noise(program, config.engine.lanes // config.engine.group)
     state, slots = (
         device.empty(program, config.engine.lanes, 0, jnp.float32),
-        engine.architecture.init_state(engine.slots, 0, jnp.float32),
+        engine.family.init_state(engine.slots, 0, jnp.float32),
     )
     found, _ = parts(settings, algorithm=algorithm)
     assert found["noise of the groups"] == sum(leaf.nbytes for leaf in jax.tree.leaves(made))

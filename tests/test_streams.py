@@ -21,8 +21,8 @@ from test_engine import (
 )
 
 from egg_reason.engine import Completions, Jobs, Single
-from egg_reason.engine.engine import deal
-from egg_reason.engine.lengths import Lengths
+from egg_reason.engine.engine import split_jobs
+from egg_reason.engine.lengths import LengthHistory, Lengths
 from egg_reason.models.tokenizers import ByteTokenizer
 
 
@@ -58,22 +58,22 @@ def test_a_population_on_several_devices_is_that_on_one(count):
     )
 
 
-@pytest.mark.parametrize("hands", [1, 2, 4, 5, 6, 8])
-def test_pairs_are_dealt_whole_evenly_and_in_order(hands):
-    dealt = deal(population(), JOBS, np.arange(len(JOBS)), hands)
-    assert sorted(np.concatenate(dealt).tolist()) == list(range(len(JOBS)))
-    places = np.concatenate([np.full(len(JOBS), hand)[: len(numbers)] for hand, numbers in enumerate(dealt)])[
-        np.argsort(np.concatenate(dealt))
-    ]
-    of_pair = [set(places[JOBS.member // 2 == pair]) for pair in range(POPULATION // 2)]
-    assert all(len(place) == 1 for place in of_pair)
-    order = [place.pop() for place in of_pair]
-    assert order == sorted(order) and set(order) <= set(range(hands))
-    counts = np.bincount(order, minlength=hands)
+@pytest.mark.parametrize("streams", [1, 2, 4, 5, 6, 8])
+def test_pairs_are_split_whole_evenly_and_in_order(streams):
+    split = split_jobs(population(), JOBS, np.arange(len(JOBS)), streams)
+    assert sorted(np.concatenate(split).tolist()) == list(range(len(JOBS)))
+    stream_of_job = np.zeros(len(JOBS), int)
+    for stream, numbers in enumerate(split):
+        stream_of_job[numbers] = stream
+    of_pair = [set(stream_of_job[JOBS.member // 2 == pair]) for pair in range(POPULATION // 2)]
+    assert all(len(streams_of_pair) == 1 for streams_of_pair in of_pair)
+    order = [streams_of_pair.pop() for streams_of_pair in of_pair]
+    assert order == sorted(order) and set(order) <= set(range(streams))
+    counts = np.bincount(order, minlength=streams)
     assert counts.max() - counts.min() <= 1
-    alone = deal(Single(None), Jobs.grid(1, 6, 2), np.arange(12)[::-1], hands)
+    alone = split_jobs(Single(None), Jobs.grid(1, 6, 2), np.arange(12)[::-1], streams)
     assert [numbers.tolist() for numbers in alone] == [
-        list(range(11 - hand, -1, -hands)) for hand in range(hands)
+        list(range(11 - stream, -1, -streams)) for stream in range(streams)
     ]
 
 
@@ -93,7 +93,7 @@ def test_the_longest_go_first_when_lengths_are_known_and_fewer_lanes_stand_still
     prompts = [[1 + number % 200, 2 + number // 200] for number in range(128)]
     samplings = [dataclasses.replace(SAMPLING, max_tokens=int(limit)) for limit in limits]
     jobs, members = Jobs(np.zeros(128, int), np.arange(128), np.zeros(128, int)), Single(params())
-    fresh = dataclasses.replace(engine(), refill=4)
+    fresh = dataclasses.replace(engine(), refill=4, history=LengthHistory())
     first, second = (fresh.generate(members, prompts, jobs, samplings) for _ in range(2))
     assert_same(first, second)
     assert second.occupancy > first.occupancy
@@ -107,7 +107,9 @@ def test_a_population_finds_out_while_it_writes_which_prompt_gets_the_longest():
     prompts, limits = [[1 + place % 8, 7] for place in number.tolist()], np.where(number % 8 < 7, 4, 40)
     samplings = [dataclasses.replace(SAMPLING, max_tokens=int(limit)) for limit in limits]
     jobs = Jobs(number // 8, number, 0 * number)
-    fresh = dataclasses.replace(engine(lanes=8, group=1), tokenizer=Endless(), refill=4)
+    fresh = dataclasses.replace(
+        engine(lanes=8, group=1), tokenizer=Endless(), refill=4, history=LengthHistory()
+    )
     first, second = (fresh.generate(population(), prompts, jobs, samplings) for _ in range(2))
     assert_same(first, second)
     assert (first.lengths == limits).all()
@@ -116,7 +118,8 @@ def test_a_population_finds_out_while_it_writes_which_prompt_gets_the_longest():
 
 def test_expected_lengths():
     """Three texts, one of them twice among the prompts. By hand: (earlier mean + written) / (1 + done)."""
-    known, jobs = {}, Jobs(np.zeros(6, int), np.array([0, 0, 1, 2, 3, 3]), np.arange(6))
+    known = LengthHistory()
+    jobs = Jobs(np.zeros(6, int), np.array([0, 0, 1, 2, 3, 3]), np.arange(6))
     result = Completions.empty(6, 99)
     found = Lengths(known, [[5], [6], [5], [7]], jobs)
     assert found.texts == 3 and found.text_of_job.tolist() == [0, 0, 1, 0, 2, 2]

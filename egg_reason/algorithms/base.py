@@ -15,9 +15,9 @@ import numpy as np
 
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.algorithms.state import Params, State
+from egg_reason.engine.base import Members
 from egg_reason.needs import Need
 from egg_reason.perturb.base import Noise, Parameter
-from egg_reason.perturb.members import Members, Single
 
 __all__ = [
     "Algorithm",
@@ -76,7 +76,7 @@ class Algorithm(Protocol):
     def init(self, params: Params) -> State:
         """Return the state before the first step."""
 
-    def ask(self, state: State, spent: float = 0.0) -> Members | Single:
+    def ask(self, state: State, spent: float = 0.0) -> Members:
         """Return the members to try at this step."""
 
     def tell(self, state: State, trials: Tried | np.ndarray, spent: float = 0.0) -> tuple[State, Update]:

@@ -43,14 +43,14 @@ def generate(
     import jax.numpy as jnp
 
     from egg_reason import models
-    from egg_reason.engine import Engine, Jobs, Sampling, Single
+    from egg_reason.engine import Jobs, Sampling, Single, make_engine
     from egg_reason.perturb.paths import cast
 
     sampling = Sampling(max_tokens, temperature, top_k, top_p, think_tokens, stop, seed)
     loaded = models.load(model, tokenizer)
     params = jax.tree.map(jnp.asarray, cast(loaded.params, models.compute_dtype(dtype)))
     lanes = min(64, 1 << max(samples - 1, 0).bit_length())
-    engine = Engine(loaded.family, loaded.tokenizer, lanes=lanes, group=1)
+    engine = make_engine(loaded.family, loaded.tokenizer, params, lanes, group=1, streams=1)
     result = engine.generate(
         Single(params), [loaded.tokenizer.encode(prompt)], Jobs.grid(1, 1, samples), sampling
     )

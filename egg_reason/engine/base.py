@@ -1,9 +1,22 @@
-"""What is asked of the engine, and what it gives back."""
+"""The vocabulary of generation: what is asked of a generator, what it gives back, and the protocols.
 
-from collections.abc import Sequence
+`Generator` is what training and evaluation know of an engine, `Members` what an engine knows of a population.
+Importing this module builds nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import jax
 import numpy as np
+
+from egg_reason.engine.sampling import Sampling
+from egg_reason.models.tokenizers import Tokenizer
+from egg_reason.needs import Need
+from egg_reason.perturb.base import Factors, Noise
+
+__all__ = ["REASONS", "Completions", "Generator", "Jobs", "Members", "PromptLengths", "Sampling"]
 
 REASONS = ("end", "stop", "length")
 
@@ -18,7 +31,8 @@ class Jobs:
 
     @classmethod
     def grid(cls, members: int, prompts: int, samples: int = 1) -> "Jobs":
-        """Every member on every prompt, `samples` times; job j is [member, prompt, sample] in that order."""
+        """Makes the jobs of every member on every prompt, `samples` times, in the order [member, prompt,
+        sample]."""
         member, prompt, sample = np.meshgrid(
             np.arange(members), np.arange(prompts), np.arange(samples), indexing="ij"
         )
@@ -53,7 +67,7 @@ class Completions:
 
     @classmethod
     def empty(cls, count: int, most: int) -> "Completions":
-        """Of `count` jobs of at most `most` tokens, before they have written any; reasons are -1."""
+        """Makes room for `count` jobs of at most `most` tokens. None has written any; reasons are -1."""
         return cls(
             tokens=np.zeros((count, most), np.int32),
             lengths=np.zeros(count, np.int64),
@@ -74,8 +88,10 @@ class Completions:
 
 @dataclass(frozen=True)
 class PromptLengths:
-    """Of some prompts. longest: tokens of the longest. shared: tokens that all of them begin with, and go on
-    after."""
+    """The lengths of some prompts, in tokens.
+
+    longest: of the longest prompt. shared: tokens that all of them begin with, and go on after.
+    """
 
     longest: int
     shared: int
@@ -87,3 +103,123 @@ class PromptLengths:
         first, last = min(texts), max(texts)  # in a dictionary's order: what these two begin with, all do
         differ = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
         return cls(max(lengths), max(0, min(next(differ, len(first)), min(lengths) - 1)))
+
+
+class Members(Protocol):
+    """The members of a population at one step, or a single set of weights in their place.
+
+    Weights are pytrees of arrays whose type is the model family's business: here they are `object`.
+    """
+
+    @property
+    def params(self) -> object:
+        """The weights that all members share, in compute precision."""
+        ...
+
+    @property
+    def noise(self) -> Noise:
+        """The source of the perturbations; one without parameters where nothing is perturbed."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The number that names this draw of the noise."""
+        ...
+
+    @property
+    def spent(self) -> float:
+        """The share of the budget at which they were asked for; another process asks for the same."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """The number of members; they are 0 to size - 1."""
+        ...
+
+    def direction(self, member: np.ndarray) -> np.ndarray:
+        """The direction that each of these members walks along: int, of the shape given."""
+        ...
+
+    def scale(self, member: np.ndarray) -> np.ndarray:
+        """The distance that each of these members walks, with its sign: float32, of the shape given."""
+        ...
+
+    def factors(self, member: int) -> Factors:
+        """Return one member's perturbation by parameter name, for engines that take it as an adapter."""
+        ...
+
+    def weights(self, member: int) -> object:
+        """One member's own weights, dense, in the form of `params`."""
+        ...
+
+
+class Generator(Protocol):
+    """An engine, as training and evaluation see it."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model that writes."""
+        ...
+
+    @property
+    def chosen(self) -> Mapping[str, int]:
+        """Settings that the engine chose itself and that a run must record to be resumed: name and value."""
+        ...
+
+    def generate(
+        self,
+        members: Members,
+        prompts: Sequence[Sequence[int]],
+        jobs: Jobs,
+        sampling: Sampling | Sequence[Sampling],
+        step: int = 0,
+        prompt_lengths: PromptLengths | None = None,
+        finished: Callable[[Completions, list[int]], None] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> Completions:
+        """Runs all jobs and returns their completions, in job order.
+
+        Args:
+            prompts: token ids, at least one each.
+            sampling: one for all prompts, or one for each.
+            step: names the randomness, with the seed, member (or pair), prompt and sample.
+            prompt_lengths: of all prompts that calls like this one may have; None: of these alone.
+            finished: called with the completions so far and the numbers of newly finished jobs.
+            numbers: what names each prompt in the randomness; None: its index.
+        """
+        ...
+
+    def receive(self, version: int, changed: Mapping[str, jax.Array]) -> None:
+        """Takes note of an update. Called once per tell, before the next `generate`.
+
+        version: how many updates the weights have seen. changed: the new values of the parameters that the
+            update moved, by dotted name.
+        """
+        ...
+
+    def describe(self) -> str:
+        """Names the devices that write, for people: "cpu", or "16 x NVIDIA H200"."""
+        ...
+
+    def needs(
+        self,
+        noise: Noise,
+        params: object,
+        sampling: Sampling,
+        lengths: PromptLengths,
+        population: int,
+        prompts: int,
+    ) -> Sequence[Need]:
+        """Return the memory that writing completions needs, beside the weights that it is given.
+
+        noise: of the population that is tried; the weights themselves are evaluated as well. params: the compute
+        copy, abstract. lengths: of all prompts. population, prompts: members, and prompts of each, in one call.
+        """
+        ...
+
+    def noise_bytes(self, noise: Noise, params: object) -> int:
+        """Returns the bytes that members' noise takes on a device while they write. Allocates nothing.
+
+        params: arrays or their shapes.
+        """
+        ...

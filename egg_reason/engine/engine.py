@@ -1,7 +1,7 @@
-"""Completions for (member, prompt, sample) jobs.
+"""The JAX engine: completions for (member, prompt, sample) jobs.
 
-The jobs are dealt to streams, each a set of lanes on a device with a thread of its own (`stream.py`). Nothing
-passes between streams: while one reads prompts or waits for the host, another decodes.
+The jobs are split between streams, each a set of lanes on a device with a thread of its own (`stream.py`).
+Nothing passes between streams: while one reads prompts or waits for the host, another decodes.
 
 A completion depends on (weights, member, prompt, sample, seed) alone, never on the lane or on what ran beside
 it. All streams run one program, so who writes it changes no bit; another number of lanes in a stream is
@@ -14,30 +14,66 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from egg_reason.engine import lanes as device
-from egg_reason.engine.base import Completions, Jobs, PromptLengths
-from egg_reason.engine.lengths import Lengths
+from egg_reason.engine.base import Completions, Generator, Jobs, Members, PromptLengths
+from egg_reason.engine.layout import Layout
+from egg_reason.engine.lengths import LengthHistory, Lengths
 from egg_reason.engine.sampling import Sampling
-from egg_reason.engine.stream import Stream, Work
+from egg_reason.engine.stream import Request, Stream, Work
 from egg_reason.models.base import AnyFamily
+from egg_reason.models.tokenizers import Tokenizer
+from egg_reason.needs import Need
+from egg_reason.perturb import members as populations
+from egg_reason.perturb.base import Noise
+
+__all__ = ["Engine", "default_streams", "make_engine", "piece_length", "split_jobs"]
 
 STREAM_LANES, STREAM_WEIGHTS = 32, 64 << 20
 """Lanes and bytes of weights from which, and up to which, several streams on a CPU were faster than one
 (docs/performance.md)."""
 
+PIECE, PIECE_ELSEWHERE = 32, 256
+"""Tokens of a prompt that are read at once, on a CPU and on other devices. On a CPU longer pieces are no
+faster with 16 prompts at a time, and more of them is padding (docs/performance.md). Elsewhere, where nothing
+has been measured, few operations one after another should matter more: from 64 tokens on the recurrence goes
+by chunks (`models/rwkv7/wkv.py`)."""
 
-def default_streams(params: Any, lanes: int, group: int) -> int:
-    """How many streams suit these weights on this machine. On a CPU, where the weights are small, each stream
-    keeps a core busy; every stream reads all weights for its own lanes, so that large ones are better read
-    once. Elsewhere 1. params: arrays or their shapes."""
+
+def make_engine(
+    family: AnyFamily,
+    tokenizer: Tokenizer,
+    params: object,
+    lanes: int,
+    group: int,
+    streams: int | None = None,
+    devices: Sequence[jax.Device] = (),
+) -> "Engine":
+    """Makes an engine for a model, with the number of streams that suits the model and this machine.
+
+    Args: as of `Engine`. params: the model's weights or their shapes. streams: None or 0: `default_streams`.
+    """
+    return Engine(
+        family,
+        tokenizer,
+        lanes,
+        group,
+        streams or default_streams(params, lanes, group),
+        devices=devices,
+    )
+
+
+def default_streams(params: object, lanes: int, group: int) -> int:
+    """Returns how many streams suit these weights on this machine. On a CPU, if the weights are small, each
+    stream keeps a core busy; every stream reads all weights for its own lanes, so that large ones are better
+    read once. Elsewhere 1. params: arrays or their shapes."""
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     if jax.default_backend() != "cpu" or size > STREAM_WEIGHTS:
         return 1
@@ -45,22 +81,16 @@ def default_streams(params: Any, lanes: int, group: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-PIECE, PIECE_ELSEWHERE = 32, 256
-"""Tokens of a prompt that are read at once, on a CPU and on other devices. On a CPU longer pieces are no
-faster with 16 prompts at a time, and more of them is padding (docs/performance.md). Elsewhere, where nothing
-has been measured, few operations one after another should matter more: from 64 tokens on the recurrence goes
-by chunks (`models/wkv.py`)."""
-
-
 class _Stopped(Exception):
-    """Of a stream whose work nobody wants any more."""
+    """Ends a stream whose work nobody wants any more."""
 
 
 @dataclass
 class Engine:
-    """Generates with a fixed number of lanes.
+    """Generates with a fixed number of lanes. `make_engine` makes one for a model.
 
-    architecture: the model's `models.Family`. tokenizer: `end`, `vocab_size`, `encode`, `decode`.
+    family: of the model. tokenizer: `end`, `vocab_size`, `encode`,
+        `decode`.
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
     streams: sets that the lanes of a device stand in, each stepped by itself; a power of two, at most lanes /
         group. On a CPU several keep its cores busy, where a model is small (docs/performance.md).
@@ -69,19 +99,18 @@ class Engine:
     steps: the most decode steps before the host looks.
     devices: that work, the weights being sent to each with every call; empty: the one that JAX uses by
         default.
+    history: lengths of completions in earlier calls. It changes the order of the work and no bit.
     """
 
-    architecture: AnyFamily
-    tokenizer: Any
+    family: AnyFamily
+    tokenizer: Tokenizer
     lanes: int = 256
     group: int = 4
     streams: int = 1
     refill: int | None = None
     steps: int = 32
     devices: Sequence[jax.Device] = ()
-    _lengths: dict[int, float] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )  # as `Lengths` keeps them
+    history: LengthHistory = field(default_factory=LengthHistory, repr=False, compare=False)
 
     def __post_init__(self):
         for name in ("lanes", "group", "streams"):
@@ -98,23 +127,100 @@ class Engine:
             self.refill = min(64, max(min(16, (self.stream_lanes + 1) // 2), self.stream_lanes // 4))
 
     @property
-    def slots(self) -> int:
-        """Prompts of a stream that may have been read and wait for a lane."""
-        return min(self.stream_lanes, 2 * (self.refill or 1))
-
-    def beginnings(self, members: int) -> int:
-        """For how many of `members` a stream keeps what all prompts begin with: two to a group, and all whose
-        prompts are in slots."""
-        return min(members, max(self.slots, 2 * self.stream_lanes // self.group))
-
-    @property
     def stream_lanes(self) -> int:
         """Lanes of one stream."""
         return self.lanes // self.streams
 
+    @property
+    def slots(self) -> int:
+        """Prompts of a stream that may have been read and wait for a lane."""
+        return min(self.stream_lanes, 2 * (self.refill or 1))
+
+    @property
+    def chosen(self) -> Mapping[str, int]:
+        """The number of streams: another one is another program, whose sums may differ in the last bits."""
+        return {"streams": self.streams}
+
+    def describe(self) -> str:
+        """Names the devices: "cpu", or "16 x NVIDIA H200"."""
+        devices = self.devices or jax.local_devices()[:1]
+        kind = devices[0].device_kind
+        return f"{len(devices)} x {kind}" if len(devices) > 1 else kind
+
+    def receive(self, version: int, changed: Mapping[str, jax.Array]) -> None:
+        """Does nothing: the weights come with the members of every call; no copy is kept between calls."""
+
+    def needs(
+        self,
+        noise: Noise,
+        params: object,
+        sampling: Sampling,
+        lengths: PromptLengths,
+        population: int,
+        prompts: int,
+    ) -> Sequence[Need]:
+        from egg_reason.engine.memory import needs_of  # which imports this module
+
+        parts = needs_of(self, noise, params, sampling, lengths, population, prompts)
+        # The devices of a CPU share its memory; an accelerator has its own.
+        sharing = max(1, len(self.devices)) if jax.default_backend() == "cpu" else 1
+        return [replace(part, bytes=part.bytes * sharing) for part in parts]
+
+    def noise_bytes(self, noise: Noise, params: object) -> int:
+        """Returns what the noise of all groups takes on a device; 0 where nothing is perturbed. noise: as a
+        population's. Allocates nothing."""
+        drawn = device.noise_shapes(noise, noise.shapes(params), self.lanes // self.group)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(drawn))
+
+    def program(self, noise: Noise, params: object, sampling: Sampling) -> device.Program:
+        """Returns what is compiled in for members of this noise. params: arrays or their shapes."""
+        return device.Program(
+            self.family,
+            noise,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            vocabulary=self.tokenizer.vocab_size,
+            end=self.tokenizer.end,
+            steps=self.steps,
+            shapes=noise.shapes(params),
+        )
+
+    def layout(
+        self,
+        noise: Noise,
+        lengths: PromptLengths,
+        samplings: Sequence[Sampling],
+        piece: int,
+        readers: int,
+        texts: int,
+    ) -> Layout:
+        """Return the sizes of a stream's arrays.
+
+        Args:
+            lengths: what is known of the prompts. samplings: how completions are drawn. piece: tokens that are read of one at a time.
+            readers: members that read prompts. texts: different (member, prompt) that they read.
+        """
+        shared, beginnings = lengths.shared // piece * piece, 0
+        if shared and texts > readers:  # with one prompt for each member nothing is read twice
+            # Two members to a group, and all those whose prompts are in slots.
+            beginnings = min(readers, max(self.slots, 2 * self.stream_lanes // self.group))
+        assert self.refill is not None
+        return Layout(
+            lanes=self.stream_lanes,
+            group=self.group if noise.parameters else self.stream_lanes,
+            slots=self.slots,
+            pieces=self.refill,
+            piece=piece,
+            shared=shared if beginnings else 0,
+            beginnings=beginnings,
+            capacity=device.Capacity.of(lengths.longest, samplings),
+        )
+
     def generate(
         self,
-        members,
+        members: Members,
         prompts: Sequence[Sequence[int]],
         jobs: Jobs,
         sampling: Sampling | Sequence[Sampling],
@@ -129,7 +235,7 @@ class Engine:
         still at the end.
 
         Args:
-            members: a population (`es.Members`) or `Single`.
+            members: a population (`perturb.members.Members`) or `Single`.
             prompts: token ids, at least one each.
             sampling: one for all, or one for each prompt; these may differ in max_tokens, think_tokens and
                 stop only.
@@ -138,10 +244,9 @@ class Engine:
                 None: prompts are cut into pieces of the usual length, and share what these prompts do.
             finished: called with the completions so far and the numbers of newly finished jobs, by one thread
                 at a time, while the device decodes on. What it raises ends the call.
-            numbers: what names each prompt in the randomness; None: its place.
+            numbers: what names each prompt in the randomness; None: its index.
         """
         begun = time.perf_counter()
-        places = [place for place in self.devices or (None,) for _ in range(self.streams)]
         lock, stopped = threading.Lock(), threading.Event()
 
         def announce(result: Completions, newly: list[int]) -> None:
@@ -151,153 +256,149 @@ class Engine:
                 if finished is not None:
                     finished(result, newly)
 
-        work = self._work(members, prompts, jobs, sampling, step, prompt_lengths, numbers, announce)
-        weights = {
-            there: self.architecture.prepared(
-                members.params if there is None else jax.device_put(members.params, there), self.stream_lanes
-            )
-            for there in dict.fromkeys(places)
-        }
-        longest_first = np.argsort(
-            -work.lengths.expected(work.result)[work.lengths.text_of_job], kind="stable"
-        )
-        dealt = deal(members, jobs, longest_first, len(places))
+        request = _checked(Request(members, prompts, jobs, _one_for_each(prompts, sampling)))
+        work = self._work(request, step, prompt_lengths, numbers, announce)
+        targets = [target for target in self.devices or (None,) for _ in range(self.streams)]
+        weights = {target: self._weights_on(target, members.params) for target in dict.fromkeys(targets)}
+        expected = work.lengths.expected(work.result)[work.lengths.text_of_job]
+        longest_first = np.argsort(-expected, kind="stable")
+        jobs_of_stream = split_jobs(members, jobs, longest_first, len(targets))
 
-        def run(place: int) -> Stream | None:
-            if not len(dealt[place]):
+        def run(number: int) -> Stream | None:
+            if not len(jobs_of_stream[number]):
                 return None
-            there = places[place]
+            target = targets[number]
             try:
-                with jax.default_device(there) if there is not None else contextlib.nullcontext():
-                    stream = Stream(work, weights[there], dealt[place])
+                with jax.default_device(target) if target is not None else contextlib.nullcontext():
+                    stream = Stream(work, weights[target], jobs_of_stream[number])
                     stream.run()
                     return stream
             except BaseException:
                 stopped.set()
                 raise
 
-        streams = [run(0)] if len(places) == 1 else _at_once(run, len(places), stopped)
-        result = work.result
-        for name in ("prompt_tokens", "lane_steps", "useful_lane_steps"):
-            setattr(result, name, sum(getattr(stream, name) for stream in streams if stream is not None))
+        ran = [run(0)] if len(targets) == 1 else _at_once(run, len(targets), stopped)
+        streams, result = [stream for stream in ran if stream is not None], work.result
+        result.prompt_tokens = sum(stream.prompt_tokens for stream in streams)
+        result.lane_steps = sum(stream.lane_steps for stream in streams)
+        result.useful_lane_steps = sum(stream.useful_lane_steps for stream in streams)
         work.lengths.remember(result)
         result.seconds = time.perf_counter() - begun
         return result
 
-    def _work(self, members, prompts, jobs, sampling, step, lengths, numbers, announce) -> Work:
-        if not len(jobs):
-            raise ValueError("there must be at least one job to generate for")
-        for number, prompt in enumerate(prompts):
-            if not len(prompt):
-                raise ValueError(f"every prompt must hold at least one token, prompt {number} is empty")
-        samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
-        first, most = samplings[0], max(each.max_tokens for each in samplings)
-        if len({replace(each, max_tokens=most, think_tokens=None, stop=()) for each in samplings}) > 1:
-            raise ValueError(
-                "prompts may differ in max_tokens, think_tokens and stop; their other sampling must be the"
-                " same"
-            )
-        program = device.Program(
-            self.architecture,
-            members.noise,
-            first.temperature,
-            first.top_k,
-            first.top_p,
-            first.seed,
-            self.tokenizer.vocab_size,
-            self.tokenizer.end,
-            self.steps,
-            members.noise.shapes(members.params),
-        )
-        these = PromptLengths.of(prompts)
-        piece = usual_piece() if lengths is None else piece_length(max(lengths.longest, these.longest) - 1)
-        shared = min(these.shared, these.shared if lengths is None else lengths.shared) // piece * piece
-        beginnings = 0
-        if shared:
-            readers, texts = (
-                len(np.unique(names)) for names in (jobs.member, jobs.member * len(prompts) + jobs.prompt)
-            )
-            beginnings = (
-                self.beginnings(readers) if texts > readers else 0
-            )  # with one prompt each nothing is to be shared
-        directions = np.asarray(members.direction(jobs.member))
-        sharers = {"pair": directions, "all": np.zeros_like(directions), "none": jobs.member}[
-            first.share_noise
-        ]
-        names = np.arange(len(prompts)) if numbers is None else np.asarray(numbers)
-        identity = np.stack([np.full(len(jobs), step), sharers, names[jobs.prompt], jobs.sample], 1).astype(
-            np.int32
-        )
-        group = self.group if members.noise.parameters else self.stream_lanes
-        assert self.refill is not None
+    def _weights_on(self, target: jax.Device | None, params: object) -> object:
+        """The weights as the family reads them fastest, on a device; None: where they are."""
+        there = params if target is None else jax.device_put(params, target)
+        return self.family.prepared(there, self.stream_lanes)
+
+    def _work(
+        self,
+        request: Request,
+        step: int,
+        lengths: PromptLengths | None,
+        numbers: Sequence[int] | None,
+        announce: Callable[[Completions, list[int]], None],
+    ) -> Work:
+        """Settles all that the streams share."""
+        members, jobs, prompts = request.members, request.jobs, request.prompts
+        these, piece = PromptLengths.of(prompts), usual_piece()
+        if lengths is not None:
+            longest = max(lengths.longest, these.longest)
+            piece = piece_length(longest - 1)
+            these = PromptLengths(longest, min(lengths.shared, these.shared))
+        texts = jobs.member * len(prompts) + jobs.prompt
         return Work(
-            program,
-            self.tokenizer,
-            self.stream_lanes,
-            group,
-            self.refill,
-            self.slots,
-            piece,
-            shared if beginnings else 0,
-            beginnings,
-            device.Capacity.of(max(lengths.longest if lengths else 0, these.longest), samplings),
-            members,
-            prompts,
-            samplings,
-            jobs,
-            identity,
-            np.asarray(members.scale(jobs.member), np.float32),
-            Lengths(self._lengths, prompts, jobs),
-            Completions.empty(len(jobs), most),
-            announce,
+            request=request,
+            program=self.program(members.noise, members.params, request.samplings[0]),
+            layout=self.layout(
+                members.noise,
+                these,
+                request.samplings,
+                piece,
+                len(np.unique(jobs.member)),
+                len(np.unique(texts)),
+            ),
+            tokenizer=self.tokenizer,
+            identity=_identity(request, step, numbers),
+            scales=np.asarray(members.scale(jobs.member), np.float32),
+            lengths=Lengths(self.history, prompts, jobs),
+            result=Completions.empty(len(jobs), max(sampling.max_tokens for sampling in request.samplings)),
+            announce=announce,
         )
 
-    def describe(self) -> str:
-        """Return what it computes on, for people."""
-        devices = self.devices or jax.local_devices()[:1]
-        kind = devices[0].device_kind
-        return f"{len(devices)} x {kind}" if len(devices) > 1 else kind
 
-    def noise_bytes(self, noise, params) -> int:
-        """What the noise of all groups takes on a device; 0 where nothing is perturbed. noise: as a
-        population's. Allocates nothing."""
-        drawn = device.noise_shapes(noise, noise.shapes(params), self.lanes // self.group)
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(drawn))
+if TYPE_CHECKING:  # the type checker compares these with the protocols
+    _generator: type[Generator] = Engine
+    _members: list[type[Members]] = [populations.Members, populations.Single]
+
+
+def _one_for_each(prompts: Sequence, sampling: Sampling | Sequence[Sampling]) -> list[Sampling]:
+    return [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
+
+
+def _checked(request: Request) -> Request:
+    """The request, or an error in one line."""
+    if not len(request.jobs):
+        raise ValueError("there must be at least one job to generate for")
+    for number, prompt in enumerate(request.prompts):
+        if not len(prompt):
+            raise ValueError(f"every prompt must hold at least one token, prompt {number} is empty")
+    # One program writes all completions: only what the host decides may differ.
+    common = {replace(sampling, max_tokens=1, think_tokens=None, stop=()) for sampling in request.samplings}
+    if len(common) > 1:
+        raise ValueError(
+            "prompts may differ in max_tokens, think_tokens and stop; their other sampling must be the same"
+        )
+    return request
+
+
+def _identity(request: Request, step: int, numbers: Sequence[int] | None) -> np.ndarray:
+    """int32 [J, 4]: step, sharer, prompt and sample of each job, from which its randomness follows. Jobs with
+    the same four draw the same uniforms, whoever writes them."""
+    jobs, share_noise = request.jobs, request.samplings[0].share_noise
+    directions = np.asarray(request.members.direction(jobs.member))
+    sharers = {"pair": directions, "all": np.zeros_like(directions), "none": jobs.member}[share_noise]
+    names = np.arange(len(request.prompts)) if numbers is None else np.asarray(numbers)
+    columns = [np.full(len(jobs), step), sharers, names[jobs.prompt], jobs.sample]
+    return np.stack(columns, 1).astype(np.int32)
 
 
 def _at_once(
     run: Callable[[int], Stream | None], count: int, stopped: threading.Event
 ) -> list[Stream | None]:
-    """What `run` gives for 0..count - 1, each in a thread; where one fails the others end with their next
-    finished job."""
+    """Returns what `run` gives for 0..count - 1, each in a thread; if one fails the others end with their
+    next finished job."""
     with ThreadPoolExecutor(count) as threads:
-        running = [threads.submit(run, place) for place in range(count)]
+        running = [threads.submit(run, number) for number in range(count)]
         try:
             wait(running)
         finally:
             stopped.set()  # after Ctrl-C: the threads end likewise
     failures = [error for future in running if (error := future.exception()) is not None]
     if failures:
+        # The others were stopped because of it: theirs is no news.
         raise next(error for error in failures if not isinstance(error, _Stopped))
     return [future.result() for future in running]
 
 
-def deal(members: Any, jobs: Jobs, order: np.ndarray, hands: int) -> list[np.ndarray]:
-    """The jobs of each hand, in `order` (all job numbers). Directions are dealt in equal ranges, the first
-    ones to the first hand; with one set of weights jobs are dealt in turn. What does not divide differs by
-    one."""
+def split_jobs(members: Members, jobs: Jobs, order: np.ndarray, streams: int) -> list[np.ndarray]:
+    """Returns the jobs of each stream, in `order` (all job numbers).
+
+    Directions are split into equal ranges, the first ones for the first stream; with one set of weights jobs
+    go to the streams by turns. What does not divide differs by one.
+    """
     if not members.noise.parameters:
-        return [order[hand::hands] for hand in range(hands)]
-    known, place = np.unique(members.direction(jobs.member), return_inverse=True)
-    hand_of_job = (place * hands // len(known))[order]
-    return [order[hand_of_job == hand] for hand in range(hands)]
+        return [order[stream::streams] for stream in range(streams)]
+    directions, rank = np.unique(members.direction(jobs.member), return_inverse=True)
+    stream_of_job = (rank * streams // len(directions))[order]
+    return [order[stream_of_job == stream] for stream in range(streams)]
 
 
 def piece_length(tokens: int) -> int:
-    """Tokens of a piece, at most the usual, so that texts of so many are cut into few and the last is
-    full."""
+    """Returns the tokens of a piece, at most the usual: texts of so many are cut into few, the last full."""
     return max(1, -(-tokens // max(1, -(-tokens // usual_piece()))))
 
 
 def usual_piece() -> int:
+    """Returns the tokens of a piece where prompts of any length may come."""
     return PIECE if jax.default_backend() == "cpu" else PIECE_ELSEWHERE

@@ -1,4 +1,4 @@
-"""How long completions will be: what earlier calls of the engine tell, and what a call in progress does.
+"""The expected lengths of completions: from earlier calls of an engine, and from a call in progress.
 
 The longest are written first, so that few lanes stand still at the end. The order changes no bit of what is
 written.
@@ -10,20 +10,42 @@ import numpy as np
 
 from egg_reason.engine.base import Completions, Jobs
 
+__all__ = ["LengthHistory", "Lengths"]
 
-class Lengths:
-    """Of the completions of one call's prompts. Prompts of the same tokens are one.
 
-    known: mean lengths by the hash of a prompt's tokens, from earlier calls; `remember` adds to it.
-    texts: how many different prompts. text_of_job: [J], which one.
+class LengthHistory:
+    """The mean length of the completions of each prompt, from one call of `generate` to the next.
+
+    An engine makes one for itself. Give one to several engines and they learn from each other; give a fresh
+    one and the engine forgets. It decides in which order jobs are taken, and no bit of a completion.
     """
 
-    def __init__(self, known: dict[int, float], prompts: Sequence[Sequence[int]], jobs: Jobs):
-        self.known = known
+    def __init__(self) -> None:
+        self._means: dict[int, float] = {}  # by the hash of the prompt's tokens
+
+    def means(self, names: Sequence[int]) -> np.ndarray:
+        """Mean lengths of the prompts of these names; NaN where none is known."""
+        return np.array([self._means.get(name, np.nan) for name in names])
+
+    def record(self, name: int, mean: float) -> None:
+        """Keeps the mean of the newest call, which replaces that of the calls before."""
+        self._means[name] = mean
+
+
+class Lengths:
+    """The lengths of one call's completions. Prompts of the same tokens are one text.
+
+    texts: how many different prompts. text_of_job: int [J], the number of each job's.
+    """
+
+    def __init__(self, history: LengthHistory, prompts: Sequence[Sequence[int]], jobs: Jobs):
+        self.history = history
         index: dict[int, int] = {}
         text_of_prompt = np.array([index.setdefault(hash(tuple(prompt)), len(index)) for prompt in prompts])
-        self.names, self.texts, self.text_of_job = list(index), len(index), text_of_prompt[jobs.prompt]
-        earlier = np.array([known.get(name, np.nan) for name in self.names])
+        self.names = list(index)
+        self.texts = len(index)
+        self.text_of_job = text_of_prompt[jobs.prompt]
+        earlier = history.means(self.names)
         self.nothing_known = bool(np.isnan(earlier).all())
         self.earlier = (
             np.zeros(self.texts)
@@ -44,15 +66,13 @@ class Lengths:
         return (earlier + written) / (1 + done)
 
     def remember(self, result: Completions) -> None:
-        """For later calls; all completions are done."""
+        """Keeps the means for later calls; all completions are done."""
         written, done = self._totals(result)
         for text in np.flatnonzero(done).tolist():
-            self.known[self.names[text]] = float(written[text] / done[text])
+            self.history.record(self.names[text], float(written[text] / done[text]))
 
     def _totals(self, result: Completions) -> tuple[np.ndarray, np.ndarray]:
         """[texts]: tokens written, completions done."""
-        written, done = (
-            np.bincount(self.text_of_job, values, self.texts)
-            for values in (result.lengths, result.reasons >= 0)
-        )
+        written = np.bincount(self.text_of_job, result.lengths, self.texts)
+        done = np.bincount(self.text_of_job, result.reasons >= 0, self.texts)
         return written, done

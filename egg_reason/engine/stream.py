@@ -1,31 +1,45 @@
 """One stream of an engine: a set of lanes on one device, and the host's loop that feeds them and collects
 what they wrote.
 
-Its jobs wait in one queue a direction; the lanes of a group work its direction's queue off (members of an
-antithetic pair share the noise, so any lane serves both). Their texts are read ahead, many at a time
-(`slots.py`), and a lane that stops goes on with the next job between two decode steps, without the host. A
-group whose lanes stand still and whose direction has nothing left gets the next direction, and when each has
-its group, helps with the longest queue.
+Its jobs wait in one queue for each direction (`queues.py`); the lanes of a group work its direction's queue
+off (members of an antithetic pair share the noise, so any lane serves both). Their texts are read ahead, many
+at a time (`slots.py`, `schedule.py`), and a lane that stops goes on with the next job between two decode
+steps, without the host. A group whose lanes stand still and whose direction has nothing left gets the next
+direction, and when each has its group, helps with the longest queue (`groups.py`). How completions end is in
+`endings.py`.
 """
 
-import math
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from egg_reason.engine import lanes as device
-from egg_reason.engine.base import REASONS, Completions, Jobs
+from egg_reason.engine import layout as arrays
+from egg_reason.engine.base import Completions, Jobs, Members
+from egg_reason.engine.endings import Endings, Outcome
+from egg_reason.engine.groups import Groups
+from egg_reason.engine.layout import Layout
 from egg_reason.engine.lengths import Lengths
+from egg_reason.engine.queues import Queues
 from egg_reason.engine.sampling import Sampling
-from egg_reason.engine.slots import Slots, Text
-from egg_reason.perturb.paths import dtype_of
+from egg_reason.engine.schedule import Look, next_look, plan_reading
+from egg_reason.engine.slots import Text
+from egg_reason.models.tokenizers import Tokenizer
 
-THINK_END = "</think>"
+__all__ = ["Request", "Stream", "Work"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `generate` was asked for. samplings: one for each prompt."""
+
+    members: Members
+    prompts: Sequence[Sequence[int]]
+    jobs: Jobs
+    samplings: Sequence[Sampling]
 
 
 @dataclass(frozen=True)
@@ -33,26 +47,15 @@ class Work:
     """What the streams of one `generate` share. Each writes the rows of its own jobs into `result` and reads
     the rest.
 
-    lanes, group: of a stream. refill, slots, piece, shared, beginnings: size, count, length and so on of
-        `Slots`.
-    samplings: per prompt. identity: int32 [J, 4], what names a job's randomness. scales: float32 [J].
+    program, layout: what is compiled, and the sizes of a stream's arrays.
+    identity: int32 [J, 4], what names a job's randomness. scales: float32 [J], of the jobs' members.
     announce: called with `result` and jobs that have finished.
     """
 
+    request: Request
     program: device.Program
-    tokenizer: Any
-    lanes: int
-    group: int
-    refill: int
-    slots: int
-    piece: int
-    shared: int
-    beginnings: int
-    capacity: device.Capacity
-    members: Any
-    prompts: Sequence[Sequence[int]]
-    samplings: Sequence[Sampling]
-    jobs: Jobs
+    layout: Layout
+    tokenizer: Tokenizer
     identity: np.ndarray
     scales: np.ndarray
     lengths: Lengths
@@ -60,191 +63,128 @@ class Work:
     announce: Callable[[Completions, list[int]], None]
 
 
-class Stream:
-    """Runs some of the jobs. params: the weights as `Family.prepared` gives them, on the device that it
-    works on.
-    numbers: which jobs, in the order to take those that are expected to be as long."""
+class Written(NamedTuple):
+    """A job that has written tokens in a decode."""
 
-    def __init__(self, work: Work, params: Any, numbers: np.ndarray):
+    job: int
+    lane: int | None  # None: its lane has gone on with another job
+    running: bool  # the lane goes on writing it
+
+
+class Stream:
+    """Runs some of the jobs.
+
+    Attributes: lane_steps: decode steps times lanes. lengths_at: number of finished jobs at which the queues
+    are put in order again.
+    """
+
+    def __init__(self, work: Work, params: object, numbers: np.ndarray):
+        """params: the weights as the family prepares them, on the device that the stream works on. numbers:
+        the stream's jobs, in the order to take those that are expected to be as long."""
+        jobs, layout, program = work.request.jobs, work.layout, work.program
+        members, prompts = jobs.member[numbers].tolist(), jobs.prompt[numbers].tolist()
+        directions = np.asarray(work.request.members.direction(jobs.member[numbers]))
+        texts: list[Text] = [(member, prompt, 0) for member, prompt in zip(members, prompts, strict=True)]
         self.work, self.params, self.result = work, params, work.result
-        self.lane_steps = self.useful_lane_steps = self.begun = 0
-        self.groups = work.lanes // work.group
-        self.think_end = work.tokenizer.encode(THINK_END)
-        of_jobs, names = work.jobs, numbers.tolist()
-        self.numbers, self.directions = numbers, np.asarray(work.members.direction(of_jobs.member[numbers]))
-        self.direction_of_job = dict(zip(names, self.directions.tolist(), strict=True))
-        texts = zip(
-            of_jobs.member[numbers].tolist(), of_jobs.prompt[numbers].tolist(), [0] * len(names), strict=True
-        )
-        self.text_of_job: dict[int, Text] = dict(zip(names, texts, strict=True))
-        self.waiting: dict[
-            int, deque[int]
-        ] = {}  # jobs that no lane has begun, of the directions that have some
-        for job, direction in self.direction_of_job.items():
-            self.waiting.setdefault(direction, deque()).append(job)
-        self.finished, self.next_look_at_lengths = 0, max(1, len(names) // 16)
-        self._longest_first()
-        self.waiting_for = Counter(self.text_of_job.values())  # jobs that no lane has begun, of each text
-        self.count_waiting = len(numbers)
-        self.unassigned = deque(self.waiting)
-        self.direction_of_group = np.full(self.groups, -1, np.int32)
-        self.job_of_lane = np.full(work.lanes, -1)
-        self.last_token = np.array([prompt[-1] for prompt in work.prompts], np.int32)
-        self.think = np.array(
-            [sampling.think_tokens or 0 for sampling in work.samplings], np.int32
-        )  # 0: no budget
-        self.most = np.array([sampling.max_tokens for sampling in work.samplings], np.int32)
+        self.queues = Queues(numbers, directions, texts)
+        self.groups = Groups(layout.groups, layout.group, self.queues.queues)
+        self.endings = Endings(work.result, work.tokenizer, work.request.samplings, jobs.prompt)
+        self.noise = arrays.new_noise(program, layout)
+        self.lanes = arrays.new_lanes(program, layout, params)
+        self.slots = arrays.new_slots(program, layout, params)
+        self.last_token = np.array([prompt[-1] for prompt in work.request.prompts], np.int32)
+        self.lane_steps = self.written_tokens = self.finished = 0
+        self.lengths_at = max(1, len(numbers) // 16)
 
     @property
     def prompt_tokens(self) -> int:
-        return self.slots.tokens_read + self.begun
+        """Tokens of prompts that were read: in pieces, and the last one of each job's text by its lane."""
+        return self.slots.tokens_read + self.queues.begun
+
+    @property
+    def useful_lane_steps(self) -> int:
+        """Lane steps that wrote a token of a completion."""
+        return self.written_tokens - self.endings.cut_tokens
 
     def run(self) -> None:
-        work = self.work
-        self.noise = device.no_noise(work.program, self.groups)
-        self.lanes = device.empty(work.program, work.lanes, work.capacity.lane, dtype_of(self.params))
-        self.slots = Slots(
-            work.program,
-            self.params,
-            work.slots,
-            work.refill,
-            work.piece,
-            work.shared,
-            work.beginnings,
-            work.capacity.slot,
-        )
-        while self.count_waiting or (self.job_of_lane >= 0).any():
-            self._give_directions()
-            served, idle = self._served()
-            wanted, urgent = self._wanted(served, idle)
-            unread = self._read_ahead(wanted, urgent)
-            offered = [job for job in wanted if self.text_of_job[job] in self.slots.slot_of][: work.lanes]
-            newly = self._decode(offered, self._until(offered, unread, idle))
+        """Reads, decodes and settles until all jobs are done."""
+        self._sort_queues()
+        while self.queues.count or self.groups.busy:
+            self._draw_noise(self.groups.give_directions(self.queues))
+            offered, look = self._read_ahead()
+            newly = self._settle(self._decode(offered, look))
             if newly:
-                work.announce(self.result, newly)
+                self.work.announce(self.result, newly)
             self.finished += len(newly)
-            if self.finished >= self.next_look_at_lengths:
-                self.next_look_at_lengths = 2 * self.finished
-                self._longest_first()
+            if self.finished >= self.lengths_at:
+                # Each time twice as many lengths are known: the order is soon right, and seldom made.
+                self.lengths_at = 2 * self.finished
+                self._sort_queues()
 
-    def _longest_first(self) -> None:
-        """Puts every direction's queue in order. Where nothing is known yet, directions begin with different
-        prompts, so that soon something is known of each."""
+    def _sort_queues(self) -> None:
         lengths = self.work.lengths
-        if lengths.texts == 1:
+        if lengths.texts > 1:
+            self.queues.sort(lengths.text_of_job, lengths.expected(self.result))
+
+    def _draw_noise(self, groups: list[int]) -> None:
+        """Draws the noise of groups that have a new direction."""
+        members, size = self.work.request.members, self.work.layout.groups_at_once
+        if not members.noise.parameters:
             return
-        text = lengths.text_of_job[self.numbers]
-        order = np.lexsort(
-            ((text + self.directions) % lengths.texts, -lengths.expected(self.work.result)[text])
-        )
-        place = dict(zip(self.numbers[order].tolist(), range(len(order)), strict=True))
-        for direction, queue in self.waiting.items():
-            self.waiting[direction] = deque(sorted(queue, key=place.__getitem__))
-
-    def _served(self) -> tuple[Counter[int], Counter[int]]:
-        """Of each direction that is served: its lanes, and those of them that stand still."""
-        lanes = np.repeat(self.direction_of_group, self.work.group)
-        return Counter(lanes.tolist()), Counter(lanes[self.job_of_lane < 0].tolist())
-
-    def _give_directions(self) -> None:
-        """To groups whose lanes stand still and whose direction has nothing left: one that nobody serves yet,
-        else the one that has most left for which no lane stands still."""
-        served, idle = self._served()
-        spare = {direction: len(self.waiting.get(direction, ())) - idle[direction] for direction in served}
-        fresh = []
-        for group, jobs in enumerate(self.job_of_lane.reshape(self.groups, -1)):
-            own = int(self.direction_of_group[group])
-            if (jobs >= 0).any() or spare[own] + idle[own] > 0:
-                continue
-            if self.unassigned:
-                direction = self.unassigned.popleft()
-                spare[direction] = len(self.waiting[direction])
-            else:
-                direction = max(spare, key=spare.__getitem__)
-                if spare[direction] <= 0:
-                    break
-            spare[direction] -= self.work.group
-            self.direction_of_group[group] = direction
-            fresh.append(group)
-        if fresh and self.work.members.noise.parameters:
-            self._assign(fresh)
-
-    def _assign(self, groups: list[int]):
-        size = max(1, self.groups // 8)
         for start in range(0, len(groups), size):
-            part = groups[start : start + size]
-            pad = size - len(part)
-            directions = [*self.direction_of_group[part].tolist(), *[0] * pad]
+            some = groups[start : start + size]
+            directions = self.groups.direction_of_group[some].tolist()
             self.noise = device.assign(
                 self.work.program,
                 self.noise,
-                self.work.members.epoch,
-                np.array(part + [self.groups] * pad, np.int32),
-                np.array(directions, np.int32),
+                members.epoch,
+                *arrays.padded_groups(self.work.layout, some, directions),
             )
 
-    def _wanted(self, served: Counter[int], idle: Counter[int]) -> tuple[list[int], int]:
-        """Waiting jobs, the most urgent first: those that lanes stand still for, how many these are, and up
-        to one more a lane. Args: as `_served` gives them."""
-        now: list[int] = []
-        later: list[tuple[int, int]] = []  # how many of the direction's come first, job
-        for direction, lanes in served.items():
-            queue = self.waiting.get(direction, ())
-            now += islice(queue, idle[direction])
-            later += enumerate(islice(queue, idle[direction], idle[direction] + lanes))
-        return now + [job for _, job in sorted(later, key=lambda placed: placed[0])], len(now)
-
-    def _read_ahead(self, wanted: list[int], urgent: int) -> int:
-        """Reads texts into slots: those that lanes stand still for, and others as far as they make whole
-        batches. Returns how many of those wanted are left. Args: as `_wanted` gives them."""
-        size, slots = self.work.refill, self.slots
-        texts = {
-            self.text_of_job[job]: job for job in wanted
-        }  # in the order of their first jobs; any of them names the member
-        needed = {self.text_of_job[job] for job in wanted[:urgent]}
-        missing, first = (
-            [text for text in texts if text not in slots.slot_of],
-            sum(text not in slots.slot_of for text in needed),
-        )
-        unwanted = [text for text in slots.slot_of if text not in texts]
-        for text in unwanted[: max(0, len(missing) - len(slots.free))]:
+    def _read_ahead(self) -> tuple[list[int], Look]:
+        """Reads texts into slots. Returns the jobs that lanes may begin with, and when to look again."""
+        layout, queues, slots = self.work.layout, self.queues, self.slots
+        served = self.groups.served()
+        wanted = queues.wanted(served)
+        plan = plan_reading(queues, wanted, slots.slot_of, len(slots.free), layout.pieces)
+        for text in plan.drop:
             slots.drop(text)
-        # A text of many samples could keep its slot for long: it is read again, rather than that lanes wait.
-        kept = [text for text in slots.slot_of if text not in needed and self.waiting_for[text] > 1]
-        for text in kept[: max(0, first - len(slots.free))]:
-            slots.drop(text)
-        possible = min(len(slots.free), len(missing))
-        count = max(possible // size * size, min(possible, -(-first // size) * size))
-        if possible == len(self.waiting_for) - len(slots.slot_of):  # no batch will ever be fuller
-            count = possible
-        group_of = {direction: group for group, direction in enumerate(self.direction_of_group.tolist())}
-        chosen = [(text, texts[text]) for text in missing[:count]]
+        group_of = self.groups.group_of_direction()
         slots.read(
             self.noise,
             [
                 (
                     text,
                     self._tokens(text)[:-1],
-                    group_of[self.direction_of_job[job]],
+                    group_of[queues.direction_of_job[job]],
                     float(self.work.scales[job]),
                 )
-                for text, job in chosen
+                for text, job in plan.read
             ],
         )
-        return len(missing) - count
+        offered = [job for job in wanted.jobs if queues.text_of_job[job] in slots.slot_of][: layout.lanes]
+        look = next_look(
+            queues,
+            offered,
+            served.idle,
+            plan.left,
+            slots.slot_of,
+            len(slots.free),
+            layout.pieces,
+            layout.lanes,
+        )
+        return offered, look
 
     def _tokens(self, text: Text) -> list[int]:
+        """The tokens of a text: a prompt, or a prompt and what a job has written after it."""
         _, prompt, after = text
         written = self.result.tokens[after - 1, : self.result.lengths[after - 1]].tolist() if after else []
-        return [*self.work.prompts[prompt], *written]
+        return [*self.work.request.prompts[prompt], *written]
 
-    def _sampling(self, job: int) -> Sampling:
-        return self.work.samplings[self.work.jobs.prompt[job]]
-
-    def _decode(self, offered: list[int], until: tuple[int, int]) -> list[int]:
-        """Steps the lanes, which may begin with the jobs offered; returns the jobs that were finished. until:
-        as `_until` gives it."""
-        work, result = self.work, self.result
+    def _decode(self, offered: list[int], look: Look) -> list[Written]:
+        """Steps the lanes, which may begin with the jobs offered, and copies what they wrote into the result.
+        Returns the jobs that have written."""
+        work, job_of_lane = self.work, self.groups.job_of_lane
         self.lanes, tokens, log_probabilities, steps, placed = device.decode(
             work.program,
             self.params,
@@ -252,188 +192,104 @@ class Stream:
             self.lanes,
             self.slots.states,
             self._waiting(offered),
-            np.repeat(self.direction_of_group, work.group),
-            *until,
+            self.groups.direction_of_lane,
+            *look,
         )
-        tokens, log_probabilities, lane, step = map(
-            np.asarray, (tokens, log_probabilities, placed.lane, placed.step)
-        )
-        after, running = np.asarray(self.lanes.position), np.asarray(self.lanes.running)
-        begun = [(where, 0, job) for where, job in enumerate(self.job_of_lane.tolist()) if job >= 0]
-        taken = [
-            (int(lane[place]), int(step[place]), offered[place])
-            for place in np.flatnonzero(lane >= 0).tolist()
+        tokens, log_probabilities = np.asarray(tokens), np.asarray(log_probabilities)
+        taken_by, taken_at = np.asarray(placed.lane), np.asarray(placed.step)
+        position, running = np.asarray(self.lanes.position), np.asarray(self.lanes.running)
+        self.lane_steps += int(steps) * work.layout.lanes
+
+        # A lane's rows are those of the job it had, then of each job that it took up, one after another.
+        had = [(lane, 0, job) for lane, job in enumerate(job_of_lane.tolist()) if job >= 0]
+        took = [
+            (int(taken_by[index]), int(taken_at[index]), offered[index])
+            for index in np.flatnonzero(taken_by >= 0).tolist()
         ]
-        begun = sorted(begun + taken)
-        settled = []
-        for (where, start, job), following in zip(begun, [*begun[1:], (-1, 0, -1)], strict=True):
-            length, last = result.lengths[job], following[0] != where
-            rows = (
-                after[where] - length if last else following[1] - start
-            )  # a lane that goes on with another job did so at once
-            result.tokens[job, length : length + rows] = tokens[start : start + rows, where]
-            result.log_probabilities[job, length : length + rows] = log_probabilities[
-                start : start + rows, where
+        begun = sorted(had + took)
+        written = []
+        for (lane, start, job), (next_lane, end, _) in zip(begun, [*begun[1:], (-1, 0, -1)], strict=True):
+            length = int(self.result.lengths[job])
+            last = next_lane != lane
+            # The lane's position counts the tokens of its last job. It went on from any other one at once, so
+            # that this one wrote until the next began.
+            count = int(position[lane]) - length if last else end - start
+            self.result.tokens[job, length : length + count] = tokens[start : start + count, lane]
+            self.result.log_probabilities[job, length : length + count] = log_probabilities[
+                start : start + count, lane
             ]
-            result.lengths[job] += rows
-            self.useful_lane_steps += int(rows)
-            self.job_of_lane[where] = job if last else -1
-            settled.append((job, where if last else None, last and bool(running[where])))
-        self.lane_steps += int(steps) * work.lanes
-        for _, _, job in taken:
-            self._no_longer_waits(job)
-        return self._settle(settled)
+            self.result.lengths[job] += count
+            self.written_tokens += count
+            job_of_lane[lane] = job if last else -1
+            written.append(Written(job, lane if last else None, last and bool(running[lane])))
+        for _, _, job in took:
+            text = self.queues.begin(job)
+            if text is not None:
+                self.slots.drop(text)
+        return written
 
     def _waiting(self, jobs: list[int]) -> device.Waiting:
-        """What the device has to know of jobs that lanes may begin with."""
-        work, result = self.work, self.result
-        count, which = len(jobs), np.array(jobs, np.int64)
-        prompt, written = work.jobs.prompt[which], result.lengths[which]
-        limit = np.where(written < self.think[prompt], self.think[prompt], self.most[prompt])
-
-        def column(values, padding=0, dtype=np.int32):
-            filled = np.full((work.lanes, *np.shape(values)[1:]), padding, dtype)
-            filled[:count] = values
-            return filled
-
-        return device.Waiting(
-            direction=column([self.direction_of_job[job] for job in jobs], -1),
-            slot=column([self.slots.slot_of[self.text_of_job[job]] for job in jobs]),
-            token=column(np.where(written > 0, result.tokens[which, written - 1], self.last_token[prompt])),
-            job=column(work.identity[which]),
-            position=column(written),
-            limit=column(limit),
-            final=column(limit == self.most[prompt], dtype=bool),
-            scale=column(work.scales[which], dtype=np.float32),
+        """Tells the device of the jobs that lanes may begin with."""
+        work, result, queues = self.work, self.result, self.queues
+        which = np.array(jobs, np.int64)
+        written = result.lengths[which]
+        limit, final = self.endings.limits(which)
+        # A job that has been forced to end its thought goes on after the last token of the tag.
+        last = np.where(
+            written > 0,
+            result.tokens[which, written - 1],
+            self.last_token[work.request.jobs.prompt[which]],
+        )
+        return arrays.waiting_table(
+            work.layout.lanes,
+            direction=[queues.direction_of_job[job] for job in jobs],
+            slot=[self.slots.slot_of[queues.text_of_job[job]] for job in jobs],
+            token=last,
+            job=work.identity[which],
+            position=written,
+            limit=limit,
+            final=final,
+            scale=work.scales[which],
         )
 
-    def _until(self, offered: list[int], unread: int, idle: Counter[int]) -> tuple[int, int]:
-        """For `lanes.decode`: how many lanes may stand still, and how many jobs be begun, before the host
-        looks.
-
-        offered: to the lanes. unread: texts that are wanted and do not make a batch yet. idle: as `_served`
-            gives it.
-        """
-        work, never = self.work, self.work.lanes + 1
-        there = Counter(self.direction_of_job[job] for job in offered)
-        begin = {
-            direction: min(count, there[direction]) for direction, count in idle.items()
-        }  # before the first step
-        taken = sum(begin.values())
-        lacking = any(
-            begin[direction] < min(count, len(self.waiting.get(direction, ())))
-            for direction, count in idle.items()
-        )
-        if lacking and taken:  # more texts than slots: room first
-            return 0, never
-        if not self.count_waiting:
-            return work.lanes, never
-        enough_idle = min(work.lanes, idle.total() - taken + max(1, work.refill // 4))
-        if len(offered) == self.count_waiting:
-            return enough_idle, never
-        enough_begun = never
-        if left := len(self.waiting_for) - len(self.slots.slot_of):  # until a batch of texts can be read
-            texts = min(work.refill, left) - min(unread, len(self.slots.free))
-            enough_begun = math.ceil(texts * self.count_waiting / len(self.waiting_for))
-        if sum(self.waiting_for[text] for text in self.slots.slot_of) > len(
-            offered
-        ):  # until half of these have gone: there are more
-            enough_begun = min(enough_begun, taken + (len(offered) - taken) // 2)
-        return enough_idle, max(1, enough_begun)
-
-    def _no_longer_waits(self, job: int) -> None:
-        direction, text = self.direction_of_job[job], self.text_of_job[job]
-        self.waiting[direction].remove(job)
-        if not self.waiting[direction]:
-            del self.waiting[direction]
-        self.waiting_for[text] -= 1
-        if not self.waiting_for[text]:
-            del self.waiting_for[text]
-            self.slots.drop(text)
-        self.count_waiting -= 1
-        self.begun += 1
-
-    def _settle(self, begun: list[tuple[int, int | None, bool]]) -> list[int]:
-        """Frees the places of jobs that are done; lets those at the end of their thinking budget go on.
-        Returns the finished jobs.
-
-        begun: (job, its lane or None, whether that goes on writing) of all that may have come to an end.
-        """
-        result, end, done, resume, cut = self.result, self.work.tokenizer.end, [], [], False
-        for job, lane, running in begun:
-            length = int(result.lengths[job])
-            sampling = self._sampling(job)
-            stopped = self._cut_at_stop(job, length) if sampling.stop else False
-            if running and not stopped:
+    def _settle(self, written: list[Written]) -> list[int]:
+        """Frees the lanes of jobs that are done; lets those at the end of their thinking budget go on.
+        Returns the finished jobs."""
+        done: list[int] = []
+        onward: list[int] = []
+        unknown_to_lanes = False
+        for job, lane, running in written:
+            outcome = self.endings.settle(job, running)
+            if outcome is Outcome.WRITES:
                 continue
-            if not stopped and result.tokens[job, length - 1] != end and length < sampling.max_tokens:
-                assert lane is not None  # its lane waits for the host: it has not taken up another job
-                resume.append((job, lane))
+            if outcome is Outcome.DONE:
+                done.append(job)
+                unknown_to_lanes |= running  # cut at a stop text: its lane would write on
+                if lane is not None:
+                    self.groups.job_of_lane[lane] = -1
                 continue
-            done.append(job)
-            if lane is not None:
-                self.job_of_lane[lane] = -1
-            cut |= running
-            if not stopped:
-                ended = result.tokens[job, length - 1] == end
-                result.reasons[job] = REASONS.index("end" if ended else "length")
-                result.texts[job] = self._text(result.tokens[job, : length - int(ended)])
-        onward = self._end_thoughts(resume)
-        if cut or resume:  # what the lanes do not know yet: which of them are free, and which go on
-            lanes, free = self.lanes, self.job_of_lane < 0
-            goes_on, limit = np.zeros(self.work.lanes, bool), np.zeros(self.work.lanes, np.int32)
-            for lane in onward:
-                goes_on[lane], limit[lane] = True, self._sampling(int(self.job_of_lane[lane])).max_tokens
-            self.lanes = lanes.replace(
-                running=lanes.running & ~free | goes_on,
-                limit=jnp.where(goes_on, limit, lanes.limit),
-                final=lanes.final | free | goes_on,
-            )
+            assert lane is not None  # a lane at the end of a thinking budget takes up no other job
+            unknown_to_lanes = True
+            if outcome is Outcome.GOES_ON:
+                onward.append(lane)
+            else:
+                self.groups.job_of_lane[lane] = -1
+                member, prompt, _ = self.queues.text_of_job[job]
+                self.queues.put_back(job, (member, prompt, 1 + job))
+        if unknown_to_lanes:
+            self._tell_lanes(onward)
         return done
 
-    def _end_thoughts(self, resume: list[tuple[int, int]]) -> list[int]:
-        """Jobs at the end of their thinking budget: those that closed the thought go on, the others wait to
-        read a forced `</think>`. Returns the lanes that go on."""
-        result, onward = self.result, []
-        for job, lane in resume:
-            length, most = int(result.lengths[job]), self._sampling(job).max_tokens
-            if THINK_END in self._text(result.tokens[job, :length]):
-                onward.append(lane)
-                continue
-            tag = self.think_end[: most - length - 1]
-            result.tokens[job, length : length + len(tag)] = tag
-            result.forced[job, length : length + len(tag)] = True
-            result.lengths[job] += len(tag)
-            self.job_of_lane[lane] = -1
-            self.text_of_job[job] = text = (*self.text_of_job[job][:2], 1 + job)
-            self.waiting_for[text] += 1
-            self.waiting.setdefault(self.direction_of_job[job], deque()).appendleft(job)
-            self.count_waiting += 1
-        return onward
-
-    def _cut_at_stop(self, job: int, length: int) -> bool:
-        """Ends a job at the first stop text it wrote: tokens up to the one that completes the text, text
-        before it."""
-        tokens, stops = self.result.tokens[job, :length], self._sampling(job).stop
-        text = self._text(tokens)
-        if not any(stop in text for stop in stops):
-            return False
-        # However many tokens came at once: the stop text that was complete first decides.
-        keep, text = next(
-            (n, t)
-            for n in range(1, length + 1)
-            if any(stop in (t := self._text(tokens[:n])) for stop in stops)
+    def _tell_lanes(self, onward: list[int]) -> None:
+        """Tells the lanes which of them are free, and which go on after their thinking budget."""
+        free, count = self.groups.job_of_lane < 0, self.work.layout.lanes
+        goes_on, limit = np.zeros(count, bool), np.zeros(count, np.int32)
+        for lane in onward:
+            goes_on[lane] = True
+            limit[lane] = self.endings.sampling(int(self.groups.job_of_lane[lane])).max_tokens
+        lanes = self.lanes
+        self.lanes = lanes.replace(
+            running=lanes.running & ~free | goes_on,
+            limit=jnp.where(goes_on, limit, lanes.limit),
+            final=lanes.final | free | goes_on,
         )
-        place = min(text.index(stop) for stop in stops if stop in text)
-        self.useful_lane_steps -= length - keep
-        self.result.tokens[job, keep:] = 0
-        self.result.log_probabilities[job, keep:] = 0
-        self.result.lengths[job], self.result.reasons[job], self.result.texts[job] = (
-            keep,
-            REASONS.index("stop"),
-            text[:place],
-        )
-        return True
-
-    def _text(self, tokens) -> str:
-        return self.work.tokenizer.decode(tokens.tolist())

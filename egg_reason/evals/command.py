@@ -17,7 +17,7 @@ from rich.table import Table
 
 from egg_reason import models
 from egg_reason.config import EvalConfig, task_options
-from egg_reason.engine import Engine, default_streams
+from egg_reason.engine import make_engine
 from egg_reason.engine.base import REASONS
 from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
@@ -61,14 +61,14 @@ def evaluate_model(config: EvalConfig, out: Path | None = None, console: Console
         {name: settings[name] for name in SAMPLING},
     )
     dtype = jnp.dtype(models.compute_dtype(config.engine.dtype))
-    streams = config.engine.streams or default_streams(model.params, lanes, 1)
-    engine = Engine(model.family, model.tokenizer, lanes, 1, streams)
+    engine = make_engine(model.family, model.tokenizer, model.params, lanes, 1, config.engine.streams)
     header: dict[str, Any] = {
         "format": 1,
         "model": config.model.model,
         "fingerprint": model.fingerprint,
         "settings": (
-            settings | {"dtype": dtype.name, "streams": streams, "device": jax.devices()[0].device_kind}
+            settings
+            | {"dtype": dtype.name, "streams": engine.streams, "device": jax.devices()[0].device_kind}
         ),
         "versions": {name: version(name) for name in VERSIONS},
         "benchmarks": {each.name: each.about(samples, config.problems.template) for each in benchmarks},

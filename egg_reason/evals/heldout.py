@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egg_reason.algorithms.state import Params
-from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling, Single
+from egg_reason.engine import Completions, Generator, Jobs, PromptLengths, Sampling, Single
 from egg_reason.estimates import estimators
 from egg_reason.estimates.intervals import Interval
 from egg_reason.population.base import Evaluation
@@ -28,7 +28,7 @@ Job = tuple[int, int, int]
 
 
 def draw(
-    engine: Engine,
+    engine: Generator,
     params,
     questions: Sequence[Questions],
     jobs: Sequence[Job],
@@ -101,7 +101,7 @@ class Measured:
 
 
 def evaluate(
-    engine: Engine,
+    engine: Generator,
     params,
     rows: Sequence[dict],
     sampling: Sampling,
@@ -141,7 +141,7 @@ class TextEvaluator:
     at step 0.
     """
 
-    generator: Engine
+    generator: Generator
     rows: Sequence[dict]
     sampling: Sampling
     scorer: Scorer

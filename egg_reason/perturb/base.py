@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 import jax
 import numpy as np
 
-__all__ = ["Array", "Drawn", "Kind", "Noise", "Parameter", "Shapes"]
+__all__ = ["Array", "Drawn", "Factors", "Kind", "Noise", "Parameter", "Shapes"]
 
 Array: TypeAlias = jax.Array | np.ndarray
 """An array from the host, or one within a program."""
@@ -27,6 +27,10 @@ are on axis 0, or on axis 1 behind the layer axis of a stacked parameter."""
 
 Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, shape) of every perturbed parameter: hashable, so that it can be compiled in."""
+
+Factors: TypeAlias = dict[str, jax.Array | tuple[jax.Array, jax.Array]]
+"""One member's perturbation by parameter, float32 and scaled as it is applied: (A [(L,) m, R], B [(L,) R, n]),
+which adds A @ B to the weights, or a dense array of the parameter's shape."""
 
 Weights = TypeVar("Weights")
 
@@ -77,6 +81,10 @@ class Noise(Protocol):
 
         scale_B: float32, how far each row walks along its group's direction; below 0: against it.
         """
+        ...
+
+    def factors(self, noise: Drawn, scale: Array) -> Factors:
+        """Return what one direction, drawn alone, adds to the weights at this scale."""
         ...
 
     def weighted_sum(self, noise: Drawn, weights: Array) -> dict[str, jax.Array]:

@@ -26,7 +26,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from egg_reason.perturb import threefry as random
-from egg_reason.perturb.base import Array, Drawn, Parameter, Shapes
+from egg_reason.perturb.base import Array, Drawn, Factors, Parameter, Shapes
 from egg_reason.perturb.paths import get, occurrences, put
 from egg_reason.perturb.weights import FullRank, LowRank, Offset
 
@@ -120,6 +120,21 @@ class NormalNoise:
             one = (1 + 0 * scale_B[0]).astype(base.dtype)
             return LowRank(base, a, b, scale, jnp.broadcast_to(one, base.shape[:1]) if stacked else one)
         return (Offset if p.kind == "vector" else FullRank)(base, drawn, scale)
+
+    def factors(self, noise: Drawn, scale: Array) -> Factors:
+        """Return what one direction, drawn alone, adds to the weights; see `Noise.factors`."""
+        factors: Factors = {}
+        for p in self.parameters:
+            # The axis of the directions holds this one alone; it stands behind that of the layers.
+            own = jax.tree.map(
+                lambda x, axis=int(p.stacked): x.astype(jnp.float32).squeeze(axis), noise[p.name]
+            )
+            if p.low_rank(self.rank):
+                a, b = own
+                factors[p.name] = jnp.swapaxes(a, -1, -2), scale * self.rank**-0.5 * b
+            else:
+                factors[p.name] = scale * own
+        return factors
 
     def weighted_sum(self, noise: Drawn, weights: Array) -> dict[str, jax.Array]:
         """Return sum_k weights[k] E_k, float32, {name: array}: the estimator's inner sum over what `draw`

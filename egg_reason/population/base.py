@@ -15,10 +15,10 @@ import numpy as np
 from egg_reason.algorithms.base import Algorithm
 from egg_reason.algorithms.state import Params, State
 from egg_reason.config import TrainConfig
-from egg_reason.engine import Engine
+from egg_reason.engine import Generator
+from egg_reason.engine.base import Members
 from egg_reason.estimates.intervals import Interval
 from egg_reason.models import Model
-from egg_reason.perturb.members import Members, Single
 from egg_reason.population.trials import Trials
 from egg_reason.run.directory import Run
 from egg_reason.tasks import Task, batch
@@ -37,7 +37,7 @@ class Problem(Protocol):
     """What it means to try a member. A context manager: the end stops what it has started."""
 
     def try_out(
-        self, members: Members | Single, rows: Sequence[dict], step: int, which: range | None = None
+        self, members: Members, rows: Sequence[dict], step: int, which: range | None = None
     ) -> Trials:
         """Try members on the rows of a step.
 
@@ -91,7 +91,7 @@ class Parts:
     config: TrainConfig
     model: Model
     task: Task
-    generator: Engine
+    generator: Generator
     algorithm: Algorithm
     problem: Problem
     evaluator: Evaluator
@@ -118,7 +118,7 @@ class Population(Protocol):
         """Get ready. run: its settings as config.toml holds them, and the scalars of all steps so far. state:
         before the first step to be tried. say: shows the user a line."""
 
-    def try_out(self, members: Members | Single, rows: Sequence[dict], step: int) -> Trials:
+    def try_out(self, members: Members, rows: Sequence[dict], step: int) -> Trials:
         """Return what came of all members on the rows of a step."""
 
     def __enter__(self) -> Self: ...

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from egg_reason import tasks
-from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling
+from egg_reason.engine import Completions, Generator, Jobs, PromptLengths, Sampling
 from egg_reason.rewards import Scorer, Scores, TrainerState
 from egg_reason.rewards.functions import NO_RUN
 from egg_reason.rewards.workers.crew import BATCH
@@ -107,7 +107,7 @@ class Collector:
 
 
 def generate_and_score(
-    engine: Engine,
+    engine: Generator,
     members,
     rows: Sequence[dict],
     jobs: Jobs,

@@ -13,8 +13,8 @@ import numpy as np
 from egg_reason.algorithms.base import Algorithm
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.algorithms.state import State
-from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling
-from egg_reason.perturb.members import Members, Single
+from egg_reason.engine import Completions, Generator, Jobs, PromptLengths, Sampling
+from egg_reason.engine.base import Members
 from egg_reason.population.base import Parts
 from egg_reason.population.collector import Collector, Questions
 from egg_reason.population.trials import Trials
@@ -36,7 +36,7 @@ class Here:
     def start(self, parts: Parts, run: Run, state: State, say: Callable[[str], None]) -> None:
         self.problem = parts.problem
 
-    def try_out(self, members: Members | Single, rows: Sequence[dict], step: int) -> Trials:
+    def try_out(self, members: Members, rows: Sequence[dict], step: int) -> Trials:
         return self.problem.try_out(members, rows, step)
 
     def __enter__(self) -> Self:
@@ -57,7 +57,7 @@ class TextProblem:
     """
 
     algorithm: Algorithm
-    generator: Engine
+    generator: Generator
     scorer: Scorer
     rows: Sequence[dict]
     samples: int
@@ -69,7 +69,7 @@ class TextProblem:
     trainer_state: TrainerState = NO_RUN
 
     def try_out(
-        self, members: Members | Single, rows: Sequence[dict], step: int, which: range | None = None
+        self, members: Members, rows: Sequence[dict], step: int, which: range | None = None
     ) -> Trials:
         """Write and score `samples` completions of every member for the prompt of every row."""
         which = range(members.size) if which is None else which

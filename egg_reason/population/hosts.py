@@ -32,7 +32,7 @@ import numpy as np
 
 from egg_reason.algorithms.state import State
 from egg_reason.config import Machines, TrainConfig
-from egg_reason.perturb.members import Members, Single
+from egg_reason.engine.base import Members
 from egg_reason.population.base import DIFFERENT, Build, Parts
 from egg_reason.population.trials import Trials, member_ranges, merge
 from egg_reason.rewards import RewardFailure
@@ -172,7 +172,7 @@ class Leader:
         if state.step:
             self.hosts.broadcast(state)
 
-    def try_out(self, members: Members | Single, rows: Sequence[dict], step: int) -> Trials:
+    def try_out(self, members: Members, rows: Sequence[dict], step: int) -> Trials:
         before = self.hosts.received
         self.hosts.exchange(b"step" + _SPENT.pack(members.spent))
         self.in_step = True
@@ -258,7 +258,7 @@ def _end(message: bytes, steps: int) -> dict:
 
 
 def _tried(
-    parts: Parts, members: Members | Single, rows: Sequence[dict], step: int, digest: bytes, hosts: Hosts
+    parts: Parts, members: Members, rows: Sequence[dict], step: int, digest: bytes, hosts: Hosts
 ) -> bytes:
     """Try this process's range of the members. Returns the message that carries the result, or the error.
 

@@ -30,7 +30,7 @@ import numpy as np
 from egg_reason.algorithms.base import replayable
 from egg_reason.algorithms.state import State
 from egg_reason.config import Machines, TrainConfig
-from egg_reason.perturb.members import Members, Single
+from egg_reason.engine.base import Members
 from egg_reason.population.base import DIFFERENT, Build, Parts
 from egg_reason.population.trials import Trials, member_ranges, merge, missing
 from egg_reason.run.directory import Run
@@ -187,7 +187,7 @@ class Pool:
             self._recruit()
             self._take_in(self._finished([*self.starting]))
 
-    def try_out(self, members: Members | Single, rows: Sequence[dict], step: int) -> Trials:
+    def try_out(self, members: Members, rows: Sequence[dict], step: int) -> Trials:
         """Return the trials of all members; those of dropped pairs have no fitness."""
         self._catch_up()
         self._replace_late(step)
