@@ -4,7 +4,7 @@
     from egg_reason.config import TrainConfig
     from egg_reason.train import train
 
-    summary = train(TrainConfig(steps=20, seed=1), "runs/mine")
+    summary = train(TrainConfig.of(steps=20, seed=1), "runs/mine")
     model = models.load("runs/mine")
 
 The parts, from the bottom up: `models`, `perturb` (weights that carry perturbations), `engine` (completions),

@@ -1,161 +1,245 @@
-"""From settings to the parts of a run: model, task, rewards, engine, estimator. Everything is checked here,
-before anything is written."""
+"""The one place where settings become parts: model, task, rewards, generator, algorithm.
+
+Training, evaluation of a run, the probe, a comparison's check and the memory prediction all build here.
+Everything is checked before anything is written.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from egg_reason import models, tasks
-from egg_reason.algorithms.evolution import EvolutionStrategy
-from egg_reason.algorithms.grpo import GRPO
-from egg_reason.algorithms.objective import Objective
-from egg_reason.algorithms.state import OPTIMISERS, schedule
+from egg_reason.algorithms import registry
+from egg_reason.algorithms.base import Algorithm, replayable
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
-from egg_reason.engine import Engine, PromptLengths, Sampling, make_engine
-from egg_reason.models.rwkv7.model import Architecture
-from egg_reason.rewards.functions import Reward, TrainerState
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.engine import Generator, PromptLengths, Sampling, make_engine
+from egg_reason.evals.heldout import TextEvaluator
+from egg_reason.models.tokenizers import Tokenizer
+from egg_reason.population.base import Build, Parts, Population
+from egg_reason.population.here import Here, TextProblem
+from egg_reason.population.hosts import Hosts, Leader
+from egg_reason.population.pool import Pool
+from egg_reason.rewards import Reward, Scorer, TrainerState
+from egg_reason.run import recording
+from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.replay import Replay, check_base
+
+__all__ = [
+    "Checked",
+    "build",
+    "build_remote",
+    "check",
+    "checked",
+    "make_generator",
+    "open_population",
+    "open_replay",
+]
 
 VALIDATION_SEED = 2**31
-"""No run's: its shuffles of the training rows have nothing to do with who is set aside."""
+"""Seed that no run has: shuffles of the training rows have nothing to do with who is set aside."""
 
 
-@dataclass
-class Parts:
-    model: models.Model
+@dataclass(frozen=True)
+class Checked:
+    """The parts of a run that start nothing and allocate nothing: its settings have proved to fit
+    together."""
+
     task: tasks.Task
-    engine: Engine
-    strategy: EvolutionStrategy | GRPO
     sampling: Sampling
-    evaluation: Sampling  # of the held-out completions
-    scorer: Scorer
-    accuracy: str  # name of the reward that tells right from wrong: the task's first
+    algorithm: Algorithm
+    generator: Generator
+    rewards: Sequence[Reward]
     prompt_lengths: PromptLengths
-    compared: list[
-        str
-    ]  # evaluations that share no problem with the training problems; empty where that was not checked
 
 
-def build_algorithm(config: TrainConfig, model: models.Model, sampling: Sampling) -> EvolutionStrategy | GRPO:
-    if config.algorithm == "grpo":
-        return build_grpo(config, model, sampling)
-    return build_strategy(config, Architecture(model.shape))
+def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE) -> Parts:
+    """Build all parts of a run, or raise a one-line error.
 
-
-def build_strategy(config: TrainConfig, architecture: Architecture) -> EvolutionStrategy:
-    return EvolutionStrategy(
-        **_trained(config, architecture),
-        population=config.population,
-        rank=config.rank or 0,  # openes has none
-        sigma=schedule(config.sigma_schedule, config.sigma, config.sigma_final),
-        aggregate=config.aggregate,
-        shaping=config.shaping,
-        noise_reuse=config.noise_reuse,
-        anchor_decay=config.anchor_decay,
+    The scorer's processes are started: `with parts.problem` ends them. resumed: overlap of training and
+    evaluation problems is no longer a reason to stop. machines: where completions are written.
+    The parts' config has the precision and the streams that were chosen, since another machine would choose
+    others.
+    """
+    model = models.load(config.model.model, config.model.tokenizer)
+    task = build_task(config, model.tokenizer.name)
+    made = checked(config, model, task, machines)
+    compared = (
+        [] if config.task.allow_overlap or resumed else tasks.refuse_overlap(task, config.task.data_dir)
     )
+    config = config.replace(
+        dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, **made.generator.chosen
+    )
+    temperature = config.evaluation.eval_temperature
+    if temperature is None:
+        temperature = config.temperature
+    trainer_state = TrainerState(0, config.run.steps, task.name)
+    scorer = _scorer(config, made.rewards, task, trainer_state)
+    problem = TextProblem(
+        made.algorithm,
+        made.generator,
+        scorer,
+        rows=task.train,
+        samples=config.algorithm.samples,
+        sampling=made.sampling,
+        prompt_lengths=made.prompt_lengths,
+        sample_every=config.run.sample_every,
+        wire=config.algorithm.wire,
+        sources=list(_source_files(config)),
+        trainer_state=trainer_state,
+    )
+    evaluator = TextEvaluator(
+        made.generator,
+        task.heldout,
+        dataclasses.replace(made.sampling, temperature=temperature),
+        scorer,
+        made.rewards[0].name,
+        trainer_state,
+    )
+    return Parts(config, model, task, made.generator, made.algorithm, problem, evaluator, compared)
 
 
-def build_grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> GRPO:
-    architecture = Architecture(model.shape)
-    if config.reference is not None and not config.beta:
-        raise ValueError(
-            f"reference is read where beta is above 0 only: give --beta, or leave out {config.reference}"
+def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines: Machines = HERE) -> Checked:
+    """Return what a run is made of, as far as it needs no process. Raises the one-line errors of its
+    settings.
+
+    model: its parameters may be abstract.
+    """
+    sampling = build_sampling(config, task)
+    algorithm = registry.make(config, model, sampling)
+    generator = make_generator(config, model, algorithm, machines)
+    if not task.heldout:
+        raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
+    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.sampling.max_prompt_tokens)
+    tasks.batch(
+        task.train, 0, config.algorithm.prompts, config.run.seed
+    )  # refuses more prompts a step than there are rows
+    return Checked(task, sampling, algorithm, generator, build_rewards(config, task), lengths)
+
+
+def check(configs: Sequence[TrainConfig]) -> None:
+    """Raise what `build` would raise for each of several runs of one model and task, but for calling rewards.
+    Start nothing."""
+    model = models.load(configs[0].model.model, configs[0].model.tokenizer)
+    task = build_task(configs[0].replace(validation=0), model.tokenizer.name)
+    for config in configs:
+        checked(
+            config,
+            model,
+            validation_split(task, config.evaluation.validation) if config.evaluation.validation else task,
         )
-    return GRPO(
-        **_trained(config, architecture),
-        architecture=architecture,
-        samples=config.samples,
-        max_tokens=sampling.max_tokens,
-        objective=Objective(config.loss_type, config.epsilon_low, config.epsilon_high, config.beta),
-        scale_rewards=config.scale_rewards,
-        aggregate=config.aggregate,
-        overlong=config.overlong,
-        iterations=config.iterations,
-        minibatches=config.minibatches,
-        backward_tokens=config.backward_tokens,
-        recompute=config.recompute,
-        max_gradient_norm=config.max_gradient_norm,
-        temperature=sampling.temperature,
-        vocabulary=model.tokenizer.vocab_size,
-        remat=config.remat,
-        reference=_reference(config, model).params if config.beta else None,
+
+
+def build_remote(machines: Machines = HERE) -> Build:
+    """Return how another process builds the same run. It keeps no log: the first one alone writes what
+    rewards print."""
+    return partial(build, resumed=True, machines=machines)
+
+
+def open_population(machines: Machines) -> Population:
+    """Return who tries out the members. Joins the other hosts, before JAX looks for devices."""
+    if machines.pool:
+        return Pool(machines, build_remote())
+    return Leader(Hosts(machines)) if machines.hosts > 1 else Here()
+
+
+def open_replay(source: str | os.PathLike, base: str | None = None) -> Replay:
+    """Return what rebuilds a run's weights.
+
+    source: a run directory, also while it trains, or a pack. base: the base model; None: the one that the
+    settings name.
+    """
+    recorded = recording.read(source)
+    config = TrainConfig.from_table(recorded.config)
+    checkpoints = Checkpoints(Path(source) / "checkpoints") if Path(source).is_dir() else None
+    try:
+        model = models.load(base or config.model.model, config.model.tokenizer)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; {source} was trained from it: name its place with --model"
+        ) from None
+    check_base(model, recorded.fingerprint, source)
+    # The sampling does not matter: nothing is written.
+    algorithm = replayable(registry.make(config, model, Sampling(max_tokens=1)))
+    return Replay(recorded, model, algorithm, checkpoints, config.model.tokenizer)
+
+
+def make_generator(
+    config: TrainConfig, model: models.Model, algorithm: Algorithm, machines: Machines = HERE
+) -> Generator:
+    """Return what writes completions. Raises ValueError where devices, hosts and members do not fit."""
+    devices = local_devices(machines.devices)
+    pairs = algorithm.population // 2
+    if algorithm.wants_rollouts:
+        if machines.hosts > 1 or machines.pool:
+            raise ValueError(
+                f"{config.algorithm.name} trains in one process, its update reads completions:"
+                " leave out --hosts and --pool"
+            )
+    elif machines.hosts * len(devices) > pairs:
+        several = f"{machines.hosts} hosts x {len(devices)}" if machines.hosts > 1 else len(devices)
+        raise ValueError(f"devices must be at most the {pairs} pairs of the population, not {several}")
+    settings = config.engine
+    return make_engine(
+        model.family,
+        model.tokenizer,
+        model.params,
+        settings.lanes,
+        settings.group,
+        settings.streams,
+        devices if len(devices) > 1 else (),
     )
 
 
-def _trained(config: TrainConfig, architecture: Architecture) -> dict:
-    """What every algorithm is told in the same words."""
-    if config.optimiser not in OPTIMISERS:
-        raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {config.optimiser!r}")
-    return {
-        "parameters": architecture.parameters(config.vectors, config.embeddings),
-        "learning_rate": schedule(
-            config.learning_rate_schedule, config.learning_rate, config.learning_rate_final
-        ),
-        "optimiser": OPTIMISERS[config.optimiser],
-        "seed": config.seed,
-        "compute_dtype": models.compute_dtype(config.dtype),
-    }
-
-
-def _reference(config: TrainConfig, model: models.Model) -> models.Model:
-    if config.reference is None:
-        return model
-    reference = models.load(config.reference, config.tokenizer)
-    ours, theirs = dataclasses.asdict(model.shape), dataclasses.asdict(reference.shape)
-    different = ", ".join(
-        f"{name} {theirs[name]}, not {ours[name]}" for name in ours if ours[name] != theirs[name]
-    )
-    if different:
+def local_devices(count: int) -> tuple[jax.Device, ...]:
+    """Return the first `count` devices of this process; 0: all. Raises ValueError where there are fewer."""
+    devices = jax.local_devices()
+    if not 0 <= count <= len(devices):
         raise ValueError(
-            f"the reference {config.reference} must have the shape of {config.model}: it has {different}"
+            f"devices must be from 1 to the {len(devices)} of this process ({devices[0].device_kind}),"
+            f" or 0 for all, not {count}"
         )
-    return reference
+    return tuple(devices[: count or None])
 
 
 def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
+    """Return how training draws completions."""
     return Sampling(
-        max_tokens=config.max_tokens or task.max_new_tokens,
+        max_tokens=config.sampling.max_tokens or task.max_new_tokens,
         temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        think_tokens=config.think_tokens,
+        top_k=config.sampling.top_k,
+        top_p=config.sampling.top_p,
+        think_tokens=config.sampling.think_tokens,
         stop=task.stop,
-        seed=config.seed,
-        share_noise=config.share_noise or "none",  # where there is one member
+        seed=config.run.seed,
+        share_noise=config.algorithm.share_noise,
     )
 
 
-def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
-    """The task's own rewards, then those of the user's that are not among them (a data file's own are the
-    user's)."""
-    specs = task.rewards + tuple(spec for spec in config.reward if spec not in task.rewards)
-    weights = config.reward_weights or (1.0,) * len(specs)
-    if len(weights) != len(specs):
-        raise ValueError(
-            f"reward_weights needs one weight for each of {len(specs)} rewards ({', '.join(specs)}), got"
-            f" {len(weights)}: the task's own come first"
-        )
-    return [Reward.of(spec, weight) for spec, weight in zip(specs, weights, strict=True)]
-
-
 def build_task(config: TrainConfig, tokenizer_name: str) -> tasks.Task:
-    given = {
-        "template": config.template,
-        "tokenizer_name": tokenizer_name,
-        "data_dir": config.data_dir,
-        "reward": config.reward,
-    }
-    columns = {"prompt_column": config.prompt_column, "answer_column": config.answer_column}
-    columns = {name: column for name, column in columns.items() if column is not None}
-    task = tasks.make(config.task, **given | columns | task_options(config.task_options))
-    return validation_split(task, config.validation) if config.validation else task
+    """Return the task of a run, with its validation problems in the place of the held-out ones if it has
+    some."""
+    columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
+    task = tasks.make(
+        config.task.task,
+        template=config.task.template,
+        tokenizer_name=tokenizer_name,
+        data_dir=config.task.data_dir,
+        reward=config.rewards.reward,
+        **{name: column for name, column in columns.items() if column is not None},
+        **task_options(config.task.task_options),
+    )
+    return validation_split(task, config.evaluation.validation) if config.evaluation.validation else task
 
 
 def validation_split(task: tasks.Task, count: int) -> tasks.Task:
-    """`count` training rows drawn by chance (the same for the same rows) as the held-out ones, the others to
-    train on."""
+    """Hold out `count` random training rows, the same for the same rows, in the place of the held-out
+    ones."""
     if count >= len(task.train):
         raise ValueError(
             f"validation must leave some of the {len(task.train)} training problems to train on, not take"
@@ -166,96 +250,54 @@ def validation_split(task: tasks.Task, count: int) -> tasks.Task:
     return dataclasses.replace(task, train=[row for row in task.train if id(row) not in chosen], heldout=held)
 
 
-def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE) -> Parts:
-    """All parts, or a one-line error. The scorer's processes are started: close it. resumed: overlap is no
-    longer a reason to stop.
+def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
+    """Return the task's own rewards, then the user's that are not among them (a data file has only the
+    user's)."""
+    specs = task.rewards + tuple(spec for spec in config.rewards.reward if spec not in task.rewards)
+    weights = config.rewards.reward_weights or (1.0,) * len(specs)
+    if len(weights) != len(specs):
+        raise ValueError(
+            f"reward_weights needs one weight for each of {len(specs)} rewards ({', '.join(specs)}),"
+            f" got {len(weights)}: the task's own come first"
+        )
+    return [Reward.of(spec, weight) for spec, weight in zip(specs, weights, strict=True)]
 
-    machines: where completions are written.
-    """
-    model = models.load(config.model, config.tokenizer)
-    task = build_task(config, model.tokenizer.name)
-    sampling = build_sampling(config, task)
-    strategy = build_algorithm(config, model, sampling)
-    warmth = sampling.temperature if config.eval_temperature is None else config.eval_temperature
-    evaluation = dataclasses.replace(sampling, temperature=warmth)
-    engine = build_engine(config, model, machines)
-    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
-    tasks.batch(task.train, 0, config.prompts, config.seed)  # refuses more prompts a step than there are rows
-    if not task.heldout:
-        raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
-    compared = [] if config.allow_overlap or resumed else tasks.refuse_overlap(task, config.data_dir)
-    rewards = build_rewards(config, task)
+
+def prompt_lengths(tokenizer: Tokenizer, rows: Sequence[dict], limit: int) -> PromptLengths:
+    """Return the lengths of all prompts. Raises ValueError if one has more than `limit` tokens: a prompt that
+    is cut would lose the question, or the cue to answer."""
+    prompts = [tokenizer.encode(row["prompt"]) for row in rows]
+    lengths = PromptLengths.of(prompts)
+    if lengths.longest > limit:
+        longest = max(range(len(rows)), key=lambda index: len(prompts[index]))
+        raise ValueError(
+            f"prompts may hold {limit} tokens, one has {lengths.longest}"
+            f" ({rows[longest]['prompt'][:40]!r}...): raise --max-prompt-tokens"
+        )
+    return lengths
+
+
+def _scorer(
+    config: TrainConfig, rewards: Sequence[Reward], task: tasks.Task, trainer_state: TrainerState
+) -> Scorer:
+    """Return a scorer whose rewards have been tried on two rows. Closes it where that fails."""
     scorer = Scorer(
-        rewards, config.reward_timeout, config.reward_workers, config.reward_memory, config.reward_failure
+        rewards,
+        config.rewards.reward_timeout,
+        config.rewards.reward_workers,
+        config.rewards.reward_memory,
+        config.rewards.reward_failure,
     )
-    scorer.state = TrainerState(0, config.steps, task.name)
     try:
-        scorer.check(task.train[:2])
+        scorer.check(task.train[:2], trainer_state)
     except BaseException:
         scorer.close()
         raise
-    return Parts(
-        model, task, engine, strategy, sampling, evaluation, scorer, rewards[0].name, lengths, compared
-    )
+    return scorer
 
 
-def check(configs: Sequence[TrainConfig]) -> None:
-    """Raises what `build` would raise for each of several runs of one model and task, but for rewards. Starts
-    nothing."""
-    model = models.load(configs[0].model, configs[0].tokenizer)
-    task = build_task(dataclasses.replace(configs[0], validation=0), model.tokenizer.name)
-    for config in configs:
-        split = validation_split(task, config.validation) if config.validation else task
-        sampling = build_sampling(config, split)
-        build_algorithm(config, model, sampling)
-        build_engine(config, model, HERE)
-        build_rewards(config, split)
-        tasks.batch(split.train, 0, config.prompts, config.seed)
-
-
-def build_engine(config: TrainConfig, model: models.Model, machines: Machines) -> Engine:
-    devices = local_devices(machines.devices)
-    if config.population is None and (machines.hosts > 1 or machines.pool):
-        raise ValueError(
-            f"{config.algorithm} trains in one process, its update reads completions: leave out --hosts and"
-            " --pool"
-        )
-    if config.population is not None and machines.hosts * len(devices) > config.population // 2:
-        what = f"{machines.hosts} hosts x {len(devices)}" if machines.hosts > 1 else len(devices)
-        raise ValueError(
-            f"devices must be at most the {config.population // 2} pairs of the population, not {what}"
-        )
-    return make_engine(
-        Architecture(model.shape),
-        model.tokenizer,
-        model.params,
-        config.lanes,
-        config.group,
-        config.streams,
-        devices if len(devices) > 1 else (),
-    )
-
-
-def local_devices(count: int) -> tuple[jax.Device, ...]:
-    """The first `count` devices of this process; 0: all. Raises ValueError where there are fewer."""
-    devices = jax.local_devices()
-    if not 0 <= count <= len(devices):
-        raise ValueError(
-            f"devices must be from 1 to the {len(devices)} of this process ({devices[0].device_kind}), or 0"
-            f" for all, not {count}"
-        )
-    return tuple(devices[: count or None])
-
-
-def prompt_lengths(tokenizer, rows, limit: int) -> PromptLengths:
-    """Of the rows' prompts; an error if the longest exceeds `limit`, since cutting a prompt would cut the
-    question or the cue to answer."""
-    prompts = [tokenizer.encode(row["prompt"]) for row in rows]
-    found = PromptLengths.of(prompts)
-    if found.longest > limit:
-        [row, *_] = (row for row, prompt in zip(rows, prompts, strict=True) if len(prompt) == found.longest)
-        raise ValueError(
-            f"prompts may hold {limit} tokens, one has {found.longest} ({row['prompt'][:40]!r}...): raise"
-            " --max-prompt-tokens"
-        )
-    return found
+def _source_files(config: TrainConfig) -> Iterable[Path]:
+    """Yield the user's files that decide rewards: of the task and of each reward."""
+    for spec in (config.task.task, *config.rewards.reward):
+        if (file := Path(spec.rpartition(":")[0])).is_file():
+            yield file

@@ -1,13 +1,12 @@
-"""What a run will need of memory, part by part, before it allocates anything.
+"""The memory that a run will need, part by part, before it allocates anything.
 
-Arrays that a run holds follow from shapes and settings. What a compiled program needs beside them while it
-runs (activations, logits, sums in progress) is XLA's decision: the run's own programs are compiled for
-abstract arrays, and XLA's plan is read off (`memory_analysis`). What Python, the libraries and the compiled
-programs take is measured, in this process.
+Every part states its own needs (`needs.Need`): arrays follow from shapes and settings, what a compiled
+program takes beside them is read off XLA's plan for it. Python, the libraries and the compiled programs are
+measured, in this process.
 
 Three phases are told apart, and the worst one counts: while members write, the noise of the groups and the
-state of the lanes are there; while the weights move, directions or gradients are; while a checkpoint is
-saved, what orbax has encoded of it. On an accelerator all this is its own memory, on a CPU that of the
+state of the lanes are held; while the weights move, directions or gradients are; while a checkpoint is saved,
+which writes arrays from where they are. On an accelerator all this is its own memory, on a CPU that of the
 process; the reward workers, processes of their own, come on top there. Of several accelerators it is the
 first one's memory, which has the most to hold. Left out: what a user's task and rewards hold.
 
@@ -15,53 +14,33 @@ Upper bounds: completions are taken to spend their whole budget, and GRPO's back
 batch.
 """
 
-import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from egg_reason import models, tasks
-from egg_reason.algorithms.evolution import EvolutionStrategy, _add, _draw
-from egg_reason.algorithms.grpo import GRPO, LOGITS_AT_ONCE
-from egg_reason.algorithms.objective import Rows
-from egg_reason.algorithms.rollouts import padded_width
-from egg_reason.build import build_algorithm, build_engine, build_sampling, build_task, prompt_lengths
+from egg_reason import models
+from egg_reason.build import build_task, checked
 from egg_reason.config import Machines, TrainConfig
-from egg_reason.engine import lanes as device
-from egg_reason.engine.memory import memory_parts
-from egg_reason.engine.memory import size_of as _size
-from egg_reason.engine.memory import working_bytes as _working
-from egg_reason.models.formats import pth
-from egg_reason.models.rwkv7 import layout as checkpoints
-from egg_reason.models.rwkv7.model import RWKV7, Shape, random_params
-from egg_reason.perturb.members import NO_NOISE
-from egg_reason.perturb.paths import get
+from egg_reason.models.base import PyTree
+from egg_reason.needs import ALWAYS, GENERATE, UPDATE, Need, abstract, size
 from egg_reason.run.allocator import resident
 
-GENERATE, UPDATE, SAVE = "generate", "update", "save"
-ALWAYS = (GENERATE, UPDATE, SAVE)
+__all__ = ["Prediction", "lines", "predict", "refuse"]
+
 GIB = 2**30
 COMPILER = int(0.18 * GIB)
-"""What runs on a CPU held at their peak, while the programs of the first step were compiled beside their
-arrays, over what is counted here: 0.18 GiB for the bundled model and 0.19 for 6 x 256 with 512 lanes. A run
-that finds its programs in the cache needs less."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Bytes that are there during some phases."""
-
-    name: str
-    bytes: int
-    phases: tuple[str, ...]
+"""Bytes that runs on a CPU held at their peak over what is counted here, while the programs of the first step
+were compiled beside their arrays: 0.18 GiB for the bundled model, 0.19 for 6 x 256 with 512 lanes. A run that
+finds its programs in the cache needs less."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    parts: tuple[Part, ...]
+    """The needs of a run, and the device whose memory they are of."""
+
+    parts: tuple[Need, ...]
     device: str
 
     def total(self, phase: str) -> int:
@@ -73,161 +52,65 @@ class Prediction:
 
 
 def predict(config: TrainConfig, devices: int = 1) -> Prediction:
-    """Of a run with these settings. Compiles its programs (the run finds them in the cache), reads no weights
-    of a .pth file.
+    """Predict the memory of a run with these settings.
 
-    devices: as in `Machines`; those of a CPU share its memory.
-    Raises the errors of a run's settings, task and model.
+    Compiles its programs (the run finds them in the cache), reads no weights of a .pth file. devices: as in
+    `Machines`; those of a CPU share its memory. Raises the errors of a run's settings, task and model.
     """
     on_cpu = jax.default_backend() == "cpu"
-    model = _peek(config.model, config.tokenizer)
+    model = models.peek(config.model.model, config.model.tokenizer)
     task = build_task(config, model.tokenizer.name)
-    sampling = build_sampling(config, task)
-    lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.max_prompt_tokens)
-    tasks.batch(task.train, 0, config.prompts, config.seed)
-    engine = build_engine(config, model, Machines(devices=devices))
-    strategy = build_algorithm(config, model, sampling)
-    dtype = models.compute_dtype(config.dtype)
-    weights = jax.tree.map(lambda x: _abstract(x.shape, jnp.float32), model.params)
-    copy = jax.tree.map(lambda x: _abstract(x.shape, dtype), model.params)
-    leaves = {p.name: get(weights, p.name) for p in strategy.parameters}
-    optimiser = jax.eval_shape(strategy.optimiser.init, leaves)
+    made = checked(config, model, task, Machines(devices=devices))
+    algorithm = made.algorithm
+    dtype = models.compute_dtype(config.engine.dtype)
+    weights = _cast(model.params, jnp.float32)
+    copy = _cast(model.params, dtype)
+    jobs = algorithm.population * config.algorithm.prompts * config.algorithm.samples
+    most = made.sampling.max_tokens
 
-    parts = [Part("weights as they were read", _size(weights), ALWAYS)] if on_cpu else []
-    parts.append(Part("master weights, float32", _size(weights), ALWAYS))
-    if dtype != jnp.float32:
-        parts.append(Part(f"compute copy, {jnp.dtype(dtype).name}", _size(copy), ALWAYS))
-    parts.append(Part("optimiser", _size(optimiser), ALWAYS))
-    if config.anchor_decay:
-        parts.append(Part("anchor", _size(leaves), ALWAYS))
-    jobs = strategy.population * config.prompts * config.samples
+    generating = made.generator.needs(
+        algorithm.noise,
+        copy,
+        made.sampling,
+        made.prompt_lengths,
+        algorithm.population,
+        config.algorithm.prompts,
+    )
+    updating = algorithm.needs(weights, jobs, made.prompt_lengths.longest + most - 1)
+    parts = [
+        Need("master weights, float32", size(weights), ALWAYS),
+        Need(f"compute copy, {jnp.dtype(dtype).name}", 0 if dtype == jnp.float32 else size(copy), ALWAYS),
+        *updating,
+        *generating,
+    ]
+    if getattr(config.algorithm, "reference", None):
+        parts.append(Need("reference as it was read", size(weights), ALWAYS))
     if on_cpu:
-        parts.append(
-            Part("completions", jobs * sampling.max_tokens * 9, ALWAYS)
-        )  # int32 tokens, float32 log-probabilities, bool forced
-    here = max(1, len(engine.devices)) if on_cpu else 1
-    noise = NO_NOISE if isinstance(strategy, GRPO) else strategy.noise
-    generating = memory_parts(engine, noise, copy, sampling, lengths, strategy.population, config.prompts)
-    parts += [Part(name, size * here, (GENERATE,)) for name, size in generating]
-    if isinstance(strategy, GRPO):
-        parts += _following(
-            strategy, config, weights, leaves, optimiser, jobs, lengths.longest + sampling.max_tokens - 1
-        )
-    else:
-        parts += _evolving(strategy, config, weights, leaves, optimiser)
-    if on_cpu:
-        parts.append(Part("checkpoint on its way to the disk", _size(weights) + _size(optimiser), (SAVE,)))
-        parts.insert(0, Part("Python, libraries, compiled programs", _resident(), ALWAYS))
-        parts.insert(1, Part("the compiler at work", COMPILER, ALWAYS))
+        parts = [
+            Need("Python, libraries, compiled programs", _resident(), ALWAYS),
+            Need("the compiler at work", COMPILER, ALWAYS),
+            Need("weights as they were read", size(weights), ALWAYS),
+            *parts,
+            # int32 tokens, float32 log-probabilities, bool forced
+            Need("completions", jobs * most * 9, ALWAYS),
+        ]
     return Prediction(tuple(part for part in parts if part.bytes), jax.devices()[0].device_kind)
 
 
-def _evolving(
-    strategy: EvolutionStrategy, config: TrainConfig, weights: RWKV7, leaves: dict, optimiser: Any
-) -> list[Part]:
-    """The update of `EvolutionStrategy.tell`."""
-    pairs = strategy.population // 2
-    chunk = strategy.summed_at_once(pairs)
-    shapes, total = strategy.noise.shapes(weights), leaves if pairs > chunk else None
-    anchor = leaves if config.anchor_decay else None
-    noise = device.noise_shapes(strategy.noise, shapes, chunk)
-    drawing = _draw.lower(strategy.noise, shapes, 0, _abstract((chunk,), jnp.int32))
-    adding = _add.lower(strategy.noise, total, noise, _abstract((chunk,), jnp.float32))
-    summing = max(_working(drawing), _size(noise) + _working(adding) - (0 if total else _size(leaves)))
-    applying = EvolutionStrategy._apply.lower(strategy, leaves, optimiser, anchor, leaves, 0.1)
-    return [
-        Part("direction of the update", _size(leaves), (UPDATE,)),
-        Part("a chunk of directions, or the new weights", max(summing, _working(applying)), (UPDATE,)),
-    ]
+def _cast(tree: PyTree, dtype: Any) -> PyTree:
+    """Return shapes in another precision; integers keep theirs."""
 
+    def one(leaf):
+        floats = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return abstract(leaf.shape, dtype if floats else leaf.dtype)
 
-def _following(
-    strategy: GRPO,
-    config: TrainConfig,
-    weights: RWKV7,
-    leaves: dict,
-    optimiser: Any,
-    jobs: int,
-    positions: int,
-) -> list[Part]:
-    """The update of `GRPO.tell`. positions: of the longest text."""
-    width = padded_width(positions)
-    shape = max(1, strategy.backward_tokens // width), width
-    whole, real = _abstract(shape, jnp.int32), _abstract(shape, jnp.float32)
-    batch = Rows(
-        inputs=whole,
-        targets=whole,
-        mask=_abstract(shape, jnp.bool_),
-        advantages=_abstract(shape[:1], jnp.float32),
-        old=real,
-        reference=real,
-        weights=real,
-    )
-    backward = _working(GRPO._accumulate.lower(strategy, leaves, weights, batch, leaves))
-    applying = _working(GRPO._apply.lower(strategy, leaves, optimiser, leaves, 0.1))
-    logits = min(backward, min(LOGITS_AT_ONCE, math.prod(shape) * weights.head.shape[-1]) * 4)
-    several = strategy.iterations * strategy.minibatches > 1
-    other = 0 if strategy.reference is None else _size(weights) * (2 if config.reference else 1)
-    return [
-        Part("reference", other, ALWAYS),
-        Part("texts", jobs * positions * 25, (UPDATE,)),  # two tables of int32, four of float32, one of bool
-        Part(
-            "weights and optimiser between updates", (_size(leaves) + _size(optimiser)) * several, (UPDATE,)
-        ),
-        Part("gradient", _size(leaves), (UPDATE,)),
-        Part("logits of the backward pass", logits, (UPDATE,)),
-        Part(
-            "activations of the backward pass, or new weights",
-            max(backward - logits, applying - logits),
-            (UPDATE,),
-        ),
-    ]
-
-
-def _peek(source: str, tokenizer: str | None) -> models.Model:
-    """A model whose parameters are shapes alone where it is a `.pth` file; other kinds are loaded."""
-    path = models.locate(source)
-    path = path / models.RUN_MODEL if (path / models.RUN_MODEL).is_file() else path
-    if path.suffix != ".pth":
-        return models.load(source, tokenizer)
-    tensors = pth.read_pth(path)
-    sizes: dict[str, int] = {}
-    numbers = [key.split(".")[1] for key in tensors if key.startswith("blocks.")]
-    if not all(number.isdigit() for number in numbers):
-        return models.load(source, tokenizer)  # which says what is wrong
-    layers = 1 + max(map(int, numbers), default=0)
-    for leaf in checkpoints.LEAVES:
-        tensor = tensors.get(leaf.pth.format(layers - 1))  # the first layer may lack some
-        if tensor is None:
-            return models.load(source, tokenizer)  # which says what is wrong
-        found = (
-            tensor.shape[::-1]
-            if leaf.pth_layout == "transposed"
-            else tensor.shape[-1:]
-            if leaf.pth_layout == "row"
-            else tensor.shape
-        )
-        sizes |= dict(zip(leaf.axes.split(), found, strict=True))
-    names = dict(
-        zip(
-            "DHKFVwavg",
-            ("width", "heads", "head_size", "ffn", "vocab", "rank_w", "rank_a", "rank_v", "rank_g"),
-            strict=True,
-        )
-    )
-    shape = Shape(layers=layers, **{names[axis]: size for axis, size in sizes.items()})
-    params = jax.eval_shape(functools.partial(random_params, shape), jax.random.key(0))
-    return models.Model(path.stem, source, params, models.tokenizers.for_vocabulary(shape.vocab, tokenizer))
-
-
-def _abstract(shape: tuple[int, ...], dtype: Any) -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype)
+    return jax.tree.map(one, tree)
 
 
 def _resident() -> int:
-    """Bytes of this process in memory, with what a run loads when it first saves and draws."""
+    """Return the bytes of this process in memory, with what a run loads when it first saves and draws."""
     import matplotlib.figure  # noqa: F401
-    import orbax.checkpoint  # noqa: F401
+    import safetensors.numpy  # noqa: F401
     import tensorboardX.record_writer  # noqa: F401
 
     return resident()[0]

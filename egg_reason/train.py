@@ -1,41 +1,52 @@
-"""A training run: ask, generate, score, tell, until the steps are done.
+"""Training: ask for members, try them out, tell the algorithm what came of it. Start reading here.
 
-Everything that decides the weights is in the scalar log before a step counts, so a run that was killed
-anywhere goes on from its newest checkpoint and the log as if nothing had happened.
+    summary = train(TrainConfig.of(steps=20, seed=1), "runs/mine")
+
+`run_steps` is one step after another. What surrounds it (signals, the view, evaluations, checkpoints, the
+summary) is in `session`; what the parts are made from is in `build`.
 """
 
-import dataclasses
 import shutil
-import signal
-import threading
 import time
-from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from egg_reason import models
-from egg_reason.algorithms.grpo import GRPO, NotFinite
-from egg_reason.build import Parts, build
+from egg_reason.algorithms.base import Replayable
+from egg_reason.algorithms.registry import weigh_of
+from egg_reason.algorithms.state import State
+from egg_reason.build import build, build_remote, open_population
 from egg_reason.config import HERE, Machines, TrainConfig
-from egg_reason.engine import Engine
-from egg_reason.evals.heldout import Evaluation, evaluate
-from egg_reason.evals.report import write_report
-from egg_reason.population.here import Here, saves_samples
-from egg_reason.population.hosts import Hosts, Leader, follow
-from egg_reason.population.pool import Pool
-from egg_reason.population.trials import Share
-from egg_reason.rewards.workers.pending import RewardFailure
-from egg_reason.run.allocator import give_back
-from egg_reason.run.budget import Budget, peak_memory
-from egg_reason.run.clock import TrainingClock
-from egg_reason.run.directory import Run, read_metrics, storage
-from egg_reason.run.log import StepScalars, weights_hash
+from egg_reason.config.resume import resumed
+from egg_reason.population.base import Parts, Population
+from egg_reason.population.hosts import Hosts, follow
+from egg_reason.run.directory import Run, storage
 from egg_reason.run.recording import from_log
-from egg_reason.run.replay import arrays_of, check_base, made_with, replay, start
-from egg_reason.run.view import Display
+from egg_reason.run.replay import check_base, made_with, replay, start
+from egg_reason.session import Session, Summary, complete_metrics
+
+__all__ = ["resume", "run_steps", "train"]
+
+
+def run_steps(session: Session, parts: Parts, population: Population, state: State) -> Summary | None:
+    """Take steps until the budget is spent or the user stops the run. Returns the summary; None if stopped.
+
+    state: before the first step to take.
+    """
+    algorithm = parts.algorithm
+    budget = session.budget
+    with session.running(population, state):
+        for step in session.steps():
+            rows = parts.batch(step)
+            with session.phase("generate"):
+                members = algorithm.ask(state, budget.spent)  # weights that carry their perturbations
+                trials = population.try_out(members, rows, step)  # generate and score: here or elsewhere
+            with session.phase("update"):
+                after, update = algorithm.tell(state, trials, budget.spent)
+            session.record(step, trials, update, after)  # durable before the step counts
+            state = after
+            session.monitor()  # checkpoint and held-out accuracy, where they are due
+        return session.finish()
 
 
 def train(
@@ -45,392 +56,86 @@ def train(
     begun: float | None = None,
     replace: bool = False,
     machines: Machines = HERE,
-) -> dict | None:
-    """Runs the settings in a new run directory. Returns the summary (as in summary.json), or None if the run
-    was interrupted.
+) -> Summary | None:
+    """Start a run in a new directory and train until its budget is spent.
 
-    plain: as in `Display`. begun: `time.time()` at which the user's wait began; None: now. replace: a run
-    that is there already is deleted, once everything else has proved to be in order. machines: where it is
-    computed.
+    plain: lines (True) or the live view (False); None: the view on a terminal that can show it. begun:
+    `time.time()` at which the user's wait began; None: now. replace: delete a run that is there already, once
+    everything else has proved to be in order. machines: where the run is computed.
+
+    Returns the summary, as in summary.json; None if the run was interrupted. Raises ValueError or OSError,
+    one line, for settings, data or files that cannot work, before anything is written.
     """
     begun = begun or time.time()
     if machines.host:
-        return follow(Hosts(machines))
-    with _evaluator(machines) as evaluator:
-        config = dataclasses.replace(
-            config, dtype=jnp.dtype(models.compute_dtype(config.dtype)).name
-        )  # `auto` means another precision elsewhere
+        return follow(Hosts(machines), build_remote(machines))
+    with open_population(machines) as population:
         parts = build(config, machines=machines)
-        config = dataclasses.replace(config, streams=parts.engine.streams)
-        with parts.scorer:
+        with parts.problem:
             if replace and (Path(path) / "config.toml").is_file():
                 with Run.open(path):  # not while another process writes it
                     shutil.rmtree(path)
-            with Run.create(path, dataclasses.asdict(config), parts.model.fingerprint, made_with()) as run:
-                return _Training(config, parts, run, evaluator, plain, begun).run_steps(
-                    parts.strategy.init(parts.model.params)
-                )
+            with Run.create(path, parts.config.to_table(), parts.model.fingerprint, made_with()) as run:
+                state = parts.algorithm.init(parts.model.params)
+                session = Session(parts, run, plain, begun, state.step)
+                return run_steps(session, parts, population, state)
 
 
 def resume(
     path: str | Path,
-    changes: dict | None = None,
+    changes: Mapping[str, Any] | None = None,
     plain: bool | None = None,
     begun: float | None = None,
     rewind: int | None = None,
     machines: Machines = HERE,
-) -> dict | None:
-    """Goes on with a run that was interrupted or killed; see `train`.
+) -> Summary | None:
+    """Go on with a run that was interrupted or killed; see `train`.
 
-    changes: settings given again, which must be the run's own. rewind: only so many steps are kept, the
-    others are taken again. machines: where it is computed, as it likes.
+    changes: settings given again, {name: value}; `config.resume` says which may differ from the run's.
+    rewind: keep so many steps and take the others again. machines: where the run is computed, which may be
+    elsewhere than before.
     """
     begun = begun or time.time()
     if machines.host:
-        return follow(Hosts(machines))
-    with _evaluator(machines) as evaluator:
+        return follow(Hosts(machines), build_remote(machines))
+    with open_population(machines) as population:
         with storage(path):
             run = Run.open(path, rewind)
         with run:
             config = TrainConfig.from_table(run.config)
             if run.finished and rewind is None:
                 raise ValueError(
-                    f"{path} is finished after {config.steps} steps: start a new run from it with --model"
+                    f"{path} is finished after {config.run.steps} steps: start a new run from it with --model"
                     f" {path}"
                 )
-            for name, value in (changes or {}).items():
-                if value != getattr(config, name):
-                    raise ValueError(
-                        f"{path} was started with {name} = {getattr(config, name)!r}, not {value!r}: resume"
-                        " without it, or start a new run"
-                    )
+            config, changed = resumed(config, changes or {}, path)
             parts = build(config, resumed=True, machines=machines)
-            with parts.scorer:
-                check_base(parts.model, run.scalars.header["fingerprint"], path)
-                recorded = from_log(run.scalars)
-                state = start(run.checkpoints, parts.strategy.init(parts.model.params), recorded)
-                if not isinstance(
-                    parts.strategy, GRPO
-                ):  # whose steps are taken again: they need completions, not scalars alone
-                    state = replay(parts.strategy, state, recorded)
-                elif config.minutes is not None:
-                    run.scalars.cut(
-                        state.step
-                    )  # taken again they take other seconds, which schedules and the end depend on
-                with storage(path):
-                    run.rewind(state.step - 1)  # an evaluation of this very step is made again
-                    _complete_metrics(run, parts.strategy, state.step)
-                return _Training(config, parts, run, evaluator, plain, begun).run_steps(state)
+            with parts.problem:
+                state = _restored(parts, run, path, changed)
+                session = Session(parts, run, plain, begun, state.step)
+                return run_steps(session, parts, population, state)
 
 
-def _evaluator(machines: Machines) -> Here | Leader | Pool:
-    if machines.pool:
-        return Pool(machines)
-    return Leader(Hosts(machines)) if machines.hosts > 1 else Here()
+def _restored(parts: Parts, run: Run, path: str | Path, changed: Mapping[str, Any]) -> State:
+    """Return the state after the last step that counts, and cut off what the run wrote of later ones.
 
-
-class _Training:
-    """One process's stretch of a run."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        parts: Parts,
-        run: Run,
-        evaluator: Here | Leader | Pool,
-        plain: bool | None,
-        begun: float,
-    ):
-        self.config, self.parts, self.run, self.evaluator, self.begun = config, parts, run, evaluator, begun
-        self.display = Display(config.steps, plain)
-        self.seen: set[tuple[str, str]] = set()  # reward failures that have been told in full
-        parts.scorer.log = run.path / "rewards.log"
-        self.first_update_s: float | None = None
-        self.stop = threading.Event()
-        self.clock = TrainingClock()
-
-    def run_steps(self, state) -> dict | None:
-        config, run = self.config, self.run
-        self.budget = Budget(config, read_metrics(run.path / "metrics.jsonl"), state.step)
-        previous = self._catch_signals()
-        try:
-            with self.display, storage(run.path):
-                self._introduce(state)
-                self.evaluator.start(config, self.parts, run, state, self.display.note)
-                self._evaluate_if_due(state)
-                while not self._ends_at(state.step):
-                    started = self.clock.now()
-                    compiling = self.clock.compiling()
-                    self.display.phase("generate")
-                    spent = self.budget.share
-                    share = self.evaluator.evaluate(state, spent)  # ask, generate, score: all members
-                    scored = self.clock.now()
-                    elsewhere = max(
-                        0.0, share.compiling - (self.clock.compiling() - compiling)
-                    )  # which our clock has not left out
-                    scoring = max(0.0, scored - started - elsewhere - share.seconds)
-                    self.display.phase("update")
-                    after, update = self._tell(state, share, spent)
-                    scalars = StepScalars(
-                        share.fitness_NP,
-                        update["learning_rate"],
-                        update.get("sigma", 0.0),
-                        weights_hash(after.params),
-                    )
-                    seconds = (share.seconds, scoring, self.clock.now() - scored)
-                    # Before the step counts: what was spent decides the rates and the end of a run, so no
-                    # counted step may lack it.
-                    self._record(state.step, share, update, seconds)
-                    run.scalars.append(state.step, scalars)
-                    state = after
-                    if (
-                        config.checkpoint_every
-                        and state.step % config.checkpoint_every == 0
-                        and not self._ends_at(state.step)
-                    ):
-                        self._between_steps("save")
-                        run.checkpoints.save(state.step, arrays_of(state))
-                    self._evaluate_if_due(state)
-                return self._finish(state)
-        except RewardFailure as failure:
-            raise RewardFailure(
-                f"{failure}; correct it and go on with: egg-reason train --resume {run.path}"
-            ) from None
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _between_steps(self, phase: str) -> None:
-        """Shows what comes next, and gives it the memory of the step. (Within a step that would be asked for
-        again: 2% of its time with a small model, 13% with 12 x 768, docs/performance.md.)"""
-        self.display.phase(phase)
-        give_back()
-
-    def _tell(self, state, share: Share, spent: float):
-        strategy = self.parts.strategy
-        if not isinstance(strategy, GRPO):
-            return strategy.tell(state, share.fitness_NP, spent)
-        assert share.rollouts is not None  # GRPO is evaluated in this process
-        try:
-            return strategy.tell(state, share.fitness_NP, share.rollouts, spent)
-        except NotFinite as failure:
-            self._save(state)
-            raise NotFinite(
-                f"step {state.step}: {failure}; the weights before this step are saved: go on from them with"
-                f" other settings, such as a lower learning rate, by --model {self.run.path}"
-            ) from None
-
-    def _ends_at(self, step: int) -> bool:
-        """Whether `step`, which is not taken yet, will not be taken by this process."""
-        return step >= self.config.steps or self.stop.is_set() or self.budget.over
-
-    def _evaluate_if_due(self, state):
-        """Before the first step, and between steps; the evaluation after the last one is `_finish`'s."""
-        config = self.config
-        if state.step == 0:
-            self._evaluate(state, config.final_problems)
-        elif not self._ends_at(state.step):
-            due = (
-                self.budget.evaluation_due
-                if config.evaluations
-                else config.eval_every and state.step % config.eval_every == 0
-            )
-            if due:
-                self._evaluate(state, config.eval_problems)
-
-    def _evaluate(self, state, problems: int) -> Evaluation:
-        """Held-out accuracy of the weights themselves (no perturbation), shown and recorded."""
-        self._between_steps("evaluate")
-        parts, started = self.parts, time.perf_counter()
-        params = parts.strategy.ask(state).params
-        result = evaluate(
-            parts.engine,
-            params,
-            parts.task.heldout[:problems],
-            parts.evaluation,
-            parts.scorer,
-            parts.accuracy,
-        )
-        self.run.metrics(
-            state.step,
-            result.accuracy.metrics("heldout_accuracy")
-            | {
-                "heldout_problems": result.accuracy.n_problems,
-                "heldout_truncated": result.completions.truncated.mean(),
-                "heldout_completion_length": result.completions.lengths.mean(),
-                "seconds_evaluate": time.perf_counter() - started,
-                "budget_spent": self.budget.share,
-            }
-            | {
-                f"heldout_rewards/{name}/{kind}": float(count)
-                for (name, kind), count in result.failures.items()
-            },
-        )
-        self.run.evaluation(state.step, result.correct_PK.astype(int).tolist())
-        self.display.evaluation(state.step, result.accuracy)
-        self._tell_failures(state.step, result.failures, result.messages)
-        return result
-
-    def _record(self, step: int, share: Share, update: dict, seconds: tuple[float, float, float]):
-        """Metrics, samples and the view of one step. seconds: of generating, scoring and updating, without
-        compiling."""
-        if self.first_update_s is None and step == 0:
-            self.first_update_s = time.time() - self.begun
-        metrics = {
-            **self.budget.add(sum(seconds), int(share.sums["tokens"])),
-            **self.parts.strategy.metrics(share.fitness_NP),
-            **share.metrics(),
-            **dict(zip(("seconds_generate", "seconds_score", "seconds_update"), seconds, strict=True)),
-            "seconds_left": self.budget.seconds_left(sum(seconds)),
-            **update,
-        }
-        if update["update_rms"] == 0:
-            self.display.note(f"step {step}: {self.parts.strategy.STANDSTILL}, no update")
-        self._tell_failures(step, share.failures, share.messages)
-        self.run.metrics(step, metrics)
-        self.display.step(step, metrics)
-        if share.samples:  # not where the first member was dropped
-            self.display.sample(share.samples[0]["prompt"] + share.samples[0]["completion"])
-        if saves_samples(self.config, step):
-            self.run.samples(step, share.samples)
-
-    def _tell_failures(self, step: int, failures: Counter, messages: dict[tuple[str, str], str]) -> None:
-        """Shows how many rewards failed, and an example the first time that a reward fails in some way."""
-        for key, message in messages.items():
-            if key not in self.seen:
-                self.display.note(
-                    f"step {step}: reward {key[0]}: {failures[key]} x {key[1]}, e.g. {message}; see"
-                    " rewards.log"
-                )
-        self.seen |= messages.keys()
-        self.display.failures(step, failures)
-
-    def _finish(self, state) -> dict | None:
-        """The last checkpoint and the model; if the run is complete also the last evaluation, the plot and
-        the summary."""
-        config, run = self.config, self.run
-        self._save(state)
-        if self.stop.is_set() and state.step < config.steps:
-            self.display.note(
-                f"stopped after step {state.step}; go on with: egg-reason train --resume {run.path}"
-            )
-            return None
-        after = self._evaluate(state, config.final_problems)
-        from egg_reason.run.curve import learning_curve  # matplotlib takes a second to import
-
-        learning_curve(
-            run.path / "metrics.jsonl", run.path / "learning_curve.png", f"{config.model} on {config.task}"
-        )
-        first = _first_accuracy(run)
-        summary = {
-            "heldout_before": first,
-            "heldout_after": _accuracy(after),
-            "steps": state.step,
-            "minutes": run.seconds / 60,
-            "training_minutes": self.budget.seconds / 60,
-            "training_tokens": self.budget.tokens,
-            "peak_memory_gib": peak_memory(),
-            "first_update_s": self.first_update_s,
-            "seed": config.seed,
-        }
-        run.summary(summary)
-        try:
-            write_report(run.path)
-        except ValueError as error:  # a damaged file of samples; the run is whole
-            self.display.note(str(error))
-        if first is not None:
-            self.display.note(
-                f"held-out accuracy {first['accuracy']:.3f} [{first['low']:.3f}, {first['high']:.3f}] ->"
-                f" {after.accuracy} on {after.accuracy.n_problems} problems, {run.seconds / 60:.1f} minutes"
-            )
-        self.display.note(
-            f"model: {run.path / 'model.pth'}  curve: {run.path / 'learning_curve.png'}  report:"
-            f" {run.path / 'report.html'}"
-        )
-        return summary
-
-    def _save(self, state) -> None:
-        """A checkpoint, and the model."""
-        self._between_steps("save")
-        self.run.checkpoints.save(state.step, arrays_of(state))
-        trained = dataclasses.replace(self.parts.model, params=jax.tree.map(np.asarray, state.params))
-        models.save(trained, self.run.path / "model.pth", dtype="float32")
-
-    def _introduce(self, state):
-        config, parts = self.config, self.parts
-        weights = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(parts.model.params))
-        noise = (
-            0
-            if isinstance(parts.strategy, GRPO)
-            else parts.engine.noise_bytes(parts.strategy.noise, parts.model.params)
-        )
-        self.display.start(
-            {
-                "model": f"{config.model}, {weights:,} weights, on {_devices(parts.engine)}",
-                "task": (
-                    f"{config.task}: {len(parts.task.train):,} training and {len(parts.task.heldout):,}"
-                    " held-out problems"
-                    + (f", no overlap with {', '.join(parts.compared)}" if parts.compared else "")
-                ),
-                "algorithm": (
-                    f"{config.algorithm}: {parts.strategy.describe()}"
-                    + (f", noise takes {noise / 2**30:.2g} GiB" if noise else "")
-                ),
-                "step": (
-                    f"{parts.strategy.population} members x {config.prompts} prompts x {config.samples}"
-                    f" samples, learning rate {config.learning_rate:g}"
-                ),
-                "run": f"{self.run.path}" + (f", resumed at step {state.step}" if state.step else ""),
-            }
-        )
-        self.display.note("compiling (kept for the next run) ...")
-
-    def _catch_signals(self) -> dict:
-        """The first Ctrl-C (or SIGTERM) ends the run after the step in progress; a second one ends it at
-        once."""
-        if threading.current_thread() is not threading.main_thread():
-            return {}
-
-        def ask_to_stop(number, frame):
-            self.stop.set()
-            self.display.note("stopping after this step (again: at once)")
-            signal.signal(number, previous[number])
-
-        previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        return previous
-
-
-def _devices(engine: Engine) -> str:
-    devices = engine.devices or jax.local_devices()[:1]
-    return f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
-
-
-def _complete_metrics(run: Run, strategy, steps: int):
-    """Adds the metrics of those of the first `steps` steps that the scalar log has and metrics.jsonl lost
-    when the process died."""
-    recorded = [line["step"] for line in read_metrics(run.path / "metrics.jsonl") if "reward_mean" in line]
-    for step, scalars in run.scalars.records(max(recorded, default=-1) + 1):
-        if step < steps:
-            rates = {"learning_rate": scalars.learning_rate, "sigma": scalars.sigma}
-            run.metrics(step, {**strategy.metrics(scalars.fitness_NP), **rates})
-
-
-def _accuracy(result: Evaluation) -> dict:
-    interval = result.accuracy
-    return {
-        "accuracy": float(interval.mean),
-        "low": float(interval.low),
-        "high": float(interval.high),
-        "n": interval.n_problems,
-    }
-
-
-def _first_accuracy(run: Run) -> dict | None:
-    """The evaluation before the first step, from the metrics: another process may have made it."""
-    for line in read_metrics(run.path / "metrics.jsonl"):
-        if line["step"] == 0 and "heldout_accuracy" in line:
-            names = {"accuracy": "", "low": "_low", "high": "_high"}
-            return {key: line[f"heldout_accuracy{suffix}"] for key, suffix in names.items()} | {
-                "n": int(line["heldout_problems"])
-            }
-    return None
+    That is the newest good checkpoint, and then the steps of the log, taken again from their scalars. Where
+    scalars do not give the weights, the steps after the checkpoint are to be trained again. changed: settings
+    that are to be recorded, once everything else has proved to be in order.
+    """
+    algorithm = parts.algorithm
+    check_base(parts.model, run.scalars.header["fingerprint"], path)
+    recorded = from_log(run.scalars, weigh_of(parts.config))
+    state = start(run.checkpoints, algorithm.init(parts.model.params), recorded)
+    if changed:
+        with storage(path):
+            run.change(len(recorded), changed)
+    if isinstance(algorithm, Replayable):
+        state = replay(algorithm, state, recorded)
+    elif parts.config.run.minutes is not None:
+        # Trained again they take other seconds, which schedules and the end of the run depend on.
+        run.scalars.cut(state.step)
+    with storage(path):
+        run.rewind(state.step - 1)  # an evaluation of this very step is made again
+        complete_metrics(run, algorithm, state.step)
+    return state

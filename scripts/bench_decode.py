@@ -49,8 +49,8 @@ from egg_reason.build import build
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling, Single, default_streams
 from egg_reason.engine import lanes as device
-from egg_reason.models.rwkv7.model import Architecture, Shape
-from egg_reason.population.here import evaluate
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape
 from egg_reason.run.allocator import resident
 
 SMALL, WIDE = WORKLOADS["small"].shape, WORKLOADS["0.1b"].shape
@@ -65,7 +65,7 @@ that is 0.58 of the variance."""
 
 def strategy(shape: Shape, members: int) -> EvolutionStrategy:
     rates = schedule("constant", 1e-3, None), schedule("constant", 1e-5, None)
-    return EvolutionStrategy(Architecture(shape).parameters(), members, 1, *rates)
+    return EvolutionStrategy(RWKV7Family(shape).parameters(), members, 1, *rates)
 
 
 # Roofline
@@ -107,7 +107,7 @@ def decode_step(shape: Shape, lanes: int, repetitions: int) -> float:
     long, short = (20, 4) if lanes <= 64 else (10, 2)
     params, jobs = weights(shape), Jobs.grid(1, 1, lanes)
     streams = default_streams(params, lanes, 1)
-    engine = Engine(Architecture(shape), Endless(shape.vocab), lanes, 1, streams, refill=lanes // streams)
+    engine = Engine(RWKV7Family(shape), Endless(shape.vocab), lanes, 1, streams, refill=lanes // streams)
 
     def seconds(tokens: int) -> float:
         return engine.generate(
@@ -161,9 +161,7 @@ def occupancy(full: bool) -> dict[str, float]:
     ):
         prompts = rng.integers(1, SMALL.vocab, (count, 16))[prompt].tolist()
         jobs = Jobs(member, number, 0 * number)  # each with a budget of its own
-        engine = Engine(
-            Architecture(SMALL), Endless(SMALL.vocab), lanes, 1, default_streams(params, lanes, 1)
-        )
+        engine = Engine(RWKV7Family(SMALL), Endless(SMALL.vocab), lanes, 1, default_streams(params, lanes, 1))
 
         def samplings(usual=usual[prompt]) -> list[Sampling]:
             drawn = (
@@ -199,7 +197,7 @@ def population(full: bool) -> dict[str, float]:
 def _population(full: bool) -> dict[str, float]:
     small, large = (1024, 262144) if full else (1024, 4096)
     params = weights(SMALL)
-    engine = Engine(Architecture(SMALL), Endless(SMALL.vocab), 256, 2, default_streams(params, 256, 2))
+    engine = Engine(RWKV7Family(SMALL), Endless(SMALL.vocab), 256, 2, default_streams(params, 256, 2))
 
     evolutions = {size: strategy(SMALL, size) for size in (small, large)}
     states = {size: evolution.init(params) for size, evolution in evolutions.items()}
@@ -252,17 +250,24 @@ def idle(full: bool) -> dict[str, float]:
     try:
         for name, call in usual.items():
             setattr(device, name, watched(call))
-        state, shares, streams = parts.strategy.init(parts.model.params), [], []
-        with parts.scorer:
+        algorithm = parts.algorithm
+        state = algorithm.init(parts.model.params)
+        shares: list[float] = []
+        streams: list[float] = []
+        with parts.problem:
             for step in range(9 if full else 4):
                 spans.clear()
                 begun = time.perf_counter()
-                share = evaluate(config, parts, state.replace(step=step), 0.0)
-                watched(parts.strategy.tell)(state, share.fitness_NP)
+                members = algorithm.ask(state.replace(step=step))
+                trials = parts.problem.try_out(members, parts.batch(step), step)
+                watched(algorithm.tell)(state, trials)
                 wall = time.perf_counter() - begun
                 if step:  # the first one compiles
                     shares.append(1 - _covered(spans) / wall)
-                    streams.append(1 - sum(end - start for start, end in spans) / wall / parts.engine.streams)
+                    streams.append(
+                        1
+                        - sum(end - start for start, end in spans) / wall / parts.generator.chosen["streams"]
+                    )
     finally:
         for name, call in usual.items():
             setattr(device, name, call)
@@ -313,7 +318,7 @@ def rwkv(full: bool) -> dict[str, float]:
     from egg_reason.models.rwkv7.layout import write_pth
 
     params, prompt, lanes = weights(WIDE), [1] * 16, 64
-    engine = Engine(Architecture(WIDE), Endless(WIDE.vocab), lanes=lanes, refill=lanes)
+    engine = Engine(RWKV7Family(WIDE), Endless(WIDE.vocab), lanes=lanes, refill=lanes)
 
     def ours(tokens: int) -> float:
         jobs = Jobs.grid(1, lanes)  # each reads the prompt

@@ -39,7 +39,8 @@ import numpy as np
 from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.state import State, schedule
 from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling, Single, default_streams
-from egg_reason.models.rwkv7.model import Architecture, Shape, random_params
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape, random_params
 
 RANKS = (1, 4)
 
@@ -129,7 +130,7 @@ class Bench:
         refill: int | None = None,
     ):
         self.work = work
-        architecture = architecture or Architecture(work.shape)
+        architecture = architecture or RWKV7Family(work.shape)
         self.params = weights(work.shape, dtype)
         streams = default_streams(self.params, work.lanes, work.group)
         self.engine = Engine(architecture, Endless(work.shape.vocab), work.lanes, work.group, streams, refill)

@@ -53,9 +53,10 @@ from bench_machine import memory_rates, product_rate, seconds
 
 from egg_reason.engine import Engine, Jobs
 from egg_reason.engine import lanes as device
-from egg_reason.models.rwkv7.model import Architecture, Shape
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape
 from egg_reason.perturb.members import NO_NOISE, Members
-from egg_reason.perturb.noise import Noise
+from egg_reason.perturb.noise import NormalNoise
 
 GRACE = 30.0
 UPDATE_BYTES = 16
@@ -201,10 +202,10 @@ def decode(shape: Shape, lanes: int, rates: dict[str, float]) -> Iterator[dict[s
     for name, way in WAYS.items():
         # The same program as plain generation's in `step`: it is compiled once for both.
         program = device.Program(
-            Architecture(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, -1, Engine.steps
+            RWKV7Family(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, -1, Engine.steps
         )
-        count = Engine(program.architecture, Endless(shape.vocab), lanes, 1, refill=read_at_once(lanes)).slots
-        idle, slots = device.empty(program, lanes, DTYPE), program.architecture.init_state(count, DTYPE)
+        count = Engine(program.family, Endless(shape.vocab), lanes, 1, refill=read_at_once(lanes)).slots
+        idle, slots = device.empty(program, lanes, 0, DTYPE), program.family.init_state(count, 0, DTYPE)
         zeros = jnp.zeros(lanes, jnp.int32)
         nothing = device.Waiting(
             zeros - 1, zeros, zeros, jnp.zeros((lanes, 4), jnp.int32), zeros, zeros, zeros > 0, zeros / 1
@@ -234,8 +235,8 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
         case.name, "", shape, case.rows // prompts, prompts, 32, tokens, case.rows, case.group, repetitions
     )
     refill = read_at_once(case.rows)
-    bench = Bench(work, (case.rank,) if moves else (), DTYPE, Architecture(shape, way), refill)
-    noise = Noise(0, case.rank, bench.engine.architecture.parameters(), DTYPE)
+    bench = Bench(work, (case.rank,) if moves else (), DTYPE, RWKV7Family(shape, way), refill)
+    noise = NormalNoise(0, case.rank, bench.engine.family.parameters(), DTYPE)
 
     def evolve(number: int) -> Step:
         if moves:

@@ -17,7 +17,8 @@ from egg_reason.models import compute_dtype
 from egg_reason.models.rwkv7.model import DECAY_SCALE
 from egg_reason.models.rwkv7.wkv import wkv_step
 from egg_reason.models.rwkv7.wkv_pallas import wkv_step_pallas
-from egg_reason.perturb.noise import Noise, Parameter
+from egg_reason.perturb.base import Parameter
+from egg_reason.perturb.noise import NormalNoise
 
 DTYPE = compute_dtype("auto")
 TIMES = 16
@@ -30,7 +31,7 @@ class Layer(struct.PyTreeNode):
 def layer(width: int, rows: int) -> Iterator[dict[str, float]]:
     """A matrix [width, width] over rows that are a member each; first with a direction a row, then with one
     for each pair of rows."""
-    noise = Noise(0, 1, (Parameter("weight", 0, "matrix", stacked=False),), DTYPE)
+    noise = NormalNoise(0, 1, (Parameter("weight", 0, "matrix", stacked=False),), DTYPE)
     bare = Layer(jax.random.normal(jax.random.key(0), (width, width), DTYPE) * width**-0.5)
     x = jax.random.normal(jax.random.key(1), (rows, width), DTYPE)
     scale = 1e-3 * jnp.where(jnp.arange(rows) % 2, -1.0, 1.0)

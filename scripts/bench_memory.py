@@ -108,7 +108,7 @@ def work(what: str, given: dict[str, Any], out: Path) -> None:
         print("\n".join(memory.lines(prediction)))
         print(prediction.peak / memory.GIB)
     else:
-        from egg_reason.run.budget import peak_memory
+        from egg_reason.run.allocator import peak_memory
         from egg_reason.train import train
 
         train(config, out / f"run-{os.getpid()}", plain=True)

@@ -41,7 +41,8 @@ from bench_decode import DEVIATION, MIDDLE, PROMPTS_OWN, WIDE, quantiles, strate
 from bench_engine import Endless
 
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling, Single, default_streams
-from egg_reason.models.rwkv7.model import Architecture, Shape, forward, init_state
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape, forward, init_state
 from egg_reason.perturb.paths import named
 
 REGIMES = ("fixed", "lognormal")
@@ -131,7 +132,7 @@ class Ours:
         case, lengths, number = self.case, self.case.lengths(regime), np.arange(self.case.jobs)
         lanes, group = choice
         streams = default_streams(self.params, lanes, group)
-        engine = Engine(Architecture(case.shape), Endless(case.shape.vocab), lanes, group, streams)
+        engine = Engine(RWKV7Family(case.shape), Endless(case.shape.vocab), lanes, group, streams)
         samplings = [Sampling(int(length), self.temperature) for length in lengths]
         jobs, prompts = (
             Jobs(number // case.prompts if noisy else 0 * number, number, 0 * number),
@@ -219,7 +220,7 @@ def measure(key: str, case: Case, loaded: tuple, classes: list[str], temperature
     """Prints a case's part of the table; returns its part of the JSON object."""
     params = weights(case.shape)
     ours = Ours(case, params, temperature)
-    theirs = Theirs(case, loaded, params, ours.evolution.sigma(0), temperature)
+    theirs = Theirs(case, loaded, params, ours.evolution.sigma_at(0), temperature)
     print(
         f"\n{key}: {case.members} members x {case.prompts} prompts x ({case.tokens // 4} + {case.budget})"
         f" tokens, {case.repetitions} runs"

@@ -30,9 +30,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from egg_reason.rewards import countdown, gsm8k, math
-from egg_reason.rewards.functions import Reward
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.rewards import Reward, Scorer, countdown, gsm8k, math
 from egg_reason.tasks.countdown import generate
 
 Row = tuple[str, str, bool]

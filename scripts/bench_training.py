@@ -36,8 +36,10 @@ from egg_reason.algorithms.grpo import GRPO
 from egg_reason.algorithms.objective import Objective
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.algorithms.state import OPTIMISERS, schedule
-from egg_reason.models.rwkv7.model import Architecture, Shape, forward, init_state, random_params
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape, forward, init_state, random_params
 from egg_reason.models.rwkv7.wkv import wkv_chunked, wkv_scan
+from egg_reason.population.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,16 @@ def without(state, r, log_w, k, v, a, b):
 
 
 @dataclass(frozen=True)
-class By(Architecture):
+class By(RWKV7Family):
     """A model whose texts are read by another recurrence."""
 
     wkv: Callable = field(default=wkv_chunked)
 
-    def read(self, weights, tokens_BT, remat=True):
+    @property
+    def gradient(self):
+        return self.read_by
+
+    def read_by(self, weights, tokens_BT, remat=True):
         start = init_state(self.shape, tokens_BT.shape[0], weights.emb.dtype)
         return forward(weights, tokens_BT, start, remat=remat, wkv=self.wkv)[0]
 
@@ -88,14 +94,14 @@ WAYS: dict[str, tuple[Callable, bool]] = {
 def training_step(work: Workload, way: str) -> Callable[[], Any]:
     """One step from the same weights each time; the caller waits for what it returns."""
     wkv, remat = WAYS[way]
-    architecture = By(work.shape, wkv)
+    architecture = By(work.shape, wkv=wkv)
     grpo = GRPO(
         parameters=architecture.parameters(),
         samples=work.samples,
         max_tokens=work.tokens,
         learning_rate=schedule("constant", 1e-4, None),
         optimiser=OPTIMISERS["adam"],
-        architecture=architecture,
+        family=architecture,
         objective=Objective(),
         backward_tokens=work.rows * work.tokens,
         remat=remat,
@@ -111,7 +117,7 @@ def training_step(work: Workload, way: str) -> Callable[[], Any]:
     )
     rewards_GP = rng.random((work.samples, work.rows // work.samples))
     state = grpo.init(jax.jit(random_params, static_argnums=0)(work.shape, jax.random.key(0)))
-    return lambda: grpo.tell(state, rewards_GP, rollouts)[0].params
+    return lambda: grpo.tell(state, Trials(range(1), rewards_GP, rollouts=rollouts))[0].params
 
 
 def recurrence_alone(work: Workload, way: str) -> Callable[[], Any]:

@@ -50,10 +50,15 @@ def child(source: str, model: str | None, chunk: int, out: str) -> None:
     seconds that a step took."""
     import jax
 
-    from egg_reason.run.replay import Replay, follow
+    from egg_reason.algorithms.evolution import EvolutionStrategy
+    from egg_reason.build import open_replay
+    from egg_reason.run.replay import follow
 
-    replay = Replay(source, model)
-    strategy = dataclasses.replace(replay.strategy, chunk=chunk) if chunk else replay.strategy
+    replay = open_replay(source, model)
+    strategy = replay.algorithm
+    if chunk:
+        assert isinstance(strategy, EvolutionStrategy)
+        strategy = dataclasses.replace(strategy, chunk=chunk)
     begin = strategy.init(replay.base.params)
     first, begun, state = None, 0.0, begin
     for state, same in follow(strategy, begin, replay.recorded):
@@ -70,13 +75,13 @@ def one_by_one(source: str, model: str | None) -> float:
     """Seconds of one step's sum over directions in float64, in their order, without drawing the noise."""
     import jax.numpy as jnp
 
+    from egg_reason.build import open_replay
     from egg_reason.perturb.paths import named
-    from egg_reason.run.replay import Replay
 
-    replay = Replay(source, model)
+    replay = open_replay(source, model)
     weights = replay.recorded.weights[-1].astype(np.float64)
     shapes = {name: leaf.shape for name, leaf in named(replay.base.params).items()}
-    noise = replay.strategy.noise.draw(shapes, 0, jnp.arange(len(weights)))
+    noise = replay.algorithm.noise.draw(shapes, 0, jnp.arange(len(weights)))
     factors = {name: tuple(np.asarray(part, np.float64) for part in parts) for name, parts in noise.items()}
     begun = time.perf_counter()
     for name, (a, b) in factors.items():  # [layers, directions, rank, inputs] and [..., outputs]

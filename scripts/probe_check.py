@@ -33,7 +33,7 @@ from egg_reason import models
 from egg_reason.build import Parts, build
 from egg_reason.config import TrainConfig
 from egg_reason.estimates.intervals import clustered_mean
-from egg_reason.evals.heldout import evaluate
+from egg_reason.evals.heldout import TextEvaluator, evaluate
 from egg_reason.evals.store import write_json
 from egg_reason.probe.command import probe
 from egg_reason.train import resume, train
@@ -46,7 +46,9 @@ def settings(args: argparse.Namespace, seed: int, **given) -> TrainConfig:
     if "learning_rate" in given:
         given = {"learning_rate_final": given["learning_rate"] / 4} | given
     quick = {"population": 16, "prompts": 2} if args.quick else {}
-    return TrainConfig(**quick | {"steps": args.steps, "seed": seed} | given, eval_every=0, final_problems=32)
+    return TrainConfig.of(
+        **quick | {"steps": args.steps, "seed": seed} | given, eval_every=0, final_problems=32
+    )
 
 
 def point(args: argparse.Namespace, parts: Parts, name: str, seed: int, **given) -> np.ndarray:
@@ -72,8 +74,17 @@ def point(args: argparse.Namespace, parts: Parts, name: str, seed: int, **given)
 def solved(args: argparse.Namespace, parts: Parts, params) -> np.ndarray:
     params = jax.tree.map(lambda x: jax.numpy.asarray(x, models.compute_dtype("auto")), params)
     rows = parts.task.heldout[: args.problems]
+    text = parts.evaluator
+    assert isinstance(text, TextEvaluator)
     return evaluate(
-        parts.engine, params, rows, parts.evaluation, parts.scorer, parts.accuracy, args.samples
+        text.generator,
+        params,
+        rows,
+        text.sampling,
+        text.scorer,
+        text.accuracy,
+        args.samples,
+        text.trainer_state,
     ).correct_PK
 
 
@@ -120,7 +131,7 @@ def main() -> None:
     print(found["command"], flush=True)
 
     parts = build(settings(args, 0))
-    with parts.scorer:
+    with parts.problem:
         before = args.out / "points" / "before.json"
         if not before.is_file():
             write_json(before, {"right": solved(args, parts, parts.model.params).astype(int).tolist()})

@@ -38,7 +38,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egg_reason.perturb.noise import Noise, Parameter
+from egg_reason.perturb.base import Parameter
+from egg_reason.perturb.noise import NormalNoise
 from egg_reason.run.curve import save_png
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -91,7 +92,7 @@ def sampled(fitness, sigma, rank, count):
     Returns (mean [m, n], its standard error [m, n]).
     """
     amplitude, direction, phase = (jnp.asarray(x, jnp.float32) for x in fitness)
-    noise = Noise(0, rank, (Parameter("w", 0, "matrix", False),))
+    noise = NormalNoise(0, rank, (Parameter("w", 0, "matrix", False),))
 
     @jax.jit
     def moments(numbers):

@@ -48,7 +48,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
@@ -61,9 +60,6 @@ ALGORITHMS = {
     "grpo": "--prompts 2 --samples 4",
 }
 WEIGHTS = {"kill": 5, "worker": 1, "signal": 1, "pause": 1, "hang": 1, "file": 2, "disk": 1, "second": 1}
-FULL = (0, 4096, 20_000, 200_000, 3_000_000, 6_000_000, 9_000_000)
-"""Bytes left on a disk that is about to be full; one undisturbed run takes about 10 million."""
-LARGEST_FILE = (1000, 3000, 100_000, 1_000_000)
 
 
 # Rewards, called in workers
@@ -145,11 +141,13 @@ class Soak:
 
     def disturb(self, algorithm: str, faults: list[str], over) -> None:
         """One run from its first step to its last; faults until `over()`, then it is left alone."""
+        from soak_faults import FAULTS
+
         reference = self.undisturbed(algorithm)
         shutil.rmtree(self.run, ignore_errors=True)
         self.kept = 0
         while not (self.run / "summary.json").exists():
-            getattr(self, "nothing" if over() else self.random.choice(faults))()
+            FAULTS["nothing" if over() else self.random.choice(faults)](self)
         self.runs += 1
         different = sum(
             differing(reference / name, self.run / name) for name in ("model.pth", "scalars/log.bin")
@@ -189,165 +187,6 @@ class Soak:
 
     def say(self, text: str) -> None:
         print(f"{(time.monotonic() - self.began) / 60:6.1f} min  {self.algorithm:7}  {text}", flush=True)
-
-    # Faults: each starts one process or two
-
-    def nothing(self) -> None:
-        self.expect(self.life(), "nothing", {0: ""})
-
-    def kill(self, words: list[str] | None = None, or_refused: str | None = None) -> tuple[int, str]:
-        """or_refused: words of the line with which the process may end instead."""
-        from soak_process import PHASES, Death, typical
-
-        kills = self.kills[self.algorithm]
-        phase = min(self.random.sample(["start", *PHASES], 3), key=lambda name: kills[name])
-        count = 1 if phase in ("start", "finish") or self.random.random() < 0.3 else self.random.randint(2, 4)
-        itself = phase in ("append", "checkpoint") and self.random.random() < 0.8
-        call = self.random.randint(1, max(1, self.calls[self.algorithm].get(phase, 1)))
-        life = self.life(words, death=Death(phase, count, call) if itself else None)
-        if phase == "start" or (not itself and life.wait_for(phase, count)):
-            time.sleep(self.random.uniform(0, 1.1 * typical(self.seconds[self.algorithm][phase], count == 1)))
-            life.signal(signal.SIGKILL)
-        allowed = {0: "", -9: ""} | ({} if or_refused is None else {2: or_refused})
-        status, output = self.expect(life, f"kill in {phase}", allowed)
-        if status == -9:
-            self.faults["kill"] += 1
-            kills[life.phase] += 1
-        return status, output
-
-    def worker(self) -> None:
-        from soak_process import workers
-
-        life = self.life()
-        if life.wait_for("generate", self.random.randint(1, 4)):
-            time.sleep(self.random.uniform(0, 0.3))
-            if there := workers(self.folder):
-                os.kill(self.random.choice(there), signal.SIGKILL)
-                self.faults["worker killed"] += 1
-        self.expect(life, "worker", {0: ""})
-
-    def signal(self) -> None:
-        kind = self.random.choice(["SIGTERM", "SIGINT", "SIGINT twice"])
-        life = self.life()
-        if life.wait_for(self.random.choice(["generate", "update", "metrics"]), self.random.randint(1, 5)):
-            self.faults[kind] += 1
-            for _ in range(1 + kind.endswith("twice")):
-                life.signal(getattr(signal, kind.split()[0]))
-                time.sleep(self.random.uniform(0, 0.05))
-        self.expect(life, kind, {0: "", 130: "go on with: egg-reason train --resume"})
-
-    def pause(self) -> None:
-        from soak_process import workers
-
-        life = self.life()
-        if life.wait_for("generate", self.random.randint(1, 4)):
-            trainer, others = [life.process.pid], workers(self.folder)
-            stopped = self.random.choice([trainer, others[:1], trainer + others])
-            for number in (signal.SIGSTOP, signal.SIGCONT):
-                for process in stopped:
-                    os.kill(process, number)
-                time.sleep(self.random.uniform(0, 5) if number == signal.SIGSTOP else 0)
-            self.faults["SIGSTOP"] += 1
-        self.expect(life, "pause", {0: ""})
-
-    def hang(self) -> None:
-        self.faults["hanging rewards"] += 1
-        self.expect(self.life(hangs=0.05), "hang", {0: ""})
-
-    def file(self) -> None:
-        """Something is damaged. The process is killed as well, if it runs; what it refuses is mended."""
-        if not (self.run / "scalars").exists():
-            self.kill()
-            return
-        copy = self.folder / "copy.bin"
-        log, config = self.run / "scalars" / "log.bin", self.run / "config.toml"
-        shutil.copy(log, copy)
-        checkpoints = [path for path in (self.run / "checkpoints").rglob("*") if path.is_file()]
-        damages: dict[str, tuple[Callable[[Path], None], list[Path]]] = {
-            "log flipped": (self.flip, [log]),
-            "log cut": (self.cut, [log]),
-            "checkpoint flipped": (self.flip, checkpoints),
-            "checkpoint cut": (self.cut, checkpoints),
-            "checkpoint file deleted": (Path.unlink, checkpoints),
-            "config.toml flipped": (self.flip, [config]),
-            "metrics.jsonl flipped": (self.flip, [self.run / "metrics.jsonl"]),
-        }
-        damages = {
-            name: (damage, [path for path in files if path.exists()])
-            for name, (damage, files) in damages.items()
-        }
-        kind = self.random.choice([name for name, (_, files) in damages.items() if files])
-        damage, files = damages[kind]
-        damage(self.random.choice(files))
-        self.faults[kind] += 1
-        if kind.startswith("log"):
-            self.kept = 0
-        status, output, met = -9, "", False
-        while (
-            status == -9 and not met
-        ):  # one that is killed before it has opened the run has not met the damage
-            status, output = self.kill(or_refused="damaged|not a scalar log|config.toml")
-            met = self.opened
-        if status != 2:
-            return
-        if rewind := re.search(r"--rewind (\d+)", output):
-            self.kept = 0
-            self.kill([*self.words(), "--rewind", rewind[1]])
-        elif "config.toml" in output:
-            config.unlink()
-        else:
-            shutil.copy(copy, log)
-
-    def disk(self) -> None:
-        refused = {2: "No space left|File too large|Read-only|could not be written|cannot be (written|made)"}
-        kind = self.random.choice(["full", "full", "read-only"]) if self.mounted else "full"
-        self.faults[f"disk {kind}"] += 1
-        if kind == "read-only":
-            subprocess.run(["mount", "-o", "remount,ro", str(self.place)], check=True)
-            self.expect(self.life(), "disk read-only", refused)
-            subprocess.run(["mount", "-o", "remount,rw", str(self.place)], check=True)
-        elif self.mounted:
-            ballast = self.place / "ballast"
-            ballast.write_bytes(bytes(max(0, shutil.disk_usage(self.place).free - self.random.choice(FULL))))
-            self.expect(self.life(), "disk full", refused | {0: ""})
-            ballast.unlink()
-        else:
-            self.expect(
-                self.life(largest_file=self.random.choice(LARGEST_FILE)), "disk full", refused | {0: ""}
-            )
-
-    def second(self) -> None:
-        life = self.life()
-        if life.wait_for("generate"):
-            self.expect(
-                self.life(name="second"),
-                "second process",
-                {2: "is in use by process|is finished"},
-                mine=False,
-            )
-            self.faults["second process"] += 1
-        self.expect(life, "first process", {0: ""})
-
-    def flip(self, path: Path) -> None:
-        """One random bit of a file, where it has one."""
-        content = bytearray(path.read_bytes())
-        if content:
-            content[self.random.randrange(len(content))] ^= 1 << self.random.randrange(8)
-            path.write_bytes(content)
-
-    def cut(self, path: Path) -> None:
-        """The end of a file; most of the time a few hundred bytes at most."""
-        size = path.stat().st_size
-        os.truncate(
-            path,
-            (
-                max(0, size - self.random.randint(1, 600))
-                if self.random.random() < 0.8
-                else self.random.randint(0, size)
-            ),
-        )
-
-    # The end
 
     def save(self) -> None:
         temporary = self.folder / "soak.json.new"

@@ -17,8 +17,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from egg_reason.algorithms.evolution import EvolutionStrategy
-from egg_reason.algorithms.grpo import GRPO
+from egg_reason.algorithms.base import Replayable
 from egg_reason.run.directory import Run
 from egg_reason.run.log import ScalarLog, weights_hash
 from egg_reason.run.recording import from_log
@@ -30,9 +29,9 @@ class Damaged:
 
     def __init__(self, run: Path):
         from egg_reason import models
-        from egg_reason.build import build_grpo, build_sampling, build_strategy, build_task
+        from egg_reason.algorithms import registry
+        from egg_reason.build import build_sampling, build_task
         from egg_reason.config import TrainConfig
-        from egg_reason.models.rwkv7.model import Architecture
 
         self.run = shutil.copytree(run, run.with_name(f"{run.name}-damaged"))
         self.log = self.run / "scalars" / "log.bin"
@@ -40,14 +39,11 @@ class Damaged:
             config = TrainConfig.from_table(log.header["config"])
             self.hashes = [scalars.weights_hash for _, scalars in log.records()]
             self.last_record = log._offsets[-1]
-        model = models.load(config.model, config.tokenizer)
-        self.strategy: EvolutionStrategy | GRPO
-        if config.algorithm == "grpo":
-            sampling = build_sampling(config, build_task(config, model.tokenizer.name))
-            self.strategy = build_grpo(config, model, sampling)
-        else:
-            self.strategy = build_strategy(config, Architecture(model.shape))
-        self.begin = self.strategy.init(model.params)
+        model = models.load(config.model.model, config.model.tokenizer)
+        sampling = build_sampling(config, build_task(config, model.tokenizer.name))
+        self.algorithm = registry.make(config, model, sampling)
+        self.weigh = registry.weigh_of(config)
+        self.begin = self.algorithm.init(model.params)
         self.hashes.insert(0, weights_hash(self.begin.params))
 
     def files(self) -> list[Path]:
@@ -64,10 +60,10 @@ class Damaged:
         """Of opening and replaying the run as it is."""
         try:
             with Run.open(self.run) as run:
-                recorded = from_log(run.scalars)
+                recorded = from_log(run.scalars, self.weigh)
                 state = start(run.checkpoints, self.begin, recorded)
-                if not isinstance(self.strategy, GRPO):
-                    state = replay(self.strategy, state, recorded)
+                if isinstance(self.algorithm, Replayable):
+                    state = replay(self.algorithm, state, recorded)
         except (ValueError, OSError) as error:
             return "refused" if "\n" not in str(error) and str(self.run) in str(error) else f"wrong: {error}"
         except Exception as error:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot  # noqa: F401 (it and the next two are imported late by the command)
-import orbax.checkpoint  # noqa: F401
+import safetensors.numpy  # noqa: F401
 import tensorboardX  # noqa: F401
 
 from egg_reason import cli
@@ -34,16 +34,17 @@ from egg_reason.population.collector import Collector
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.directory import Run
 from egg_reason.run.log import ScalarLog
+from egg_reason.session import Session
 
 PHASES = {
     "generate": (Engine, "generate"),
-    "score": (Collector, "result"),
+    "score": (Collector, "finish"),
     "update": (EvolutionStrategy, "tell"),
     "append": (ScalarLog, "append"),
     "checkpoint": (Checkpoints, "save"),
-    "evaluate": (training, "evaluate"),
+    "evaluate": (Session, "_evaluate"),
     "metrics": (Run, "metrics"),
-    "finish": (training._Training, "_finish"),
+    "finish": (Session, "finish"),
 }
 """Parts of a run, each a function. Beside them a process is at its "start", or "between" them."""
 
@@ -76,7 +77,7 @@ class Taps:
         for label, (owner, name) in PHASES.items():
             self.tap(owner, name, label)
         self.tap(GRPO, "tell", "update")
-        self.tap(training._Training, "run_steps", "between")
+        self.tap(training, "run_steps", "between")
         self.after(ScalarLog, "append", lambda log: self.tell(f"recorded {len(log)}"))
         self.after(
             Run, "rewind", lambda run: self.tell(f"opened {len(run.scalars)}")

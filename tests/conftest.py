@@ -101,16 +101,7 @@ def settings(tiny_checkpoint: Path, rewards_file: Path) -> dict[str, Any]:
 def flags() -> Callable[[dict[str, Any]], list[str]]:
     """A function from settings to the words that give them on the command line."""
 
-    def words(settings: dict[str, Any]) -> list[str]:
-        found = []
-        for name, value in settings.items():
-            if name in ("reward", "reward_weights"):
-                value = [",".join(map(str, value))]
-            found += [
-                f"--{name.replace('_', '-')}",
-                *map(str, value if isinstance(value, list | tuple) else [value]),
-            ]
-        return found
+    from egg_reason.config.words import words
 
     return words
 
@@ -124,7 +115,7 @@ def finished_run(
     from egg_reason.train import train
 
     path = tmp_path_factory.mktemp("runs") / "finished"
-    summary = train(TrainConfig(**settings), path, plain=True)
+    summary = train(TrainConfig.of(**settings), path, plain=True)
     assert summary is not None
     return path, summary
 

@@ -186,7 +186,9 @@ def place(tiny_checkpoint, finished_run, tmp_path_factory):
     with zipfile.ZipFile(place / "code.pth", "w") as archive:
         archive.writestr("archive/data.pkl", CODE)
     write_pth(
-        random_params(models.load(tiny_checkpoint).shape, jax.random.key(2)), place / "other.pth", "float32"
+        random_params(models.load(tiny_checkpoint).family.shape, jax.random.key(2)),
+        place / "other.pth",
+        "float32",
     )
     (place / "raises.py").write_text("import json\nraise RuntimeError('no such corpus')\n")
     (place / "short.py").write_text("def score(completions, **kwargs):\n    return [1.0]\n")
@@ -325,7 +327,7 @@ def test_settings_that_cannot_be_are_refused(changes, message, refused, settings
                 " the file"
             ),
         ),
-        (["runs/other version"], "config.toml must hold only settings of this version, not warp"),
+        (["runs/other version"], "config.toml: warp is not a setting; the nearest is "),
     ],
 )
 def test_runs_that_cannot_be_resumed(arguments, message, refused):
@@ -395,7 +397,6 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused_unexecuted(
     "arguments",
     [
         *(
-            [],
             ["sudoku"],
             ["train", "--warp", "9"],
             ["train", "--steps", "many"],

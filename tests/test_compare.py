@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tyro
 from scipy import stats
 
 from egg_reason import cli
 from egg_reason.compare import results, words
 from egg_reason.compare.command import Folder, compare
-from egg_reason.compare.command import words as command_words
 from egg_reason.compare.plan import Plan, parse_settings
 from egg_reason.compare.work import Failed, Work, do, shares
 from egg_reason.config import TrainConfig
@@ -53,11 +51,11 @@ def test_runs_differ_in_algorithm_and_seed_alone_and_every_algorithm_goes_first_
         ["grpo", "openes", "eggroll"],
         ["openes", "eggroll", "grpo"],
     ]
-    first, second = (vars(plan().config("eggroll", seed)) for seed in (0, 1))
+    first, second = (plan().config("eggroll", seed).flat() for seed in (0, 1))
     assert {name for name in first if first[name] != second[name]} == {"seed"}
-    other = vars(plan().config("openes", 0))
-    assert {name for name in first if first[name] != other[name]} == {"algorithm", "rank"}
-    grpo = vars(plan().config("grpo", 0))
+    other = plan().config("openes", 0).flat()
+    assert {name for name in first if first[name] != other.get(name)} == {"algorithm", "rank"}
+    grpo = plan().config("grpo", 0).flat()
     shared = (
         "model",
         "task",
@@ -73,54 +71,31 @@ def test_runs_differ_in_algorithm_and_seed_alone_and_every_algorithm_goes_first_
     assert {name: grpo[name] for name in shared} == {name: first[name] for name in shared}
 
 
-def test_the_words_of_a_command_give_the_settings_again():
-    """Whatever is not a default: switches of an algorithm and of all, tuples, text."""
-    for config in (
-        TrainConfig(
-            algorithm="grpo",
-            remat=False,
-            recompute=True,
-            learning_rate_schedule="cosine",
-            reward=("a.py:f", "b"),
-            seed=3,
-        ),
-        TrainConfig(
-            vectors=True,
-            task_options=("numbers=3,4", "largest=50"),
-            reward_weights=(0.0, 1.0, 0.5),
-            minutes=0.5,
-            sigma=0.1,
-        ),
-    ):
-        parsed = tyro.cli(cli.runs._Settings, args=command_words(config))
-        assert TrainConfig(**vars(parsed)) == config
-
-
 def test_a_schedule_that_is_given_is_that_of_all():
     still = plan(settings=plan().settings | {"learning_rate_schedule": "constant"})
-    assert {still.config(algorithm, 0).learning_rate_schedule for algorithm in still.algorithms} == {
-        "constant"
-    }
+    assert {
+        still.config(algorithm, 0).algorithm.learning_rate_schedule for algorithm in still.algorithms
+    } == {"constant"}
     own = plan(own={"grpo": {"learning_rate_schedule": "linear", "learning_rate_final": 0.0}})
     assert (
-        own.config("grpo", 0).learning_rate_final == 0.0
-        and own.config("eggroll", 0).learning_rate_final == 0.001
+        own.config("grpo", 0).algorithm.learning_rate_final == 0.0
+        and own.config("eggroll", 0).algorithm.learning_rate_final == 0.001
     )
-    assert plan().config("grpo", 0).learning_rate_schedule == "constant"
+    assert plan().config("grpo", 0).algorithm.learning_rate_schedule == "constant"
 
 
 def test_evolutions_trials_take_longer_steps_and_no_others():
     tuned = plan(tune=2, tune_share=0.25)
-    assert [tuned.trial(name, 0).learning_rate for name in ("eggroll", "openes", "grpo")] == [
+    assert [tuned.trial(name, 0).algorithm.learning_rate for name in ("eggroll", "openes", "grpo")] == [
         0.008,
         0.008,
         0.0003,
     ]
-    assert tuned.trial("eggroll", 1).learning_rate == pytest.approx(
+    assert tuned.trial("eggroll", 1).algorithm.learning_rate == pytest.approx(
         2 * tuned.drawn("eggroll", 1)["learning_rate"], rel=0.005
     )
     given = plan(tune=2, tune_share=0.25, settings=plan().settings | {"learning_rate": 0.004})
-    assert given.trial("eggroll", 0).learning_rate == 0.004
+    assert given.trial("eggroll", 0).algorithm.learning_rate == 0.004
 
 
 def test_trials_start_at_the_defaults_stay_in_range_and_leave_alone_what_was_given():
@@ -131,22 +106,26 @@ def test_trials_start_at_the_defaults_stay_in_range_and_leave_alone_what_was_giv
         run = {"seed": 0, "minutes": 10.0, "evaluations": 10, "validation": 0}
         if algorithm != "grpo":
             run |= {"learning_rate": 0.004, "learning_rate_final": 0.001}
-        assert vars(tuned.trial(algorithm, 0)) | run == vars(tuned.config(algorithm, 0))
+        assert tuned.trial(algorithm, 0).flat() | run == tuned.config(algorithm, 0).flat()
         trials = [tuned.trial(algorithm, number) for number in range(50)]
-        assert {(trial.minutes, trial.validation, trial.temperature) for trial in trials} == {(2.0, 512, 0.5)}
-        assert not {trial.seed for trial in trials} & {
-            tuned.config(algorithm, seed).seed for seed in range(3)
+        assert {(trial.run.minutes, trial.evaluation.validation, trial.temperature) for trial in trials} == {
+            (2.0, 512, 0.5)
+        }
+        assert not {trial.run.seed for trial in trials} & {
+            tuned.config(algorithm, seed).run.seed for seed in range(3)
         }
         if algorithm == "grpo":
-            assert {trial.learning_rate for trial in trials} == {1e-3}
-            assert {trial.prompts * trial.samples for trial in trials} == {256}
+            assert {trial.algorithm.learning_rate for trial in trials} == {1e-3}
+            assert {trial.algorithm.prompts * trial.algorithm.samples for trial in trials} == {256}
         else:
-            assert {trial.population * trial.prompts for trial in trials} == {1024}
-            assert {trial.learning_rate_schedule for trial in trials} == {"linear"}
-            finals = [trial.learning_rate_final / trial.learning_rate for trial in trials]
+            assert {trial.algorithm.population * trial.algorithm.prompts for trial in trials} == {1024}
+            assert {trial.algorithm.learning_rate_schedule for trial in trials} == {"linear"}
+            finals = [trial.algorithm.learning_rate_final / trial.algorithm.learning_rate for trial in trials]
             assert finals == pytest.approx([0.25] * 50, rel=0.005)  # three digits
             longer = math.sqrt(1 / 0.2)
-            rates = np.log([trial.learning_rate / 0.004 / longer for trial in trials[1:]]) / math.log(4)
+            rates = np.log(
+                [trial.algorithm.learning_rate / 0.004 / longer for trial in trials[1:]]
+            ) / math.log(4)
             assert stats.kstest(rates, stats.uniform(-1, 2).cdf).pvalue > 0.01 and abs(rates).max() <= 1.001
 
 
@@ -321,7 +300,7 @@ def test_a_weight_that_moved_in_one_run_alone_is_in_the_table(monkeypatch):
 
 
 def test_a_budget_is_spent_by_what_comes_first_and_goes_on_from_the_metrics():
-    config = TrainConfig(steps=100, minutes=1.0, tokens=5000, evaluations=4)
+    config = TrainConfig.of(steps=100, minutes=1.0, tokens=5000, evaluations=4)
     budget, lines, due = Budget(config), [], []
     for step in range(7):
         lines.append({"step": step, **budget.add(10.0, 100)})
@@ -329,14 +308,14 @@ def test_a_budget_is_spent_by_what_comes_first_and_goes_on_from_the_metrics():
         if step == 2:
             resumed = Budget(config, lines, 3)
             assert (
-                (resumed.share, resumed.evaluation_due)
-                == (budget.share, budget.evaluation_due)
+                (resumed.spent, resumed.evaluation_due)
+                == (budget.spent, budget.evaluation_due)
                 == (0.5, True)
             )
     assert due == [False, True, True, False, True, True, False] and budget.over
     assert lines[-1] == {"step": 6, SECONDS: 70.0, TOKENS: 700}
     assert Budget(config, lines[:2], 4).seconds == 40.0  # two lines were lost: as long as the others
-    assert Budget(TrainConfig(tokens=500, steps=100), lines, 5).over
+    assert Budget(TrainConfig.of(tokens=500, steps=100), lines, 5).over
 
 
 def test_the_training_clock_stands_still_while_programs_compile():

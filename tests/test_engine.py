@@ -16,17 +16,18 @@ import pytest
 from rwkv7_reference import random_model
 
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling
-from egg_reason.models.rwkv7.model import Architecture, Shape, forward, init_state
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape, forward, init_state
 from egg_reason.models.tokenizers import ByteTokenizer
 from egg_reason.perturb.layouts import Transposed
 from egg_reason.perturb.members import Members
-from egg_reason.perturb.noise import Noise
+from egg_reason.perturb.noise import NormalNoise
 from egg_reason.perturb.paths import get, put
 
 SHAPE = Shape(
     layers=2, width=64, heads=2, head_size=32, ffn=128, vocab=256, rank_w=16, rank_a=16, rank_v=16, rank_g=16
 )
-ARCHITECTURE = Architecture(SHAPE)
+ARCHITECTURE = RWKV7Family(SHAPE)
 PROMPTS = [[72], [101, 108, 108, 111, 32], [7, 200, 33, 4, 5, 6, 77, 8, 9, 10, 11]]
 LONGEST = max(map(len, PROMPTS))
 SIGMA, POPULATION, RANK = 0.1, 12, 2
@@ -47,7 +48,7 @@ def params():
 
 
 def population(sigma=SIGMA, size=POPULATION):
-    noise = Noise(seed=11, rank=RANK, parameters=PERTURBED)
+    noise = NormalNoise(seed=11, rank=RANK, parameters=PERTURBED)
     return Members(params(), noise, epoch=5, sigma=sigma, size=size)
 
 
@@ -317,8 +318,8 @@ def test_a_call_leaves_nothing_behind():
 def test_weights_prepared_for_few_rows_compute_what_they_did(monkeypatch):
     """Layer by layer and transposed, with a population of every kind of parameter attached, for one token and
     for several."""
-    monkeypatch.setattr("egg_reason.models.rwkv7.model.TRANSPOSED_FROM", 64 * 64)
-    noise = Noise(seed=1, rank=RANK, parameters=ARCHITECTURE.parameters(vectors=True, embeddings=True))
+    monkeypatch.setattr("egg_reason.models.rwkv7.family.TRANSPOSED_FROM", 64 * 64)
+    noise = NormalNoise(seed=1, rank=RANK, parameters=ARCHITECTURE.parameters(vectors=True, embeddings=True))
     prepared = ARCHITECTURE.prepared(params(), 4)
     assert isinstance(prepared.head, Transposed) and isinstance(prepared.blocks[1].ffn.key, Transposed)
     assert not isinstance(prepared.blocks[1].att.w1, Transposed)

@@ -18,7 +18,7 @@ from test_es_shaping import EQUAL
 from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.shaping import shape_fitness
 from egg_reason.algorithms.state import OPTIMISERS, schedule
-from egg_reason.perturb.noise import Parameter
+from egg_reason.perturb.base import Parameter
 from egg_reason.perturb.paths import get
 
 NAN = float("nan")

@@ -22,7 +22,7 @@ from flax import struct
 from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.shaping import shape_fitness
 from egg_reason.algorithms.state import schedule
-from egg_reason.perturb.noise import Parameter
+from egg_reason.perturb.base import Parameter
 
 SIZE, LARGEST, DRAWS = 5, 512, 16
 SIGMA, RATE = schedule("constant", 1e-2, None), schedule("constant", 1.0, None)

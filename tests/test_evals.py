@@ -20,18 +20,18 @@ import pytest
 from rich.console import Console
 
 from egg_reason import cli, models, tasks
+from egg_reason.config import EvalConfig
 from egg_reason.engine import Engine, Jobs, Sampling, Single
 from egg_reason.evals import results
 from egg_reason.evals.command import evaluate_model
 from egg_reason.evals.store import Store
-from egg_reason.models.rwkv7.model import Architecture
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.rewards import Reward, Scorer
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 64
 SETTINGS = {
     "benchmarks": ("countdown",),
-    "task_options": {"train_count": 0, "heldout_count": 16},
+    "task_options": ("train_count=0", "heldout_count=16"),
     "template": "auto",
     "problems": None,
     "prompt_column": None,
@@ -61,7 +61,7 @@ def given(tiny_checkpoint):
 def whole(given, tmp_path_factory):
     """The folder of an evaluation that nothing interrupted. Not to be changed: copy it."""
     folder = tmp_path_factory.mktemp("evaluation") / "whole"
-    evaluate_model(given, out=folder)
+    evaluate_model(EvalConfig.of(**given), out=folder)
     return folder
 
 
@@ -80,7 +80,7 @@ def test_an_evaluation_killed_twice_has_the_same_results(whole, given, tmp_path)
     folder = tmp_path / "killed"
     code = "import sys; from pathlib import Path; from egg_reason.evals import command, heldout\n"
     # 16 batches: kills come between them
-    code += f"heldout.BATCH = 64; command.evaluate_model({given!r}, out=Path(sys.argv[1]))"
+    code += f"heldout.BATCH = 64; command.evaluate_model(command.EvalConfig.of(**{given!r}), out=Path(sys.argv[1]))"
     there = b""
     for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.DEVNULL)
@@ -93,7 +93,7 @@ def test_an_evaluation_killed_twice_has_the_same_results(whole, given, tmp_path)
         before, there = there, (folder / "samples.jsonl").read_bytes()
         assert there.startswith(before) and len(there) > len(before)
         assert 0 < there.count(b"\n") < 16 * SAMPLES and not (folder / "results.json").exists()
-    evaluate_model(given, out=folder)
+    evaluate_model(EvalConfig.of(**given), out=folder)
     assert (
         (folder / "samples.jsonl").read_bytes().startswith(there[: there.rindex(b"\n") + 1])
     )  # nothing is drawn again
@@ -112,7 +112,7 @@ def test_what_is_missing_from_a_torn_file_is_drawn_again_as_it_was(seed, whole, 
     kept = rng.sample(lines, rng.randrange(1, len(lines)))
     torn = rng.choice([line for line in lines if line not in kept])
     (folder / "samples.jsonl").write_bytes(b"".join(kept) + torn[: rng.randrange(1, len(torn))])
-    evaluate_model(given, out=folder)
+    evaluate_model(EvalConfig.of(**given), out=folder)
     assert sorted((folder / "samples.jsonl").read_bytes().splitlines()) == sorted(
         line.rstrip() for line in lines
     )
@@ -122,7 +122,7 @@ def test_what_is_missing_from_a_torn_file_is_drawn_again_as_it_was(seed, whole, 
 def test_a_finished_evaluation_is_not_drawn_again(whole, given, tmp_path, monkeypatch):
     folder = shutil.copytree(whole, tmp_path / "done")
     monkeypatch.setattr(Engine, "generate", None)
-    evaluate_model(given, out=folder)
+    evaluate_model(EvalConfig.of(**given), out=folder)
     for name in ("results.json", "samples.jsonl", "timing.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
@@ -138,7 +138,7 @@ def test_a_finished_evaluation_is_not_drawn_again(whole, given, tmp_path, monkey
             ),
         ),
         (
-            {"task_options": {"heldout_count": 16, "train_count": 0, "seed": 1}},
+            {"task_options": ("heldout_count=16", "train_count=0", "seed=1")},
             "settings.task_options.seed None, not 1",
         ),
         ({"lanes": 32}, "settings.lanes 16, not 32"),
@@ -147,7 +147,7 @@ def test_a_finished_evaluation_is_not_drawn_again(whole, given, tmp_path, monkey
 def test_other_settings_are_refused(changes, message, whole, given):
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     with pytest.raises(ValueError, match=re.escape(message)):
-        evaluate_model(given | changes, out=whole)
+        evaluate_model(EvalConfig.of(**given | changes), out=whole)
     assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
 
 
@@ -156,7 +156,7 @@ def test_another_model_of_that_name_is_refused(whole, given, tmp_path):
     header = json.loads((folder / "evaluation.json").read_text())
     (folder / "evaluation.json").write_text(json.dumps(header | {"fingerprint": "0" * 32}))
     with pytest.raises(ValueError, match="holds an evaluation with fingerprint '0000"):
-        evaluate_model(given, out=folder)
+        evaluate_model(EvalConfig.of(**given), out=folder)
 
 
 def test_damaged_and_busy_folders_are_refused(whole, tmp_path):
@@ -223,7 +223,9 @@ def mixed(given, tmp_path_factory):
         patch.chdir(place)
         names = ("task.py:letters", "task.py:lengths")
         found = evaluate_model(
-            given | {"benchmarks": names, "task_options": {}, "samples": 8, "max_tokens": None},
+            EvalConfig.of(
+                **given | {"benchmarks": names, "task_options": (), "samples": 8, "max_tokens": None}
+            ),
             out=place / "out",
         )
     return place, found
@@ -307,7 +309,7 @@ def test_every_completion_is_recorded_as_the_rewards_saw_it(mixed):
 def test_one_line_a_benchmark_is_printed(terminal, width, whole, given):
     screen = io.StringIO()
     evaluate_model(
-        given,
+        EvalConfig.of(**given),
         out=whole,
         console=Console(file=screen, force_terminal=terminal, width=width, color_system=None, soft_wrap=True),
     )
@@ -357,8 +359,8 @@ def test_classes_come_from_answers_that_are_the_same():
 def test_benchmarks_in_one_queue_write_what_each_writes_alone(mixed, given, monkeypatch):
     place, _ = mixed
     monkeypatch.chdir(place)
-    alone = given | {"benchmarks": ("task.py:lengths",), "task_options": {}, "samples": 8, "max_tokens": None}
-    evaluate_model(alone, out=place / "alone")
+    alone = given | {"benchmarks": ("task.py:lengths",), "task_options": (), "samples": 8, "max_tokens": None}
+    evaluate_model(EvalConfig.of(**alone), out=place / "alone")
     texts = {
         key: sample["completion"]
         for key, sample in zip(keys(read(place / "out")), read(place / "out"), strict=True)
@@ -370,7 +372,7 @@ def test_benchmarks_in_one_queue_write_what_each_writes_alone(mixed, given, monk
 def test_prompts_may_have_budgets_stops_and_numbers_of_their_own(tiny_checkpoint):
     model = models.load(tiny_checkpoint)
     engine, weights = (
-        Engine(Architecture(model.shape), model.tokenizer, 16, group=1),
+        Engine(model.family, model.tokenizer, 16, group=1),
         Single(jax.tree.map(jax.numpy.asarray, model.params)),
     )
     prompts = [model.tokenizer.encode(text) for text in ("first", "a second and longer one", "3")]
@@ -406,7 +408,7 @@ def test_two_evaluations_are_compared_by_problem(whole, given, tmp_path, capsys)
         sample["correct"] = sample["problem"] == 0 or (sample["problem"] < 4 and sample["sample"] % 2 == 0)
     (other / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
     (other / "results.json").unlink()
-    evaluate_model(given, out=other)
+    evaluate_model(EvalConfig.of(**given), out=other)
     capsys.readouterr()
     assert not any(sample["correct"] for sample in read(whole))
     assert cli.main(["eval-diff", str(whole), str(other)]) == 0
@@ -492,7 +494,6 @@ def test_gold_answers_of_every_benchmark_are_right_and_vote_together(benchmark, 
     """The whole way but the model: rows, rewards, extraction, equivalence."""
     task = tasks.make(benchmark, data_dir=shared_data("aime_2024.jsonl").parent, split="heldout")
     rows = task.heldout[:4]
-    from egg_reason.rewards.functions import Reward
 
     with Scorer([Reward.of(spec) for spec in task.rewards]) as scorer:
         texts = [f"></think>The answer is\n{row['solution']}" for row in rows]

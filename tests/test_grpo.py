@@ -14,13 +14,16 @@ from test_train import Killed, at_call, die
 from trl_formulas import trl_loss
 
 from egg_reason import models
-from egg_reason.algorithms.grpo import GRPO, NotFinite
+from egg_reason.algorithms.base import NotFinite
+from egg_reason.algorithms.grpo import GRPO
 from egg_reason.algorithms.objective import Objective, advantages
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Completions, Jobs
-from egg_reason.models.rwkv7.model import Architecture, Shape
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape
 from egg_reason.perturb.paths import get, named
+from egg_reason.population.trials import Trials
 from egg_reason.run.budget import Budget
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.directory import read_metrics
@@ -155,13 +158,18 @@ def case():
 SGD = optax.sgd(1.0)
 
 
+def tried(rewards, rollouts):
+    """Trials as a run hands them to `tell`."""
+    return Trials(range(1), rewards, rollouts=rollouts)
+
+
 def rate(spent):
     return 1.0
 
 
 def grpo(loss_type="dapo", beta=0.2, parameters=None, **given):
     """Plain gradient descent at rate 1, of all texts in one batch. Equal settings are compiled once."""
-    architecture = Architecture(SHAPE)
+    architecture = RWKV7Family(SHAPE)
     settings = {
         "architecture": architecture,
         "parameters": parameters or architecture.parameters(vectors=True, embeddings=True),
@@ -185,7 +193,7 @@ def gradient(loss_type, beta):
     params, _, rollouts = case()
     strategy = grpo(loss_type, beta)
     before = strategy.init(params)
-    after, info = strategy.tell(before, REWARDS, rollouts)
+    after, info = strategy.tell(before, tried(REWARDS, rollouts))
     moved = {
         p.name: np.asarray(get(before.params, p.name) - get(after.params, p.name))
         for p in strategy.parameters
@@ -253,7 +261,7 @@ def told(**given):
 def _told(given):
     params, _, rollouts = case()
     strategy = grpo(**dict(given))
-    after, info = strategy.tell(strategy.init(params), REWARDS, rollouts)
+    after, info = strategy.tell(strategy.init(params), tried(REWARDS, rollouts))
     return np.concatenate([np.ravel(get(after.params, p.name)) for p in strategy.parameters]), info
 
 
@@ -277,7 +285,7 @@ def test_a_gradient_that_is_too_long_is_scaled_down():
 def test_a_minibatch_of_an_iteration_is_a_step_of_the_optimiser():
     params, _, rollouts = case()
     strategy = grpo(optimiser=optax.adam(1e-3), iterations=2, minibatches=3)
-    after, info = strategy.tell(strategy.init(params), REWARDS, rollouts)
+    after, info = strategy.tell(strategy.init(params), tried(REWARDS, rollouts))
     assert int(after.optimiser[0].count) == 6
     assert 0.0015 < info["update_rms"] < 0.006  # six steps of 0.001, in directions of their own
 
@@ -287,7 +295,7 @@ def test_masked_overlong_completions_have_no_part():
     params, _, rollouts = case()
     without = dataclasses.replace(rollouts, drawn=rollouts.drawn & ~rollouts.truncated[:, None])
     strategy = grpo()
-    expected, _ = strategy.tell(strategy.init(params), REWARDS, without)
+    expected, _ = strategy.tell(strategy.init(params), tried(REWARDS, without))
     masked = told(overlong="mask")[0]
     np.testing.assert_array_equal(
         masked, np.concatenate([np.ravel(get(expected.params, p.name)) for p in strategy.parameters])
@@ -311,7 +319,7 @@ def test_where_every_group_agrees_nothing_moves():
     params, _, rollouts = case()
     strategy = grpo(beta=0.0, optimiser=optax.adam(1e-3))
     before = strategy.init(params)
-    after, info = strategy.tell(before, np.ones((SAMPLES, len(PROMPTS))), rollouts)
+    after, info = strategy.tell(before, tried(np.ones((SAMPLES, len(PROMPTS))), rollouts))
     jax.tree.map(
         np.testing.assert_array_equal, (after.params, after.optimiser), (before.params, before.optimiser)
     )
@@ -364,7 +372,9 @@ def test_a_loss_that_is_not_finite_names_its_batch():
     order = np.random.default_rng([0, 0, 0]).permutation(9)
     number = 1 + next(i for i, part in enumerate(np.array_split(order, 2)) if 3 in part)
     with pytest.raises(NotFinite) as error:
-        strategy.tell(strategy.init(params), REWARDS, dataclasses.replace(rollouts, log_probabilities=broken))
+        strategy.tell(
+            strategy.init(params), tried(REWARDS, dataclasses.replace(rollouts, log_probabilities=broken))
+        )
     where = f"iteration 1 of 1, minibatch {number} of 2"
     assert (
         str(error.value)
@@ -391,7 +401,7 @@ def grpo_settings(settings):
 @pytest.fixture(scope="module")
 def finished_grpo(grpo_settings, tmp_path_factory):
     path = tmp_path_factory.mktemp("grpo") / "finished"
-    return path, train(TrainConfig(**grpo_settings), path, plain=True)
+    return path, train(TrainConfig.of(**grpo_settings), path, plain=True)
 
 
 def test_a_run_learns_and_tells_it_in_trl_names(finished_grpo, grpo_settings):
@@ -430,7 +440,7 @@ def test_a_run_that_died_goes_on_to_the_same_bits(finished_grpo, grpo_settings, 
     """Before the second checkpoint: optimiser, order of the data and minibatches go on from the first."""
     with monkeypatch.context() as patch, pytest.raises(Killed):
         at_call(patch, Checkpoints, "save", 2, die, after=False)
-        train(TrainConfig(**grpo_settings), tmp_path / "run", plain=True)
+        train(TrainConfig.of(**grpo_settings), tmp_path / "run", plain=True)
     assert resume(tmp_path / "run", plain=True)["steps"] == 6
     assert (tmp_path / "run" / "model.pth").read_bytes() == (finished_grpo[0] / "model.pth").read_bytes()
     lines, wanted = (read_metrics(run / "metrics.jsonl") for run in (tmp_path / "run", finished_grpo[0]))
@@ -442,12 +452,12 @@ def test_a_run_that_died_goes_on_to_the_same_bits(finished_grpo, grpo_settings, 
 def test_a_run_by_minutes_goes_on_though_its_schedule_went_elsewhere(grpo_settings, tmp_path, monkeypatch):
     """Steps that are taken again take other seconds, and so other rates than those that were recorded."""
     plain = {"beta": 0.0, "iterations": 1, "minibatches": 1, "eval_every": 0}
-    config = TrainConfig(**grpo_settings | plain | {"minutes": 60.0, "learning_rate_schedule": "linear"})
+    config = TrainConfig.of(**grpo_settings | plain | {"minutes": 60.0, "learning_rate_schedule": "linear"})
     with monkeypatch.context() as patch, pytest.raises(Killed):
         at_call(patch, GRPO, "tell", 4, die, after=False)
         train(config, tmp_path / "run", plain=True)
     with monkeypatch.context() as patch:
-        patch.setattr(Budget, "share", property(lambda budget: min(1.0, budget.steps / 5)))
+        patch.setattr(Budget, "spent", property(lambda budget: min(1.0, budget.steps / 5)))
         assert resume(tmp_path / "run", plain=True)["steps"] == 5
     steps = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
     assert [line["learning_rate"] for line in steps] == pytest.approx(

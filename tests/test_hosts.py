@@ -16,7 +16,7 @@ from egg_reason.algorithms.shaping import pair_weights
 from egg_reason.config import Machines, TrainConfig
 from egg_reason.population.here import DIFFERENT
 from egg_reason.population.hosts import SHARE, _merged
-from egg_reason.population.trials import Share, merge
+from egg_reason.population.trials import Trials, merge
 from egg_reason.population.wire import rounded
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import HASH_BYTES
@@ -102,7 +102,7 @@ def test_a_host_with_other_rewards_ends_all_with_a_line(settings, flags, rewards
 
 
 def test_other_weights_on_a_host_are_found():
-    share = Share(range(2), np.zeros((2, 1), np.float32), {}).encode("float32")
+    share = Trials(range(2), np.zeros((2, 1), np.float32), {}).encode("float32")
     replies = [bytes([SHARE]) + bytes([number]) * HASH_BYTES + share for number in (1, 1, 2)]
     with pytest.raises(ValueError, match=r"the weights of hosts \[2\] are not the first one's"):
         _merged(replies, "float32")
@@ -116,15 +116,15 @@ def test_a_share_comes_out_as_it_went_in(wire):
     rng = np.random.default_rng(0)
     fitness = rng.random((6, 5), np.float32)
     fitness[0, 1] = fitness[4] = np.nan
-    share = Share(range(4, 10), rounded(fitness, wire), {"completions": 30, "reward": 1.5})
-    again = Share.decode(share.encode(wire), wire)
+    share = Trials(range(4, 10), rounded(fitness, wire), {"completions": 30, "reward": 1.5})
+    again = Trials.decode(share.encode(wire), wire)
     np.testing.assert_array_equal(again.fitness_NP, share.fitness_NP)
     assert (again.members, again.sums) == (share.members, share.sums)
 
 
 def test_shares_merge_in_the_order_of_their_members():
     parts = [
-        Share(range(2 * k, 2 * k + 2), np.full((2, 3), k, np.float32), {"completions": 6}) for k in range(4)
+        Trials(range(2 * k, 2 * k + 2), np.full((2, 3), k, np.float32), {"completions": 6}) for k in range(4)
     ]
     whole = merge([parts[2], parts[0], parts[3], parts[1]])
     assert whole.members == range(8) and whole.sums == {"completions": 24}
@@ -157,7 +157,7 @@ def test_what_float16_cannot_hold_is_refused():
 )
 def test_bad_wires(given, line):
     with pytest.raises(ValueError) as error:
-        TrainConfig(**given)
+        TrainConfig.of(**given)
     assert str(error.value) == line
 
 

@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 
 from egg_reason import memory, models
-from egg_reason.build import build_strategy
+from egg_reason.algorithms import registry
 from egg_reason.config import TrainConfig
-from egg_reason.engine import Engine
+from egg_reason.engine import Engine, Sampling
 from egg_reason.engine import lanes as device
-from egg_reason.models.rwkv7.model import Architecture
 from egg_reason.run.allocator import give_back, resident
 
 
 def parts(settings, **changes):
-    prediction = memory.predict(TrainConfig(**settings | changes))
+    prediction = memory.predict(TrainConfig.of(**settings | changes))
     return {part.name: part.bytes for part in prediction.parts}, prediction
 
 
@@ -35,17 +34,17 @@ def of_grpo(settings):
 
 @pytest.mark.parametrize("algorithm", ["eggroll", "openes"])
 def test_noise_and_lanes_are_as_large_as_the_engine_makes_them(algorithm, settings):
-    config = TrainConfig(**settings | {"algorithm": algorithm})
-    model = models.load(config.model)
-    engine = Engine(Architecture(model.shape), model.tokenizer, config.lanes, config.group)
-    noise = build_strategy(config, engine.architecture).noise
+    config = TrainConfig.of(**settings | {"algorithm": algorithm})
+    model = models.load(config.model.model)
+    engine = Engine(model.family, model.tokenizer, config.engine.lanes, config.engine.group)
+    noise = registry.make(config, model, Sampling(max_tokens=12)).noise
     program = device.Program(
-        engine.architecture, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params)
+        engine.family, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params)
     )
-    made = device.no_noise(program, config.lanes // config.group)
+    made = device.no_noise(program, config.engine.lanes // config.engine.group)
     state, slots = (
-        device.empty(program, config.lanes, jnp.float32),
-        engine.architecture.init_state(engine.slots, jnp.float32),
+        device.empty(program, config.engine.lanes, 0, jnp.float32),
+        engine.family.init_state(engine.slots, 0, jnp.float32),
     )
     found, _ = parts(settings, algorithm=algorithm)
     assert found["noise of the groups"] == sum(leaf.nbytes for leaf in jax.tree.leaves(made))

@@ -1,11 +1,11 @@
-"""Perturbed products are the dense ones (design promise 2); noise is a function of its five names alone
-(promise 4).
+"""Perturbed products are the dense ones; noise is a function of its five names alone.
 
 The yardstick is float64 numpy with every perturbed weight written out. Noise here is far larger than in
 training, so that a wrong term shows.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from rwkv7_reference import random_model
 
-from egg_reason.models.rwkv7.model import Architecture, Shape, forward, init_state
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape, forward, init_state
+from egg_reason.perturb.base import Parameter
 from egg_reason.perturb.layouts import Transposed
-from egg_reason.perturb.noise import Noise, Parameter, put_rows, take_rows
-from egg_reason.perturb.paths import named, put
+from egg_reason.perturb.noise import NormalNoise, put_rows, take_rows
+from egg_reason.perturb.paths import cast, dtype_of, get, named, occurrences, put
 from egg_reason.perturb.weights import FullRank, LowRank, Offset
 
 RELATIVE = 1e-5
@@ -215,8 +217,8 @@ def logits(params, tokens):
 def test_a_population_through_the_model_is_each_member_alone(rank, everything):
     """Logits of standard deviation about 1; float32 on both sides, so rounding alone differs."""
     params = jax.tree.map(jnp.asarray, random_model(SHAPE, 3))
-    model = Architecture(SHAPE)
-    noise = Noise(11, rank, model.parameters(vectors=everything, embeddings=everything))
+    model = RWKV7Family(SHAPE)
+    noise = NormalNoise(11, rank, model.parameters(vectors=everything, embeddings=everything))
     shapes = {name: leaf.shape for name, leaf in named(params).items()}
     drawn = made_noise(noise.parameters, shapes, rank, 3)
     scale_B = np.array([0.1, -0.1, 0.05, 0.0, -0.05, 0.1], np.float32)
@@ -244,7 +246,7 @@ SHAPES = {"matrix": (3, 2), "vector": (2, 5)}
 def test_noise_is_bitwise_the_same_however_it_is_drawn():
     """Alone or among others, in any order, in and out of jit, in a loop of a larger program, without the
     other parameters, in bfloat16."""
-    noise = Noise(7, 2, PARAMETERS)
+    noise = NormalNoise(7, 2, PARAMETERS)
     draw = functools.partial(noise.draw, SHAPES)
     jitted = jax.jit(draw)
     alone = {k: bits(jitted(3, jnp.array([k]))) for k in (0, 5, 1000)}
@@ -261,9 +263,9 @@ def test_noise_is_bitwise_the_same_however_it_is_drawn():
     assert bits(jax.tree.map(lambda x: x[1], looped)) == alone[5]
 
     five = jitted(3, jnp.array([5]))
-    vector_only = jax.jit(functools.partial(Noise(7, 2, PARAMETERS[1:]).draw, SHAPES))
+    vector_only = jax.jit(functools.partial(NormalNoise(7, 2, PARAMETERS[1:]).draw, SHAPES))
     assert bits(vector_only(3, jnp.array([5]))) == bits(five["vector"])
-    rounded = jax.jit(functools.partial(Noise(7, 2, PARAMETERS, jnp.bfloat16).draw, SHAPES))(
+    rounded = jax.jit(functools.partial(NormalNoise(7, 2, PARAMETERS, jnp.bfloat16).draw, SHAPES))(
         3, jnp.array([5])
     )
     assert bits(rounded) == bits(jax.tree.map(lambda x: x.astype(jnp.bfloat16), five))
@@ -275,7 +277,7 @@ def test_noise_changes_with_each_of_its_five_names():
     jitted = jax.jit(lambda noise, epoch, directions: noise.draw(shapes, epoch, directions), static_argnums=0)
 
     def pieces(seed=0, epoch=0, direction=0):
-        drawn = jitted(Noise(seed, 2, same_shape), epoch, jnp.array([direction]))
+        drawn = jitted(NormalNoise(seed, 2, same_shape), epoch, jnp.array([direction]))
         return [np.asarray(leaf)[layer].tobytes() for leaf in jax.tree.leaves(drawn) for layer in range(2)]
 
     everything = pieces() + pieces(seed=1) + pieces(epoch=1) + pieces(direction=1)
@@ -294,7 +296,7 @@ def test_noise_is_standard_normal_and_uncorrelated():
     count = 2000
 
     def draw(seed, epoch, first):
-        drawn = jax.jit(functools.partial(Noise(seed, 2, same_shape).draw, shapes))(
+        drawn = jax.jit(functools.partial(NormalNoise(seed, 2, same_shape).draw, shapes))(
             epoch, first + jnp.arange(count)
         )
         return {
@@ -324,7 +326,7 @@ def test_entries_of_a_direction_have_unit_variance_at_every_rank(rank):
     """1,000 directions of 12 x 10 entries, each a mean square of its own. Beyond 5 standard deviations: once
     in 1.7 million seeds."""
     parameter = Parameter("w", 0, "matrix", False)
-    drawn = jax.jit(functools.partial(Noise(1, rank, (parameter,)).draw, {"w": (12, 10)}))(
+    drawn = jax.jit(functools.partial(NormalNoise(1, rank, (parameter,)).draw, {"w": (12, 10)}))(
         0, jnp.arange(1000)
     )["w"]
     dense = product(*drawn) if rank else np.asarray(drawn, np.float64)
@@ -352,3 +354,105 @@ def test_a_transposed_matrix_multiplies_like_itself(rows):
     )
     exact = x @ w + scale[:, None, None] * (x @ a[0].T @ b[0]) / np.sqrt(2)
     np.testing.assert_allclose(jax.jit(lambda x: x @ node)(given), exact, atol=3e-5)
+
+
+class Row(NamedTuple):
+    scale: np.ndarray
+
+
+def nested():
+    """A tree with every way to hold a parameter: a stack, a sequence of layers, dictionaries with dots in
+    their keys, a named tuple, an integer."""
+    return {
+        "table": normal(1, 7, 4),
+        "stack": {"key": normal(2, 3, 4, 5)},
+        "layers": [{"up.weight": normal(3, 4, 4)}, {"up.weight": normal(4, 4, 4)}],
+        "row": Row(normal(5, 4)),
+        "steps": np.arange(4, dtype=np.int8),
+    }
+
+
+NESTED = (
+    Parameter("table", 0, "table", False),
+    Parameter("stack.key", 1, "matrix", True),
+    Parameter("layers.1.up.weight", 2, "matrix", False),
+    Parameter("row.scale", 3, "vector", False),
+)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_noise_attaches_to_any_pytree(rank):
+    noise, params = NormalNoise(3, rank, NESTED), jax.tree.map(jnp.asarray, nested())
+    drawn = noise.draw(noise.shapes(params), 1, jnp.arange(3))
+    x = jnp.asarray(normal(9, ROWS, 1, 4))
+
+    def dense(name, layer=None):
+        e = jax.tree.map(lambda leaf: leaf if layer is None else leaf[layer], drawn[name])
+        return product(*e) if isinstance(e, tuple) else np.asarray(e, np.float64)
+
+    whole = noise.attach(params, drawn, SCALE_B)
+    layers = tuple({"key": params["stack"]["key"][layer]} for layer in range(3))
+    apart = noise.attach(params | {"stack": layers}, drawn, SCALE_B)
+    for layer in range(3):
+        expected = np.einsum(
+            "bxm,bmn->bxn", x, dense_rows(params["stack"]["key"][layer], dense("stack.key", layer), SCALE_B)
+        )
+        close(x @ apart["stack"][layer]["key"], expected)
+        close(x @ jax.tree.map(lambda leaf, i=layer: leaf[i], whole["stack"]["key"]), expected)
+    up = dense_rows(params["layers"][1]["up.weight"], dense("layers.1.up.weight"), SCALE_B)
+    close(x @ whole["layers"][1]["up.weight"], np.einsum("bxm,bmn->bxn", x, up))
+    close(whole["row"].scale * x, dense_rows(params["row"].scale, dense("row.scale"), SCALE_B)[:, None] * x)
+    assert (
+        whole["steps"] is params["steps"]
+        and whole["layers"][0]["up.weight"] is params["layers"][0]["up.weight"]
+    )
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2, 5])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_tied_head_carries_the_noise_of_its_table(rank, turned):
+    """Rows of the table and products with its transpose use one and the same dense matrix."""
+    noise, base = NormalNoise(3, rank, (Parameter("w", 0, "table", False),)), jnp.asarray(normal(1, 7, 4))
+    params = {"w": Transposed(base.T) if turned else base}
+    drawn = noise.draw(noise.shapes(params), 1, jnp.arange(3))
+    node = noise.attach(params, drawn, SCALE_B)["w"]
+    e = product(*drawn["w"]) if rank else np.asarray(drawn["w"], np.float64)
+    table_B = dense_rows(base, e, SCALE_B)
+    x, y = jnp.asarray(normal(9, ROWS, 2, 4)), jnp.asarray(normal(8, ROWS, 2, 7))
+    ids = np.random.default_rng(0).integers(0, 7, (ROWS, 2))
+    close(jax.jit(lambda x, node: x @ node.T)(x, node), np.einsum("bxn,bmn->bxm", x, table_B))
+    if not turned:
+        close(node[ids], np.stack([table_B[row][ids[row]] for row in range(ROWS)]))
+    close(y @ node.T.T, np.einsum("bxm,bmn->bxn", y, table_B))
+
+
+def test_paths_lead_through_every_kind_of_node():
+    tree = nested()
+    assert list(named(tree)) == [
+        "layers.0.up.weight",
+        "layers.1.up.weight",
+        "row.scale",
+        "stack.key",
+        "steps",
+        "table",
+    ]
+    for name, leaf in named(tree).items():
+        assert get(tree, name) is leaf
+        changed = named(put(tree, {name: 0}))
+        assert changed.pop(name) == 0 and all(changed[other] is named(tree)[other] for other in changed)
+    for wrong in ("tabel", "layers.2.up.weight", "layers.up", "row.size", "stack.key.x"):
+        with pytest.raises(KeyError, match=f"there is no parameter {wrong}"):
+            get(tree, wrong)
+    with pytest.raises(KeyError, match="there is no parameter tabel: name one of layers"):
+        put(tree, {"tabel": 0})
+    assert occurrences(tree, "layers.up.weight") == [("layers.0.up.weight", 0), ("layers.1.up.weight", 1)]
+    assert occurrences(tree, "stack.key") == [("stack.key", None)]
+
+
+def test_only_floats_are_cast_and_only_floats_get_normal_noise():
+    half = cast(nested(), jnp.bfloat16)
+    assert half["steps"].dtype == np.int8 and half["table"].dtype == jnp.bfloat16
+    assert cast(nested(), np.float32)["row"].scale.dtype == np.float32
+    assert dtype_of(half) == jnp.bfloat16 and dtype_of({"steps": half["steps"]}) == np.float32
+    with pytest.raises(ValueError, match="normal noise perturbs float weights, not steps of int8"):
+        NormalNoise(0, 1, (Parameter("steps", 0, "vector", False, "int8"),))

@@ -18,7 +18,7 @@ from test_train import assert_same_run
 
 from egg_reason.config import Machines, TrainConfig
 from egg_reason.population import pool
-from egg_reason.population import trials as shares
+from egg_reason.population.base import DIFFERENT
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
 from egg_reason.train import resume, train
@@ -94,26 +94,26 @@ class Actor:
         self.ray, self.worker, self.alive = ray, kind(*arguments), True
         ray.alive += 1
         ray.made += 1
-        self.build = types.SimpleNamespace(remote=lambda *arguments: Ref(lambda: self._build(*arguments)))
-        self.evaluate = types.SimpleNamespace(remote=self._evaluate)
+        self.prepare = types.SimpleNamespace(remote=lambda *arguments: Ref(lambda: self._prepare(*arguments)))
+        self.try_out = types.SimpleNamespace(remote=self._try_out)
 
     def end(self):
         if self.alive:
             self.ray.alive, self.alive = self.ray.alive - 1, False
             if hasattr(self.worker, "parts"):
-                self.worker.parts.scorer.close()
+                self.worker.parts.problem.scorer.close()
 
-    def _build(self, fingerprint, steps):
+    def _prepare(self, fingerprint, steps):
         self.ray.brought.append(len(steps))
         self.ray.builds()
-        self.worker.build(fingerprint, steps)
+        self.worker.prepare(fingerprint, steps)
 
-    def _evaluate(self, *arguments):
+    def _try_out(self, *arguments):
         number, self.ray.calls = self.ray.calls, self.ray.calls + 1
         self.ray.sent.append(arguments)
         if number in self.ray.dies:
             return Ref(self._die)
-        return Ref(lambda: self.worker.evaluate(*arguments), hangs=number in self.ray.hangs)
+        return Ref(lambda: self.worker.try_out(*arguments), hangs=number in self.ray.hangs)
 
     def _die(self):
         self.end()
@@ -150,7 +150,7 @@ POOL = Machines(pool="ray")
 def test_lost_workers_change_nothing(with_ray, finished_run, settings, tmp_path):
     """Calls 3, 4 and 9 kill their workers; others take the chunks, new ones start from the log."""
     ray = with_ray(cpus=2, dies=(3, 4, 9))
-    train(TrainConfig(**settings), tmp_path / "run", plain=True, machines=POOL)
+    train(TrainConfig.of(**settings), tmp_path / "run", plain=True, machines=POOL)
     assert_same_run(tmp_path / "run", finished_run[0])
     assert ray.made == 5
     assert ray.brought[:2] == [0, 0] and all(ray.brought[2:])  # a new worker takes all steps before it joins
@@ -174,7 +174,7 @@ def test_a_run_moves_between_one_process_and_a_pool(with_ray, finished_run, sett
 
     with monkeypatch.context() as patch:
         patch.setattr(ScalarLog, "append", stop_after_three)
-        assert train(TrainConfig(**settings), tmp_path / "run", plain=True) is None
+        assert train(TrainConfig.of(**settings), tmp_path / "run", plain=True) is None
     assert resume(tmp_path / "run", plain=True, machines=POOL) is not None
     assert_same_run(tmp_path / "run", finished_run[0])
 
@@ -187,7 +187,7 @@ def test_the_pairs_of_a_slow_worker_are_dropped_whole_if_one_says_so(
     with_ray(cpus=2, hangs=(0,))
     monkeypatch.setattr(pool, "SLOW", 1.0)
     train(
-        TrainConfig(**settings | {"steps": 2, "eval_every": 0}),
+        TrainConfig.of(**settings | {"steps": 2, "eval_every": 0}),
         tmp_path / "run",
         plain=True,
         machines=Machines(pool="ray", straggler="drop"),
@@ -232,7 +232,7 @@ def test_workers_that_die_as_they_start_end_the_run(with_ray, settings, flags, c
 def test_a_chunk_that_kills_every_worker_ends_the_run(with_ray, settings, tmp_path):
     ray = with_ray(dies=range(100))
     with pytest.raises(ValueError, match="8 workers died one after the other and did nothing"):
-        train(TrainConfig(**settings), tmp_path / "run", plain=True, machines=POOL)
+        train(TrainConfig.of(**settings), tmp_path / "run", plain=True, machines=POOL)
     assert ray.alive == 0
 
 
@@ -242,7 +242,7 @@ def test_a_worker_that_never_answers_is_replaced(with_ray, settings, tmp_path, c
     monkeypatch.setattr(pool, "LATE_STEPS", 2)
     machines = Machines(pool="ray", straggler="drop")
     train(
-        TrainConfig(**settings | {"steps": 4, "eval_every": 0}),
+        TrainConfig.of(**settings | {"steps": 4, "eval_every": 0}),
         tmp_path / "run",
         plain=True,
         machines=machines,
@@ -254,7 +254,10 @@ def test_a_pool_without_room_says_so_and_waits(with_ray, settings, tmp_path, cap
     with_ray(full=5)
     monkeypatch.setattr(pool, "LONELY", 0.0)
     train(
-        TrainConfig(**settings | {"steps": 1, "eval_every": 0}), tmp_path / "run", plain=True, machines=POOL
+        TrainConfig.of(**settings | {"steps": 1, "eval_every": 0}),
+        tmp_path / "run",
+        plain=True,
+        machines=POOL,
     )
     assert capsys.readouterr().out.count("no free CPU for one: waiting") == 1
 
@@ -264,8 +267,8 @@ def test_a_worker_with_other_rewards_ends_the_run(with_ray, settings, rewards_fi
     before = rewards_file.read_text()
     with_ray(builds=lambda: rewards_file.write_text(before + "\n"))
     try:
-        with pytest.raises(ValueError, match=f"a worker of the pool: {shares.DIFFERENT}"):
-            train(TrainConfig(**settings), tmp_path / "run", plain=True, machines=POOL)
+        with pytest.raises(ValueError, match=f"a worker of the pool: {DIFFERENT}"):
+            train(TrainConfig.of(**settings), tmp_path / "run", plain=True, machines=POOL)
     finally:
         rewards_file.write_text(before)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tyro
 
-from egg_reason import cli
+from egg_reason.cli.flags import TrainFlags, typed
 from egg_reason.config import TrainConfig
 from egg_reason.probe.command import command as command_of
 from egg_reason.probe.command import suggest
@@ -180,7 +180,7 @@ MINE, LINE = (128, 8, 1, 8.0, 2.0), Line(0.2, 16.0, 400.0, 4, 0.02, 0.2)
 
 
 def test_a_suggestion_keeps_the_population_unless_another_is_better_beyond_doubt():
-    config = TrainConfig(steps=16)
+    config = TrainConfig.of(steps=16)
     assert (
         suggest(config, 0.02, LINE, rows(mine=MINE, other=(512, 2, 1, 9.0, 2.0)), 0.002)["population"] == 128
     )
@@ -191,12 +191,12 @@ def test_a_suggestion_keeps_the_population_unless_another_is_better_beyond_doubt
 @pytest.mark.parametrize(("minutes", "steps", "population"), [(2, 58, 128), (0.25, 28, 32), (60, 439, 512)])
 def test_minutes_become_steps(minutes, steps, population):
     """At 2 ms a completion, 1,024 of them a step."""
-    found = suggest(TrainConfig(minutes=minutes), 0.02, LINE, rows(mine=MINE), 0.002)
+    found = suggest(TrainConfig.of(minutes=minutes), 0.02, LINE, rows(mine=MINE), 0.002)
     assert (found["steps"], found["population"]) == (steps, population)
 
 
 def test_the_command_gives_train_the_same_settings_again():
-    config = TrainConfig(
+    config = TrainConfig.of(
         task="problems file.jsonl",
         reward=("gsm8k", "my.py:f"),
         reward_weights=(1.0, 0.5),
@@ -211,5 +211,6 @@ def test_the_command_gives_train_the_same_settings_again():
     found = suggest(config, 0.0134, LINE, rows(mine=(128, 4, 1, 8.0, 2.0)), 0.002)
     words = shlex.split(command_of(config, found))
     assert words[:2] == ["egg-reason", "train"]
-    parsed = tyro.cli(cli.runs._Settings, args=words[2:])
-    assert TrainConfig(**vars(parsed)) == TrainConfig(**(vars(config) | found))
+    parsed = typed(tyro.cli(TrainFlags, args=words[2:]))
+    assert TrainConfig.of(**parsed) == config.replace(**found)
+    assert found.keys() <= parsed.keys()  # what was measured is said, also where it is the default

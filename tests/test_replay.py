@@ -4,13 +4,16 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from test_es import fitness, strategy, toy
 
 from egg_reason import models
+from egg_reason.algorithms.shaping import pair_weights
 from egg_reason.algorithms.state import OPTIMISERS
 from egg_reason.models.rwkv7.layout import write_pth
 from egg_reason.models.rwkv7.model import random_params
@@ -53,13 +56,15 @@ def test_the_log_alone_rebuilds_the_trained_file(command, finished_run, tmp_path
 
 
 def test_a_step_in_between(command, finished_run, settings, tmp_path):
-    """Step 4 against what orbax saved while training, step 0 against the base model."""
-    step, saved = Checkpoints(finished_run[0] / "checkpoints").load(most=5)
-    assert step == 4
+    """Step 4 against what was saved while training, step 0 against the base model."""
+    saved = load_file(finished_run[0] / "checkpoints" / "000004.safetensors")
+    params = {
+        name.removeprefix("params/"): leaf for name, leaf in saved.items() if name.startswith("params/")
+    }
     assert (
         command("replay", finished_run[0], "--step", "4", "--from-base", "--out", tmp_path / "4.pth")[0] == 0
     )
-    assert weights_hash(models.load(tmp_path / "4.pth").params) == weights_hash(saved["params"])
+    assert weights_hash(models.load(tmp_path / "4.pth").params) == weights_hash(params)
     assert command("replay", finished_run[0], "--step", "0", "--out", tmp_path / "0.pth")[0] == 0
     assert models.load(tmp_path / "0.pth").fingerprint == models.load(settings["model"]).fingerprint
     status, _, err = command("replay", finished_run[0], "--step", "7", "--out", tmp_path / "7.pth")
@@ -117,9 +122,9 @@ def test_verify_looks_at_checkpoints_and_model(command, finished_run, settings, 
             "the checkpoint of step 6 holds other weights than the scalar log gives",
         ),
         (
-            "json",
-            lambda run: (run / "checkpoints" / "000004" / "checkpoint.json").write_text("{"),
-            "step 4 is damaged: checkpoint.json",
+            "damaged",
+            lambda run: (run / "checkpoints" / "000004.safetensors").write_text("{"),
+            "step 4 is damaged: not a whole safetensors file",
         ),
     ):
         run = shutil.copytree(finished_run[0], tmp_path / name)
@@ -130,14 +135,32 @@ def test_verify_looks_at_checkpoints_and_model(command, finished_run, settings, 
 
 
 def other_model(settings, path):
-    write_pth(random_params(models.load(settings["model"]).shape, jax.random.key(9)), path, "float32")
+    write_pth(random_params(models.load(settings["model"]).family.shape, jax.random.key(9)), path, "float32")
 
 
 def swap(checkpoints):
-    """The arrays of step 4 under the name of step 6, with hashes that fit."""
-    _, arrays = Checkpoints(checkpoints).load(most=4)
-    shutil.rmtree(checkpoints / "000006")
-    Checkpoints(checkpoints).save(6, arrays)
+    """The arrays of step 4 as those of step 6, with a hash that fits."""
+    Checkpoints(checkpoints).save(6, load_file(checkpoints / "000004.safetensors"))
+
+
+def test_a_run_with_checkpoints_of_an_earlier_version_goes_on(command, finished_run, tmp_path, caplog):
+    """They are passed over with a line each; the log and the base model give the same weights."""
+    run = shutil.copytree(finished_run[0], tmp_path / "run")
+    for path in sorted((run / "checkpoints").iterdir()):
+        path.unlink()
+        earlier = path.with_suffix("")
+        (earlier / "arrays").mkdir(parents=True)
+        (earlier / "checkpoint.json").write_text('{"step": 4, "files": {}}')
+    status, out, _ = command("verify", run)
+    assert status == 0 and "6 of 6 steps" in out and out.count("\n") == 1
+    assert len(caplog.messages) == 2
+    assert all("in the format of an earlier version, passed over" in line for line in caplog.messages)
+    assert command("replay", run, "--out", tmp_path / "m.pth")[0] == 0
+    assert (tmp_path / "m.pth").read_bytes() == (finished_run[0] / "model.pth").read_bytes()
+    (run / "summary.json").unlink()
+    (run / "model.pth").unlink()
+    assert command("train", "--plain", "--resume", run)[0] == 0
+    assert (run / "model.pth").read_bytes() == (finished_run[0] / "model.pth").read_bytes()
 
 
 def test_another_base_model_is_refused(command, pack, settings, tmp_path):
@@ -189,7 +212,7 @@ def record(path, settings, steps, after):
     with ScalarLog.create(path, header) as log:
         for step, (scores, state) in enumerate(zip(steps, after, strict=True)):
             log.append(step, StepScalars(scores, 0.01, 0.1, weights_hash(state.params)))
-        return recording.from_log(log)
+        return recording.from_log(log, partial(pair_weights, shaping=settings["shaping"]))
 
 
 def test_a_step_without_differences_stays_without_an_update(tmp_path):

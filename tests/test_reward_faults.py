@@ -12,9 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from egg_reason.rewards.functions import Reward
-from egg_reason.rewards.workers.pending import RewardFailure
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.rewards import Reward, RewardFailure, Scorer
 
 REWARDS = """
     import os
@@ -226,7 +224,7 @@ def test_a_scorer_that_is_closed_at_once_is_silent(file, capfd):
 def test_nothing_is_left_when_the_scorer_is_closed_in_the_middle(file):
     scorer = Scorer([Reward.of(f"{file}:drill")], workers=2)
     pending = scorer.submit([""] * 2, ["fine", "sleep"], {"answer": [1, 2]})
-    scorer.check_loaded()
+    scorer.crew.check_loaded()
     workers = [
         process for process in psutil.Process().children() if "spawn_main" in "".join(process.cmdline())
     ]
@@ -256,11 +254,10 @@ def test_a_worker_that_is_killed_is_replaced_and_its_rows_sent_again(file):
 
 def test_nothing_outlives_a_run_that_is_killed(file):
     script = (
-        "from egg_reason.rewards.functions import Reward\n"
-        "from egg_reason.rewards.workers.scorer import Scorer\n"
+        "from egg_reason.rewards import Reward, Scorer\n"
         f"scorer = Scorer([Reward.of({f'{file}:drill'!r})], timeout=1.0)\n"
         "pending = scorer.submit([''], ['sleep'], {'answer': [1]})\n"
-        "scorer.check_loaded()\n"
+        "scorer.crew.check_loaded()\n"
         "print('loaded', flush=True)\n"
         "pending.result(), input()\n"
     )

@@ -6,9 +6,8 @@ import textwrap
 import numpy as np
 import pytest
 
-from egg_reason.rewards import verl
-from egg_reason.rewards.functions import Reward, TrainerState, load
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.rewards import Reward, Scorer, TrainerState, verl
+from egg_reason.rewards.functions import load
 
 TRL = """
     import asyncio
@@ -89,10 +88,10 @@ def test_functions_written_for_trl(place):
     with Scorer(
         [Reward(name, f"{place}/trl_rewards.py:{name}", weight) for name, weight in names.items()]
     ) as scorer:
-        scorer.state = TrainerState(global_step=7, max_steps=10, task="sums")
+        state = TrainerState(global_step=7, max_steps=10, task="sums")
         completions = ["<think>3+4</think>7", "7 or 8", "", "<think>q1</think>x"]
         tokens = [list(range(length)) for length in (4, 7, 0, 9)]
-        scores = scorer.score(["q1"] * 4, completions, {"solution": ["7", "7", "", ""]}, tokens)
+        scores = scorer.score(["q1"] * 4, completions, {"solution": ["7", "7", "", ""]}, tokens, state)
     assert not scores.failures
     nan = np.nan
     expected = {
@@ -146,9 +145,13 @@ def test_functions_written_for_verl(place):
         Reward.of(f"{place}/verl_rewards.py:my_remote", 0.0),
     ]
     with Scorer(rewards) as scorer:
-        scorer.state = TrainerState(task="sums")
+        sums = TrainerState(task="sums")
         scores = scorer.score(
-            ["q"] * 3, ["7", "8 ", "9"], {"answer": ["7", "7", "9"], "plain": [0, 0, 1]}, [[1], [2], [3]]
+            ["q"] * 3,
+            ["7", "8 ", "9"],
+            {"answer": ["7", "7", "9"], "plain": [0, 0, 1]},
+            [[1], [2], [3]],
+            sums,
         )
         assert not scores.failures
         np.testing.assert_array_equal(scores.total, np.float32([1, -1, 1]))
@@ -169,7 +172,7 @@ def test_functions_written_for_verl(place):
         )
         assert scores.failed["my_reward"] == {1: "error"}
         assert "NotImplementedError: data_source='unknown'" in scores.messages["my_reward", "error"]
-        scores = scorer.score(["q"], ["8"])
+        scores = scorer.score(["q"], ["8"], trainer_state=sums)
         assert (
             "give the data one of the columns ground_truth, answer, solution"
             in scores.messages["my_reward", "error"]

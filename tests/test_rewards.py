@@ -5,13 +5,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from egg_reason.rewards.functions import Reward, check_result, load
-from egg_reason.rewards.workers.pending import BATCH
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason import rewards
+from egg_reason.rewards import Reward, Scorer
+from egg_reason.rewards.functions import load, to_numbers
+from egg_reason.rewards.workers.crew import BATCH
 
 HOSTILE = """
     import os
@@ -173,7 +175,9 @@ def test_what_rewards_print_goes_to_the_log_and_stays_bounded(file, capfd, tmp_p
     with Scorer([Reward.of(f"{file}:hostile")]) as scorer:
         scores = scorer.score(["", ""], ["print", "a"])
         np.testing.assert_array_equal(scores.total, np.float32([0.5, 0.5]))
-        scorer.log = tmp_path / "rewards.log"
+        scorer.keep_log(tmp_path / "rewards.log")
+        with pytest.raises(RuntimeError, match=r"is kept in .*rewards\.log already, not in other"):
+            scorer.keep_log(Path("other"))
         for _ in range(80):
             scorer.score([""], ["print"])
         scorer.score(["", ""], ["raise", "last words"])
@@ -196,12 +200,32 @@ def test_a_script_without_a_main_guard_does_not_start_itself_over(file, tmp_path
         "import types, sys\n"
         "sys.modules['jax'] = types.ModuleType('jax')  # a worker that ran this script would have it too\n"
         "print('started')\n"
-        "from egg_reason.rewards.workers.scorer import *\n"
+        "from egg_reason.rewards import *\n"
         f"with Scorer([Reward.of({f'{file}:imports'!r})]) as scorer:\n"
         "    print(scorer.score([''], ['a']).total)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "started\n[0.]\n"
+
+
+def test_python_users_import_from_the_package_and_numpy_comes_with_the_scorer():
+    code = (
+        "import sys\n"
+        "from egg_reason.rewards import Reward, TrainerState, verl\n"
+        "print(sorted({'jax', 'numpy', 'pebble'} & set(sys.modules)))\n"
+        "from egg_reason.rewards import RewardFailure, Scorer, Scores\n"
+        "print(sorted({'jax', 'numpy', 'pebble'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == ["[]", "['numpy', 'pebble']"]
+
+
+def test_the_package_lists_what_it_offers():
+    assert dir(rewards) == ["Reward", "RewardFailure", "Scorer", "Scores", "TrainerState", "verl"]
+    with pytest.raises(AttributeError, match="has no attribute 'Score'"):
+        rewards.Score  # noqa: B018
 
 
 def test_batches(file):
@@ -341,8 +365,8 @@ def test_load_refuses(file, tmp_path):
         assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_check_result():
-    assert check_result([1, 0.5, None, True, np.float32(2), np.array(3)], 6, "f") == [
+def test_results_of_a_reward_are_numbers_or_none():
+    assert to_numbers([1, 0.5, None, True, np.float32(2), np.array(3)], 6, "f") == [
         1.0,
         0.5,
         None,
@@ -350,8 +374,8 @@ def test_check_result():
         2.0,
         3.0,
     ]
-    assert check_result(np.array([1, 2]), 2, "f") == [1.0, 2.0]
-    assert check_result((1.5,), 1, "f") == [1.5]
+    assert to_numbers(np.array([1, 2]), 2, "f") == [1.0, 2.0]
+    assert to_numbers((1.5,), 1, "f") == [1.5]
     for values, message in [
         ([1.0], "2 completions were given, 1 values came back"),
         (None, "a list was expected, got None"),
@@ -361,8 +385,6 @@ def test_check_result():
         (["1", "2"], "a number or None was expected, got str '1'"),
         ([1j, 1], "a number or None was expected, got complex 1j"),
         ([[1], [2]], r"a number or None was expected, got list \[1\]"),
-        ([1.0, float("inf")], "completion 1 got inf"),
-        ([float("nan"), 1.0], "completion 0 got nan"),
     ]:
         with pytest.raises(ValueError, match=message):
-            check_result(values, 2, "f")
+            to_numbers(values, 2, "f")

@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -30,17 +28,6 @@ CONFIG = {
 def run(tmp_path):
     with Run.create(tmp_path / "run", CONFIG, "abc") as run:
         yield run
-
-
-def arrays_of(step):
-    rng = np.random.default_rng(step)
-    return {"layers": [rng.normal(size=(4, 8)).astype(np.float32) for _ in range(3)], "count": np.int32(step)}
-
-
-def assert_same_arrays(got, expected):
-    np.testing.assert_array_equal(got["count"], expected["count"])
-    for a, b in zip(got["layers"], expected["layers"], strict=True):
-        assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 def one_line(caught):
@@ -145,117 +132,6 @@ def test_a_damaged_config_is_named_and_frees_the_lock(tmp_path):
     one_line(caught)
     (path / "config.toml").write_text(good)
     Run.open(path).close()
-
-
-def test_checkpoints_come_back_and_the_newest_two_are_kept(run):
-    assert run.checkpoints.load() is None
-    for step in (4, 9, 14):
-        run.checkpoints.save(step, arrays_of(step))
-    assert sorted(os.listdir(run.path / "checkpoints")) == ["000009", "000014"]
-    step, arrays = run.checkpoints.load()
-    assert step == 14
-    assert_same_arrays(arrays, arrays_of(14))
-    run.checkpoints.save(14, arrays_of(15))  # again: the newer content counts
-    assert_same_arrays(run.checkpoints.load()[1], arrays_of(15))
-    run.checkpoints.save(10, arrays_of(10))  # the run went back
-    assert sorted(os.listdir(run.path / "checkpoints")) == ["000009", "000010"]
-
-
-def test_checkpoints_keep_the_structure_of_an_optimiser_state(run):
-    import jax
-    import jax.numpy as jnp
-    import optax
-
-    weights = {"w": jnp.linspace(0, 1, 6, dtype=jnp.bfloat16).reshape(2, 3), "b": jnp.zeros(3)}
-    state = optax.chain(optax.clip(1.0), optax.adam(1e-3)).init(weights)
-    run.checkpoints.save(0, {"weights": weights, "state": state})
-    _, restored = run.checkpoints.load(like={"weights": weights, "state": state})
-    assert type(restored["state"][1][0]) is type(state[1][0])
-    assert restored["weights"]["w"].dtype == jnp.bfloat16
-    assert jax.tree.structure(restored) == jax.tree.structure({"weights": weights, "state": state})
-    for a, b in zip(
-        jax.tree.leaves(restored), jax.tree.leaves({"weights": weights, "state": state}), strict=True
-    ):
-        assert isinstance(a, np.ndarray | np.generic)
-        assert a.dtype == b.dtype and a.tobytes() == np.asarray(b).tobytes()
-    with pytest.raises(
-        ValueError, match=r"holds other arrays than this run needs .*state/1/0/count"
-    ) as caught:
-        run.checkpoints.load(like={"weights": weights, "state": ()})
-    one_line(caught)
-
-
-def largest_file(folder):
-    return max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "hash"])
-def test_a_damaged_checkpoint_is_passed_over(run, damage, caplog):
-    for step in (1, 2):
-        run.checkpoints.save(step, {"w": np.random.default_rng(step).integers(0, 256, 20_000, np.uint8)})
-    folder = run.path / "checkpoints" / "000002"
-    if damage == "hash":
-        stored = json.loads((folder / "checkpoint.json").read_text())
-        stored["files"][min(stored["files"])] = "0" * 32
-        (folder / "checkpoint.json").write_text(json.dumps(stored))
-    else:
-        victim = largest_file(folder)
-        content = victim.read_bytes()
-        middle = len(content) // 2
-        if damage == "flip":
-            victim.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-        elif damage == "truncate":
-            victim.write_bytes(content[:middle])
-        else:
-            victim.unlink()
-    step, arrays = run.checkpoints.load()
-    assert step == 1
-    np.testing.assert_array_equal(arrays["w"], np.random.default_rng(1).integers(0, 256, 20_000, np.uint8))
-    (line,) = [
-        record.getMessage() for record in caplog.records if record.name == "egg_reason.run.checkpoints"
-    ]
-    assert "000002: damaged checkpoint, passed over" in line and "\n" not in line
-
-
-def test_an_interrupted_save_leaves_the_last_checkpoint(run, monkeypatch):
-    run.checkpoints.save(1, arrays_of(1))
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("egg_reason.run.checkpoints._digests", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run.checkpoints.save(2, arrays_of(2))
-    monkeypatch.undo()
-    assert os.listdir(run.path / "checkpoints") == ["000001"]
-    (run.path / "checkpoints" / ".000002").mkdir()  # what a killed process leaves
-    assert run.checkpoints.load()[0] == 1
-    run.checkpoints.save(3, arrays_of(3))
-    assert sorted(os.listdir(run.path / "checkpoints")) == ["000001", "000003"]
-
-
-def test_checkpoints_are_quick_and_leave_no_thread(run):
-    arrays = {
-        f"layer_{index}": np.random.default_rng(index).normal(size=(120, 125)).astype(np.float32)
-        for index in range(50)
-    }
-    run.checkpoints.save(0, arrays)  # imports
-    started = time.perf_counter()
-    run.checkpoints.save(1, arrays)
-    run.checkpoints.load()
-    assert time.perf_counter() - started < 5, "0.3 s on a free machine"
-    assert [thread for thread in threading.enumerate() if not thread.daemon] == [threading.main_thread()]
-
-
-def test_saving_makes_no_copy_of_the_weights(run):
-    weights = np.ones(4 << 20, np.float32)
-    tracemalloc.start()
-    try:
-        run.checkpoints.save(0, {"weights": weights})
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < weights.nbytes / 2
 
 
 def test_metrics_are_lines_of_json_and_tensorboard_events(run):
@@ -370,7 +246,7 @@ def test_samples_and_summary_are_readable_json(run):
 
 
 def test_a_process_with_a_run_exits_at_once(tmp_path):
-    """No thread of orbax or TensorBoard keeps it, even where the run is never closed."""
+    """No thread of TensorBoard keeps it, even where the run is never closed."""
     code = f"""
 import numpy as np, time
 from egg_reason.run.directory import Run

@@ -111,8 +111,8 @@ def test_a_run_stops_at_an_overlap_unless_allowed(command, flags, tiny_checkpoin
     assert not (tmp_path / "runs").exists()
 
     def compared(resumed=False, **changes):
-        parts = build(TrainConfig(**settings | changes), resumed)
-        parts.scorer.close()
+        parts = build(TrainConfig.of(**settings | changes), resumed)
+        parts.problem.scorer.close()
         return len(parts.task.train), parts.compared
 
     whole = len(tasks.make("problems.jsonl", reward="gsm8k").train)
@@ -124,7 +124,7 @@ def test_a_run_stops_at_an_overlap_unless_allowed(command, flags, tiny_checkpoin
     )  # a benchmark that was fetched meanwhile does not bar a run's way back
     assert [
         reward.spec
-        for reward in build_rewards(TrainConfig(**settings), tasks.make("problems.jsonl", reward="gsm8k"))
+        for reward in build_rewards(TrainConfig.of(**settings), tasks.make("problems.jsonl", reward="gsm8k"))
     ] == ["gsm8k"]
 
 

@@ -1,6 +1,5 @@
 """Training runs: what they leave behind, and that stopping them anywhere changes no bit of the weights."""
 
-import dataclasses
 import json
 import os
 import random
@@ -21,7 +20,7 @@ from egg_reason import cli, models
 from egg_reason import train as training
 from egg_reason.algorithms.shaping import fitness_metrics, shape_fitness
 from egg_reason.config import TrainConfig
-from egg_reason.population import trials as shares
+from egg_reason.population import here as shares
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.directory import Run, read_metrics
 from egg_reason.run.log import ScalarLog
@@ -67,7 +66,7 @@ def leaves(params):
 
 def test_a_run_leaves_what_its_directory_promises(finished_run, settings):
     path, summary = finished_run
-    assert TrainConfig.from_table(tomllib.loads((path / "config.toml").read_text())) == TrainConfig(
+    assert TrainConfig.from_table(tomllib.loads((path / "config.toml").read_text())) == TrainConfig.of(
         **settings | {"dtype": "float32", "streams": 1}
     )
     assert steps_and_evaluations(path) == ([0, 1, 2, 3, 4, 5], [0, 3, 6])
@@ -85,7 +84,7 @@ def test_a_run_leaves_what_its_directory_promises(finished_run, settings):
         [line["rewards/digits/mean"] for line in steps], rel=1e-5
     )
     assert {line["rewards/countdown/mean"] for line in steps} == {0}
-    assert sorted(os.listdir(path / "checkpoints")) == ["000004", "000006"]
+    assert sorted(os.listdir(path / "checkpoints")) == ["000004.safetensors", "000006.safetensors"]
     assert sorted(os.listdir(path / "samples")) == [f"step_{step:06d}.jsonl" for step in (0, 2, 4)]
     samples = [json.loads(line) for line in (path / "samples" / "step_000002.jsonl").read_text().splitlines()]
     assert len(samples) == shares.SAVED_MEMBERS * 2
@@ -127,14 +126,14 @@ def test_the_same_settings_give_the_same_bits(finished_run, tmp_path):
 
 def test_equal_fitness_changes_nothing_and_says_so(settings, tmp_path, capsys):
     """A random model solves no Countdown problem: every member scores 0."""
-    config = TrainConfig(**settings | {"reward": (), "reward_weights": (), "steps": 1})
+    config = TrainConfig.of(**settings | {"reward": (), "reward_weights": (), "steps": 1})
     training.train(config, tmp_path / "run", plain=True)
     assert models.load(tmp_path / "run").fingerprint == models.load(settings["model"]).fingerprint
     assert "step 0: all members scored the same, no update" in capsys.readouterr().out
 
 
 def test_a_run_ends_when_its_minutes_are_over(settings, tmp_path):
-    summary = training.train(TrainConfig(**settings | {"minutes": 1e-9}), tmp_path / "run", plain=True)
+    summary = training.train(TrainConfig.of(**settings | {"minutes": 1e-9}), tmp_path / "run", plain=True)
     assert summary["steps"] == 1 and 1e-9 < summary["training_minutes"] < summary["minutes"]
     assert steps_and_evaluations(tmp_path / "run") == ([0], [0, 1])
 
@@ -148,7 +147,7 @@ def test_schedules_run_over_the_budget_that_ends_first(settings, tmp_path):
         "sigma_final": 0.025,
     }
     training.train(
-        TrainConfig(**settings | schedules | {"tokens": 500, "steps": 50, "eval_every": 0}),
+        TrainConfig.of(**settings | schedules | {"tokens": 500, "steps": 50, "eval_every": 0}),
         tmp_path / "run",
         plain=True,
     )
@@ -177,7 +176,7 @@ def test_rewards_of_the_users_are_weighted(settings, flags, rewards_file, tmp_pa
 
 def test_a_reward_that_does_not_apply_everywhere(settings, rewards_file, tmp_path):
     given = settings | {"reward": (f"{rewards_file}:sometimes",), "reward_weights": (0.0, 1.0), "steps": 2}
-    training.train(TrainConfig(**given), tmp_path / "run", plain=True)
+    training.train(TrainConfig.of(**given), tmp_path / "run", plain=True)
     with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
         fitness = [scalars.fitness_NP for _, scalars in log.records()]
     assert 0 < np.isnan(fitness).sum() < np.size(fitness)
@@ -244,7 +243,7 @@ def test_a_run_that_dies_goes_on_as_if_nothing_had_happened(
 ):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         at_call(patch, owner, name, number, die, after)
-        training.train(TrainConfig(**settings), tmp_path / "run", plain=True)
+        training.train(TrainConfig.of(**settings), tmp_path / "run", plain=True)
     summary = resume(tmp_path / "run", plain=True)
     assert_same_run(tmp_path / "run", finished_run[0])
     for key in ("heldout_before", "heldout_after", "steps", "seed"):
@@ -268,13 +267,16 @@ def test_a_run_that_dies_goes_on_as_if_nothing_had_happened(
 )
 def test_every_estimator_resumes_to_the_same_bits(changes, settings, tmp_path, monkeypatch):
     """From a checkpoint, which has the optimiser's state, and two steps of the log after it."""
-    config = TrainConfig(**settings | changes | {"checkpoint_every": 1, "eval_every": 0})
+    config = TrainConfig.of(**settings | changes | {"checkpoint_every": 1, "eval_every": 0})
     training.train(config, tmp_path / "whole", plain=True)
     with monkeypatch.context() as patch:
         at_call(patch, ScalarLog, "append", 4, lambda: signal.raise_signal(signal.SIGINT), after=True)
         assert training.train(config, tmp_path / "stopped", plain=True) is None
-    assert sorted(os.listdir(tmp_path / "stopped" / "checkpoints")) == ["000003", "000004"]
-    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "000004")
+    assert sorted(os.listdir(tmp_path / "stopped" / "checkpoints")) == [
+        "000003.safetensors",
+        "000004.safetensors",
+    ]
+    (tmp_path / "stopped" / "checkpoints" / "000004.safetensors").unlink()
     resume(tmp_path / "stopped", plain=True)
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
@@ -349,7 +351,7 @@ def test_control_c_ends_the_step_and_saves(finished_run, slow_flags, tmp_path):
     assert f"go on with: egg-reason train --resume {run}" in output and "Traceback" not in output
     with ScalarLog.read(command.log) as log:
         taken = len(log)
-    assert 0 < taken < 6 and f"{taken:06d}" in os.listdir(run / "checkpoints")
+    assert 0 < taken < 6 and f"{taken:06d}.safetensors" in os.listdir(run / "checkpoints")
     assert not (run / "summary.json").exists()
     with Run.open(run) as opened:
         assert opened.config["steps"] == 6
@@ -367,7 +369,9 @@ def test_settings_given_again_must_be_the_runs_own(finished_run, settings, tmp_p
         resume(run, {"sigma": 0.1}, plain=True)
     assert (
         resume(
-            run, dataclasses.asdict(TrainConfig(**settings | {"dtype": "float32", "streams": 1})), plain=True
+            run,
+            TrainConfig.of(**settings | {"dtype": "float32", "streams": 1}).flat(),
+            plain=True,
         )["steps"]
         == 6
     )

@@ -13,7 +13,7 @@ import pytest
 from egg_reason import cli, models
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
-from egg_reason.population import trials as shares
+from egg_reason.population import here
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
 
@@ -27,7 +27,7 @@ REWARDS = """
         return sum(map(ord, text)) % 3 == 0
 
     def faulty(completions, trainer_state, log_extra, log_metric, **kwargs):
-        print("looking at", len(completions))
+        print(f"step {trainer_state.global_step} of {trainer_state.max_steps}: {len(completions)} completions")
         log_extra("length", [len(text) for text in completions])
         log_metric("step", trainer_state.global_step)
         if any(map(fails, completions)):
@@ -60,9 +60,9 @@ def score(text):
 def test_failed_rewards_are_counted_and_shown(policy, faults, settings, tmp_path, capsys, monkeypatch):
     """All 16 completions of the step are in the samples: from them what the fitness must be follows without
     the code that is tested."""
-    monkeypatch.setattr(shares, "SAVED_MEMBERS", settings["population"])
+    monkeypatch.setattr(here, "SAVED_MEMBERS", settings["population"])
     given = {"steps": 1, "reward": (f"{faults}:faulty",), "reward_failure": policy}
-    training.train(TrainConfig(**settings | given), tmp_path / "run", plain=True)
+    training.train(TrainConfig.of(**settings | given), tmp_path / "run", plain=True)
     samples = [
         json.loads(line)
         for line in (tmp_path / "run" / "samples" / "step_000000.jsonl").read_text().splitlines()
@@ -94,7 +94,10 @@ def test_failed_rewards_are_counted_and_shown(policy, faults, settings, tmp_path
         0 < line["heldout_rewards/faulty/error"] < 16 for line in evaluations
     )
     log = (tmp_path / "run" / "rewards.log").read_text()
-    assert "looking at 16" in log and 'raise ValueError("not this one")' in log
+    # An evaluation is told how many steps were taken: none before the run, one after it.
+    told = re.findall(r"--- faulty, step (\d+)\n(?:.|\n)*?step (\d+) of 1: 16 completions", log)
+    assert {*told} == {("0", "0"), ("1", "1")}
+    assert 'raise ValueError("not this one")' in log
 
 
 def test_a_run_that_a_reward_stopped_goes_on_when_it_is_corrected(

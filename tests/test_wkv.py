@@ -10,7 +10,8 @@ import pytest
 from rwkv7_reference import random_model
 
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling
-from egg_reason.models.rwkv7.model import DECAY_SCALE, Architecture, Shape, forward, init_state
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import DECAY_SCALE, Shape, forward, init_state
 from egg_reason.models.rwkv7.wkv import (
     CHUNK,
     SCAN_UP_TO,
@@ -23,7 +24,7 @@ from egg_reason.models.rwkv7.wkv import (
 from egg_reason.models.rwkv7.wkv_pallas import wkv_step_pallas
 from egg_reason.models.tokenizers import ByteTokenizer
 from egg_reason.perturb.members import Members
-from egg_reason.perturb.noise import Noise
+from egg_reason.perturb.noise import NormalNoise
 
 TOKENS, HEADS, SIZE = 40, 2, 4
 CASES = ("usual", "keys repeat", "decay strongest", "decay none", "decay mixed")  # one a row
@@ -302,10 +303,10 @@ def test_a_population_writes_the_same_with_the_kernel():
         layers=1, width=32, heads=2, head_size=16, ffn=48, vocab=256, rank_w=4, rank_a=4, rank_v=4, rank_g=4
     )
     params = jax.tree.map(jnp.asarray, random_model(shape, 2))
-    noise = Noise(
+    noise = NormalNoise(
         seed=1,
         rank=1,
-        parameters=tuple(p for p in Architecture(shape).parameters() if p.name == "blocks.att.key"),
+        parameters=tuple(p for p in RWKV7Family(shape).parameters() if p.name == "blocks.att.key"),
     )
     shapes_seen = []
 
@@ -324,7 +325,7 @@ def test_a_population_writes_the_same_with_the_kernel():
             prompt_lengths=PromptLengths(1, 0),
         )
 
-    usual, found = completions(Architecture(shape)), completions(Architecture(shape, step))
+    usual, found = completions(RWKV7Family(shape)), completions(RWKV7Family(shape, step))
     np.testing.assert_array_equal(found.tokens, usual.tokens)
     np.testing.assert_array_equal(found.lengths, usual.lengths)
     np.testing.assert_allclose(found.log_probabilities, usual.log_probabilities, rtol=0, atol=1e-4)

@@ -1,8 +1,8 @@
 """Evolution strategies as two functions and a state: `ask` gives the population to try, `tell` moves the
 weights.
 
-    members = es.ask(state)              # 2k walks along direction k, 2k + 1 against it (antithetic)
-    state, update = es.tell(state, fitness_NP)
+    members = es.ask(state)                  # 2k walks along direction k, 2k + 1 against it (antithetic)
+    state, update = es.tell(state, trials)   # or a bare fitness array, [N] or [N, P]
 
 The estimate (arXiv 2511.16652, section 3, with antithetic pairs and unit-variance fitness z):
 
@@ -27,25 +27,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from egg_reason.algorithms.shaping import SHAPINGS, fitness_metrics, pair_weights
-from egg_reason.algorithms.state import OPTIMISERS, State
+from egg_reason.algorithms.base import Tried, fitness_of
+from egg_reason.algorithms.shaping import AGGREGATES, SHAPINGS, fitness_metrics, pair_weights
+from egg_reason.algorithms.state import OPTIMISERS, Params, Schedule, State, as_schedule
+from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
+from egg_reason.perturb.base import Noise, Parameter
 from egg_reason.perturb.members import Members
-from egg_reason.perturb.noise import Noise, Parameter
-from egg_reason.perturb.paths import get, put
+from egg_reason.perturb.noise import NormalNoise
+from egg_reason.perturb.paths import cast, get, put
 
-AGGREGATES = ("mean", "max")
+__all__ = ["EvolutionStrategy"]
 
 
 @dataclass(frozen=True)
 class EvolutionStrategy:
     """Settings, checked when made. Every call is a pure function of its arguments and these.
 
-    parameters: what is perturbed and trained (`Architecture.parameters`).
+    parameters: what is perturbed and trained (`Family.parameters`).
     population: members N, even.
     rank: R >= 1 of the perturbations (EGGROLL), or 0 for full rank (OpenES).
-    sigma, learning_rate: functions of the share of the run's budget that is spent (`schedule`). sigma:
-        standard deviation of a perturbed weight, in the weight's own unit. learning_rate: with SGD the RMS
-        change per weight and step.
+    sigma, learning_rate: numbers, or functions of the share of the run's budget that is spent (`schedule`).
+        sigma: standard deviation of a perturbed weight, in the weight's own unit. learning_rate: with SGD the
+        RMS change per weight and step.
     optimiser: any optax transformation, with learning rate 1; its updates are scaled by learning_rate.
     aggregate: what a member's rewards for the samples of one prompt count together: their mean, or the
         largest (pass@samples).
@@ -62,8 +65,8 @@ class EvolutionStrategy:
     parameters: tuple[Parameter, ...]
     population: int
     rank: int
-    sigma: Any
-    learning_rate: Any
+    sigma: float | Schedule
+    learning_rate: float | Schedule
     optimiser: optax.GradientTransformation = OPTIMISERS["sgd"]
     aggregate: str = "mean"
     shaping: str = "group"
@@ -73,9 +76,10 @@ class EvolutionStrategy:
     compute_dtype: Any = jnp.float32
     chunk: int = 64
 
-    STANDSTILL = "all members scored the same"
+    wants_rollouts = False
+    standstill = "all members scored the same"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.population < 2 or self.population % 2:
             raise ValueError(
                 "population must be even and at least 2 (members come in antithetic pairs), not"
@@ -93,26 +97,40 @@ class EvolutionStrategy:
             raise ValueError(f"anchor_decay must be in [0, 1), not {self.anchor_decay}")
         if self.chunk < 1:
             raise ValueError(f"chunk must be at least 1 direction, not {self.chunk}")
-        if not self.sigma(0) > 0:
-            raise ValueError(f"sigma must be above 0, not {self.sigma(0)}")
-        if not self.learning_rate(0) > 0:
-            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate(0)}")
+        if not self.sigma_at(0) > 0:
+            raise ValueError(f"sigma must be above 0, not {self.sigma_at(0)}")
+        if not self.rate_at(0) > 0:
+            raise ValueError(f"learning_rate must be above 0, not {self.rate_at(0)}")
+
+    def sigma_at(self, spent: float) -> float:
+        """Return sigma after a share of the budget."""
+        return float(as_schedule(self.sigma)(spent))
+
+    def rate_at(self, spent: float) -> float:
+        """Return the learning rate after a share of the budget."""
+        return float(as_schedule(self.learning_rate)(spent))
 
     @property
     def noise(self) -> Noise:
-        return Noise(self.seed, self.rank, self.parameters, self.compute_dtype)
+        return NormalNoise(self.seed, self.rank, self.parameters, self.compute_dtype)
 
     def init(self, params) -> State:
-        """The state before the first step. params: any float arrays; kept as float32."""
-        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+        """The state before the first step. params: arrays; floats become float32, integers stay."""
+        params = jax.tree.map(jnp.array, cast(params, jnp.float32))
         leaves = self._leaves(params)
         anchor = jax.tree.map(jnp.copy, leaves) if self.anchor_decay else None
         return State(params, self.optimiser.init(leaves), anchor, 0)
 
     def ask(self, state: State, spent: float = 0.0) -> Members:
-        """spent: share of the run's budget, where sigma has a schedule."""
-        params = jax.tree.map(lambda x: x.astype(self.compute_dtype), state.params)
-        return Members(params, self.noise, self.epoch(state.step), float(self.sigma(spent)), self.population)
+        """Return the members to try at this step, in compute precision. Their noise is drawn where it is
+        used.
+
+        spent: share of the run's budget, where sigma has a schedule.
+        """
+        params = cast(state.params, self.compute_dtype)
+        return Members(
+            params, self.noise, self.epoch(state.step), self.sigma_at(spent), self.population, spent
+        )
 
     def epoch(self, step: int) -> int:
         """The number that names a step's noise."""
@@ -133,28 +151,38 @@ class EvolutionStrategy:
         return fitness_metrics(fitness_NP)
 
     def describe(self) -> str:
-        return f"{'full rank' if self.rank == 0 else f'rank {self.rank}'}, sigma {self.sigma(0):g}"
+        return f"{'full rank' if self.rank == 0 else f'rank {self.rank}'}, sigma {self.sigma_at(0):g}"
 
-    def tell(self, state: State, fitness_NP, spent: float = 0.0) -> tuple[State, dict[str, float]]:
-        """One step. fitness_NP [N, P]: members by prompts, NaN where no reward applies. spent: as `ask` had
-        it.
+    def tell(
+        self, state: State, trials: Tried | np.ndarray, spent: float = 0.0
+    ) -> tuple[State, dict[str, float]]:
+        """Move the weights along the members' perturbations, weighted by their fitness.
 
-        Returns: the new state, and {'update_rms': RMS change per trained weight, 'learning_rate', 'sigma'}.
-        If all fitness is equal the weights and the optimiser stay as they are and update_rms is 0. Raises
+        trials: fitness [N, P], members by prompts, NaN where no reward applies; bare, or as `fitness_NP` of
+        what trying out returned. spent: as `ask` had it.
+
+        Returns the new state, and {'update_rms': RMS change per trained weight, 'learning_rate', 'sigma'}. If
+        all fitness is equal, the weights and the optimiser stay as they are and update_rms is 0. Raises
         ValueError for infinite fitness, naming the member, and for fitness of another shape.
         """
+        fitness_NP = fitness_of(trials)
         shape = np.shape(fitness_NP)
         if len(shape) != 2 or shape[0] != self.population or shape[1] == 0:
             raise ValueError(f"fitness must be [{self.population} members, prompts], not {list(shape)}")
-        rate = float(self.learning_rate(spent))
-        after, rms = self.advance(state, pair_weights(fitness_NP, self.shaping), rate)
-        return after, {"update_rms": rms, "learning_rate": rate, "sigma": float(self.sigma(spent))}
+        rate = self.rate_at(spent)
+        after, rms = self.advance(state, self.weigh(fitness_NP), rate)
+        return after, {"update_rms": rms, "learning_rate": rate, "sigma": self.sigma_at(spent)}
+
+    def weigh(self, fitness_NP: np.ndarray) -> np.ndarray | None:
+        """Return what each direction counts in the update, float32 [N / 2]; None: no member was better."""
+        return pair_weights(fitness_NP, self.shaping)
 
     def advance(self, state: State, weights, rate: float) -> tuple[State, float]:
-        """The step that `tell` takes once fitness has become one number a direction: all that a replay needs.
+        """Take the step that `tell` takes once fitness has become one number a direction: all that a replay
+        needs.
 
-        weights: float32 [N / 2] of `pair_weights`, or None: weights and optimiser stay as they are. rate: the
-        step's learning rate. Returns: the new state and the RMS change per trained weight.
+        weights: as `weigh` gives them; None: weights and optimiser stay as they are. rate: the step's
+        learning rate. Returns the new state and the RMS change per trained weight.
         """
         if weights is None:
             return state.replace(step=state.step + 1), 0.0
@@ -174,8 +202,8 @@ class EvolutionStrategy:
             part = np.zeros(chunk, np.float32)  # the last one may not be full
             part[: len(weights) - start] = weights[start : start + chunk]
             directions = first + start + np.arange(chunk)
-            # Waited for, and the noise without a name: else that of the next chunk, or of many, would be held
-            # beside it.
+            # Block here and keep no reference to the noise; otherwise the next chunk is allocated while this
+            # one is alive.
             total = jax.block_until_ready(
                 _add(self.noise, total, _draw(self.noise, shapes, self.epoch(state.step), directions), part)
             )
@@ -184,6 +212,28 @@ class EvolutionStrategy:
     def summed_at_once(self, directions: int) -> int:
         """How many of so many directions are drawn and summed together."""
         return max(1, min(self.chunk if self.rank else self.chunk // 8, directions))
+
+    def needs(self, weights: Params, texts: int, positions: int) -> list[Need]:
+        """Return what the state and the update need beside the weights; see `Algorithm.needs`."""
+        leaves = self._leaves(weights)
+        optimiser = jax.eval_shape(self.optimiser.init, leaves)
+        pairs = self.population // 2
+        chunk = self.summed_at_once(pairs)
+        shapes = self.noise.shapes(weights)
+        directions = abstract((chunk,), jnp.int32)
+        total = leaves if pairs > chunk else None  # the first chunk is not added to anything
+        drawn = jax.eval_shape(lambda: self.noise.draw(shapes, 0, jnp.arange(chunk)))
+        drawing = _draw.lower(self.noise, shapes, 0, directions)
+        adding = _add.lower(self.noise, total, drawn, abstract((chunk,), jnp.float32))
+        anchor = leaves if self.anchor_decay else None
+        applying = EvolutionStrategy._apply.lower(self, leaves, optimiser, anchor, leaves, 0.1)
+        summing = max(working(drawing), size(drawn) + working(adding) - (0 if total else size(leaves)))
+        return [
+            Need("optimiser", size(optimiser), ALWAYS),
+            Need("anchor", size(anchor), ALWAYS),
+            Need("direction of the update", size(leaves), (UPDATE,)),
+            Need("a chunk of directions, or the new weights", max(summing, working(applying)), (UPDATE,)),
+        ]
 
     def _leaves(self, params):
         return {p.name: get(params, p.name) for p in self.parameters}

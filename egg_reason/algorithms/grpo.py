@@ -2,7 +2,7 @@
 evolution strategies.
 
     members = grpo.ask(state)                           # one set of weights
-    state, update = grpo.tell(state, rewards_GP, rollouts)
+    state, update = grpo.tell(state, trials)            # rewards [samples, prompts], and the completions
 
 What a token is worth is in `objective.py`; the names of metrics are TRL's.
 
@@ -19,6 +19,7 @@ does without.
 """
 
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,13 +28,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from egg_reason.algorithms.evolution import AGGREGATES
+from egg_reason.algorithms.base import NotFinite, Tried, fitness_of, rollouts_of
 from egg_reason.algorithms.objective import SCALES, Objective, Rows, advantages, reward_metrics, token_weights
-from egg_reason.algorithms.rollouts import Rollouts, padded
-from egg_reason.algorithms.state import State
-from egg_reason.engine import Single
-from egg_reason.perturb.noise import Parameter
-from egg_reason.perturb.paths import get, put
+from egg_reason.algorithms.rollouts import Rollouts, padded, padded_width
+from egg_reason.algorithms.shaping import AGGREGATES
+from egg_reason.algorithms.state import Params, Schedule, State, as_schedule
+from egg_reason.models import AnyFamily
+from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
+from egg_reason.perturb.base import Parameter
+from egg_reason.perturb.members import NO_NOISE, Single
+from egg_reason.perturb.paths import cast, get, put
+
+__all__ = ["GRPO"]
 
 OVERLONG = ("keep", "mask")
 LOGITS_AT_ONCE = 1 << 25
@@ -41,15 +47,15 @@ LOGITS_AT_ONCE = 1 << 25
 fit."""
 
 
-class NotFinite(ValueError):
-    """A loss or gradient that is NaN or infinite; the state that `tell` was given is still good."""
+TEXT_BYTES = 25
+"""Bytes that `tell` keeps for one position of a text: two tables of int32, four of float32, one of bool."""
 
 
 @dataclass(frozen=True)
 class GRPO:
     """Settings, checked when made. Every call is a pure function of its arguments and these.
 
-    architecture: of the model. parameters: what is trained (`Architecture.parameters`), as for evolution
+    architecture: the family of the model. parameters: what is trained (`Family.parameters`), as for evolution
         strategies.
     samples: completions G of a prompt, its group; at least 2.
     objective: the loss of a token.
@@ -70,11 +76,11 @@ class GRPO:
     remat: layers are computed again in the backward pass instead of kept.
     """
 
-    architecture: Any
+    family: AnyFamily
     parameters: tuple[Parameter, ...]
     samples: int
     max_tokens: int
-    learning_rate: Any
+    learning_rate: float | Schedule
     optimiser: optax.GradientTransformation
     objective: Objective
     scale_rewards: str = "group"
@@ -94,9 +100,13 @@ class GRPO:
 
     population = 1
     """Members: the weights themselves."""
-    STANDSTILL = "no completion has an advantage over the others of its prompt"
+    noise = NO_NOISE
+    wants_rollouts = True
+    standstill = "no completion has an advantage over the others of its prompt"
 
     def __post_init__(self):
+        if isinstance(self.family.gradient, str):
+            raise ValueError(f"grpo needs gradients: {self.family.gradient}; choose eggroll or openes")
         if self.samples < 2:
             raise ValueError(
                 "samples must be at least 2 (an advantage compares completions of the same prompt), not"
@@ -119,20 +129,24 @@ class GRPO:
             raise ValueError(
                 f"temperature must be above 0 (a greedy policy has no gradient), not {self.temperature}"
             )
-        if not self.learning_rate(0) > 0:
-            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate(0)}")
+        if not self.rate_at(0) > 0:
+            raise ValueError(f"learning_rate must be above 0, not {self.rate_at(0)}")
         if (self.reference is None) != (self.objective.beta == 0):
             raise ValueError(
                 f"a reference is needed where beta is above 0, and there alone; beta is {self.objective.beta}"
             )
 
+    def rate_at(self, spent: float) -> float:
+        """Return the learning rate after a share of the budget."""
+        return float(as_schedule(self.learning_rate)(spent))
+
     def init(self, params) -> State:
-        """The state before the first step. params: any float arrays; kept as float32."""
-        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+        """The state before the first step. params: arrays; floats become float32, integers stay."""
+        params = jax.tree.map(jnp.array, cast(params, jnp.float32))
         return State(params, self.optimiser.init(self._leaves(params)), None, 0)
 
     def ask(self, state: State, spent: float = 0.0) -> Single:
-        return Single(self._compute(state.params))
+        return Single(self._compute(state.params), spent=spent)
 
     def fitness(self, rewards_NPG) -> np.ndarray:
         """Rewards of all completions -> what `tell` takes and the log keeps: float32 [samples, prompts]."""
@@ -150,20 +164,21 @@ class GRPO:
         )
 
     def tell(
-        self, state: State, rewards_GP, rollouts: Rollouts, spent: float = 0.0
+        self, state: State, trials: Tried | np.ndarray, spent: float = 0.0
     ) -> tuple[State, dict[str, float]]:
-        """One step: iterations x minibatches updates.
+        """Take one step: iterations x minibatches updates.
 
-        Args:
-            rewards_GP: [samples, prompts], NaN where no reward applies.
-            rollouts: text p * samples + g is sample g of prompt p.
-            spent: share of the run's budget, where the learning rate has a schedule.
+        trials: fitness_NP holds the rewards [samples, prompts], NaN where no reward applies; text
+        p * samples + g of its rollouts is sample g of prompt p. spent: share of the run's budget, where the
+        learning rate has a schedule.
 
-        Returns: the new state and its metrics, with 'learning_rate' and 'update_rms', the RMS change per
+        Returns the new state and its metrics, with 'learning_rate' and 'update_rms', the RMS change per
         trained weight (0: no update). Raises NotFinite, which names the update and its prompts, where loss or
-        gradient is NaN or infinite; ValueError for rewards of another shape and for more minibatches than
-        completions.
+        gradient is NaN or infinite; ValueError for trials without rollouts, for rewards of another shape and
+        for more minibatches than completions.
         """
+        rollouts = rollouts_of(trials)
+        rewards_GP = fitness_of(trials)
         rewards = np.asarray(rewards_GP, np.float64)
         if rewards.shape[0] != self.samples or rewards.size != len(rollouts):
             raise ValueError(
@@ -175,7 +190,7 @@ class GRPO:
                 f"minibatches must be at most the {len(rollouts)} completions of a step, not"
                 f" {self.minibatches}"
             )
-        rate = float(self.learning_rate(spent))
+        rate = self.rate_at(spent)
         info = {"learning_rate": rate, "update_rms": 0.0, **rollouts.metrics()}
         advantages_J = advantages(rewards, self.scale_rewards, self.aggregate).T.reshape(-1)
         mask = rollouts.drawn & ~(rollouts.truncated[:, None] & (self.overlong == "mask"))
@@ -222,11 +237,46 @@ class GRPO:
         after = State(put(state.params, leaves), optimiser, None, state.step + 1)
         return after, info | self._update_metrics(updates) | {"update_rms": rms}
 
+    def needs(self, weights: Params, texts: int, positions: int) -> list[Need]:
+        """Return what the state and the update need beside the weights; see `Algorithm.needs`.
+
+        The backward pass is taken to see its widest batch.
+        """
+        leaves = self._leaves(weights)
+        optimiser = jax.eval_shape(self.optimiser.init, leaves)
+        width = padded_width(positions)
+        shape = max(1, self.backward_tokens // width), width
+        whole, real = abstract(shape, jnp.int32), abstract(shape, jnp.float32)
+        batch = Rows(
+            inputs=whole,
+            targets=whole,
+            mask=abstract(shape, jnp.bool_),
+            advantages=abstract(shape[:1], jnp.float32),
+            old=real,
+            reference=real,
+            weights=real,
+        )
+        backward = working(GRPO._accumulate.lower(self, leaves, weights, batch, leaves))
+        applying = working(GRPO._apply.lower(self, leaves, optimiser, leaves, 0.1))
+        logits = min(backward, min(LOGITS_AT_ONCE, math.prod(shape) * self.family.vocabulary) * 4)
+        updates = self.iterations * self.minibatches
+        between = size(leaves) + size(optimiser) if updates > 1 else 0
+        rest = max(backward - logits, applying - logits)
+        return [
+            Need("optimiser", size(optimiser), ALWAYS),
+            Need("reference", 0 if self.reference is None else size(weights), ALWAYS),
+            Need("texts", texts * positions * TEXT_BYTES, (UPDATE,)),
+            Need("weights and optimiser between updates", between, (UPDATE,)),
+            Need("gradient", size(leaves), (UPDATE,)),
+            Need("logits of the backward pass", logits, (UPDATE,)),
+            Need("activations of the backward pass, or new weights", rest, (UPDATE,)),
+        ]
+
     def _leaves(self, params):
         return {p.name: get(params, p.name) for p in self.parameters}
 
     def _compute(self, params):
-        return jax.tree.map(lambda x: x.astype(self.compute_dtype), params)
+        return cast(params, self.compute_dtype)
 
     def _gradient(self, leaves, params, rollouts: Rollouts, part, table) -> tuple[Any, dict]:
         """Gradient of the loss of one minibatch, and sums over it: numbers, and `rows`, {text: its share of
@@ -269,18 +319,19 @@ class GRPO:
         """Of the targets, and the policy's entropies: float32 [R, T], both at the temperature. Differentiable
         in params."""
         weights = self._compute(params)
-        hidden = self.architecture.read(weights, inputs_RT, self.remat)
+        assert callable(self.family.gradient)  # checked when made
+        hidden = self.family.gradient(weights, inputs_RT, self.remat)
 
         def one(position):
             hidden_D, target = position
-            logits = self.architecture.logits(weights, hidden_D) / self.temperature
+            logits = self.family.logits(weights, hidden_D) / self.temperature
             if self.vocabulary is not None and self.vocabulary < logits.shape[-1]:
                 logits = jnp.where(jnp.arange(logits.shape[-1]) < self.vocabulary, logits, -1e30)
             log_total = jax.nn.logsumexp(logits)
             entropy = log_total - (jnp.exp(logits - log_total) * logits).sum()
             return logits[target] - log_total, jax.lax.stop_gradient(entropy)
 
-        at_once = max(1, LOGITS_AT_ONCE // self.architecture.shape.vocab)
+        at_once = max(1, LOGITS_AT_ONCE // self.family.vocabulary)
         positions = hidden.reshape(-1, hidden.shape[-1]), targets_RT.reshape(-1)
         found = jax.lax.map(jax.checkpoint(one), positions, batch_size=at_once)
         return tuple(each.reshape(targets_RT.shape) for each in found)

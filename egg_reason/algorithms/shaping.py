@@ -2,6 +2,16 @@
 
 import numpy as np
 
+__all__ = [
+    "AGGREGATES",
+    "SHAPINGS",
+    "fitness_metrics",
+    "pair_weights",
+    "shape_fitness",
+    "signal_to_noise",
+]
+
+AGGREGATES = ("mean", "max")
 SHAPINGS = ("group", "zscore", "rank", "sign")
 
 

@@ -1,10 +1,19 @@
 """What every algorithm shares: the state of a run, schedules and optimisers."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import optax
 from flax import struct
+
+__all__ = ["OPTIMISERS", "SCHEDULES", "Params", "Schedule", "State", "as_schedule", "schedule"]
+
+Params: TypeAlias = Any
+"""A pytree of arrays: a model's parameters, or anything else that can be perturbed."""
+
+Schedule: TypeAlias = Callable[[float], float]
+"""A value as a function of the share of the run's budget that is spent, 0 to 1."""
 
 SCHEDULES = ("constant", "linear", "exponential", "cosine")
 
@@ -18,19 +27,26 @@ OPTIMISERS = {
 }
 
 
-def schedule(kind, start, end):
-    """A function of the share of the run's budget that is spent, 0 to 1. constant: `start`; the others: from
-    `start` to `end`."""
+def as_schedule(value: float | Schedule) -> Schedule:
+    """Return a schedule as it is, and a number as a constant one."""
+    return value if callable(value) else schedule("constant", value)
+
+
+def schedule(kind: str, start: float, end: float | None = None) -> Schedule:
+    """Return a schedule. constant: `start` throughout; linear, exponential, cosine: from `start` to `end`.
+
+    Raises ValueError for another kind, a missing end, and an exponential one that is not above 0.
+    """
     if kind not in SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {kind!r}")
-    if kind != "constant" and end is None:
-        raise ValueError(f"a {kind} schedule needs a final value")
     if kind == "constant":
         return lambda spent: start
+    if end is None:
+        raise ValueError(f"a {kind} schedule needs a final value")
     if kind == "exponential" and not (start > 0 and end > 0):
         raise ValueError(f"an exponential schedule needs values above 0, not {start} and {end}")
 
-    def value(spent):
+    def value(spent: float) -> float:
         if kind == "linear":
             return start + (end - start) * spent
         if kind == "exponential":
@@ -41,10 +57,13 @@ def schedule(kind, start, end):
 
 
 class State(struct.PyTreeNode):
-    """params: float32 master weights. optimiser: its state over the trained leaves.
-    anchor: the starting leaves, or None. step: how many `tell`s."""
+    """A run between two steps.
 
-    params: Any
+    params: master weights, float32 (integer models: integers). optimiser: its state over the trained leaves.
+    anchor: the starting leaves, or None. step: how many `tell`s were taken.
+    """
+
+    params: Params
     optimiser: Any
     anchor: Any
     step: int = struct.field(pytree_node=False)

@@ -1,6 +1,5 @@
 """Commands of models: generate, export, models list, models show."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,13 +44,13 @@ def generate(
 
     from egg_reason import models
     from egg_reason.engine import Jobs, Sampling, Single, make_engine
-    from egg_reason.models.rwkv7.model import Architecture
+    from egg_reason.perturb.paths import cast
 
     sampling = Sampling(max_tokens, temperature, top_k, top_p, think_tokens, stop, seed)
     loaded = models.load(model, tokenizer)
-    params = jax.tree.map(lambda x: jnp.asarray(x, models.compute_dtype(dtype)), loaded.params)
+    params = jax.tree.map(jnp.asarray, cast(loaded.params, models.compute_dtype(dtype)))
     lanes = min(64, 1 << max(samples - 1, 0).bit_length())
-    engine = make_engine(Architecture(loaded.shape), loaded.tokenizer, params, lanes, group=1, streams=1)
+    engine = make_engine(loaded.family, loaded.tokenizer, params, lanes, group=1, streams=1)
     result = engine.generate(
         Single(params), [loaded.tokenizer.encode(prompt)], Jobs.grid(1, 1, samples), sampling
     )
@@ -66,7 +65,7 @@ def export(
     model: Annotated[str, tyro.conf.Positional],
     out: Annotated[Path, tyro.conf.Positional],
     /,
-    format: Literal["pth", "hf"] = "pth",
+    format: Literal["pth", "hf"] | None = None,
     dtype: Literal["bfloat16", "float32", "float16"] | None = None,
 ) -> int:
     """Write a model (a run's, for instance) as a BlinkDL .pth file or a Hugging Face folder.
@@ -74,7 +73,7 @@ def export(
     Args:
         model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
         out: the file (pth) or folder (hf) to write.
-        format: pth or hf.
+        format: pth or hf; by default the first that the model's family writes.
         dtype: of the tensors; by default that of the model's own file.
     """
     from egg_reason import models
@@ -104,11 +103,10 @@ def models_show(model: Annotated[str, tyro.conf.Positional], /) -> int:
     from egg_reason import models
 
     loaded = models.load(model)
-    shape = dataclasses.asdict(loaded.shape)
     facts = {
         "name": loaded.name,
         "weights": f"{sum(x.size for x in jax.tree.leaves(loaded.params)):,}",
-        **shape,
+        **loaded.family.describe(),
     }
     facts |= {
         "stored as": loaded.dtype,

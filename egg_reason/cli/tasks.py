@@ -5,8 +5,9 @@ from typing import Annotated
 
 import tyro
 
+from egg_reason.cli.flags import Texts
 from egg_reason.cli.table import print_table
-from egg_reason.config import Texts, task_options
+from egg_reason.config import task_options
 
 
 def tasks_list() -> int:

@@ -7,6 +7,7 @@ DIR/
     measures/WHAT/KIND/      evaluations (`egg-reason eval`) of the model before (start) and after runs:
                              accuracy (eval temperature), spread (temperature 1, many samples), other (the
                              other task)
+    settings/                the settings that each process is started with, as TOML (`--config`)
     logs/                    what the processes wrote
     results.json comparison.md report.html
 """
@@ -18,19 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from egg_reason.compare import results
 from egg_reason.compare.plan import MACHINE, SHARED, Plan
 from egg_reason.compare.work import Failed, Work, do, shares, sole
-from egg_reason.config import DEFAULTS, TrainConfig
+from egg_reason.config import EvalConfig, TrainConfig
+from egg_reason.config.table import Sections
 from egg_reason.evals.store import write_json
 from egg_reason.files import replacing
 
 KINDS = ("accuracy", "spread", "other")
-
-SWITCHES = frozenset(
-    name for table in DEFAULTS.values() for name, value in table.items() if isinstance(value, bool)
-)
-"""Settings that are true or false and have no default on the command line: it wants the word."""
 
 
 def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[str, Any]:
@@ -143,7 +142,8 @@ class Folder:
 
     def start(self) -> list[Work]:
         """Measurements of the model before."""
-        return self._measures("start", self.plan.config(self.plan.algorithms[0], 0).model, lambda: True)
+        model = self.plan.config(self.plan.algorithms[0], 0).model.model
+        return self._measures("start", model, lambda: True)
 
     def final(self) -> list[Work]:
         """Runs in turn, then measurements; a measurement may begin beside the last run."""
@@ -166,7 +166,8 @@ class Folder:
         def command() -> list[str]:
             if (run / "config.toml").is_file():
                 return ["train", "--resume", str(run), "--plain"]
-            return ["train", "--runs", str(run.parent), "--name", run.name, "--plain", *words(config())]
+            path = self._write_settings(f"{run.parent.name}-{run.name}", config())
+            return ["train", "--config", str(path), "--runs", str(run.parent), "--name", run.name, "--plain"]
 
         def finished() -> None:
             if not (run / "summary.json").is_file():  # a trial that failed
@@ -198,7 +199,7 @@ class Folder:
 
     def _measures(self, what: str, model: str, ready: Callable[[], bool]) -> list[Work]:
         plan = self.plan
-        shared = vars(plan.config(plan.algorithms[0], 0))
+        shared = plan.config(plan.algorithms[0], 0).flat()
         sizes = {
             "accuracy": {"samples": plan.final_samples, "temperature": plan.eval_temperature},
             "spread": {"samples": plan.spread_samples, "temperature": 1.0, "problems": plan.spread_problems},
@@ -213,45 +214,31 @@ class Folder:
             out = self.measure(what, kind)
             settings = {name: shared[name] for name in (*SHARED, *MACHINE)} | sizes[kind]
             settings |= {
+                "model": model,
                 "benchmarks": (shared["task"],),
                 "task_options": shared["task_options"],
-                "out": str(out),
             }
             if kind == "other":  # with columns, rewards and length of its own
                 settings |= {"benchmarks": (plan.other_task,), "task_options": plan.other_options}
                 settings |= {"prompt_column": None, "answer_column": None, "reward": (), "max_tokens": None}
-
-            command, log = (
-                ["eval", "--model", model, *_words(settings)],
-                self.out / "logs" / f"{what}-{kind}.log",
-            )
             works.append(
-                Work(f"measure {what}: {kind}", command.copy, (out / "results.json").is_file, log, ready)
+                Work(
+                    f"measure {what}: {kind}",
+                    partial(self._evaluation, f"{what}-{kind}", EvalConfig.of(**settings), out),
+                    (out / "results.json").is_file,
+                    self.out / "logs" / f"{what}-{kind}.log",
+                    ready,
+                )
             )
         return works
 
+    def _evaluation(self, name: str, config: EvalConfig, out: Path) -> list[str]:
+        return ["eval", "--config", str(self._write_settings(name, config)), "--out", str(out)]
 
-def words(config: TrainConfig) -> list[str]:
-    """The settings on the command line of `egg-reason train`: those that are not the default."""
-    plain = vars(TrainConfig(algorithm=config.algorithm))
-    return _words(
-        {"algorithm": config.algorithm}
-        | {name: value for name, value in vars(config).items() if value != plain[name]}
-    )
-
-
-def _words(settings: dict[str, Any]) -> list[str]:
-    found: list[str] = []
-    for name, value in settings.items():
-        flag = "--" + name.replace("_", "-")
-        if value is None or value == ():
-            continue
-        if isinstance(value, bool) and name in SWITCHES:
-            found += [flag, str(value)]
-        elif isinstance(value, bool):
-            found.append(flag if value else f"--no-{flag[2:]}")
-        elif isinstance(value, tuple) and name != "task_options":
-            found += [flag, ",".join(map(str, value))]
-        else:
-            found += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-    return found
+    def _write_settings(self, name: str, config: Sections) -> Path:
+        """Write the settings of a process; return the file."""
+        path = self.out / "settings" / f"{name}.toml"
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(tomli_w.dumps(config.to_table()), encoding="utf-8")
+        return path

@@ -1,14 +1,15 @@
 """What a comparison runs: settings of every run and trial, all drawn and checked before anything starts."""
 
-import dataclasses
 import math
 import random
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from egg_reason.config import DEFAULTS, TrainConfig, task_options
+from egg_reason.config import ALGORITHMS, EvolutionSettings, TrainConfig, task_options
+from egg_reason.config.commands import ComparisonSettings
+from egg_reason.config.setting import converted
 
 UNBOUNDED = 1_000_000
 """Steps of a run that ends by minutes or tokens."""
@@ -44,7 +45,6 @@ _EVOLUTION: dict[Any, tuple] = {
     ("population", "prompts"): ("scaled", "population", "prompts"),
     "temperature": ("choice", 0.3, 0.6, 1.0),
 }
-EVOLUTION = ("eggroll", "openes")
 SEARCHED: dict[str, dict[Any, tuple]] = {
     "eggroll": _EVOLUTION,
     "openes": _EVOLUTION,
@@ -92,12 +92,12 @@ class Plan:
     other_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.algorithms if name not in DEFAULTS]
+        unknown = [name for name in self.algorithms if name not in ALGORITHMS]
         if unknown or not self.algorithms:
             raise ValueError(
-                f"algorithms must be some of {', '.join(DEFAULTS)}, not {', '.join(unknown) or 'none'}"
+                f"algorithms must be some of {', '.join(ALGORITHMS)}, not {', '.join(unknown) or 'none'}"
             )
-        twice = [name for name in DEFAULTS if self.algorithms.count(name) > 1]
+        twice = [name for name in ALGORITHMS if self.algorithms.count(name) > 1]
         if twice:
             raise ValueError(f"algorithms must be named once each, {twice[0]} is there twice: leave one out")
         for name in (
@@ -137,7 +137,7 @@ class Plan:
                 raise ValueError(
                     f"--set {name}.…: {name} is not among the algorithms ({', '.join(self.algorithms)})"
                 )
-        kinds = get_type_hints(TrainConfig)
+        known = TrainConfig.known()
         for table in (self.settings, *self.own.values()):
             for name, value in table.items():
                 if table is not self.settings and name in (*SHARED, "model", "task", "task_options"):
@@ -149,12 +149,14 @@ class Plan:
                         f"--set {name}: the comparison decides it; leave it out (see egg-reason compare"
                         " --help)"
                     )
-                if name not in kinds:
+                if name not in known:
                     raise ValueError(f"--set {name}: not a setting of a run; see egg-reason train --help")
-                if not _fits(value, kinds[name]):
+                try:
+                    converted(name, value, known[name][0].kind)
+                except ValueError:
                     raise ValueError(
                         f"--set {name}: {value!r} is not of the setting's kind; see egg-reason train --help"
-                    )
+                    ) from None
         for algorithm in self.algorithms:
             self.config(algorithm, 0)
         if self.other_options and self.other_task is None:
@@ -193,7 +195,7 @@ class Plan:
             table["steps"] = max(1, round(amount))
         else:
             table[self.budget] = amount if self.budget == "minutes" else max(1, round(amount))
-        return TrainConfig(**table)
+        return TrainConfig.of(**table)
 
     def trial(self, algorithm: str, number: int) -> TrainConfig:
         """Settings of a tuning trial: number 0 has the algorithm's own. Judged on training problems that it
@@ -204,13 +206,14 @@ class Plan:
         of that: they lead as far from the start as the run's. GRPO's rates are the same in both.
         """
         chosen = self.drawn(algorithm, number)
-        if algorithm in EVOLUTION and not self._given(algorithm, "learning_rate"):
-            rate = chosen.get("learning_rate", DEFAULTS[algorithm]["learning_rate"]) / math.sqrt(
-                self.tune_share
-            )
+        if issubclass(ALGORITHMS[algorithm], EvolutionSettings) and not self._given(
+            algorithm, "learning_rate"
+        ):
+            usual = ALGORITHMS[algorithm]().learning_rate
+            rate = chosen.get("learning_rate", usual) / math.sqrt(self.tune_share)
             chosen = chosen | {"learning_rate": float(f"{rate:.3g}")}
         config = self.config(algorithm, TUNING_SEED + number, self.tune_share, chosen)
-        return dataclasses.replace(config, evaluations=0, validation=self.problems)
+        return config.replace(evaluations=0, validation=self.problems)
 
     def drawn(self, algorithm: str, number: int) -> dict[str, Any]:
         """What trial `number` has in the place of the defaults, as a run of the whole budget would have
@@ -218,7 +221,7 @@ class Plan:
         if number == 0:
             return {}
         draw = random.Random(f"{algorithm}/{number}")
-        defaults = vars(self.config(algorithm, 0))
+        defaults = self.config(algorithm, 0).flat()
         found: dict[str, Any] = {}
         for names, (kind, *range_) in SEARCHED[algorithm].items():
             names = names if isinstance(names, tuple) else (names,)
@@ -262,14 +265,59 @@ def _even(value: float) -> bool:
     return value >= 2 and math.isclose(value % 2, 0)
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value can be that of a setting with this annotation; whole numbers are also decimals."""
-    kinds = (
-        [get_origin(each) or each for each in get_args(kind) or (kind,)]
-        if get_origin(kind) is not tuple
-        else [tuple]
+def plan_of(
+    typed: Mapping[str, Any],
+    in_file: Mapping[str, Any],
+    common: Mapping[str, Any],
+    by_algorithm: Mapping[str, dict[str, Any]],
+) -> Plan:
+    """Return the plan of a command.
+
+    Args:
+        typed: flags of the comparison.
+        in_file: settings of the comparison in a file. A budget or `--set` that was typed replaces that of the
+            file; other flags count more than it, one by one.
+        common: settings of all runs in the file.
+        by_algorithm: settings of one algorithm's runs in the file.
+    """
+    budgets = ("minutes", "tokens", "updates")
+    if any(typed.get(name) is not None for name in budgets):
+        in_file = {name: value for name, value in in_file.items() if name not in budgets}
+    # Model and task are settings of the runs too, which a file may give in their sections.
+    of_runs = ("model", "task", "task_options")
+    given = {name: common[name] for name in of_runs if name in common} | dict(in_file) | dict(typed)
+    settings = ComparisonSettings(**given)
+    amounts = {name: getattr(settings, name) for name in budgets if getattr(settings, name) is not None}
+    if len(amounts) != 1:
+        raise ValueError(
+            "a comparison needs one budget, --minutes, --tokens or --updates, not"
+            f" {' and '.join(amounts) or 'none'}"
+        )
+    [(budget, amount)] = amounts.items()
+    for_all, for_one = parse_settings(settings.set, settings.algorithms)
+    rest = {name: value for name, value in common.items() if name not in of_runs}
+    own = {
+        name: dict(by_algorithm.get(name, {})) | for_one.get(name, {}) for name in (*by_algorithm, *for_one)
+    }
+    return Plan(
+        algorithms=settings.algorithms,
+        seeds=settings.seeds,
+        budget=budget,
+        amount=amount,
+        tune=settings.tune,
+        tune_share=settings.tune_share,
+        jobs=settings.jobs,
+        settings={name: getattr(settings, name) for name in of_runs} | rest | for_all,
+        own=own,
+        evaluations=settings.evaluations,
+        problems=settings.problems,
+        eval_temperature=settings.eval_temperature,
+        final_samples=settings.final_samples,
+        spread_samples=settings.spread_samples,
+        spread_problems=settings.spread_problems,
+        other_task=settings.other_task,
+        other_options=settings.other_task_options,
     )
-    return type(value) in kinds or (type(value) is int and float in kinds)
 
 
 def parse_settings(

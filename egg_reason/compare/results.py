@@ -48,11 +48,11 @@ def gather(folder: "Folder") -> dict[str, Any]:
         finals[algorithm] = np.array([_means(correct) for correct in measures.accuracy])
         config = folder.config(algorithm, 0)
         found["algorithms"][algorithm] = {
-            "settings": {name: value for name, value in vars(config).items() if value not in (None, ())},
+            "settings": {name: value for name, value in config.flat().items() if value not in (None, ())},
             "curve": curve([Path(run) for run in runs], plan.evaluations),
             **measures.table(),
             "change": measures.change(start),
-            "distance": _distances(config.model, runs),
+            "distance": _distances(config.model.model, runs),
             **_costs(runs),
         }
     found["differences"] = [
@@ -110,7 +110,7 @@ class _Measures:
 
     def __init__(self, folder: "Folder", whats: Sequence[str]):
         plan, self.folder = folder.plan, folder
-        task = folder.plan.config(plan.algorithms[0], 0).task
+        task = folder.plan.config(plan.algorithms[0], 0).task.task
         self.accuracy = [read_samples(folder.measure(what, "accuracy"), task) for what in whats]
         self.spread = [read_samples(folder.measure(what, "spread"), task) for what in whats]
         self.distinct = [_distinct(folder.measure(what, "spread")) for what in whats]

@@ -1,6 +1,33 @@
-"""Settings: what a run can be told, and where it is computed."""
+"""Settings: what a run, an evaluation, a probe and a comparison can be told, and where a run is computed."""
 
+from egg_reason.config.algorithms import (
+    ALGORITHMS,
+    FINAL_SHARE,
+    AlgorithmSettings,
+    Eggroll,
+    EvolutionSettings,
+    Grpo,
+    OpenES,
+)
+from egg_reason.config.evaluation import EvalConfig
 from egg_reason.config.machines import HERE, Machines
-from egg_reason.config.sections import DEFAULTS, FINAL_SHARE, Numbers, Texts, TrainConfig, task_options
+from egg_reason.config.sections import task_options
+from egg_reason.config.table import flattened, read_toml
+from egg_reason.config.train import TrainConfig
 
-__all__ = ["DEFAULTS", "FINAL_SHARE", "HERE", "Machines", "Numbers", "Texts", "TrainConfig", "task_options"]
+__all__ = [
+    "ALGORITHMS",
+    "FINAL_SHARE",
+    "HERE",
+    "AlgorithmSettings",
+    "Eggroll",
+    "EvalConfig",
+    "EvolutionSettings",
+    "Grpo",
+    "Machines",
+    "OpenES",
+    "TrainConfig",
+    "flattened",
+    "read_toml",
+    "task_options",
+]

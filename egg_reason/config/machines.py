@@ -3,30 +3,47 @@ them."""
 
 from dataclasses import dataclass
 
+from egg_reason.config.setting import setting
+
+__all__ = ["HERE", "Machines"]
+
 
 @dataclass(frozen=True)
 class Machines:
-    """Not in config.toml: a resumed run takes those of its command."""
+    """Where the run is computed. Not in config.toml: a resumed run takes those of its command."""
 
-    devices: int = 1
-    """devices of this process that write completions, each an equal range of the pairs, with `lanes` each; 0:
-    all it has"""
-    hosts: int = 1
-    """processes of the run, each started with the same command but for --host; each evaluates an equal range
-    of the pairs"""
-    host: int = 0
-    """which of them this is; 0 keeps the run directory"""
-    coordinator: str | None = None
-    """ADDRESS:PORT of host 0, where the hosts meet"""
-    pool: str | None = None
-    """ray: workers that may come and go write the completions; needs the extra egg-reason[ray]"""
-    workers: int = 0
-    """of the pool, one CPU each; 0: as many as there is room for, also later"""
-    ray_address: str | None = None
-    """of a Ray cluster to join; by default the pool is on this machine, in a cluster of its own"""
-    straggler: str = "wait"
-    """for a slow worker of the pool: wait, or drop the pairs it has in hand and go on without them (counted,
-    and logged)"""
+    devices: int = setting(
+        1,
+        "devices of this process that write completions, each an equal range of the pairs, with --lanes"
+        " each; 0: all that it has",
+    )
+    hosts: int = setting(
+        1,
+        "processes of the run, each started with the same command but for --host; each evaluates an equal"
+        " range of the pairs",
+    )
+    host: int = setting(0, "which of them this is; 0 keeps the run directory")
+    coordinator: str | None = setting(
+        None, "ADDRESS:PORT of host 0, where the hosts meet", unset="none", typical="10.0.0.1:9000"
+    )
+    pool: str | None = setting(
+        None,
+        "ray: workers that may come and go write the completions; needs the extra egg-reason[ray]",
+        choices=("ray",),
+        unset="none",
+    )
+    workers: int = setting(
+        0, "workers of the pool, one CPU each; 0: as many as there is room for, also later", typical="8"
+    )
+    ray_address: str | None = setting(
+        None, "address of a Ray cluster to join", unset="a cluster of its own on this machine"
+    )
+    straggler: str = setting(
+        "wait",
+        "for a slow worker of the pool: wait, or drop the pairs that it has in hand and go on without them"
+        " (counted and logged)",
+        choices=("wait", "drop"),
+    )
 
     def __post_init__(self):
         if self.devices < 0:

@@ -13,9 +13,10 @@ import numpy as np
 
 from egg_reason.engine.sampling import Sampling
 from egg_reason.models.tokenizers import Tokenizer
-from egg_reason.perturb.noise import Noise
+from egg_reason.needs import Need
+from egg_reason.perturb.base import Factors, Noise
 
-__all__ = ["REASONS", "Completions", "Factors", "Generator", "Jobs", "Members", "PromptLengths", "Sampling"]
+__all__ = ["REASONS", "Completions", "Generator", "Jobs", "Members", "PromptLengths", "Sampling"]
 
 REASONS = ("end", "stop", "length")
 
@@ -104,11 +105,6 @@ class PromptLengths:
         return cls(max(lengths), max(0, min(next(differ, len(first)), min(lengths) - 1)))
 
 
-Factors = tuple[jax.Array, jax.Array] | jax.Array
-"""One member's perturbation of one parameter, float32 and scaled: (A [(L,) m, R], B [(L,) R, n]), which adds
-A @ B to the weights, or a dense array of the parameter's shape."""
-
-
 class Members(Protocol):
     """The members of a population at one step, or a single set of weights in their place.
 
@@ -131,6 +127,11 @@ class Members(Protocol):
         ...
 
     @property
+    def spent(self) -> float:
+        """The share of the budget at which they were asked for; another process asks for the same."""
+        ...
+
+    @property
     def size(self) -> int:
         """The number of members; they are 0 to size - 1."""
         ...
@@ -143,8 +144,8 @@ class Members(Protocol):
         """The distance that each of these members walks, with its sign: float32, of the shape given."""
         ...
 
-    def factors(self, member: int) -> dict[str, Factors]:
-        """One member's perturbation by parameter name, for engines that take it as an adapter."""
+    def factors(self, member: int) -> Factors:
+        """Return one member's perturbation by parameter name, for engines that take it as an adapter."""
         ...
 
     def weights(self, member: int) -> object:
@@ -198,6 +199,22 @@ class Generator(Protocol):
 
     def describe(self) -> str:
         """Names the devices that write, for people: "cpu", or "16 x NVIDIA H200"."""
+        ...
+
+    def needs(
+        self,
+        noise: Noise,
+        params: object,
+        sampling: Sampling,
+        lengths: PromptLengths,
+        population: int,
+        prompts: int,
+    ) -> Sequence[Need]:
+        """Return the memory that writing completions needs, beside the weights that it is given.
+
+        noise: of the population that is tried; the weights themselves are evaluated as well. params: the compute
+        copy, abstract. lengths: of all prompts. population, prompts: members, and prompts of each, in one call.
+        """
         ...
 
     def noise_bytes(self, noise: Noise, params: object) -> int:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -28,9 +28,11 @@ from egg_reason.engine.layout import Layout
 from egg_reason.engine.lengths import LengthHistory, Lengths
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.stream import Request, Stream, Work
+from egg_reason.models.base import AnyFamily
 from egg_reason.models.tokenizers import Tokenizer
+from egg_reason.needs import Need
 from egg_reason.perturb import members as populations
-from egg_reason.perturb.noise import Noise
+from egg_reason.perturb.base import Noise
 
 __all__ = ["Engine", "default_streams", "make_engine", "piece_length", "split_jobs"]
 
@@ -46,7 +48,7 @@ by chunks (`models/rwkv7/wkv.py`)."""
 
 
 def make_engine(
-    family: Any,
+    family: AnyFamily,
     tokenizer: Tokenizer,
     params: object,
     lanes: int,
@@ -87,7 +89,7 @@ class _Stopped(Exception):
 class Engine:
     """Generates with a fixed number of lanes. `make_engine` makes one for a model.
 
-    architecture: the model family, e.g. `rwkv7.Architecture`. tokenizer: `end`, `vocab_size`, `encode`,
+    family: of the model. tokenizer: `end`, `vocab_size`, `encode`,
         `decode`.
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
     streams: sets that the lanes of a device stand in, each stepped by itself; a power of two, at most lanes /
@@ -100,7 +102,7 @@ class Engine:
     history: lengths of completions in earlier calls. It changes the order of the work and no bit.
     """
 
-    architecture: Any
+    family: AnyFamily
     tokenizer: Tokenizer
     lanes: int = 256
     group: int = 4
@@ -148,6 +150,22 @@ class Engine:
     def receive(self, version: int, changed: Mapping[str, jax.Array]) -> None:
         """Does nothing: the weights come with the members of every call; no copy is kept between calls."""
 
+    def needs(
+        self,
+        noise: Noise,
+        params: object,
+        sampling: Sampling,
+        lengths: PromptLengths,
+        population: int,
+        prompts: int,
+    ) -> Sequence[Need]:
+        from egg_reason.engine.memory import needs_of  # which imports this module
+
+        parts = needs_of(self, noise, params, sampling, lengths, population, prompts)
+        # The devices of a CPU share its memory; an accelerator has its own.
+        sharing = max(1, len(self.devices)) if jax.default_backend() == "cpu" else 1
+        return [replace(part, bytes=part.bytes * sharing) for part in parts]
+
     def noise_bytes(self, noise: Noise, params: object) -> int:
         """Returns what the noise of all groups takes on a device; 0 where nothing is perturbed. noise: as a
         population's. Allocates nothing."""
@@ -157,7 +175,7 @@ class Engine:
     def program(self, noise: Noise, params: object, sampling: Sampling) -> device.Program:
         """Returns what is compiled in for members of this noise. params: arrays or their shapes."""
         return device.Program(
-            self.architecture,
+            self.family,
             noise,
             temperature=sampling.temperature,
             top_k=sampling.top_k,
@@ -169,11 +187,19 @@ class Engine:
             shapes=noise.shapes(params),
         )
 
-    def layout(self, noise: Noise, lengths: PromptLengths, piece: int, readers: int, texts: int) -> Layout:
-        """Returns the sizes of a stream's arrays.
+    def layout(
+        self,
+        noise: Noise,
+        lengths: PromptLengths,
+        samplings: Sequence[Sampling],
+        piece: int,
+        readers: int,
+        texts: int,
+    ) -> Layout:
+        """Return the sizes of a stream's arrays.
 
         Args:
-            lengths: what is known of the prompts. piece: tokens that are read of one at a time.
+            lengths: what is known of the prompts. samplings: how completions are drawn. piece: tokens that are read of one at a time.
             readers: members that read prompts. texts: different (member, prompt) that they read.
         """
         shared, beginnings = lengths.shared // piece * piece, 0
@@ -189,6 +215,7 @@ class Engine:
             piece=piece,
             shared=shared if beginnings else 0,
             beginnings=beginnings,
+            capacity=device.Capacity.of(lengths.longest, samplings),
         )
 
     def generate(
@@ -262,7 +289,7 @@ class Engine:
     def _weights_on(self, target: jax.Device | None, params: object) -> object:
         """The weights as the family reads them fastest, on a device; None: where they are."""
         there = params if target is None else jax.device_put(params, target)
-        return self.architecture.prepared(there, self.stream_lanes)
+        return self.family.prepared(there, self.stream_lanes)
 
     def _work(
         self,
@@ -284,7 +311,12 @@ class Engine:
             request=request,
             program=self.program(members.noise, members.params, request.samplings[0]),
             layout=self.layout(
-                members.noise, these, piece, len(np.unique(jobs.member)), len(np.unique(texts))
+                members.noise,
+                these,
+                request.samplings,
+                piece,
+                len(np.unique(jobs.member)),
+                len(np.unique(texts)),
             ),
             tokenizer=self.tokenizer,
             identity=_identity(request, step, numbers),

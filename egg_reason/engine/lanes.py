@@ -13,32 +13,69 @@ change without a compilation.
 """
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
+from jax.typing import DTypeLike
 
-from egg_reason.engine.sampling import choose, lane_key, uniforms
-from egg_reason.perturb.noise import Noise, put_rows, take_rows
+from egg_reason.engine.sampling import Sampling, choose, lane_key, uniforms
+from egg_reason.models.base import AnyFamily, PyTree
+from egg_reason.perturb.base import Array, Drawn, Noise, Shapes
+from egg_reason.perturb.noise import put_rows, take_rows
 from egg_reason.perturb.weights import rescaled
 
-Array = jax.Array | np.ndarray
-"""As it comes from the host, or within a program."""
+__all__ = [
+    "Capacity",
+    "Lanes",
+    "Pieces",
+    "Placed",
+    "Program",
+    "Waiting",
+    "assign",
+    "decode",
+    "empty",
+    "fill",
+    "no_noise",
+    "noise_shapes",
+]
+
+
+class Capacity(NamedTuple):
+    """The most tokens that a state must be able to hold, in a lane and in a slot.
+
+    A family with a state of constant size ignores both. Others allocate so much for every row.
+    """
+
+    lane: int
+    slot: int
+
+    @classmethod
+    def of(cls, longest_prompt: int, samplings: Iterable[Sampling]) -> "Capacity":
+        """Return what prompts of at most so many tokens need.
+
+        A lane holds a prompt and its completion, a slot a prompt. If thoughts have a budget, a slot also
+        holds what was written before a forced `</think>`: the text up to there is read again.
+        """
+        all_of = list(samplings)
+        lane = longest_prompt + max(sampling.max_tokens for sampling in all_of)
+        thinks = any(sampling.think_tokens is not None for sampling in all_of)
+        return cls(lane, lane if thinks else longest_prompt)
 
 
 @dataclass(frozen=True)
 class Program:
-    """What is compiled in: a change of any field compiles anew.
+    """All that is compiled in: a change of any field compiles anew.
 
     end: token id that ends a completion. vocabulary: how many ids may be drawn. steps: the most decode steps
         between two looks of the host.
     shapes: of the perturbed parameters, as `Noise.shapes` gives them.
     """
 
-    architecture: Any
+    family: AnyFamily
     noise: Noise
     temperature: float
     top_k: int
@@ -47,14 +84,14 @@ class Program:
     vocabulary: int
     end: int
     steps: int
-    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    shapes: Shapes = ()
 
 
 class Lanes(struct.PyTreeNode):
     """B lanes. `token` was written or is the prompt's last, and is still to be read; `position` counts the
     completion's tokens."""
 
-    state: Any  # the model's, rows on axis 0
+    state: PyTree  # the family's: only the family knows how rows lie in it
     token: jax.Array  # [B] int32
     position: jax.Array  # [B] int32
     limit: jax.Array  # [B] int32: stop at this position
@@ -68,9 +105,7 @@ class Pieces(struct.PyTreeNode):
     """n pieces of texts, of up to T tokens. One without tokens copies a state."""
 
     slot: Array  # [n] int32: where the state after the piece goes; out of range: padding
-    before: (
-        Array  # [n] int32: the slot with the state before it; out of range: the text begins with the piece
-    )
+    before: Array  # [n] int32: the slot with the state before it; out of range: the text begins here
     group: Array  # [n] int32: one that carries the noise of the text's member
     tokens: Array  # [n, T] int32
     length: Array  # [n] int32
@@ -92,17 +127,18 @@ class Waiting(struct.PyTreeNode):
 
 
 class Placed(struct.PyTreeNode):
-    """What became of E waiting completions in one `decode`."""
+    """The lanes that took up E waiting completions during one `decode`."""
 
     lane: jax.Array  # [E] int32: which lane took it; -1: none
     step: jax.Array  # [E] int32: after how many steps; the lane's rows from there on are the new completion's
 
 
-def empty(program: Program, lanes: int, dtype) -> Lanes:
-    """All lanes idle."""
+def empty(program: Program, lanes: int, capacity: int, dtype: DTypeLike) -> Lanes:
+    """Return idle lanes. capacity: tokens that the state of each must hold (`Capacity.lane`). dtype: of the
+    activations."""
     zeros = functools.partial(jnp.zeros, (lanes,))
     return Lanes(
-        state=program.architecture.init_state(lanes, dtype),
+        state=program.family.init_state(lanes, capacity, dtype),
         token=zeros(jnp.int32),
         position=zeros(jnp.int32),
         limit=zeros(jnp.int32),
@@ -114,29 +150,27 @@ def empty(program: Program, lanes: int, dtype) -> Lanes:
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def fill(program: Program, params, noise, slots, pieces: Pieces):
-    """Reads `pieces` into their slots. slots: states of the model, [S] rows. Returns the slots."""
+def fill(program: Program, params: PyTree, noise: Drawn, slots: PyTree, pieces: Pieces) -> PyTree:
+    """Read `pieces` into their slots and return the slots: a state of the family, one row a slot."""
     weights = program.noise.attach(
         params, take_rows(noise, program.noise.parameters, pieces.group), pieces.scale
     )
-    before = jax.tree.map(lambda states: states.at[pieces.before].get(mode="fill", fill_value=0), slots)
-    _, after = program.architecture.forward(weights, pieces.tokens, before, pieces.length)
-    return jax.tree.map(lambda states, new: states.at[pieces.slot].set(new, mode="drop"), slots, after)
+    return program.family.read_into(weights, slots, pieces.before, pieces.slot, pieces.tokens, pieces.length)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def decode(
     program: Program,
-    params,
-    noise,
+    params: PyTree,
+    noise: Drawn,
     lanes: Lanes,
-    slots,
+    slots: PyTree,
     waiting: Waiting,
-    directions,
-    enough_idle,
-    enough_placed,
-):
-    """Steps all lanes until `enough_idle` of them stand still, `enough_placed` completions were taken up, or
+    directions: Array,
+    enough_idle: Array | int,
+    enough_placed: Array | int,
+) -> tuple[Lanes, jax.Array, jax.Array, jax.Array, Placed]:
+    """Step all lanes until `enough_idle` of them stand still, `enough_placed` completions were taken up, or
     `program.steps` are done.
 
     A lane whose completion has ended takes a waiting one of its own direction, before the first step too.
@@ -145,6 +179,7 @@ def decode(
     Returns (lanes, tokens [steps, B], log-probabilities [steps, B], steps taken, Placed). A lane's rows
     follow each other without a gap as long as it runs.
     """
+    # Attached once, outside the loop: from step to step only the lanes' scales change.
     attached = program.noise.attach(params, noise, lanes.scale)
     count = lanes.token.shape[0]
     tokens = jnp.zeros((program.steps, count), jnp.int32)
@@ -153,30 +188,31 @@ def decode(
     nowhere = jnp.full(waiting.slot.shape, -1, jnp.int32)
 
     def fitting(lanes, placed):  # [E, B]
+        # A lane that stopped before its budget's end waits for the host, which may force a text on it.
         free = ~lanes.running & (lanes.final | (lanes.token == program.end))
-        there = (waiting.direction >= 0) & (placed.lane < 0)
-        return (waiting.direction[:, None] == directions) & there[:, None] & free
+        unplaced = (waiting.direction >= 0) & (placed.lane < 0)
+        # A lane multiplies with its own group's noise only: no completion of another direction fits it.
+        return (waiting.direction[:, None] == directions) & unplaced[:, None] & free
 
-    def place(lanes, placed, step):
-        """One after another: a copy of one row each, where all at once would pass through the state of all
-        lanes."""
+    def take_up(lanes, placed, step):
+        """Let idle lanes begin, one after another: that copies one row each, while all at once would pass
+        through the states of all lanes."""
 
         def one(carry):
             lanes, placed = carry
             fits = fitting(lanes, placed)
             which = jnp.argmax(fits.any(1))
             lane, slot = jnp.argmax(fits[which]), waiting.slot[which]
-            begun = Lanes(
-                jax.tree.map(lambda states: states[slot], slots),
-                waiting.token[which],
-                waiting.position[which],
-                waiting.limit[which],
-                waiting.final[which],
-                jnp.array(True),
-                keys[which],
-                waiting.scale[which],
+            lanes = Lanes(
+                state=program.family.enter(lanes.state, lane, slots, slot),
+                token=lanes.token.at[lane].set(waiting.token[which]),
+                position=lanes.position.at[lane].set(waiting.position[which]),
+                limit=lanes.limit.at[lane].set(waiting.limit[which]),
+                final=lanes.final.at[lane].set(waiting.final[which]),
+                running=lanes.running.at[lane].set(True),
+                key=lanes.key.at[lane].set(keys[which]),
+                scale=lanes.scale.at[lane].set(waiting.scale[which]),
             )
-            lanes = jax.tree.map(lambda old, new: old.at[lane].set(new), lanes, begun)
             return lanes, Placed(placed.lane.at[which].set(lane), placed.step.at[which].set(step))
 
         return jax.lax.while_loop(lambda carry: fitting(*carry).any(), one, (lanes, placed))
@@ -192,10 +228,11 @@ def decode(
     def advance(carry):
         lanes, placed, tokens, log_probabilities, step = carry
         weights = rescaled(attached, lanes.scale)
-        hidden, state = program.architecture.forward(
+        # Length 0 for idle lanes: their states stay as they are.
+        hidden, state = program.family.forward(
             weights, lanes.token[:, None], lanes.state, lanes.running.astype(jnp.int32)
         )
-        logits = program.architecture.logits(weights, hidden)[:, 0]
+        logits = program.family.logits(weights, hidden)[:, 0]
         token, log_probability = choose(
             logits,
             uniforms(lanes.key, lanes.position),
@@ -207,14 +244,12 @@ def decode(
         token = jnp.where(lanes.running, token, lanes.token)
         position = lanes.position + lanes.running
         running = lanes.running & (token != program.end) & (position < lanes.limit)
-        tokens, log_probabilities = (
-            tokens.at[step].set(token),
-            log_probabilities.at[step].set(log_probability),
-        )
+        tokens = tokens.at[step].set(token)
+        log_probabilities = log_probabilities.at[step].set(log_probability)
         lanes = lanes.replace(state=state, token=token, position=position, running=running)
-        return *place(lanes, placed, step + 1), tokens, log_probabilities, step + 1
+        return *take_up(lanes, placed, step + 1), tokens, log_probabilities, step + 1
 
-    begun = place(lanes, Placed(nowhere, nowhere), 0)
+    begun = take_up(lanes, Placed(nowhere, nowhere), 0)
     lanes, placed, tokens, log_probabilities, steps = jax.lax.while_loop(
         goes_on, advance, (*begun, tokens, log_probabilities, 0)
     )
@@ -222,21 +257,22 @@ def decode(
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def assign(program: Program, noise, epoch, groups, directions):
-    """Noise of `directions` [n] put into `groups` [n] (out of range: left out)."""
+def assign(program: Program, noise: Drawn, epoch: Array | int, groups: Array, directions: Array) -> Drawn:
+    """Put the noise of `directions` [n] into `groups` [n]; groups out of range are left out."""
     fresh = program.noise.draw(program.shapes, epoch, directions)
     return put_rows(noise, program.noise.parameters, groups, fresh)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def no_noise(program: Program, groups: int):
-    """Noise arrays for `groups` groups, all zeros."""
+def no_noise(program: Program, groups: int) -> Drawn:
+    """Return noise arrays for `groups` groups, all zeros."""
     return jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), noise_shapes(program.noise, program.shapes, groups)
     )
 
 
-def noise_shapes(noise: Noise, shapes, groups: int):
-    """Shapes and dtypes of the noise arrays for `groups` groups. Allocates nothing. shapes: as `Noise.shapes`
-    gives them."""
+def noise_shapes(noise: Noise, shapes: Shapes, groups: int) -> Drawn:
+    """Return shapes and dtypes of the noise arrays for `groups` groups; allocate nothing.
+
+    shapes: as `Noise.shapes` gives them."""
     return jax.eval_shape(lambda: noise.draw(shapes, 0, jnp.arange(groups)))

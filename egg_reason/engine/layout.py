@@ -7,13 +7,14 @@ with these functions: nothing is laid out twice.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from egg_reason.engine import lanes as device
-from egg_reason.engine.lanes import Lanes, Pieces, Program, Waiting
+from egg_reason.engine.lanes import Capacity, Lanes, Pieces, Program, Waiting
 from egg_reason.engine.slots import Slots
+from egg_reason.perturb.base import Drawn
+from egg_reason.perturb.paths import dtype_of
 
 __all__ = ["Layout", "empty_pieces", "new_lanes", "new_noise", "new_slots", "padded_groups", "waiting_table"]
 
@@ -27,6 +28,7 @@ class Layout:
     pieces: pieces of texts that are read at a time. piece: tokens of one.
     shared: tokens, in whole pieces, that all texts begin with. beginnings: members whose state after these is
         kept.
+    capacity: tokens that the state of a lane and of a slot must hold.
     """
 
     lanes: int
@@ -36,6 +38,7 @@ class Layout:
     piece: int
     shared: int
     beginnings: int
+    capacity: Capacity
 
     @property
     def groups(self) -> int:
@@ -49,17 +52,26 @@ class Layout:
 
 def new_lanes(program: Program, layout: Layout, params: object) -> Lanes:
     """All lanes, idle. params: the weights, whose precision is that of the state."""
-    return device.empty(program, layout.lanes, jax.tree.leaves(params)[0].dtype)
+    return device.empty(program, layout.lanes, layout.capacity.lane, dtype_of(params))
 
 
-def new_noise(program: Program, layout: Layout) -> object:
+def new_noise(program: Program, layout: Layout) -> Drawn:
     """The noise of all groups, zeros."""
     return device.no_noise(program, layout.groups)
 
 
 def new_slots(program: Program, layout: Layout, params: object) -> Slots:
     """All slots, without texts."""
-    return Slots(program, params, layout.slots, layout.pieces, layout.piece, layout.shared, layout.beginnings)
+    return Slots(
+        program,
+        params,
+        layout.slots,
+        layout.pieces,
+        layout.piece,
+        layout.shared,
+        layout.beginnings,
+        layout.capacity.slot,
+    )
 
 
 def empty_pieces(layout: Layout) -> Pieces:

@@ -6,8 +6,6 @@ the cache.
 """
 
 import functools
-import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +16,15 @@ from egg_reason.engine.base import PromptLengths
 from egg_reason.engine.engine import Engine, piece_length
 from egg_reason.engine.layout import Layout
 from egg_reason.engine.sampling import Sampling
+from egg_reason.needs import GENERATE, Need, size, working
+from egg_reason.perturb.base import Noise
 from egg_reason.perturb.members import NO_NOISE
-from egg_reason.perturb.noise import Noise
 from egg_reason.perturb.paths import name_of
 
-__all__ = ["memory_parts", "size_of", "working_bytes"]
+__all__ = ["needs_of"]
 
 
-def memory_parts(
+def needs_of(
     engine: Engine,
     noise: Noise,
     params: object,
@@ -33,8 +32,8 @@ def memory_parts(
     lengths: PromptLengths,
     population: int,
     prompts: int,
-) -> list[tuple[str, int]]:
-    """Returns (name, bytes) of all that writing completions needs on one device, beside the weights.
+) -> list[Need]:
+    """Return the needs of writing completions on one device, beside the weights.
 
     Args:
         noise: of the population that is tried; the weights themselves are evaluated as well. `NO_NOISE`: they
@@ -42,32 +41,30 @@ def memory_parts(
         params: the compute copy, abstract.
         lengths: of all prompts. population, prompts: members, and prompts of each, in one `generate`.
     """
-    prepared = jax.eval_shape(
-        functools.partial(engine.architecture.prepared, lanes=engine.stream_lanes), params
-    )
+    prepared = jax.eval_shape(functools.partial(engine.family.prepared, lanes=engine.stream_lanes), params)
     piece = piece_length(lengths.longest - 1)
     # An evaluation has many prompts for its one member.
-    layouts = {NO_NOISE: engine.layout(NO_NOISE, lengths, piece, readers=1, texts=2)}
+    layouts = {NO_NOISE: engine.layout(NO_NOISE, lengths, [sampling], piece, readers=1, texts=2)}
     if noise.parameters:
-        layouts[noise] = engine.layout(noise, lengths, piece, population, population * prompts)
+        layouts[noise] = engine.layout(noise, lengths, [sampling], piece, population, population * prompts)
     needs = [
         _one_stream(engine, engine.program(source, params, sampling), layout, params, prepared)
         for source, layout in layouts.items()
     ]
     # The population and the evaluation write in turn: the larger of each counts.
-    noise_bytes, lanes_bytes, slots_bytes, working = map(max, zip(*needs, strict=True))
+    noise_bytes, lanes_bytes, slots_bytes, most = map(max, zip(*needs, strict=True))
     program = engine.program(NO_NOISE, params, sampling)
-    logits = min(working, size_of(_logits(program, layouts[NO_NOISE], params)))
+    logits = min(most, size(_logits(program, layouts[NO_NOISE], params)))
     of_a_stream = {
         "noise of the groups": noise_bytes,
         "state of the lanes": lanes_bytes,
         "prompts that were read ahead": slots_bytes,
         "logits": logits,
-        "while decoding and reading prompts": working - logits,
+        "while decoding and reading prompts": most - logits,
     }
     return [
-        ("weights as the engine reads them", _added(params, prepared)),
-        *((name, size * engine.streams) for name, size in of_a_stream.items()),
+        Need("weights as the engine reads them", _added(params, prepared), (GENERATE,)),
+        *(Need(name, count * engine.streams, (GENERATE,)) for name, count in of_a_stream.items()),
     ]
 
 
@@ -86,8 +83,7 @@ def _one_stream(
     ]
     if program.noise.parameters:
         programs.append(device.assign.lower(program, noise, 0, *arrays.padded_groups(layout, [], [])))
-    working = max(map(working_bytes, programs))
-    return size_of(noise), size_of(lanes), size_of(slots), working
+    return size(noise), size(lanes), size(slots), max(map(working, programs))
 
 
 def _logits(program: device.Program, layout: Layout, params: object) -> object:
@@ -96,8 +92,8 @@ def _logits(program: device.Program, layout: Layout, params: object) -> object:
     def step(weights):
         lanes = arrays.new_lanes(program, layout, weights)
         one = jnp.ones(layout.lanes, jnp.int32)
-        hidden, _ = program.architecture.forward(weights, lanes.token[:, None], lanes.state, one)
-        return program.architecture.logits(weights, hidden)
+        hidden, _ = program.family.forward(weights, lanes.token[:, None], lanes.state, one)
+        return program.family.logits(weights, hidden)
 
     return jax.eval_shape(step, params)
 
@@ -106,16 +102,4 @@ def _added(weights: object, prepared: object) -> int:
     """Bytes of the arrays that are in `prepared` and not, by their path, in `weights`."""
     paths = {name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights)}
     leaves = jax.tree_util.tree_leaves_with_path(prepared)
-    return size_of([leaf for path, leaf in leaves if name_of(path) not in paths])
-
-
-def working_bytes(lowered: Any) -> int:
-    """Returns the bytes that a lowered program takes beside its arguments: what it gives back, in the room of
-    no argument, and what it needs meanwhile."""
-    plan = lowered.compile().memory_analysis()
-    return plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-
-
-def size_of(tree: object) -> int:
-    """Returns the bytes of a tree of arrays, or of their shapes."""
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return size([leaf for path, leaf in leaves if name_of(path) not in paths])

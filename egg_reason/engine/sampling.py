@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from egg_reason.perturb import threefry as random
+from egg_reason.perturb.base import Array
+
+__all__ = ["Sampling", "choose", "inverse_cdf", "lane_key", "uniforms"]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn. temperature 0: greedy. top_k 0 and top_p 1: the whole vocabulary.
+    """Settings for drawing completions. temperature 0: greedy. top_k 0 and top_p 1: the whole vocabulary.
 
     think_tokens: after so many tokens without `</think>` the tag is forced, so that an answer is still
         possible; None: never.
@@ -52,8 +55,8 @@ class Sampling:
             raise ValueError(f"share_noise must be pair, all or none, not {self.share_noise!r}")
 
 
-def lane_key(seed, step, sharer, prompt, sample):
-    """The key of one completion, as raw uint32 [2]. sharer: number of the pair or member, or 0, as
+def lane_key(seed: int, step: Array, sharer: Array, prompt: Array, sample: Array) -> jax.Array:
+    """Return the key of one completion, as raw uint32 [2]. sharer: number of the pair or member, or 0, as
     `share_noise` says."""
     key = jax.random.key_data(jax.random.key(seed))
     for number in (step, sharer, prompt, sample):
@@ -61,8 +64,8 @@ def lane_key(seed, step, sharer, prompt, sample):
     return jnp.stack(key)
 
 
-def uniforms(keys_B2, positions_B):
-    """One float32 in [0, 1) per lane, a function of its key and position alone."""
+def uniforms(keys_B2: Array, positions_B: Array) -> jax.Array:
+    """Return one float32 in [0, 1) per lane, a function of its key and position alone."""
 
     def one(key, position):
         return random.uniform(random.fold_in(key, position))
@@ -70,9 +73,16 @@ def uniforms(keys_B2, positions_B):
     return jax.vmap(one)(keys_B2, positions_B)
 
 
-def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=None):
-    """Next tokens and their log-probabilities at the temperature they were drawn at (1 where greedy), nothing
-    cut.
+def choose(
+    logits_BV: Array,
+    uniforms_B: Array,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    vocabulary: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the next tokens and their log-probabilities at the temperature they were drawn at (1 where
+    greedy), nothing cut.
 
     Those are what a policy gradient needs of the policy that acted.
 
@@ -90,6 +100,7 @@ def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=No
     blocks = _in_blocks(scaled, -jnp.inf)
     highest_in_block = blocks.max(-1)
     highest = highest_in_block.max(-1)
+    # Relative to the largest logit: exp cannot overflow, and the largest weight is exactly 1.
     weights = jnp.exp(blocks - highest[:, None, None])
     in_block = weights.sum(-1)
     if temperature == 0:
@@ -103,19 +114,20 @@ def choose(logits_BV, uniforms_B, temperature, top_k=0, top_p=1.0, vocabulary=No
         before = (jnp.cumsum(kept, -1) - kept) / kept.sum(-1, keepdims=True)
         kept = jnp.where(before < top_p, kept, 0)  # the smallest set that reaches top_p: never empty
         tokens = jnp.take_along_axis(ids, inverse_cdf(kept, uniforms_B)[:, None], -1)[:, 0].astype(jnp.int32)
+    # Log-softmax of the chosen token over the whole vocabulary, whatever top_k and top_p cut.
     chosen = jnp.take_along_axis(scaled, tokens[:, None], -1)[:, 0]
     return tokens, chosen - highest - jnp.log(in_block.sum(-1))
 
 
-def inverse_cdf(weights_BV, uniforms_B):
-    """The token whose stretch of the cumulated weights holds uniform x total: [B] int32, never one of weight
-    0."""
+def inverse_cdf(weights_BV: Array, uniforms_B: Array) -> jax.Array:
+    """Return the token whose stretch of the cumulated weights holds uniform x total: [B] int32, never one of
+    weight 0."""
     weights = _in_blocks(weights_BV, 0)
     return _inverse_cdf(weights, weights.sum(-1), uniforms_B)
 
 
 def _in_blocks(values_BV, padding):
-    """[B, blocks, entries], about as many blocks as a block has entries.
+    """Return [B, blocks, entries], about as many blocks as a block has entries.
 
     A cumulative sum over 65,536 entries a lane costs more than the rest of sampling, and on a CPU a maximum
     with its index ten times one without; so both look for the block first, and then within it.
@@ -126,30 +138,29 @@ def _in_blocks(values_BV, padding):
 
 
 def _first_in_blocks(blocks, which):
-    """The first index of the highest value of block `which` [B]: int32 [B]."""
+    """Return the first index of the highest value of block `which` [B]: int32 [B]."""
     inside = jnp.take_along_axis(blocks, which[:, None, None], 1)[:, 0]
     return (which * blocks.shape[-1] + jnp.argmax(inside, -1)).astype(jnp.int32)
 
 
 def _inverse_cdf(weights, in_block, uniforms_B):
-    """weights [B, blocks, entries], in_block [B, blocks]: their sums."""
+    """Return what `inverse_cdf` returns. weights: [B, blocks, entries]. in_block: [B, blocks], their sums."""
     cumulated = jnp.cumsum(in_block, -1)
     goal = uniforms_B * cumulated[:, -1]
     which = _first_above(cumulated, goal, in_block)
-    goal = (
-        goal
-        - (
-            jnp.take_along_axis(cumulated, which[:, None], -1)
-            - jnp.take_along_axis(in_block, which[:, None], -1)
-        )[:, 0]
-    )
+    # What is left of the goal after all blocks before the chosen one.
+    through = jnp.take_along_axis(cumulated, which[:, None], -1)
+    before = through - jnp.take_along_axis(in_block, which[:, None], -1)
+    goal = goal - before[:, 0]
     inside = jnp.take_along_axis(weights, which[:, None, None], 1)[:, 0]
     return which * weights.shape[-1] + _first_above(jnp.cumsum(inside, -1), goal, inside)
 
 
 def _first_above(cumulated, goal, weights):
-    """First index whose cumulated weight exceeds the goal; the last one with any weight where rounding left
-    none."""
+    """Return the first index whose cumulated weight exceeds the goal; if rounding left none, the last one
+    with any weight."""
+    # A count, since a maximum with its index is slow on a CPU. The clip keeps entries of weight 0 at either
+    # end from being chosen.
     index = (cumulated <= goal[:, None]).sum(-1)
     last = weights.shape[-1] - 1 - jnp.argmax(weights[:, ::-1] > 0, -1)
     first = jnp.argmax(weights > 0, -1)

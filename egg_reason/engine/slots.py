@@ -10,12 +10,15 @@ the beginning that all prompts have in common, and no bit of what is written cha
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import jax
 import numpy as np
 
 from egg_reason.engine import lanes as device
+from egg_reason.models.base import PyTree
+from egg_reason.perturb.base import Drawn
+from egg_reason.perturb.paths import dtype_of
+
+__all__ = ["Slots", "Text"]
 
 Text = tuple[int, int, int]
 """Member, prompt, and 0, or 1 + the job whose completion up to here (with a forced `</think>`) follows the
@@ -40,23 +43,24 @@ class Slots:
 
     count: texts that it holds. size: pieces that are read at a time. length: tokens of a piece. shared:
     tokens, in whole pieces, that all texts begin with. beginnings: members whose state after these is kept;
-    at least `count`, or all that there are.
+    at least `count`, or all that there are. capacity: tokens of the longest text (`lanes.Capacity.slot`).
     program, params: as `lanes.fill` takes them. tokens_read: so far.
     """
 
     def __init__(
         self,
         program: device.Program,
-        params: Any,
+        params: PyTree,
         count: int,
         size: int,
         length: int,
         shared: int,
         beginnings: int,
+        capacity: int,
     ):
         self.program, self.params, self.size, self.length, self.shared = program, params, size, length, shared
         self.nowhere = count + beginnings
-        self.states = program.architecture.init_state(self.nowhere, jax.tree.leaves(params)[0].dtype)
+        self.states = program.family.init_state(self.nowhere, capacity, dtype_of(params))
         self.slot_of: dict[Text, int] = {}
         self.free = deque(range(count))
         self.beginning_of: dict[int, int] = {}  # of a member; the latest used is last
@@ -66,7 +70,7 @@ class Slots:
     def drop(self, text: Text) -> None:
         self.free.append(self.slot_of.pop(text))
 
-    def read(self, noise: Any, texts: Iterable[tuple[Text, Sequence[int], int, float]]) -> None:
+    def read(self, noise: Drawn, texts: Iterable[tuple[Text, Sequence[int], int, float]]) -> None:
         """Reads texts, at most as many as slots are free. Each with its tokens, a group, and its member's
         scale."""
         beginnings, whole = [], []
@@ -97,7 +101,7 @@ class Slots:
         self.beginning_of[member] = slot
         return slot, known
 
-    def _fill(self, noise: Any, readings: Sequence[Reading]) -> None:
+    def _fill(self, noise: Drawn, readings: Sequence[Reading]) -> None:
         """Reads the next piece of each."""
         tokens, length = np.zeros((self.size, self.length), np.int32), np.zeros(self.size, np.int32)
         slot, before = np.full(self.size, self.nowhere, np.int32), np.full(self.size, self.nowhere, np.int32)

@@ -31,7 +31,9 @@ class Benchmark:
         with templates of their own can be compared; prompts_fingerprint: of the prompts.
         """
         asked = "question" in self.rows[0]
-        data = [{key: value for key, value in row.items() if key != "prompt" or not asked} for row in self.rows]
+        data = [
+            {key: value for key, value in row.items() if key != "prompt" or not asked} for row in self.rows
+        ]
         return {
             "problems": len(self.rows),
             "samples": samples,
@@ -39,13 +41,21 @@ class Benchmark:
             "prompts_fingerprint": fingerprint([row["prompt"] for row in self.rows]),
             "template": template,
             "prompt_example": self.rows[0]["prompt"],
-            "sampling": {key: value for key, value in json.loads(json.dumps(asdict(self.sampling))).items() if key in TOLD},
+            "sampling": {
+                key: value
+                for key, value in json.loads(json.dumps(asdict(self.sampling))).items()
+                if key in TOLD
+            },
             "rewards": [reward.spec for reward in self.rewards],
         }
 
 
 def load(
-    names: Sequence[str], options: dict[str, Any], problems: int | None, max_tokens: int | None, sampling: dict[str, Any]
+    names: Sequence[str],
+    options: dict[str, Any],
+    problems: int | None,
+    max_tokens: int | None,
+    sampling: dict[str, Any],
 ) -> list[Benchmark]:
     """The benchmarks of these names.
 
@@ -60,16 +70,27 @@ def load(
         ValueError, OSError: one line, as `tasks.make` says, or where nothing can be evaluated.
     """
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"benchmarks: at least one task, each named once, got {', '.join(names) or 'none'}; see `egg-reason tasks list`")
+        raise ValueError(
+            f"benchmarks: at least one task, each named once, got {', '.join(names) or 'none'}; see"
+            " `egg-reason tasks list`"
+        )
     if problems is not None and problems < 1:
         raise ValueError(f"problems must be at least 1, not {problems}")
     found = []
     for name in names:
         task = tasks.make(name, **options)
         if not task.heldout:
-            raise ValueError(f"benchmark {name} has no held-out problems; name another task, or give this one some")
-        drawn = Sampling(max_tokens=task.max_new_tokens if max_tokens is None else max_tokens, stop=tuple(task.stop), **sampling)
-        found.append(Benchmark(name, task.heldout[:problems], drawn, tuple(Reward.of(spec) for spec in task.rewards)))
+            raise ValueError(
+                f"benchmark {name} has no held-out problems; name another task, or give this one some"
+            )
+        drawn = Sampling(
+            max_tokens=task.max_new_tokens if max_tokens is None else max_tokens,
+            stop=tuple(task.stop),
+            **sampling,
+        )
+        found.append(
+            Benchmark(name, task.heldout[:problems], drawn, tuple(Reward.of(spec) for spec in task.rewards))
+        )
     return found
 
 

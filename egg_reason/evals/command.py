@@ -16,13 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from egg_reason import models
+from egg_reason.config import EvalConfig, task_options
 from egg_reason.engine import make_engine
 from egg_reason.engine.base import REASONS
 from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
 from egg_reason.evals.heldout import Questions, draw
 from egg_reason.evals.store import Store, plain, write_json
-from egg_reason.models.rwkv7.model import Architecture
 from egg_reason.rewards.workers.scorer import Scorer
 
 FOLDER = Path("evaluations")
@@ -34,48 +34,53 @@ TASK = ("template", "prompt_column", "answer_column", "reward")
 SAMPLING = ("temperature", "top_k", "top_p", "think_tokens", "seed")
 
 
-def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: Path | None = None, console: Console | None = None) -> dict:
+def evaluate_model(config: EvalConfig, out: Path | None = None, console: Console | None = None) -> dict:
     """Evaluates, prints a table, and leaves a folder (see `store`) with results.json and report.html.
 
     Args:
-        settings: model, tokenizer, benchmarks, template, task_options, prompt_column, answer_column, reward,
-            problems, samples, max_tokens, temperature, top_k, top_p, think_tokens, seed, reward_timeout,
-            lanes, streams, dtype.
-        data_dir: see `tasks.make`.
+        config: what is measured, and how.
         out: the folder; None: one in FOLDER.
         console: where to print; None: standard output.
 
     Returns: what results.json holds.
     """
-    started, console = time.monotonic(), console or Console(highlight=False, soft_wrap=True)
-    if settings["samples"] < 1:
-        raise ValueError(f"samples must be at least 1, not {settings['samples']}")
-    model = models.load(settings["model"], settings["tokenizer"])
+    started = time.monotonic()
+    console = console or Console(highlight=False, soft_wrap=True)
+    settings = config.flat()
+    data_dir = settings.pop("data_dir")  # where the data are is not part of what is measured
+    settings["task_options"] = task_options(config.problems.task_options)
+    samples, lanes = config.problems.samples, config.engine.lanes
+    model = models.load(config.model.model, config.model.tokenizer)
     benchmarks = known.load(
-        settings["benchmarks"],
+        config.problems.benchmarks,
         {name: settings[name] for name in TASK if settings[name] is not None}
         | {"tokenizer_name": model.tokenizer.name, "data_dir": data_dir, "split": "heldout"}
         | settings["task_options"],
-        settings["problems"],
-        settings["max_tokens"],
+        config.problems.problems,
+        config.sampling.max_tokens,
         {name: settings[name] for name in SAMPLING},
     )
-    dtype = jnp.dtype(models.compute_dtype(settings["dtype"]))
-    engine = make_engine(Architecture(model.shape), model.tokenizer, model.params, settings["lanes"], 1, settings["streams"])
-    header = {
+    dtype = jnp.dtype(models.compute_dtype(config.engine.dtype))
+    engine = make_engine(model.family, model.tokenizer, model.params, lanes, 1, config.engine.streams)
+    header: dict[str, Any] = {
         "format": 1,
-        "model": settings["model"],
+        "model": config.model.model,
         "fingerprint": model.fingerprint,
-        "settings": settings | {"dtype": dtype.name, "streams": engine.streams, "device": jax.devices()[0].device_kind},
+        "settings": (
+            settings
+            | {"dtype": dtype.name, "streams": engine.streams, "device": jax.devices()[0].device_kind}
+        ),
         "versions": {name: version(name) for name in VERSIONS},
-        "benchmarks": {each.name: each.about(settings["samples"], settings["template"]) for each in benchmarks},
+        "benchmarks": {each.name: each.about(samples, config.problems.template) for each in benchmarks},
     }
     folder = out or FOLDER / f"{model.name}-{known.fingerprint(header)[:8]}"
     with contextlib.ExitStack() as closing:
         scorers: dict[tuple, Scorer] = {}
         for each in benchmarks:
             if each.rewards not in scorers:
-                scorers[each.rewards] = closing.enter_context(Scorer(each.rewards, timeout=settings["reward_timeout"]))
+                scorers[each.rewards] = closing.enter_context(
+                    Scorer(each.rewards, timeout=config.problems.reward_timeout)
+                )
                 scorers[each.rewards].start()
         for each in benchmarks:
             scorers[each.rewards].check(each.rows[:2])
@@ -89,13 +94,14 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
             (where, problem, sample)
             for where, each in enumerate(benchmarks)
             for problem in range(len(each.rows))
-            for sample in range(settings["samples"])
+            for sample in range(samples)
             if (each.name, problem, sample) not in store.samples
         ]
         if jobs:
             total = len(jobs) + len(store.samples)
             console.print(
-                f"{total:,} completions for {', '.join(each.name for each in benchmarks)}, {len(store.samples):,} of them there: {folder}"
+                f"{total:,} completions for {', '.join(each.name for each in benchmarks)},"
+                f" {len(store.samples):,} of them there: {folder}"
             )
             params = jax.tree.map(lambda x: jnp.asarray(x, dtype), model.params)
             questions = [Questions(each.rows, each.sampling, scorers[each.rewards]) for each in benchmarks]
@@ -103,12 +109,19 @@ def evaluate_model(settings: dict[str, Any], data_dir: str | None = None, out: P
                 bar = progress.add_task("completions", total=total, completed=len(store.samples))
 
                 def graded(order, numbers, completions, scores):
-                    samples = [_sample(benchmarks, order[number], number, at, completions, scores) for at, number in enumerate(numbers)]
+                    samples = [
+                        _sample(benchmarks, order[number], number, at, completions, scores)
+                        for at, number in enumerate(numbers)
+                    ]
                     store.add(samples, seconds())
                     progress.update(bar, completed=len(store.samples))
 
                 draw(engine, params, questions, jobs, graded)
-        found = header | {"benchmarks": {each.name: _results(each, store, scorers[each.rewards], header) for each in benchmarks}}
+        found = header | {
+            "benchmarks": {
+                each.name: _results(each, store, scorers[each.rewards], header) for each in benchmarks
+            }
+        }
         write_json(folder / "results.json", found)
         store.add([], seconds() if jobs else before)
     from egg_reason.evals.report import write_report
@@ -123,7 +136,11 @@ def _sample(benchmarks, job, number, at, completions, scores) -> dict[str, Any]:
     """A line of samples.jsonl. number: of the completion; at: its place in the scores."""
     benchmark, row = benchmarks[job[0]], benchmarks[job[0]].rows[job[1]]
     first = benchmark.rewards[0].name
-    kinds = [scores.failed[reward.name][at] for reward in benchmark.rewards if at in scores.failed.get(reward.name, {})]
+    kinds = [
+        scores.failed[reward.name][at]
+        for reward in benchmark.rewards
+        if at in scores.failed.get(reward.name, {})
+    ]
     return {
         "benchmark": benchmark.name,
         "problem": job[1],
@@ -146,7 +163,9 @@ def _sample(benchmarks, job, number, at, completions, scores) -> dict[str, Any]:
 
 def _results(benchmark: known.Benchmark, store: Store, scorer: Scorer, header: dict) -> dict[str, Any]:
     samples = [sample for (name, *_), sample in sorted(store.samples.items()) if name == benchmark.name]
-    found = results.summarise(samples, len(benchmark.rows), lambda pairs: scorer.equivalent(benchmark.rewards[0].name, pairs))
+    found = results.summarise(
+        samples, len(benchmark.rows), lambda pairs: scorer.equivalent(benchmark.rewards[0].name, pairs)
+    )
     return header["benchmarks"][benchmark.name] | found
 
 
@@ -164,7 +183,10 @@ def _progress(console: Console) -> Progress:
 
 def _columns(result: dict) -> dict[str, str]:
     """One benchmark's results as they are shown: heading -> text."""
-    shown = {"problems": f"{result['problems']:,} x {result['samples']}", f"avg@{result['samples']}": _interval(result["avg"])}
+    shown = {
+        "problems": f"{result['problems']:,} x {result['samples']}",
+        f"avg@{result['samples']}": _interval(result["avg"]),
+    }
     for metric in ("pass", "maj"):
         sizes: Sequence[str] = [k for k in result[f"{metric}@k"] if k != "1"]
         shown |= {f"{metric}@{k}": _interval(result[f"{metric}@k"][k]) for k in sizes[-1:]}
@@ -184,7 +206,9 @@ def _shown(found: dict, console: Console) -> Table | str:
     """A line for each benchmark: in a table, where one fits a terminal; else as text."""
     rows = {name: _columns(result) for name, result in found.items()}
     headings = list(dict.fromkeys(heading for row in rows.values() for heading in row))
-    table = Table("benchmark", title="with 95% intervals, clustered by problem", title_justify="left", box=SIMPLE)
+    table = Table(
+        "benchmark", title="with 95% intervals, clustered by problem", title_justify="left", box=SIMPLE
+    )
     for heading in headings:
         table.add_column(heading, justify="right")
     for name, row in rows.items():
@@ -192,4 +216,7 @@ def _shown(found: dict, console: Console) -> Table | str:
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
     if console.is_terminal and needed <= console.width:
         return table
-    return "\n".join(f"{name}: {', '.join(f'{heading} {text}' for heading, text in row.items())}" for name, row in rows.items())
+    return "\n".join(
+        f"{name}: {', '.join(f'{heading} {text}' for heading, text in row.items())}"
+        for name, row in rows.items()
+    )

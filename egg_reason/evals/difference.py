@@ -19,15 +19,17 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
     shared = [name for name in before if name in after]
     if not shared:
         raise ValueError(
-            f"two evaluations need a benchmark in common, got {', '.join(before)} and {', '.join(after)}: evaluate both on one"
+            f"two evaluations need a benchmark in common, got {', '.join(before)} and {', '.join(after)}:"
+            " evaluate both on one"
         )
     for name in shared:
         prints = [each[name]["data_fingerprint"] for each in (before, after)]
         if prints[0] != prints[1]:
             sizes = [each[name]["problems"] for each in (before, after)]
             raise ValueError(
-                f"{name}: the problems must be the same ones, got fingerprints {prints[0]} ({sizes[0]} problems) and {prints[1]}"
-                f" ({sizes[1]} problems): evaluate both on the same data with the same --problems and --task-options"
+                f"{name}: the problems must be the same ones, got fingerprints {prints[0]} ({sizes[0]}"
+                f" problems) and {prints[1]} ({sizes[1]} problems): evaluate both on the same data with the"
+                " same --problems and --task-options"
             )
     found = {}
     for name in shared:
@@ -42,15 +44,18 @@ def print_difference(first: Path, second: Path) -> None:
     for name, difference in compare(first, second).items():
         means = [each[name]["avg"]["mean"] for each in (before, after)]
         print(
-            f"{name}: {means[0]:.3f} -> {means[1]:.3f}, difference {difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}],"
-            f" p = {difference.p_value:.2g} ({before[name]['problems']:,} problems, paired permutation test)"
+            f"{name}: {means[0]:.3f} -> {means[1]:.3f}, difference {difference.mean:+.3f}"
+            f" [{difference.low:+.3f}, {difference.high:+.3f}], p = {difference.p_value:.2g}"
+            f" ({before[name]['problems']:,} problems, paired permutation test)"
         )
 
 
 def _benchmarks(folder: Path) -> dict[str, dict]:
     path = folder / "results.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: give the folder of a finished evaluation, as `egg-reason eval` prints it")
+        raise FileNotFoundError(
+            f"{path} is missing: give the folder of a finished evaluation, as `egg-reason eval` prints it"
+        )
     try:
         return json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
     except (ValueError, KeyError, TypeError):

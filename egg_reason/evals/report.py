@@ -20,6 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from egg_reason.config import flattened
 from egg_reason.files import replacing
 from egg_reason.run.directory import read_metrics
 
@@ -29,7 +30,16 @@ BLOCK_CHARACTERS = 500_000
 RIGHT, TRUNCATED, NO_ANSWER, FAILED = 1, 2, 4, 8
 """Flags of a sample, as page/data.js knows them."""
 
-SCRIPTS = ("elements.js", "symbols.js", "mathematics.js", "text.js", "data.js", "overview.js", "reader.js", "report.js")
+SCRIPTS = (
+    "elements.js",
+    "symbols.js",
+    "mathematics.js",
+    "text.js",
+    "data.js",
+    "overview.js",
+    "reader.js",
+    "report.js",
+)
 CURVE = ("step", "time", "reward_mean", "heldout_accuracy", "heldout_accuracy_low", "heldout_accuracy_high")
 """Metrics of a run that the page draws."""
 
@@ -49,9 +59,16 @@ def write_report(folder: str | os.PathLike) -> Path:
         sources: dict[Path, int | None] = {folder / "samples.jsonl": None}
         results = _read_json(folder / "results.json")
         order = list(results.get("benchmarks", {}))
-        about: dict[str, Any] = {"kind": "evaluation", "name": str(results.get("model") or folder.resolve().name), "results": results}
+        about: dict[str, Any] = {
+            "kind": "evaluation",
+            "name": str(results.get("model") or folder.resolve().name),
+            "results": results,
+        }
     elif (folder / "config.toml").is_file():
-        sources = {path: int(path.stem.removeprefix("step_")) for path in sorted((folder / "samples").glob("step_*.jsonl"))}
+        sources = {
+            path: int(path.stem.removeprefix("step_"))
+            for path in sorted((folder / "samples").glob("step_*.jsonl"))
+        }
         order = []
         about = {"kind": "training", "name": folder.resolve().name, "run": _run(folder)}
     else:
@@ -63,7 +80,10 @@ def write_report(folder: str | os.PathLike) -> Path:
         before, after = _template().split("<!-- data -->")
         page.write(before)
         index = about | _write_blocks(page, _places(sources, order), list(sources))
-        page.write(f'<script type="application/gzip" id="index">{_packed(json.dumps(index, allow_nan=False))}</script>\n')
+        page.write(
+            '<script type="application/gzip"'
+            f' id="index">{_packed(json.dumps(index, allow_nan=False))}</script>\n'
+        )
         page.write(after)
     return target
 
@@ -121,9 +141,14 @@ def _write_blocks(page: Any, places: list[_Place], sources: list[Path]) -> dict[
             flags += [_flags(row) for row in rows]
             first = rows[0]
             label = " ".join(str(first.get("question") or first.get("prompt") or "")[:400].split())[:120]
-            problems.append([parts.index(at.name), at.problem, first.get("id"), label, blocks, len(block), len(rows)])
+            problems.append(
+                [parts.index(at.name), at.problem, first.get("id"), label, blocks, len(block), len(rows)]
+            )
             shared = {name: first[name] for name in ("id", "question", "prompt", "gold") if name in first}
-            samples = [{name: value for name, value in row.items() if name not in shared or value != shared[name]} for row in rows]
+            samples = [
+                {name: value for name, value in row.items() if name not in shared or value != shared[name]}
+                for row in rows
+            ]
             block.append(json.dumps(shared | {"samples": samples}, allow_nan=False))
             if sum(map(len, block)) > BLOCK_CHARACTERS:
                 page.write(_BLOCK.format(_packed(f"[{','.join(block)}]")))
@@ -150,7 +175,12 @@ def _flags(row: dict[str, Any]) -> int:
     failed = row.get("failure") is not None or ("reward" in row and reward is None)
     right = row["correct"] is True if "correct" in row else isinstance(reward, int | float) and reward >= 1
     unanswered = "extracted" in row and row["extracted"] is None and not failed
-    return RIGHT * (right and not failed) | TRUNCATED * bool(row.get("truncated")) | NO_ANSWER * unanswered | FAILED * failed
+    return (
+        RIGHT * (right and not failed)
+        | TRUNCATED * bool(row.get("truncated"))
+        | NO_ANSWER * unanswered
+        | FAILED * failed
+    )
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -158,8 +188,11 @@ def _run(folder: Path) -> dict[str, Any]:
         config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / 'config.toml'} is not valid TOML ({error}): repair it") from None
-    metrics = [{name: line[name] for name in CURVE if name in line} for line in read_metrics(folder / "metrics.jsonl")]
-    return {"config": config, "metrics": metrics, "summary": _read_json(folder / "summary.json")}
+    metrics = [
+        {name: line[name] for name in CURVE if name in line}
+        for line in read_metrics(folder / "metrics.jsonl")
+    ]
+    return {"config": flattened(config), "metrics": metrics, "summary": _read_json(folder / "summary.json")}
 
 
 def _template() -> str:
@@ -197,7 +230,9 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             except (ValueError, RecursionError):
                 if not line.endswith(b"\n"):
                     return
-                raise ValueError(f"{path}: line {number} is not a JSON object: repair or remove that line") from None
+                raise ValueError(
+                    f"{path}: line {number} is not a JSON object: repair or remove that line"
+                ) from None
             yield offset, row
             offset += len(line)
 
@@ -218,7 +253,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _load(line: bytes) -> Any:
     """JSON with None for the numbers that JSON has not: NaN, infinities and what overflows to them."""
     return json.loads(
-        line, parse_constant=lambda _: None, parse_float=lambda text: number if math.isfinite(number := float(text)) else None
+        line,
+        parse_constant=lambda _: None,
+        parse_float=lambda text: number if math.isfinite(number := float(text)) else None,
     )
 
 

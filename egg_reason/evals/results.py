@@ -37,7 +37,11 @@ def summarise(samples: Sequence[dict], problems: int, same: Same) -> dict[str, A
         "pass@k": {str(k): _interval(estimators.pass_at_k(correct_PK, k)) for k in sizes},
         "maj@k": {},
         "truncated": _share(sample["truncated"] for sample in samples),
-        "no_answer": _share(sample.get("extracted") is None and sample["failure"] is None for sample in samples) if told else None,
+        "no_answer": _share(
+            sample.get("extracted") is None and sample["failure"] is None for sample in samples
+        )
+        if told
+        else None,
         "reward_failures": len(failures) / len(samples),
         "failures": {kind: failures.count(kind) for kind in sorted(set(failures))},
         "tokens": {"total": sum(tokens), "mean": sum(tokens) / len(tokens)},
@@ -45,7 +49,9 @@ def summarise(samples: Sequence[dict], problems: int, same: Same) -> dict[str, A
     if told:
         answers = [sample.get("extracted") for sample in samples]
         texts = [None if answer is None else str(answer) for answer in answers]
-        classes, found["unsure"] = classes_of([texts[start : start + count] for start in range(0, len(texts), count)], same)
+        classes, found["unsure"] = classes_of(
+            [texts[start : start + count] for start in range(0, len(texts), count)], same
+        )
         found["maj@k"] = {str(k): _interval(estimators.majority_at_k(classes, correct_PK, k)) for k in sizes}
     return found
 
@@ -76,7 +82,10 @@ def classes_of(answers: Sequence[Sequence[str | None]], same: Same) -> tuple[np.
             for sample, text in enumerate(texts):
                 if (problem, text) in members:
                     classes[problem, sample] = number
-        open_texts = [[text for text in texts if (problem, text) not in members] for problem, texts in enumerate(open_texts)]
+        open_texts = [
+            [text for text in texts if (problem, text) not in members]
+            for problem, texts in enumerate(open_texts)
+        ]
         number += 1
     return classes, unsure
 

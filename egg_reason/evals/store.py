@@ -9,12 +9,11 @@ timing.json       seconds at work, which are not
 import fcntl
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from egg_reason.files import replacing
+from egg_reason.files import flush, replacing
 
 LONG = ("prompt", "question", "completion")
 """Texts of a sample that are not kept in memory."""
@@ -46,10 +45,13 @@ class Store:
             if different:
                 where, before, now = different
                 raise ValueError(
-                    f"{path} holds an evaluation with {where} {before}, not {now}: evaluate as before, or give another folder with --out"
+                    f"{path} holds an evaluation with {where} {before}, not {now}: evaluate as before, or"
+                    " give another folder with --out"
                 )
         elif path.is_dir() and any(path.iterdir()):
-            raise FileExistsError(f"{path} is not empty, and no evaluation: results need a folder of their own, choose another")
+            raise FileExistsError(
+                f"{path} is not empty, and no evaluation: results need a folder of their own, choose another"
+            )
         else:
             path.mkdir(parents=True, exist_ok=True)
             write_json(told, header)
@@ -74,20 +76,24 @@ class Store:
         """Adds graded samples, durably. seconds: at work in all."""
         self._file.write(b"".join(json.dumps(sample, allow_nan=False).encode() + b"\n" for sample in samples))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        flush(self._file.fileno())
         for sample in samples:
             self._keep(sample)
         self.seconds = seconds
         write_json(self.path / "timing.json", {"seconds": round(seconds, 3)})
 
     def _keep(self, sample: dict) -> None:
-        self.samples[sample["benchmark"], sample["problem"], sample["sample"]] = {k: v for k, v in sample.items() if k not in LONG}
+        self.samples[sample["benchmark"], sample["problem"], sample["sample"]] = {
+            k: v for k, v in sample.items() if k not in LONG
+        }
 
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BlockingIOError(f"{self.path} is in use by another process: wait for it, or give another folder with --out") from None
+            raise BlockingIOError(
+                f"{self.path} is in use by another process: wait for it, or give another folder with --out"
+            ) from None
 
     def _read_samples(self) -> None:
         """All samples; a last line that was not written to its end is cut off."""
@@ -99,12 +105,17 @@ class Store:
             try:
                 sample = json.loads(line)
                 benchmark = self.benchmarks[sample["benchmark"]]
-                if not (0 <= sample["problem"] < benchmark["problems"] and 0 <= sample["sample"] < benchmark["samples"]):
+                if not (
+                    0 <= sample["problem"] < benchmark["problems"]
+                    and 0 <= sample["sample"] < benchmark["samples"]
+                ):
                     raise ValueError
                 self._keep(sample)
             except (ValueError, KeyError, TypeError):
                 way_out = "remove that line, and its sample is drawn again"
-                raise ValueError(f"{self.path / 'samples.jsonl'}: line {number} is no sample of this evaluation: {way_out}") from None
+                raise ValueError(
+                    f"{self.path / 'samples.jsonl'}: line {number} is no sample of this evaluation: {way_out}"
+                ) from None
             whole += len(line)
         self._file.truncate(whole)
 
@@ -131,14 +142,16 @@ def write_json(path: Path, value: Any) -> None:
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
         file.flush()
-        os.fsync(file.fileno())
+        flush(file.fileno())
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): remove the folder, and evaluate anew") from None
+        raise ValueError(
+            f"{path} is not valid JSON ({error}): remove the folder, and evaluate anew"
+        ) from None
 
 
 def _difference(before: Any, now: Any, where: str = "") -> tuple[str, str, str] | None:

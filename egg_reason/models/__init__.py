@@ -1,22 +1,53 @@
 """Models: where they come from, what they are, how they are written.
 
     model = models.load("rwkv7-g1-1.5b.pth")
-    model.params, model.shape, model.tokenizer
+    model.params, model.family, model.tokenizer
 
-`base` loads and saves; a family's code and file layouts are in a package of its own (`rwkv7`), file formats
-in `formats`.
+`base` has the protocol of a family, `sources` loads and saves; each family is a package of its own (`rwkv7`),
+file formats are in `formats`, tokenizers in `tokenizers`.
 """
 
 from egg_reason.models.base import (
+    FAMILIES,
+    AnyFamily,
+    Checkpoint,
+    Family,
+    Loader,
+    Model,
+    compute_dtype,
+    register,
+)
+from egg_reason.models.rwkv7.family import RWKV7Loader
+from egg_reason.models.sources import (
     HUB,
     RUN_CONFIG,
-    RUN_MODEL,
-    Model,
     bundled,
-    compute_dtype,
     load,
     locate,
+    peek,
+    run_model,
+    run_model_name,
     save,
 )
 
-__all__ = ["HUB", "RUN_CONFIG", "RUN_MODEL", "Model", "bundled", "compute_dtype", "load", "locate", "save"]
+__all__ = [
+    "FAMILIES",
+    "HUB",
+    "RUN_CONFIG",
+    "AnyFamily",
+    "Checkpoint",
+    "Family",
+    "Loader",
+    "Model",
+    "bundled",
+    "compute_dtype",
+    "load",
+    "locate",
+    "peek",
+    "register",
+    "run_model",
+    "run_model_name",
+    "save",
+]
+
+register(RWKV7Loader())

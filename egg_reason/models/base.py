@@ -1,155 +1,221 @@
-"""Models: where they come from, what they are, how they are written.
+"""The protocol of a model family, the record of a loaded model, and the registry of families.
 
-    model = models.load("rwkv7-g1-1.5b.pth")
-    model.params, model.shape, model.tokenizer
-
-Architectures are in `rwkv7`, file formats in `pth`, `checkpoints` and `huggingface`, tokenizers in
-`tokenizers`.
+A family is all that the toolkit knows of a kind of model: what may be perturbed, how text is read, where a
+row's memory lies, which files hold it. To add one, write a class with the methods of `Family`, a `Loader`
+that makes it from files, and call `register(loader)`. Nothing outside `models/` changes.
 """
 
 import dataclasses
 import functools
-import importlib.resources
-import os
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 
-from egg_reason.models import tokenizers
-from egg_reason.models.rwkv7.layout import fingerprint, read_pth, write_pth
-from egg_reason.models.rwkv7.model import RWKV7, Shape, shape_of
 from egg_reason.models.tokenizers import Tokenizer
+from egg_reason.perturb.base import Array, Parameter
 
-__all__ = ["RWKV7", "Model", "Shape", "Tokenizer", "bundled", "compute_dtype", "fingerprint", "load", "save", "shape_of"]
+__all__ = [
+    "FAMILIES",
+    "AnyFamily",
+    "Checkpoint",
+    "Family",
+    "Loader",
+    "Model",
+    "PyTree",
+    "compute_dtype",
+    "digest",
+    "register",
+]
 
-HUB = "hf:"
-RUN_CONFIG, RUN_MODEL = "config.toml", "model.pth"
+Params = TypeVar("Params")
+"""A family's parameters: any pytree of arrays. While members are tried, some leaves are nodes that multiply
+like arrays (`perturb.weights`)."""
+State = TypeVar("State")
+"""What rows remember of the tokens that they have read: any pytree of arrays."""
+PyTree: TypeAlias = Any
+"""Arrays nested in a way that only their family knows."""
+
+
+class Family(Protocol[Params, State]):
+    """One architecture in one size.
+
+    Programs are compiled for a family, so it is hashable, and two that compute the same are equal.
+
+    Only the family touches a state. Nobody else may assume on which axis its rows lie, or that an empty row
+    is zero. A state has a *capacity*: the most tokens that each of its rows can hold. A family whose state
+    does not grow with the text ignores it; every other one may round it up.
+
+    Axes: B rows, T tokens, V vocabulary.
+    """
+
+    @property
+    def name(self) -> str:
+        """The family's name, e.g. "rwkv7"."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of logits of a token; a tokenizer may use fewer."""
+        ...
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """The formats that `save` writes, each with the suffix of its file ("": a folder). The first is that
+        of a run's model."""
+        ...
+
+    def describe(self) -> dict[str, int | str]:
+        """Return the sizes by name. Two models with the same have parameters of the same shapes."""
+        ...
+
+    def parameters(self, vectors: bool = False, embeddings: bool = False) -> tuple[Parameter, ...]:
+        """Return what may be perturbed: the matrices of the layers; with `vectors` also norms, biases and
+        the like; with `embeddings` table and head (one parameter if they are tied)."""
+        ...
+
+    def init_state(self, rows: int, capacity: int, dtype: DTypeLike) -> State:
+        """Return empty rows: no token was read. dtype: of the activations."""
+        ...
+
+    def bytes_per_row(self, capacity: int, dtype: DTypeLike) -> int:
+        """Return the memory that one row of such a state takes."""
+        ...
+
+    def read_into(
+        self, weights: Params, state: State, before: Array, rows: Array, tokens_BT: Array, lengths_B: Array
+    ) -> State:
+        """Read pieces of texts and return the state, whose buffers may be reused.
+
+        Piece i goes on from the state in row `before[i]`, or from the empty state if that number is out of
+        range. After its first `lengths[i]` tokens the state is put into row `rows[i]`; a piece with a row out
+        of range is dropped. A piece without tokens copies a row, so with `before[i] == rows[i]` it changes
+        nothing. All other rows stay as they are.
+        """
+        ...
+
+    def enter(self, lanes: State, lane: Array, slots: State, slot: Array) -> State:
+        """Return `lanes` with one row taken over from `slots`. The capacity of a slot may be below that of a
+        lane; whatever the lane held before is gone."""
+        ...
+
+    def forward(
+        self, weights: Params, tokens_BT: Array, state: State, lengths_B: Array | None = None
+    ) -> tuple[jax.Array, State]:
+        """Read T tokens on every row of a state.
+
+        lengths: how many of a row's tokens count, from the left; None: all. A row of length 0 keeps its state
+        exactly.
+        Returns: the last hidden activations [B, T, D] and the new state.
+        """
+        ...
+
+    def logits(self, weights: Params, hidden: jax.Array) -> jax.Array:
+        """Return float32 [..., V]: natural logarithms of unnormalised probabilities."""
+        ...
+
+    @property
+    def gradient(self) -> Callable[[Params, Array, bool], jax.Array] | str:
+        """The forward that gradients pass through, or one line that says why there is none.
+
+        It reads whole texts [B, T] and returns hidden activations [B, T, D]; the last argument says whether
+        each layer is computed again in the backward pass instead of kept.
+        """
+        ...
+
+    def prepared(self, weights: Params, lanes: int) -> Params:
+        """Return the weights in the layout that `forward` reads fastest with so many rows."""
+        ...
+
+    def save(self, params: Params, path: Path, format: str, dtype: str) -> None:
+        """Write the parameters in one of `formats`; complete, or not at all."""
+        ...
+
+    def fingerprint(self, params: Params) -> str:
+        """Return 32 hex digits that identify the weights; logs of runs refer to it (`digest`)."""
+        ...
+
+
+AnyFamily: TypeAlias = Family[Any, Any]
+"""A family where parameters and states are only handed on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint(Generic[Params]):
+    """A checked file or folder of a model whose sizes are known and whose weights are not read yet."""
+
+    family: Family[Params, Any]
+    dtype: str  # of the file
+    shapes: Params  # jax.ShapeDtypeStruct for every array that `read` returns
+    read: Callable[[], Params]  # numpy arrays: float32, or integers
+
+
+class Loader(Protocol):
+    """Makes one kind of family from its files."""
+
+    @property
+    def name(self) -> str:
+        """The family's name, for errors."""
+        ...
+
+    def recognises(self, path: Path) -> bool:
+        """Return whether a file or folder is of this family, by its name or its config.json. Never raises."""
+        ...
+
+    def open(self, path: Path) -> Checkpoint:
+        """Check keys and shapes. Raises FileNotFoundError or ValueError, in one line that begins with the
+        path."""
+        ...
+
+
+FAMILIES: list[Loader] = []
+"""Every loader, in the order of registration. The last one that recognises a path reads it."""
+
+
+def register(loader: Loader) -> None:
+    """Make a family known to `load`."""
+    FAMILIES.append(loader)
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model in memory and what its file said about it."""
+    """A model in memory, and what its file said about it."""
 
     name: str  # the bundled name, or the last part of the source
     source: str  # as given to `load`
-    params: RWKV7  # float32 numpy arrays
+    family: AnyFamily
+    params: PyTree  # numpy arrays: float32, or integers; their shapes alone if it was only peeked at
     tokenizer: Tokenizer
     dtype: str = "float32"  # of the file: what `save` writes by default
-    block0_has_v: bool = True  # whether the file holds the unused att.v0, v1, v2 of block 0
-
-    @functools.cached_property
-    def shape(self) -> Shape:
-        return shape_of(self.params)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """See `checkpoints.fingerprint`; about a second a gigabyte, once."""
-        return fingerprint(self.params)
+        """Identifies the weights; takes about a second a gigabyte, once."""
+        return self.family.fingerprint(self.params)
 
 
-def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
-    """Loads a model from wherever it is.
-
-    Args:
-        source: in this order: a `.pth` file; a run directory (its model.pth); a Hugging Face folder;
-            "hf:owner/repo/file.pth", or "hf:owner/repo" for a repository in Hugging Face form; the name of a
-            bundled model.
-        tokenizer: "byte", "world" or the path of a tokenizer.json; None: from the size of the vocabulary, see
-            `tokenizers.for_vocabulary`.
-
-    Raises:
-        FileNotFoundError: nothing there, or a run that has no model yet.
-        OSError: the hub cannot be reached or does not have the file.
-        ValueError: not a model that can be read, or no tokenizer for it. Always one line.
-    """
-    name = str(source)
-    path, local = Path(name.removeprefix(HUB)), locate(source)
-    params, dtype, block0_has_v = _read(local)
-    chosen = tokenizers.for_vocabulary(params.emb.shape[0], tokenizer)
-    return Model(path.stem if path.suffix == ".pth" else path.resolve().name, name, params, chosen, dtype, block0_has_v)
+def digest(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
+    """Return 32 hex digits: BLAKE2b over path, shape and little-endian bytes of every tensor, in the order
+    given. Floats count as float32, so that a copy in another precision that holds them all is the same."""
+    result = hashlib.blake2b(digest_size=16)
+    for path, tensor in tensors:
+        floats = jnp.issubdtype(tensor.dtype, jnp.floating)
+        array = tensor.astype("<f4" if floats else tensor.dtype.newbyteorder("<"), copy=False)
+        result.update(f"{path} {list(array.shape)}\n".encode())
+        result.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return result.hexdigest()
 
 
-def locate(source: str | os.PathLike) -> Path:
-    """The file or folder that `load` reads; raises what it raises where there is none."""
-    name = str(source)
-    if name.startswith(HUB):
-        return _download(name.removeprefix(HUB))
-    if Path(name).exists():
-        return Path(name)
-    if name in bundled():
-        return bundled()[name]
-    names = ", ".join(bundled()) or "none"
-    raise FileNotFoundError(
-        f"{name}: no such file or folder, and no bundled model of this name (bundled: {names}); hf:owner/repo/file.pth also works"
-    )
-
-
-def save(model: Model, path: str | os.PathLike, format: Literal["pth", "hf"] = "pth", dtype: str | None = None) -> None:
-    """Writes a model as a `.pth` file or a Hugging Face folder; complete, or not at all.
-
-    Args:
-        format: "pth" replaces a file of that name; "hf" needs a new or empty folder.
-        dtype: "bfloat16", "float32" or "float16"; None: that of the model's own file, so that nothing is
-            lost.
-    """
-    if format not in ("pth", "hf"):
-        raise ValueError(f"format must be pth or hf, not {format!r}")
-    if format == "pth":
-        write_pth(model.params, path, dtype or model.dtype, model.block0_has_v)
-    else:
-        from egg_reason.models.rwkv7.fla import write_huggingface
-
-        write_huggingface(model.params, path, dtype or model.dtype, model.block0_has_v)
-
-
-def compute_dtype(name: str):
-    """The precision to compute in: float32, bfloat16, or auto (bfloat16 on an accelerator, float32 on a
-    CPU)."""
+def compute_dtype(name: str) -> DTypeLike:
+    """Return the precision to compute in: float32, bfloat16, or auto (bfloat16 on an accelerator, float32 on
+    a CPU)."""
     if name == "auto":
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     if name not in ("float32", "bfloat16"):
         raise ValueError(f"dtype must be auto, float32 or bfloat16, not {name!r}")
     return jnp.dtype(name)
-
-
-def bundled() -> dict[str, Path]:
-    """The models that come with the package, by name."""
-    # The package is installed as files: a checkpoint is read in place, never unpacked.
-    folder = Path(str(importlib.resources.files("egg_reason"))) / "assets"
-    return {path.stem: path for path in sorted(folder.glob("*.pth"))}
-
-
-def _read(path: Path) -> tuple[RWKV7, str, bool]:
-    if not path.is_dir():
-        if path.suffix == ".safetensors":
-            raise ValueError(f"{path}: safetensors are read with the config.json beside them; give the folder {path.parent}")
-        return read_pth(path)
-    if (path / RUN_CONFIG).is_file():
-        if not (path / RUN_MODEL).is_file():
-            raise FileNotFoundError(f"{path}: the run has no model yet; finish it with `egg-reason train --resume {path}`")
-        return read_pth(path / RUN_MODEL)
-    from egg_reason.models.rwkv7.fla import read_huggingface
-
-    return read_huggingface(path)
-
-
-def _download(name: str) -> Path:
-    """owner/repo/path/to/file.pth, or owner/repo, from the hub or its cache on this machine."""
-    parts = name.split("/")
-    if len(parts) < 2 or not all(parts):
-        raise ValueError(f"{HUB}{name}: a model on the hub is hf:owner/repo/file.pth, or hf:owner/repo for a folder with config.json")
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
-
-    repo = "/".join(parts[:2])
-    try:
-        if len(parts) > 2:
-            return Path(huggingface_hub.hf_hub_download(repo, "/".join(parts[2:])))
-        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=["config.json", "*.safetensors", "*.safetensors.index.json"]))
-    except (OSError, HFValidationError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise OSError(
-            f"{HUB}{name}: could not be fetched ({reason}); check the name and the network, or download it and give its path"
-        ) from None

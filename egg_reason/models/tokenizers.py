@@ -14,11 +14,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+__all__ = ["ByteTokenizer", "HuggingFaceTokenizer", "Tokenizer", "WorldTokenizer", "for_vocabulary"]
+
 WORLD_ROWS = 65536  # rows of the embedding; the vocabulary itself ends at id 65529
 
 
 class Tokenizer(Protocol):
-    """What the toolkit needs of a tokenizer."""
+    """Text to ids and back: all that the toolkit needs of a tokenizer."""
 
     @property
     def name(self) -> str:
@@ -115,7 +117,9 @@ class HuggingFaceTokenizer:
         self.name = str(path)
         vocabulary = self._library.get_vocab(with_added_tokens=True)
         self.vocab_size = 1 + max(vocabulary.values(), default=0)
-        self._table = _byte_level_table(vocabulary, self._library) if _is_byte_level(json.loads(text)) else None
+        self._table = (
+            _byte_level_table(vocabulary, self._library) if _is_byte_level(json.loads(text)) else None
+        )
 
     def encode(self, text: str) -> list[int]:
         ids = self._library.encode(_utf8(text).decode(), add_special_tokens=False).ids
@@ -146,7 +150,8 @@ def for_vocabulary(vocab_size: int, name: str | None = None) -> Tokenizer:
     if name is None:
         if vocab_size not in (256, WORLD_ROWS):
             raise ValueError(
-                f"no tokenizer is known for a vocabulary of {vocab_size} (256 is byte, {WORLD_ROWS} world); pass a tokenizer.json"
+                f"no tokenizer is known for a vocabulary of {vocab_size} (256 is byte, {WORLD_ROWS} world);"
+                " pass a tokenizer.json"
             )
         name = "byte" if vocab_size == 256 else "world"
     tokenizer: Tokenizer
@@ -158,7 +163,8 @@ def for_vocabulary(vocab_size: int, name: str | None = None) -> Tokenizer:
         tokenizer = HuggingFaceTokenizer(name)
     if tokenizer.vocab_size > vocab_size:
         raise ValueError(
-            f"tokenizer {name} has {tokenizer.vocab_size} ids, but the model has {vocab_size} rows; pass the model's own tokenizer"
+            f"tokenizer {name} has {tokenizer.vocab_size} ids, but the model has {vocab_size} rows;"
+            " pass the model's own tokenizer"
         )
     return tokenizer
 
@@ -193,7 +199,10 @@ def _world_table() -> Mapping[int, bytes]:
             value = ast.literal_eval(literal)
             table[int(index)] = value if isinstance(value, bytes) else value.encode("utf-8")
             if len(table[int(index)]) != int(length):
-                raise ValueError(f"World vocabulary, id {index}: {length} bytes were expected; install pyrwkv-tokenizer again")
+                raise ValueError(
+                    f"World vocabulary, id {index}: {length} bytes were expected; install"
+                    " pyrwkv-tokenizer again"
+                )
     return table
 
 
@@ -207,10 +216,14 @@ def _byte_level_table(vocabulary: Mapping[str, int], library: Any) -> dict[int, 
     order, as U+0100 and on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    alphabet = {chr(byte): byte for byte in printable} | {chr(0x100 + index): byte for index, byte in enumerate(others)}
+    alphabet = {chr(byte): byte for byte in printable} | {
+        chr(0x100 + index): byte for index, byte in enumerate(others)
+    }
     added = {index: token.content for index, token in library.get_added_tokens_decoder().items()}
     table = {}
     for token, index in vocabulary.items():
         plain = index in added or not all(character in alphabet for character in token)
-        table[index] = token.encode("utf-8", "replace") if plain else bytes(alphabet[character] for character in token)
+        table[index] = (
+            token.encode("utf-8", "replace") if plain else bytes(alphabet[character] for character in token)
+        )
     return table

@@ -3,6 +3,8 @@
 import jax
 from flax import struct
 
+__all__ = ["TRANSPOSED_UP_TO", "Transposed"]
+
 TRANSPOSED_UP_TO = 64
 """Rows up to which a large matrix is better the left operand of a product on a CPU."""
 
@@ -24,6 +26,11 @@ class Transposed(struct.PyTreeNode):
     @property
     def dtype(self):
         return self.rows.dtype
+
+    @property
+    def T(self):
+        """The transpose as a plain array: it lies in memory as it is."""
+        return self.rows
 
     def __rmatmul__(self, x):
         """x [..., m] -> [..., n]."""

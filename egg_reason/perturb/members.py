@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egg_reason.perturb.noise import Noise
+from egg_reason.perturb.base import Array, Factors, Noise, Shapes
+from egg_reason.perturb.noise import NormalNoise
 from egg_reason.perturb.paths import get, put
 
 __all__ = ["NO_NOISE", "Members", "Single"]
@@ -28,6 +29,7 @@ class Members:
     epoch: int
     sigma: float
     size: int
+    spent: float = 0.0  # share of the budget at which they were asked for: another process asks for the same
 
     def direction(self, member):
         return member // 2
@@ -35,8 +37,8 @@ class Members:
     def scale(self, member):
         return np.where(np.asarray(member) % 2 == 0, self.sigma, -self.sigma).astype(np.float32)
 
-    def factors(self, member: int) -> dict[str, Any]:
-        """One member's perturbation by parameter name, float32, scaled as it is applied.
+    def factors(self, member: int) -> Factors:
+        """Return one member's perturbation by parameter name, float32, scaled as it is applied.
 
         (A [(L,) m, R], B [(L,) R, n]) where low-rank: the member's matrix is W + A @ B. Else an array of the
         parameter's shape, to be added. The factors are those that lanes draw, so that an engine that takes
@@ -46,7 +48,7 @@ class Members:
         return _factors(self.noise, self.noise.shapes(self.params), self.epoch, self.direction(member), scale)
 
     def weights(self, member: int) -> Any:
-        """One member's own weights, dense, in the form and precision of `params`."""
+        """Return one member's own weights, dense, in the form and precision of `params`."""
         leaves = {}
         for name, added in self.factors(member).items():
             base = get(self.params, name)
@@ -57,21 +59,11 @@ class Members:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _factors(noise: Noise, shapes, epoch, direction, scale) -> dict[str, Any]:
-    drawn = noise.draw(shapes, epoch, jnp.asarray(direction)[None])
-    factors: dict[str, Any] = {}
-    for p in noise.parameters:
-        # The axis of the directions, which holds this one alone, stands behind that of the layers.
-        own = jax.tree.map(lambda x, axis=int(p.stacked): x.astype(jnp.float32).squeeze(axis), drawn[p.name])
-        if p.low_rank(noise.rank):
-            a, b = own
-            factors[p.name] = jnp.swapaxes(a, -1, -2), scale * noise.rank**-0.5 * b
-        else:
-            factors[p.name] = scale * own
-    return factors
+def _factors(noise: Noise, shapes: Shapes, epoch: int, direction: int, scale: Array) -> Factors:
+    return noise.factors(noise.draw(shapes, epoch, jnp.asarray(direction)[None]), scale)
 
 
-NO_NOISE = Noise(seed=0, rank=1, parameters=())
+NO_NOISE: Noise = NormalNoise(seed=0, rank=1, parameters=())
 
 
 @dataclass(frozen=True)
@@ -82,6 +74,7 @@ class Single:
     noise: Noise = NO_NOISE
     epoch: int = 0
     size: int = 1
+    spent: float = 0.0
 
     def direction(self, member):
         return member

@@ -16,37 +16,28 @@ layer axis [L, ...] and be scanned. Left out of the paper: Bessel-function score
 authors found the Gaussian score best).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from egg_reason.perturb import threefry as random
-from egg_reason.perturb.paths import get, put
+from egg_reason.perturb.base import Array, Drawn, Factors, Parameter, Shapes
+from egg_reason.perturb.paths import get, occurrences, put
 from egg_reason.perturb.weights import FullRank, LowRank, Offset
 
+__all__ = ["NormalNoise", "put_rows", "take_rows"]
 
-@dataclass(frozen=True)
-class Parameter:
-    """One perturbed parameter.
-    name: dotted path; index: its place among all parameters (fixes its noise); kind: 'matrix', 'table' or
-        'vector'."""
-
-    name: str
-    index: int
-    kind: str
-    stacked: bool  # has a leading layer axis
-
-    def low_rank(self, rank) -> bool:
-        return self.kind != "vector" and rank > 0
+Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
-class Noise:
-    """The source of all noise: a pure function of (seed, epoch, parameter, layer, direction) (design promise
-    4).
+class NormalNoise:
+    """Normal noise, of low rank or dense: a `Noise` for float weights.
 
     rank: R >= 1 for low-rank matrices, 0 for dense ones. dtype: of the factors, both in the forward pass and
     in the update, so that the update follows exactly the directions that were tried.
@@ -55,21 +46,31 @@ class Noise:
     seed: int
     rank: int
     parameters: tuple[Parameter, ...]
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
-    def shapes(self, params) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """(name, shape) of every perturbed parameter, with the layer axis where stacked: what `draw` needs to
-        know of the weights."""
+    def __post_init__(self):
+        for p in self.parameters:
+            if not jnp.issubdtype(jnp.dtype(p.dtype), jnp.floating):
+                raise ValueError(
+                    f"normal noise perturbs float weights, not {p.name} of {p.dtype}: leave it out of the"
+                    " perturbed parameters"
+                )
+
+    def shapes(self, params: object) -> Shapes:
+        """Return (name, shape) of every perturbed parameter, with the layer axis where it is stacked."""
         return tuple((p.name, get(params, p.name).shape) for p in self.parameters)
 
-    def draw(self, shapes, epoch, directions):
-        """Noise for `directions` [K]: {name: (a [(L,) K, R, m], b [(L,) K, R, n])}, or an array [(L,) K, ...]
-        where dense.
+    def draw(
+        self, shapes: Shapes | Mapping[str, tuple[int, ...]], epoch: Array | int, directions: Array
+    ) -> Drawn:
+        """Return {name: (a [(L,) K, R, m], b [(L,) K, R, n])} for `directions` [K]; where dense, an array
+        [(L,) K, ...].
 
         shapes: as `shapes` gives them. epoch: integer, one for as long as noise is reused.
         """
-        found = dict(shapes)
-        rows = [(p.index, layer) for p in self.parameters for layer in range(_layers(p, found[p.name])[0])]
+        shape_of = dict(shapes)
+        # Every (parameter, layer) has a key of its own, so noise depends on no other parameter.
+        rows = [(p.index, layer) for p in self.parameters for layer in range(_layers(p, shape_of[p.name])[0])]
         index, layer = np.array(rows, np.uint32).reshape(-1, 2).T[..., None]
         of_step = random.fold_in(jax.random.key_data(jax.random.key(self.seed)), epoch)
         keys = random.fold_in(
@@ -80,11 +81,12 @@ class Noise:
             # Gathered, where a slice would do, and a and b drawn apart: what is cut out of an array XLA
             # computes anew for each piece.
             mine = tuple(half[np.flatnonzero(index == p.index)] for half in keys)
-            _, inner = _layers(p, found[p.name])
+            _, inner = _layers(p, shape_of[p.name])
             if not p.low_rank(self.rank):
                 return self._drawn(p, mine, random.counters(inner))
             factors = random.counters((self.rank, sum(inner)))
-            return tuple(self._drawn(p, mine, part) for part in jnp.split(factors, inner[:1], 1))
+            a, b = jnp.split(factors, inner[:1], 1)
+            return self._drawn(p, mine, a), self._drawn(p, mine, b)
 
         return {p.name: one(p) for p in self.parameters}
 
@@ -92,36 +94,51 @@ class Noise:
         noise = random.normals(keys, counter).astype(self.dtype)
         return noise if p.stacked else noise[0]
 
-    def attach(self, params, noise, scale_B):
-        """`params` with a node in the place of every perturbed parameter; scale_B [B] float32 is sigma times
-        each row's sign.
+    def attach(self, params: Tree, noise: Drawn, scale_B: Array) -> Tree:
+        """Return `params` with a node instead of every perturbed parameter; scale_B [B] float32 is sigma
+        times each row's sign.
 
-        params: what is stacked may stand in a tuple of layers instead (`blocks.0.att.key` for
-            `blocks.att.key`).
+        params: any pytree. A stacked parameter may be held as a sequence of layers instead
+            (`blocks.0.att.key` for `blocks.att.key`); each layer then gets its own slice of the noise.
         """
-        nodes: dict[str, Any] = {}
+        # A leaf that the model uses twice is one parameter here: both uses read the node that replaces it.
+        nodes: dict[str, LowRank | FullRank | Offset] = {}
         for p in self.parameters:
-            group, _, rest = p.name.partition(".")
-            layers = getattr(params, group)
-            if p.stacked and isinstance(layers, tuple):
-                for index, layer in enumerate(layers):
-                    drawn = jax.tree.map(lambda x, i=index: x[i], noise[p.name])
-                    nodes[f"{group}.{index}.{rest}"] = self._node(p, get(layer, rest), drawn, scale_B)
-            else:
-                nodes[p.name] = self._node(p, get(params, p.name), noise[p.name], scale_B, stacked=p.stacked)
+            for path, layer in occurrences(params, p.name):
+                drawn = noise[p.name]
+                if layer is not None:
+                    drawn = jax.tree.map(lambda x, i=layer: x[i], drawn)
+                stacked = p.stacked and layer is None
+                nodes[path] = self._node(p, get(params, path), drawn, scale_B, stacked)
         return put(params, nodes)
 
-    def _node(self, p, base, drawn, scale_B, stacked=False):
+    def _node(self, p: Parameter, base, drawn, scale_B, stacked: bool) -> LowRank | FullRank | Offset:
         scale = jnp.broadcast_to(scale_B, (*base.shape[:1], *scale_B.shape)) if stacked else scale_B
         if p.low_rank(self.rank):
             a, b = drawn
+            # The compiler cannot fold this 1, since a scale could be infinite; see `LowRank`.
             one = (1 + 0 * scale_B[0]).astype(base.dtype)
             return LowRank(base, a, b, scale, jnp.broadcast_to(one, base.shape[:1]) if stacked else one)
         return (Offset if p.kind == "vector" else FullRank)(base, drawn, scale)
 
-    def weighted_sum(self, noise, weights):
-        """sum_k weights[k] E_k, float32, {name: array}: the estimator's inner sum over what `draw` gave, one
-        small product a matrix.
+    def factors(self, noise: Drawn, scale: Array) -> Factors:
+        """Return what one direction, drawn alone, adds to the weights; see `Noise.factors`."""
+        factors: Factors = {}
+        for p in self.parameters:
+            # The axis of the directions holds this one alone; it stands behind that of the layers.
+            own = jax.tree.map(
+                lambda x, axis=int(p.stacked): x.astype(jnp.float32).squeeze(axis), noise[p.name]
+            )
+            if p.low_rank(self.rank):
+                a, b = own
+                factors[p.name] = jnp.swapaxes(a, -1, -2), scale * self.rank**-0.5 * b
+            else:
+                factors[p.name] = scale * own
+        return factors
+
+    def weighted_sum(self, noise: Drawn, weights: Array) -> dict[str, jax.Array]:
+        """Return sum_k weights[k] E_k, float32, {name: array}: the estimator's inner sum over what `draw`
+        gave, one small product a matrix.
 
         For low rank the K directions stand side by side as [K R, m] and [K R, n], so that no E_k is ever
         formed. Full float32 products: by default a GPU would round their inputs to 10 bits (TF32).
@@ -129,31 +146,34 @@ class Noise:
         exact = jax.lax.Precision.HIGHEST
         total = {}
         for p in self.parameters:
-            if p.low_rank(self.rank):
-                a, b = (x.astype(jnp.float32) for x in noise[p.name])
+            drawn = noise[p.name]
+            if isinstance(drawn, tuple):
+                a, b = (x.astype(jnp.float32) for x in drawn)
+                # The weight goes to one factor only: the product is then sum_k w_k a_k b_k^T.
                 a = a * (weights * self.rank**-0.5)[:, None, None]
                 total[p.name] = jnp.einsum("...krm,...krn->...mn", a, b, precision=exact)
             else:
-                dense = jnp.moveaxis(noise[p.name].astype(jnp.float32), 1 if p.stacked else 0, 0)
+                dense = jnp.moveaxis(drawn.astype(jnp.float32), 1 if p.stacked else 0, 0)
                 total[p.name] = jnp.tensordot(weights, dense, 1, precision=exact)
         return total
 
 
 def _layers(parameter, shape) -> tuple[int, tuple[int, ...]]:
-    """How many layers it has, 1 where it is not stacked, and the shape of one."""
+    """Return how many layers it has, 1 if it is not stacked, and the shape of one."""
     return (shape[0], tuple(shape[1:])) if parameter.stacked else (1, tuple(shape))
 
 
-def take_rows(noise, parameters, groups):
-    """Noise whose groups are `noise`'s groups [n] in the order given (repeats allowed)."""
+def take_rows(noise: Drawn, parameters: tuple[Parameter, ...], groups: Array) -> Drawn:
+    """Return noise whose groups are `noise`'s groups [n] in the order given (repeats allowed)."""
     return {
         p.name: jax.tree.map(lambda x, axis=int(p.stacked): jnp.take(x, groups, axis), noise[p.name])
         for p in parameters
     }
 
 
-def put_rows(noise, parameters, groups, fresh):
-    """`noise` with its groups [n] replaced by those of `fresh`; group numbers out of range are left out."""
+def put_rows(noise: Drawn, parameters: tuple[Parameter, ...], groups: Array, fresh: Drawn) -> Drawn:
+    """Return `noise` with its groups [n] replaced by those of `fresh`; group numbers out of range are left
+    out."""
 
     def put_one(x, new, stacked):
         return x.at[:, groups].set(new, mode="drop") if stacked else x.at[groups].set(new, mode="drop")

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+__all__ = ["counters", "fold_in", "normals", "threefry", "uniform"]
+
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 

@@ -6,6 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from egg_reason.perturb.layouts import Transposed
+
+__all__ = ["NODES", "FullRank", "LowRank", "Offset", "by_row", "rescaled"]
+
 SUMS_UP_TO = 4
 """Rank up to which the second small product is a sum of outer products, which the compiler joins with the
 addition to the base product. A batched product of so few columns costs more: rank 4 gains a tenth of a decode
@@ -39,6 +43,11 @@ class LowRank(struct.PyTreeNode):
         outer = sum(small[..., r, None] * self.b[:, None, r] for r in range(rank))
         return outer.reshape(*x.shape[:-1], -1) + x @ self.base
 
+    @property
+    def T(self) -> "LowRank":
+        """The transpose, with the same noise: (W + s A B^T)^T = W^T + s B A^T. A tied head is `table.T`."""
+        return self.replace(base=_transpose(self.base), a=self.b, b=self.a)
+
     def __getitem__(self, ids):
         """Rows of a table: ids int [B, T] -> [B, T, n]."""
         groups, rank, _ = self.a.shape
@@ -60,6 +69,11 @@ class FullRank(struct.PyTreeNode):
         """x [B, ..., m] -> [B, ..., n]."""
         grouped = x.reshape(self.noise.shape[0], -1, x.shape[-1])
         return by_row(jnp.einsum("kxm,kmn->kxn", grouped, self.noise), x, self.scale) + x @ self.base
+
+    @property
+    def T(self) -> "FullRank":
+        """The transpose, with the same noise."""
+        return self.replace(base=_transpose(self.base), noise=jnp.swapaxes(self.noise, -1, -2))
 
     def __getitem__(self, ids):
         """Rows of a table: ids int [B, T] -> [B, T, n]."""
@@ -105,6 +119,11 @@ def rescaled(weights, scale_B):
         )
 
     return jax.tree.map(one, weights, is_leaf=lambda node: isinstance(node, NODES))
+
+
+def _transpose(base):
+    """Return the transpose of a matrix, or of every matrix of a stack."""
+    return base.T if isinstance(base, Transposed) else jnp.swapaxes(base, -1, -2)
 
 
 def by_row(y, x, scale):

@@ -1,140 +1,164 @@
-"""Trying out members in this process: generate and score."""
+"""Trying out members in this process: every member writes texts for the prompts, the texts are scored."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from egg_reason import tasks
-from egg_reason.algorithms.grpo import GRPO
+from egg_reason.algorithms.base import Algorithm
 from egg_reason.algorithms.rollouts import Rollouts
-from egg_reason.build import Parts
-from egg_reason.config import TrainConfig
-from egg_reason.engine import Completions, Jobs
-from egg_reason.population.collector import generate_and_score
-from egg_reason.population.trials import Share
+from egg_reason.algorithms.state import State
+from egg_reason.engine import Completions, Generator, Jobs, PromptLengths, Sampling
+from egg_reason.engine.base import Members
+from egg_reason.population.base import Parts
+from egg_reason.population.collector import Collector, Questions
+from egg_reason.population.trials import Trials
 from egg_reason.population.wire import rounded
-from egg_reason.rewards.workers.pending import Scores
+from egg_reason.rewards import Scorer, Scores, TrainerState
+from egg_reason.rewards.functions import NO_RUN
 from egg_reason.run.clock import TrainingClock
 from egg_reason.run.directory import Run
+
+__all__ = ["Here", "TextProblem"]
 
 SAVED_MEMBERS = 4
 """Members, and samples of each, whose completions are saved in samples/."""
 
 
 class Here:
-    """Evaluates the population in this process. The pattern of all evaluators: `start` once, `evaluate` for
-    every step, within a `with`."""
+    """The population of a run that has one process."""
 
-    def start(self, config: TrainConfig, parts: Parts, run: Run, state, tell: Callable[[str], None]) -> None:
-        """run: has the settings as config.toml holds them, and the scalars of all steps. state: before the
-        first step to be evaluated.
-        tell: shows the user a line."""
-        self.config, self.parts = config, parts
+    def start(self, parts: Parts, run: Run, state: State, say: Callable[[str], None]) -> None:
+        self.problem = parts.problem
 
-    def evaluate(self, state, spent: float) -> Share:
-        """All members on the prompts of step `state.step`. spent: share of the run's budget."""
-        return evaluate(self.config, self.parts, state, spent)
+    def try_out(self, members: Members, rows: Sequence[dict], step: int) -> Trials:
+        return self.problem.try_out(members, rows, step)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
 
-def evaluate(config: TrainConfig, parts: Parts, state, spent: float, members: range | None = None) -> Share:
-    """Completions of these members (None: all) on the prompts of step `state.step`, and their scores. Here,
-    by the engine of `parts`."""
-    strategy, step = parts.strategy, state.step
-    members = range(strategy.population) if members is None else members
-    parts.scorer.state = dataclasses.replace(parts.scorer.state, global_step=step)
-    clock = TrainingClock()
-    begun = clock.compiling()
-    rows = tasks.batch(parts.task.train, step, config.prompts, config.seed)
-    jobs = Jobs.grid(len(members), config.prompts, config.samples)
-    jobs = Jobs(jobs.member + members.start, jobs.prompt, jobs.sample)
-    population, asked = strategy.ask(state, spent), clock.compiling()
-    completions, scores = generate_and_score(
-        parts.engine, population, rows, jobs, parts.sampling, parts.scorer, step, parts.prompt_lengths
-    )
-    compiled = clock.compiling()
-    fitness = strategy.fitness(scores.total.reshape(len(members), config.prompts, config.samples))
-    known = ~np.isnan(fitness)
-    sums = {
-        "completions": len(jobs),
+@dataclass
+class TextProblem:
+    """Prompts, what members write after them, and rewards that score it.
+
+    samples: completions per member and prompt. sampling: how they are drawn. prompt_lengths: of all prompts
+    of the task, so that no step compiles anew. scorer: gives each completion its reward. sample_every: steps
+    between saved samples; 0: none. wire: how fitness is rounded, see `wire`. sources: files that decide
+    rewards, for the fingerprint. trainer_state: what rewards are told of the run, at step 0.
+    """
+
+    algorithm: Algorithm
+    generator: Generator
+    scorer: Scorer
+    rows: Sequence[dict]
+    samples: int
+    sampling: Sampling
+    prompt_lengths: PromptLengths
+    sample_every: int = 0
+    wire: str = "float32"
+    sources: Sequence[Path] = ()
+    trainer_state: TrainerState = NO_RUN
+
+    def try_out(
+        self, members: Members, rows: Sequence[dict], step: int, which: range | None = None
+    ) -> Trials:
+        """Write and score `samples` completions of every member for the prompt of every row."""
+        which = range(members.size) if which is None else which
+        compiling = TrainingClock.compiling()
+        encode = self.generator.tokenizer.encode
+        prompts = [encode(row["prompt"]) for row in rows]
+        jobs = Jobs.grid(len(which), len(rows), self.samples)
+        jobs = Jobs(jobs.member + which.start, jobs.prompt, jobs.sample)
+
+        questions = [Questions(rows, self.sampling, self.scorer)]
+        answered = [(0, row) for row in jobs.prompt.tolist()]
+        trainer_state = dataclasses.replace(self.trainer_state, global_step=step)
+        # Completions are scored by other processes as they finish, while the lanes go on writing.
+        collector = Collector(questions, answered, trainer_state)
+        completions = self.generator.generate(
+            members, prompts, jobs, self.sampling, step, self.prompt_lengths, collector.add
+        )
+        [scores] = collector.finish(completions)
+        fitness_NP = self.algorithm.fitness(scores.total.reshape(len(which), len(rows), self.samples))
+
+        saved = self.saves_samples(step)
+        chosen = (jobs.member < SAVED_MEMBERS) & (jobs.sample < SAVED_MEMBERS)
+        shown = np.flatnonzero(chosen)[: None if saved else 1].tolist()  # one: for the live view
+        compiled = TrainingClock.compiling() - compiling
+        return Trials(
+            which,
+            rounded(fitness_NP, self.wire),
+            _sums(fitness_NP, completions, scores),
+            scores.failures,
+            scores.messages,
+            [_sample(rows, jobs, completions, scores, job) for job in shown if saved or which.start == 0],
+            seconds=completions.seconds - compiled,
+            compiling=compiled,
+            rollouts=Rollouts.of(prompts, jobs, completions) if self.algorithm.wants_rollouts else None,
+        )
+
+    def log_to(self, path: Path) -> None:
+        self.scorer.keep_log(path)
+
+    def saves_samples(self, step: int) -> bool:
+        """Return whether the completions of a step are kept."""
+        return self.sample_every > 0 and step % self.sample_every == 0
+
+    def fingerprint(self) -> str:
+        """Return what names rows, tokenizer and reward files."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps(self.rows, default=str, sort_keys=True).encode())
+        encode = self.generator.tokenizer.encode
+        digest.update(str([encode(row["prompt"]) for row in self.rows[:8]]).encode())
+        for file in self.sources:
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.scorer.close()
+
+
+def _sums(fitness_NP: np.ndarray, completions: Completions, scores: Scores) -> dict[str, float]:
+    """Return the counts of one try that add up over members; see `Trials.sums`."""
+    count = len(completions.texts)
+    known = ~np.isnan(fitness_NP)
+    sums: dict[str, float] = {
+        "completions": count,
         "tokens": int(completions.lengths.sum()),
         "prompt_tokens": completions.prompt_tokens,
         "truncated": int(completions.truncated.sum()),
         "lane_steps": completions.lane_steps,
         "useful_lane_steps": completions.useful_lane_steps,
-        "reward": float(fitness[known].sum(dtype=np.float64)),
+        "reward": float(fitness_NP[known].sum(dtype=np.float64)),
         "cells": int(known.sum()),
     }
     for name, values in scores.by_reward.items():
-        if count := int((~np.isnan(values)).sum()):
-            sums |= {f"rewards/{name}": float(np.nansum(values, dtype=np.float64)), f"count/{name}": count}
+        if scored := int((~np.isnan(values)).sum()):
+            sums[f"rewards/{name}"] = float(np.nansum(values, dtype=np.float64))
+            sums[f"count/{name}"] = scored
     for name, mean in scores.metrics.items():
-        sums |= {f"metrics/{name}": mean * len(jobs), f"logged/{name}": len(jobs)}
-    saved = saves_samples(config, step)
-    chosen = np.flatnonzero((jobs.member < SAVED_MEMBERS) & (jobs.sample < SAVED_MEMBERS))[
-        : None if saved else 1
-    ]
-    samples = [
-        _sample(rows, jobs, completions, scores, int(job)) for job in chosen if saved or members.start == 0
-    ]
-    wire = config.wire or "float32"  # where nothing is sent
-    rollouts = None
-    if isinstance(strategy, GRPO):
-        rollouts = Rollouts.of(
-            [parts.engine.tokenizer.encode(row["prompt"]) for row in rows], jobs, completions
-        )
-    seconds = completions.seconds - (compiled - asked)
-    return Share(
-        members,
-        rounded(fitness, wire),
-        sums,
-        scores.failures,
-        scores.messages,
-        samples,
-        seconds,
-        compiled - begun,
-        rollouts,
-    )
-
-
-DIFFERENT = (
-    "the model, the tokenizer, the training rows or a file of rewards is another one here: give all machines"
-    " the same"
-)
-
-
-def fingerprint(config: TrainConfig, parts: Parts) -> str:
-    """Of what decides a completion and its reward, and is not in the settings themselves: equal wherever a
-    run may be computed."""
-    digest = hashlib.blake2b(parts.model.fingerprint.encode(), digest_size=16)
-    rows = parts.task.train
-    digest.update(json.dumps(rows, default=str, sort_keys=True).encode())
-    digest.update(
-        str([parts.engine.tokenizer.encode(row["prompt"]) for row in rows[: config.prompts]]).encode()
-    )
-    for spec in (config.task, *config.reward):
-        if (file := Path(spec.rpartition(":")[0])).is_file():  # its rewards
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def saves_samples(config: TrainConfig, step: int) -> bool:
-    return config.sample_every > 0 and step % config.sample_every == 0
+        sums[f"metrics/{name}"] = mean * count
+        sums[f"logged/{name}"] = count
+    return sums
 
 
 def _sample(
     rows: Sequence[dict], jobs: Jobs, completions: Completions, scores: Scores, job: int
 ) -> dict[str, Any]:
+    """Return a line of samples/: one completion with its rewards."""
+    failures = [f"{name}: {failed[job]}" for name, failed in scores.failed.items() if job in failed]
     return {
         **{column: entries[job] for column, entries in scores.extra.items()},
         "member": int(jobs.member[job]),
@@ -144,8 +168,5 @@ def _sample(
         "reward": float(scores.total[job]),
         "truncated": bool(completions.truncated[job]),
         **{f"rewards/{name}": float(values[job]) for name, values in scores.by_reward.items()},
-        "failure": (
-            ", ".join(f"{name}: {failed[job]}" for name, failed in scores.failed.items() if job in failed)
-            or None
-        ),
+        "failure": ", ".join(failures) or None,
     }

@@ -1,4 +1,4 @@
-"""One run on several hosts: every process evaluates its range of the pairs, fitness is gathered, and each
+"""One run on several hosts: every process tries its range of the pairs, fitness is gathered, and each
 applies the same update.
 
 The first process is the one that trains; the others follow: they hold the model, the engine and the scorer,
@@ -7,8 +7,8 @@ JAX's collectives, on CPUs over gloo):
 
     the first tells the others of the run: settings, fingerprint of what all must have alike, the step it
     stands at each answers with what is wrong, or nothing; then "go", and unless the step is 0 the first one's
-    state for every step: "step" and the share of the budget that is spent, then from each process its `Share`
-    with the hash of its weights,
+    state for every step: "step" and the share of the budget that is spent, then from each process its
+    `Trials` with the hash of its weights,
         or the error it met
     "end", and why
 
@@ -24,23 +24,23 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from egg_reason.build import Parts, build
+from egg_reason.algorithms.state import State
 from egg_reason.config import Machines, TrainConfig
-from egg_reason.population.here import DIFFERENT, evaluate, fingerprint
-from egg_reason.population.trials import Share, deal, merge
-from egg_reason.rewards.workers.pending import RewardFailure
+from egg_reason.engine.base import Members
+from egg_reason.population.base import DIFFERENT, Build, Parts
+from egg_reason.population.trials import Trials, member_ranges, merge
+from egg_reason.rewards import RewardFailure
 from egg_reason.run.directory import Run
 from egg_reason.run.log import HASH_BYTES, weights_hash
 
-SHARE, ERROR, REWARD_FAILURE = range(3)
-"""First byte of what a process tells of a step. A hash and a Share follow, or a line of text."""
+TRIALS, ERROR, REWARD_FAILURE = range(3)
+"""First byte of what a process tells of a step. A hash and a Trials follow, or a line of text."""
 
 _SPENT = struct.Struct("<d")
 
@@ -153,15 +153,17 @@ class Hosts:
 
 
 class Leader:
-    """The first process's evaluator, to be used as `shares.Here` is. Its end tells the others."""
+    """The population of the first process, which trains. Its end tells the others."""
 
     def __init__(self, hosts: Hosts):
         self.hosts = hosts
-        self.in_step = False  # the others wait for our share of a step, not for a word
+        self.in_step = False  # the others wait for our trials of a step, not for a word
 
-    def start(self, config: TrainConfig, parts: Parts, run: Run, state, tell: Callable[[str], None]) -> None:
-        self.config, self.parts = config, parts
-        about = {"config": run.config, "fingerprint": fingerprint(config, parts), "step": state.step}
+    def start(self, parts: Parts, run: Run, state: State, say: Callable[[str], None]) -> None:
+        self.parts = parts
+        self.run = run
+        self.first_hash = weights_hash(state.params)
+        about = {"config": run.config, "fingerprint": parts.fingerprint(), "step": state.step}
         self.hosts.exchange(json.dumps(about).encode())
         for number, reply in enumerate(self.hosts.exchange()):  # when they have loaded the model
             if reply:
@@ -170,53 +172,59 @@ class Leader:
         if state.step:
             self.hosts.broadcast(state)
 
-    def evaluate(self, state, spent: float) -> Share:
+    def try_out(self, members: Members, rows: Sequence[dict], step: int) -> Trials:
         before = self.hosts.received
-        self.hosts.exchange(b"step" + _SPENT.pack(spent))
+        self.hosts.exchange(b"step" + _SPENT.pack(members.spent))
         self.in_step = True
-        replies = self.hosts.exchange(_evaluated(self.config, self.parts, state, spent, self.hosts))
+        # The log has the hash of the weights after each of its steps.
+        digest = self.run.scalars.hash_after(step) or self.first_hash
+        replies = self.hosts.exchange(_tried(self.parts, members, rows, step, digest, self.hosts))
         self.in_step = False
-        share = _merged(replies, self.config.wire)
-        share.wire_bytes = self.hosts.received - before
-        return share
+        trials = _merged(replies, self.parts.config.algorithm.wire)
+        trials.wire_bytes = self.hosts.received - before
+        return trials
 
     def __enter__(self) -> "Leader":
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, *raised: object) -> None:
+        error = raised[1]
         if self.in_step:  # as after a second Ctrl-C: the others see that we are gone
-            self.hosts.leave(130 if kind is KeyboardInterrupt else 2)
-        elif kind is not Lost:
+            self.hosts.leave(130 if isinstance(error, KeyboardInterrupt) else 2)
+        elif not isinstance(error, Lost):
             with contextlib.suppress(Lost):  # the run has ended, or has a better reason to
                 self.hosts.exchange(
                     b"end"
                     if error is None
-                    else f"end {' '.join(str(error).split()) or kind.__name__}".encode()
+                    else f"end {' '.join(str(error).split()) or type(error).__name__}".encode()
                 )
 
 
-def follow(hosts: Hosts) -> dict:
-    """What every process but the first does. Returns {"steps": taken}; raises ValueError where the run ended
-    with an error."""
-    with _deaf():
+def follow(hosts: Hosts, build: Build) -> dict:
+    """Do what every process but the first does: try its members, and take the same updates.
+
+    build: makes the parts of the run from the settings that the first process sends. Returns {"steps":
+    taken}; raises ValueError where the run ended with an error.
+    """
+    with _one_signal_ignored():
         message = hosts.exchange()[0]
         if message.startswith(b"end"):
             return _end(message, 0)
         try:
-            message, steps = _follow(hosts, json.loads(message))
+            message, steps = _follow(hosts, json.loads(message), build)
         except BaseException:
             hosts.leave()
             raise
         return _end(message, steps)
 
 
-def _follow(hosts: Hosts, about: dict) -> tuple[bytes, int]:
-    """The message that ended it, and the steps that were taken."""
-    parts, fault = None, ""
+def _follow(hosts: Hosts, about: dict, build: Build) -> tuple[bytes, int]:
+    """Return the message that ended the run, and the steps that were taken."""
+    parts = None
+    fault = ""
     try:
-        config = TrainConfig.from_table(about["config"])
-        parts = build(config, resumed=True, machines=hosts.machines)
-        if fingerprint(config, parts) != about["fingerprint"]:
+        parts = build(TrainConfig.from_table(about["config"]))
+        if parts.fingerprint() != about["fingerprint"]:
             fault = DIFFERENT
     except (ValueError, OSError) as error:
         fault = " ".join(str(error).split())
@@ -224,16 +232,19 @@ def _follow(hosts: Hosts, about: dict) -> tuple[bytes, int]:
     message = hosts.exchange()[0]
     if message != b"go" or parts is None:
         return message, 0
-    parts.scorer.log = Path(os.devnull)  # what rewards print is kept by the first host alone
-    with parts.scorer:
-        state = parts.strategy.init(parts.model.params)
+    with parts.problem:
+        algorithm = parts.algorithm
+        state = algorithm.init(parts.model.params)
         if about["step"]:
             state = jax.tree.map(jax.numpy.asarray, hosts.broadcast(state).replace(step=about["step"]))
         while (message := hosts.exchange()[0]).startswith(b"step"):
             [spent] = _SPENT.unpack(message[4:])
-            replies = hosts.exchange(_evaluated(config, parts, state, spent, hosts))
+            members = algorithm.ask(state, spent)
+            digest = weights_hash(state.params)
+            rows = parts.batch(state.step)
+            replies = hosts.exchange(_tried(parts, members, rows, state.step, digest, hosts))
             try:
-                state, _ = parts.strategy.tell(state, _merged(replies, config.wire).fitness_NP, spent)
+                state, _ = algorithm.tell(state, _merged(replies, parts.config.algorithm.wire), spent)
             except (ValueError, OSError):
                 continue  # the first one meets it too, and says so as it ends the run
         return message, state.step
@@ -246,20 +257,25 @@ def _end(message: bytes, steps: int) -> dict:
     return {"steps": steps}
 
 
-def _evaluated(config: TrainConfig, parts: Parts, state, spent: float, hosts: Hosts) -> bytes:
+def _tried(
+    parts: Parts, members: Members, rows: Sequence[dict], step: int, digest: bytes, hosts: Hosts
+) -> bytes:
+    """Try this process's range of the members. Returns the message that carries the result, or the error.
+
+    digest: the hash of the weights.
+    """
     try:
-        share = evaluate(
-            config, parts, state, spent, deal(parts.strategy.population, hosts.count)[hosts.number]
-        )
-        return bytes([SHARE]) + weights_hash(state.params) + share.encode(config.wire)
+        which = member_ranges(members.size, hosts.count)[hosts.number]
+        trials = parts.problem.try_out(members, rows, step, which)
+        return bytes([TRIALS]) + digest + trials.encode(parts.config.algorithm.wire)
     except (ValueError, OSError) as error:
         kind = REWARD_FAILURE if isinstance(error, RewardFailure) else ERROR
         return bytes([kind]) + " ".join(str(error).split()).encode()
 
 
-def _merged(replies: list[bytes], wire: str) -> Share:
+def _merged(replies: list[bytes], wire: str) -> Trials:
     for number, reply in enumerate(replies):
-        if reply[0] != SHARE:
+        if reply[0] != TRIALS:
             text = f"host {number}: {reply[1:].decode()}"
             raise RewardFailure(text) if reply[0] == REWARD_FAILURE else ValueError(text)
     start = 1 + HASH_BYTES
@@ -269,11 +285,11 @@ def _merged(replies: list[bytes], wire: str) -> Share:
             f"the weights of hosts {different} are not the first one's: all need the same jax and kind of"
             " machine"
         )
-    return merge([Share.decode(reply[start:], wire) for reply in replies])
+    return merge([Trials.decode(reply[start:], wire) for reply in replies])
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
+def _one_signal_ignored() -> Iterator[None]:
     """Ctrl-C and SIGTERM, which a terminal or a queue sends to all processes, are for the first one; a second
     one ends this one too."""
     if threading.current_thread() is not threading.main_thread():

@@ -6,7 +6,7 @@ a scorer, and nothing that would be missed. For every step the population is cut
 
     to a worker goes      the chunk, and of each step that it has not seen what every direction counts in
                           the update: 2 bytes a member
-    from it comes         the chunk's `Share`, and the hash of the weights that it was made with, which must
+    from it comes         the chunk's `Trials`, and the hash of the weights that it was made with, which must
                           be ours
 
 A new worker starts from the base model, takes all steps of the log (`EvolutionStrategy.advance`, as
@@ -21,19 +21,18 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from egg_reason.algorithms.evolution import EvolutionStrategy
-from egg_reason.algorithms.shaping import pair_weights
-from egg_reason.build import Parts, build
+from egg_reason.algorithms.base import replayable
+from egg_reason.algorithms.state import State
 from egg_reason.config import Machines, TrainConfig
-from egg_reason.population.here import DIFFERENT, evaluate, fingerprint
-from egg_reason.population.trials import Share, deal, merge, missing
+from egg_reason.engine.base import Members
+from egg_reason.population.base import DIFFERENT, Build, Parts
+from egg_reason.population.trials import Trials, member_ranges, merge, missing
 from egg_reason.run.directory import Run
 from egg_reason.run.log import HASH_BYTES, weights_hash
 
@@ -68,63 +67,68 @@ SLOW = 3.0
 chunks."""
 
 Advance = tuple[np.ndarray | None, float]
-"""What `EvolutionStrategy.advance` needs of a step."""
+"""The arguments of `Replayable.advance` for one step: weights of the directions, learning rate."""
 
 
 class Worker:
-    """What an actor runs. table: settings as config.toml holds them. folder: that paths in them start from,
-    where it is there too."""
+    """The code of one Ray actor: it holds a model, a generator and a scorer, and tries chunks of members.
 
-    def __init__(self, table: dict, folder: str):
+    table: settings as config.toml holds them. folder: that relative paths in the settings start from, where
+    it exists on the worker's machine too.
+    """
+
+    def __init__(self, table: dict, folder: str, build: Build):
         if os.path.isdir(folder):
             os.chdir(folder)
         self.table = table
+        self.build = build
 
-    def build(self, expected: str, steps: list[Advance]) -> None:
-        """Not when it is made: Ray hands on what a method raises, and of making an actor no more than a text.
+    def prepare(self, expected: str, steps: list[Advance]) -> None:
+        """Load everything, take the steps of the log, and let one pair write, so that all is compiled.
 
-        Takes the steps from the first on, and lets a pair write, so that everything is compiled when it
-        joins. expected: fingerprint.
+        This is not done in __init__: Ray hands on what a method raises, and of __init__ no more than a text.
+        expected: the fingerprint that the parts must have.
         """
-        self.config = TrainConfig.from_table(self.table)
-        self.parts = build(self.config, resumed=True)
-        if fingerprint(self.config, self.parts) != expected:
+        self.parts = self.build(TrainConfig.from_table(self.table))
+        if self.parts.fingerprint() != expected:
             raise ValueError(f"a worker of the pool: {DIFFERENT}")
-        assert isinstance(self.parts.strategy, EvolutionStrategy)  # `build` refuses the others
-        self.parts.scorer.log = Path(
-            os.devnull
-        )  # what rewards print is kept by the process that trains alone
-        self.strategy = self.parts.strategy
-        self.state = self.strategy.init(self.parts.model.params)
+        self.algorithm = replayable(self.parts.algorithm)
+        self.state = self.algorithm.init(self.parts.model.params)
         self._advance(0, steps)
-        evaluate(self.config, self.parts, self.state, 0.0, range(2))
+        self._try_out(range(2), 0.0)
 
-    def evaluate(self, since: int, steps: list[Advance], members: tuple[int, int], spent: float) -> bytes:
-        """The hash of the weights and the chunk's share. steps: from step `since` on, all up to the one to
-        evaluate."""
+    def try_out(self, since: int, steps: list[Advance], members: tuple[int, int], spent: float) -> bytes:
+        """Return the hash of the weights and the chunk's trials. steps: those from step `since` on, up to the
+        one that is tried."""
         self._advance(since, steps)
-        share = evaluate(self.config, self.parts, self.state, spent, range(*members))
-        return weights_hash(self.state.params) + share.encode(self.config.wire)
+        trials = self._try_out(range(*members), spent)
+        return weights_hash(self.state.params) + trials.encode(self.parts.config.algorithm.wire)
+
+    def _try_out(self, which: range, spent: float) -> Trials:
+        step = self.state.step
+        members = self.algorithm.ask(self.state, spent)
+        return self.parts.problem.try_out(members, self.parts.batch(step), step, which)
 
     def _advance(self, since: int, steps: list[Advance]) -> None:
         for weights, rate in steps[self.state.step - since :]:
-            self.state, _ = self.strategy.advance(self.state, weights, rate)
+            self.state, _ = self.algorithm.advance(self.state, weights, rate)
 
 
 class Pool:
-    """Evaluates the population by the workers; to be used as `shares.Here` is. machines: workers,
-    ray_address, straggler.
+    """The population of a run whose members are tried by Ray workers.
 
+    machines: workers, ray_address, straggler. build: how a worker makes the parts of the run.
     Raises ValueError where Ray is missing, ConnectionError where it cannot be reached.
     """
 
-    def __init__(self, machines: Machines):
+    def __init__(self, machines: Machines, build: Build):
         try:
             import ray
         except ImportError:
             raise ValueError("--pool ray needs the package ray: pip install 'egg-reason[ray]'") from None
         self.ray: Any = ray
         self.machines = machines
+        self.build = build
         self.steps: list[Advance] = []
         self.seen: dict[Any, int] = {}  # workers that have joined: the step that they are at
         self.idle: set[Any] = set()
@@ -157,44 +161,50 @@ class Pool:
             self.ray.kill(worker)
         self.ray.shutdown()
 
-    def start(self, config: TrainConfig, parts: Parts, run: Run, state, tell: Callable[[str], None]) -> None:
-        """Returns when a worker has joined. Raises ValueError where this process does not compute on a CPU,
+    def start(self, parts: Parts, run: Run, state: State, say: Callable[[str], None]) -> None:
+        """Return when a worker has joined. Raises ValueError where this process does not compute on a CPU,
         as the workers do."""
         if jax.default_backend() != "cpu":
             raise ValueError(
                 f"the workers of a pool compute on CPUs, this process on {jax.default_backend()}: set"
                 " JAX_PLATFORMS=cpu"
             )
-        self.config, self.parts, self.run, self.tell = config, parts, run, tell
+        self.parts = parts
+        self.algorithm = replayable(parts.algorithm)
+        self.run = run
+        self.say = say
+        self.first_hash = weights_hash(state.params)
         environment = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
         environment["PJRT_NPROC"] = "1"  # threads of XLA: Ray gives a worker one CPU
         self.actor: Any = self.ray.remote(num_cpus=1, max_restarts=0, runtime_env={"env_vars": environment})(
             Worker
         )
-        self.table, self.fingerprint = self.ray.put(run.config), fingerprint(config, parts)
+        self.table = self.ray.put(run.config)
+        self.fingerprint = parts.fingerprint()
         self._catch_up()
         self.alone_since = time.monotonic()
         while not self.seen:
             self._recruit()
             self._take_in(self._finished([*self.starting]))
 
-    def evaluate(self, state, spent: float) -> Share:
-        """All members, but for those of pairs that were dropped."""
+    def try_out(self, members: Members, rows: Sequence[dict], step: int) -> Trials:
+        """Return the trials of all members; those of dropped pairs have no fitness."""
         self._catch_up()
-        self._replace_late(state.step)
-        sent, received = self.sent, self.received
-        mine, begun = weights_hash(state.params), time.monotonic()
-        population = self.parts.strategy.population
+        self._replace_late(step)
+        before = self.sent + self.received
+        digest = self.run.scalars.hash_after(step) or self.first_hash
+        begun = time.monotonic()
+        population = members.size
         chunks = collections.deque(
-            deal(population, min(population // 2, CHUNKS_A_WORKER * max(1, len(self.seen))))
+            member_ranges(population, min(population // 2, CHUNKS_A_WORKER * max(1, len(self.seen))))
         )
         pending: dict[Any, tuple[Any, range, float]] = {}
-        shares: list[Share] = []
+        results: list[Trials] = []
         took: list[float] = []
         while chunks or pending:
             while chunks and self.idle:
                 worker, chunk = self.idle.pop(), chunks.popleft()
-                pending[self._ask(worker, chunk, spent)] = worker, chunk, time.monotonic()
+                pending[self._ask(worker, chunk, members.spent)] = worker, chunk, time.monotonic()
             finished = self._finished([*pending, *self.starting, *self.late])
             self._take_in(finished)
             for ref in finished:
@@ -204,40 +214,41 @@ class Pool:
                     if reply is None:
                         chunks.appendleft(chunk)
                         continue
-                    if reply[:HASH_BYTES] != mine:
+                    if reply[:HASH_BYTES] != digest:
                         raise ValueError(
                             "the weights of a worker are not ours: all need the same jax and kind of machine"
                         )
-                    shares.append(Share.decode(reply[HASH_BYTES:], self.config.wire))
+                    results.append(Trials.decode(reply[HASH_BYTES:], self.parts.config.algorithm.wire))
                     took.append(time.monotonic() - asked)
             self._recruit()
             if not chunks and took and self.machines.straggler == "drop":
                 slowest = SLOW * statistics.median(took)
                 if all(time.monotonic() - asked > slowest for _, _, asked in pending.values()):
                     for ref, (worker, chunk, _) in pending.items():
-                        self.late[ref] = worker, state.step
-                        shares.append(missing(chunk, shares[0]))
-                        self.tell(
-                            f"step {state.step}: members {chunk.start} to {chunk.stop - 1} were dropped,"
+                        self.late[ref] = worker, step
+                        results.append(missing(chunk, results[0]))
+                        self.say(
+                            f"step {step}: members {chunk.start} to {chunk.stop - 1} were dropped,"
                             " their worker is slow"
                         )
                     pending.clear()
-        share = merge(shares)
-        share.seconds, share.compiling = time.monotonic() - begun, 0.0  # workers have compiled when they join
-        share.wire_bytes = self.sent - sent + self.received - received
-        return share
+        trials = merge(results)
+        trials.seconds = time.monotonic() - begun
+        trials.compiling = 0.0  # workers have compiled when they join
+        trials.wire_bytes = self.sent + self.received - before
+        return trials
 
     def _catch_up(self) -> None:
         """Keeps what the log's new steps come to."""
         for _, scalars in self.run.scalars.records(len(self.steps)):
-            self.steps.append((pair_weights(scalars.fitness_NP, self.config.shaping), scalars.learning_rate))
+            self.steps.append((self.algorithm.weigh(scalars.fitness_NP), scalars.learning_rate))
 
     def _ask(self, worker: Any, chunk: range, spent: float) -> Any:
         since = self.seen[worker]
         steps = self.steps[since:]
         self.seen[worker] = len(self.steps)
         self.sent += _size(steps) + 32
-        return worker.evaluate.remote(since, steps, (chunk.start, chunk.stop), spent)
+        return worker.try_out.remote(since, steps, (chunk.start, chunk.stop), spent)
 
     def _finished(self, refs: list[Any]) -> list[Any]:
         """Those that have ended; waits for the first, but not for long."""
@@ -245,7 +256,7 @@ class Pool:
             self.alone_since = time.monotonic()
             return self.ray.wait(refs, timeout=LOOK_EVERY)[0]
         if time.monotonic() - self.alone_since > LONELY:  # nobody is there, and there is no room for anybody
-            self.tell(f"no worker for {LONELY:.0f} s, and no free CPU for one: waiting")
+            self.say(f"no worker for {LONELY:.0f} s, and no free CPU for one: waiting")
             self.alone_since = math.inf
         time.sleep(LOOK_EVERY)
         return []
@@ -258,18 +269,18 @@ class Pool:
             elif ref in self.starting:
                 worker, step = self.starting.pop(ref)
                 if self._result(ref, worker) is LOST:
-                    self.tell(f"a worker was lost before it joined, {len(self.seen)} are at work")
+                    self.say(f"a worker was lost before it joined, {len(self.seen)} are at work")
                 else:
                     self.seen[worker] = step
                     self.idle.add(worker)
-                    self.tell(f"a worker joined, {len(self.seen)} are at work")
+                    self.say(f"a worker joined, {len(self.seen)} are at work")
 
     def _answered(self, ref: Any, worker: Any) -> bytes | None:
         """The worker's reply; None if it is lost."""
         reply = self._result(ref, worker)
         if reply is LOST:
             self.seen.pop(worker, None)
-            self.tell(f"a worker was lost, {len(self.seen)} are left")
+            self.say(f"a worker was lost, {len(self.seen)} are left")
             return None
         self.lost = 0
         self.idle.add(worker)
@@ -301,7 +312,7 @@ class Pool:
             if step - dropped >= LATE_STEPS:
                 self.ray.kill(worker)
                 del self.late[ref], self.seen[worker]
-                self.tell(
+                self.say(
                     f"a worker that has been late for {LATE_STEPS} steps is replaced, {len(self.seen)} are"
                     " left"
                 )
@@ -316,8 +327,8 @@ class Pool:
         count = int(min(self.ray.available_resources().get("CPU", 0), most))
         steps = self.ray.put(self.steps) if count > 0 else None
         for _ in range(count):
-            worker = self.actor.remote(self.table, os.getcwd())
-            self.starting[worker.build.remote(self.fingerprint, steps)] = worker, len(self.steps)
+            worker = self.actor.remote(self.table, os.getcwd(), self.build)
+            self.starting[worker.prepare.remote(self.fingerprint, steps)] = worker, len(self.steps)
             self.sent += _size(self.steps)
 
 

@@ -1,5 +1,5 @@
-"""What the evaluation of some members comes to: their fitness, and what is shown of it. It is all that passes
-between machines.
+"""The result of trying some members: their fitness, plus metrics and samples for display. It is all that
+passes between machines.
 
 As bytes: u32 length of the JSON that follows (members, prompts, sums, failures, samples), then the fitness,
 in little-endian order:
@@ -24,31 +24,33 @@ import numpy as np
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.population.wire import decode, encode
 
+__all__ = ["Trials", "member_ranges", "merge", "missing"]
+
 _LENGTH = struct.Struct("<I")
 
 
 @dataclass
-class Share:
-    """Of the members start..stop - 1 on the P prompts of a step.
+class Trials:
+    """The result of trying the members start..stop - 1 on the P rows of a step.
 
-    fitness_NP: float32 [members, P], NaN where no reward applies; [members, 1] in ternary: 1 who won, -1 who
-    lost, 0 a draw.
-    sums: additive over members: "completions", their "tokens" and "prompt_tokens", how many were "truncated",
-        decode steps times lanes ("lane_steps") and those that wrote a token ("useful_lane_steps"), "reward"
-        over "cells" (member and prompt) that have one, "rewards/NAME" over "count/NAME" completions, and what
-        rewards logged, "metrics/NAME" over "logged/NAME".
+    members: their numbers.
+    fitness_NP: float32 or int32 [members, P], NaN where no reward applies; in ternary [members, 1]: 1 won
+        against the other of the pair, -1 lost, 0 a draw.
+    sums: numbers that add up over members. Of texts: "completions", their "tokens" and "prompt_tokens", how
+        many were "truncated", decode steps times lanes ("lane_steps") and those that wrote a token
+        ("useful_lane_steps"), "reward" over "cells" (member and row) that have one, "rewards/NAME" over
+        "count/NAME" completions, and what rewards logged, "metrics/NAME" over "logged/NAME".
     failures, messages: as in `Scores`.
-    samples: rows for samples/; without `saved`, the first member's first completion.
-    seconds, compiling: of generating without compiling, and of compiling; of shares made at the same time,
-        the longest.
-    rollouts: what a policy gradient reads; None for other algorithms.
-    wire_bytes: that the process that trains received from others, and that a pool was sent; 0 where it is
-        alone.
+    samples: rows for samples/; in a step that saves none, the first member's first completion.
+    seconds, compiling: time of generating, compiling left out, and time of compiling. Of results that were
+        made at the same time, the longest.
+    rollouts: completions as texts for a backward pass, where the algorithm wants them; else None.
+    wire_bytes: bytes that passed between processes for this result; 0 in one process.
     """
 
     members: range
     fitness_NP: np.ndarray
-    sums: dict[str, float]
+    sums: dict[str, float] = field(default_factory=dict)
     failures: Counter = field(default_factory=Counter)
     messages: dict[tuple[str, str], str] = field(default_factory=dict)
     samples: list[dict] = field(default_factory=list)
@@ -58,31 +60,30 @@ class Share:
     wire_bytes: int = 0
 
     def metrics(self) -> dict[str, float]:
-        """Means, by the names of metrics.jsonl."""
+        """Return means over members, by the names of metrics.jsonl."""
         sums = self.sums
-        found = {
-            "completion_length": sums["tokens"] / sums["completions"],
-            "truncated": sums["truncated"] / sums["completions"],
-            "tokens_per_second": (sums["tokens"] + sums["prompt_tokens"]) / self.seconds,
-            "occupancy": sums["useful_lane_steps"] / max(sums["lane_steps"], 1),
-            "reward_mean": sums["reward"] / sums["cells"] if sums["cells"] else float("nan"),
+        means = {
+            f"{name}/mean": sums[name] / sums["count" + name[7:]] for name in sums if name[:8] == "rewards/"
         }
+        logged = {name: sums[name] / sums["logged" + name[7:]] for name in sums if name[:8] == "metrics/"}
+        failed = {f"rewards/{name}/{kind}": float(count) for (name, kind), count in self.failures.items()}
+        values: dict[str, float] = {}
+        if completions := sums.get("completions"):
+            tokens = sums["tokens"] + sums["prompt_tokens"]
+            values["completion_length"] = sums["tokens"] / completions
+            values["truncated"] = sums["truncated"] / completions
+            values["tokens_per_second"] = tokens / self.seconds
+            values["occupancy"] = sums["useful_lane_steps"] / max(sums["lane_steps"], 1)
+        if "cells" in sums:
+            values["reward_mean"] = sums["reward"] / sums["cells"] if sums["cells"] else float("nan")
         if self.wire_bytes:
-            found["wire_bytes"] = float(self.wire_bytes)
+            values["wire_bytes"] = float(self.wire_bytes)
         if "dropped_members" in sums:
-            found["dropped_members"] = float(sums["dropped_members"])
-        found |= {
-            f"{name}/mean": sums[name] / sums["count" + name[7:]]
-            for name in sums
-            if name.startswith("rewards/")
-        }
-        found |= {f"rewards/{name}/{kind}": float(count) for (name, kind), count in self.failures.items()}
-        return found | {
-            name: sums[name] / sums["logged" + name[7:]] for name in sums if name.startswith("metrics/")
-        }
+            values["dropped_members"] = float(sums["dropped_members"])
+        return values | means | failed | logged
 
     def encode(self, wire: str) -> bytes:
-        """fitness_NP must be `rounded` to the wire."""
+        """Return the bytes that pass between processes. fitness_NP must be `rounded` to the wire."""
         about = {
             "members": [self.members.start, self.members.stop],
             "prompts": self.fitness_NP.shape[1],
@@ -96,7 +97,8 @@ class Share:
         return _LENGTH.pack(len(text)) + text + encode(self.fitness_NP, wire)
 
     @classmethod
-    def decode(cls, data: bytes, wire: str) -> "Share":
+    def decode(cls, data: bytes, wire: str) -> "Trials":
+        """Return what `encode` was given."""
         start = _LENGTH.size + _LENGTH.unpack_from(data)[0]
         about = json.loads(data[_LENGTH.size : start])
         members = range(*about["members"])
@@ -111,34 +113,37 @@ class Share:
         )
 
 
-def deal(population: int, count: int) -> list[range]:
-    """The members in `count` equal ranges of whole pairs, in order; they differ by one pair where the pairs
-    do not divide."""
+def member_ranges(population: int, count: int) -> list[range]:
+    """Cut the members into `count` ranges of whole pairs, in order.
+
+    Where the pairs do not divide, ranges differ by one pair.
+    """
     ends = [2 * (population // 2 * k // count) for k in range(count + 1)]
     return [range(first, last) for first, last in itertools.pairwise(ends)]
 
 
-def merge(shares: Sequence[Share]) -> Share:
-    """Of all members together. shares: at least one, in any order, made at the same time."""
-    shares = sorted(shares, key=lambda share: share.members.start)
+def merge(results: Sequence[Trials]) -> Trials:
+    """Join results of one step, made at the same time, into those of all members. results: at least one, in
+    any order."""
+    results = sorted(results, key=lambda trials: trials.members.start)
     sums: Counter = Counter()
-    for share in shares:
-        sums.update(share.sums)
-    return Share(
-        range(shares[0].members.start, shares[-1].members.stop),
-        np.concatenate([share.fitness_NP for share in shares]),
+    for trials in results:
+        sums.update(trials.sums)
+    return Trials(
+        range(results[0].members.start, results[-1].members.stop),
+        np.concatenate([trials.fitness_NP for trials in results]),
         dict(sums),
-        sum((share.failures for share in shares), Counter()),
-        {key: text for share in reversed(shares) for key, text in share.messages.items()},
-        [row for share in shares for row in share.samples],
-        max(share.seconds for share in shares),
-        max(share.compiling for share in shares),
+        sum((trials.failures for trials in results), Counter()),
+        {key: text for trials in reversed(results) for key, text in trials.messages.items()},
+        [row for trials in results for row in trials.samples],
+        max(trials.seconds for trials in results),
+        max(trials.compiling for trials in results),
     )
 
 
-def missing(members: range, like: Share) -> Share:
-    """In the place of a share that did not come: no fitness. like: any other of the step."""
-    return Share(
+def missing(members: range, like: Trials) -> Trials:
+    """Return trials without any fitness, for members whose results did not come. like: others of the step."""
+    return Trials(
         members,
         np.full((len(members), like.fitness_NP.shape[1]), np.nan, np.float32),
         {"dropped_members": len(members)},

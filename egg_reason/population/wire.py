@@ -1,15 +1,17 @@
-"""Fitness as bytes: what passes between machines, and how it is rounded."""
+"""Fitness as bytes: how it is rounded and encoded where it passes between machines."""
 
 import zlib
 
 import numpy as np
 
+__all__ = ["decode", "encode", "rounded"]
+
 LOSS, DRAW, WIN, NONE = range(4)
-"""Of a pair's first member against its second, in ternary; NONE: no prompt has a reward for both."""
+"""Results of a pair's first member against its second, in ternary. NONE: no prompt has a reward for both."""
 
 
 def rounded(fitness_NP: np.ndarray, wire: str) -> np.ndarray:
-    """What the wire leaves of fitness, float32. ternary: [N, 1].
+    """Return fitness as the wire keeps it, float32 [N, P]; for ternary [N, 1].
 
     A draw in ternary is a difference of up to 1e-9 of the pair's larger reward. Raises ValueError for what
     float16 cannot hold.
@@ -18,12 +20,12 @@ def rounded(fitness_NP: np.ndarray, wire: str) -> np.ndarray:
         return fitness_NP
     if wire == "float16":
         with np.errstate(over="ignore"):
-            found = fitness_NP.astype(np.float16).astype(np.float32)
-        if np.isinf(found).any():
+            halves = fitness_NP.astype(np.float16).astype(np.float32)
+        if np.isinf(halves).any():
             raise ValueError(
                 f"wire float16 holds rewards up to 65504, not {np.nanmax(np.abs(fitness_NP)):g}: use float32"
             )
-        return found
+        return halves
     first, second = fitness_NP[0::2].astype(np.float64), fitness_NP[1::2].astype(np.float64)
     both = ~np.isnan(first - second)
     gain = np.where(both, first - second, 0).sum(1)
@@ -33,6 +35,7 @@ def rounded(fitness_NP: np.ndarray, wire: str) -> np.ndarray:
 
 
 def encode(fitness: np.ndarray, wire: str) -> bytes:
+    """Return the bytes of `rounded` fitness: 2 bits a pair in ternary, else deflated floats."""
     if wire == "ternary":
         won = fitness[0::2, 0]
         codes = np.where(np.isnan(won), NONE, np.nan_to_num(won) + DRAW).astype(np.uint8)
@@ -41,6 +44,7 @@ def encode(fitness: np.ndarray, wire: str) -> bytes:
 
 
 def decode(data: bytes, members: int, prompts: int, wire: str) -> np.ndarray:
+    """Return what `encode` was given, float32."""
     if wire == "ternary":
         high, low = np.unpackbits(np.frombuffer(data, np.uint8), count=members).reshape(2, -1)
         won = np.array([-1, 0, 1, np.nan], np.float32)[2 * high + low]

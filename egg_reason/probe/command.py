@@ -29,7 +29,9 @@ from egg_reason import tasks
 from egg_reason.algorithms.shaping import signal_to_noise
 from egg_reason.algorithms.state import schedule
 from egg_reason.build import build
-from egg_reason.config import TrainConfig
+from egg_reason.config import EvolutionSettings, TrainConfig
+from egg_reason.config.commands import ProbeSettings
+from egg_reason.config.words import train_words
 from egg_reason.estimates.estimators import average, paired_difference
 from egg_reason.evals.store import write_json
 from egg_reason.perturb.paths import get
@@ -53,21 +55,19 @@ STEPS = (16, 512)
 """Updates that a run of given minutes is divided into, where the population can be chosen for it."""
 SMALLEST = 16
 """Members of the smallest population that is suggested."""
+DEFAULT = ProbeSettings()
 
 
-def probe(
-    config: TrainConfig, out: Path, sigmas: Sequence[float] = (), populations: int = 4, problems: int = 512
-) -> dict[str, Any]:
+def probe(config: TrainConfig, out: Path, settings: ProbeSettings = DEFAULT) -> dict[str, Any]:
     """Measures, prints a table and the command of a run, and leaves results.json and probe.png in a folder.
 
     Args:
         config: of the run to come. Sigma and learning rate are what is looked for; the shapes of their
             schedules are kept.
         out: the folder; made if need be, and what an earlier probe left there is replaced.
-        sigmas: the grid; empty: found as the constants above say.
-        populations: K at each sigma, each of config's members x prompts x samples, whose updates are taken
-            together.
-        problems: that each point of a line is measured on.
+        settings: of the probe. sigmas: the grid; if empty, it is chosen as the constants above say.
+            populations: K at each sigma, each of config's members x prompts x samples, whose updates are
+            taken together. problems: on which each point of a line is measured.
 
     Returns: what results.json holds.
 
@@ -76,48 +76,47 @@ def probe(
         where the model gives no right answer at all.
     """
     started = time.time()
-    if config.algorithm == "grpo":
+    algorithm = config.algorithm
+    if not isinstance(algorithm, EvolutionSettings):
         raise ValueError(
             "probe looks for a population's sigma, which grpo does not have: use --algorithm eggroll or"
             " openes"
         )
-    if config.optimiser != "sgd":
+    if algorithm.optimiser != "sgd":
         raise ValueError(
-            f"probe measures steps of sgd, whose length is the learning rate, not of {config.optimiser}: use"
-            " --optimiser sgd"
+            f"probe measures steps of sgd, whose length is the learning rate, not of {algorithm.optimiser}:"
+            " use --optimiser sgd"
         )
-    if config.population < 4:
+    if algorithm.population < 4:
         raise ValueError(
-            f"probe compares pairs of members, so population must be at least 4, not {config.population}"
+            f"probe compares pairs of members, so population must be at least 4, not {algorithm.population}"
         )
+    flat = config.flat()
     for name, usual in (("tokens", None), ("aggregate", "mean"), ("noise_reuse", 1), ("anchor_decay", 0.0)):
-        if getattr(config, name) != usual:
+        if flat[name] != usual:
             raise ValueError(
-                f"probe knows nothing of {name} = {getattr(config, name)}: leave it out, and give --steps or"
-                " --minutes"
+                f"probe knows nothing of {name} = {flat[name]}: leave it out, and give --steps or --minutes"
             )
-    if populations < 1 or problems < 32:
-        raise ValueError(
-            f"probe needs at least 1 population and 32 problems, not {populations} and {problems}"
-        )
-    if any(not sigma > 0 for sigma in sigmas):
-        raise ValueError(f"sigmas must be above 0, not {', '.join(f'{sigma:g}' for sigma in sigmas)}")
     parts = build(config)
-    with parts.scorer:
-        counts = [config.prompts] * populations + [TABLE_PROMPTS * config.prompts, problems]
+    with parts.problem:
+        counts = [algorithm.prompts] * settings.populations + [
+            TABLE_PROMPTS * algorithm.prompts,
+            settings.problems,
+        ]
         if sum(counts) > len(parts.task.train):
             raise ValueError(
-                f"probe needs {sum(counts)} training problems ({populations} populations x {config.prompts}"
-                f" prompts, {counts[-2]} for the table and {problems}), the task has {len(parts.task.train)}:"
-                " give fewer --problems, --populations or --prompts"
+                f"probe needs {sum(counts)} training problems ({settings.populations} populations x"
+                f" {algorithm.prompts}"
+                f" prompts, {counts[-2]} for the table and {settings.problems}), the task has"
+                f" {len(parts.task.train)}: give fewer --problems, --populations or --prompts"
             )
-        rows = tasks.batch(parts.task.train, 0, sum(counts), config.seed)
+        rows = tasks.batch(parts.task.train, 0, sum(counts), config.run.seed)
         batches = [rows[end - count : end] for count, end in zip(counts, np.cumsum(counts), strict=True)]
         out.mkdir(parents=True, exist_ok=True)
-        found = _Probe(config, Populations(parts, batches[:-1], batches[-1]), populations).run(
-            sorted(set(sigmas))
+        found = _Probe(config, Populations(parts, batches[:-1], batches[-1]), settings.populations).run(
+            sorted(set(settings.sigmas))
         )
-    found |= {"settings": dataclasses.asdict(config), "seconds": time.time() - started}
+    found |= {"settings": flat, "seconds": time.time() - started}
     write_json(out / "results.json", found)
     from egg_reason.probe.report import draw, show  # matplotlib takes a second to import
 
@@ -130,7 +129,9 @@ class _Probe:
     """One probe; the table's problems are the populations' last batch."""
 
     def __init__(self, config: TrainConfig, populations: Populations, count: int):
+        assert isinstance(config.algorithm, EvolutionSettings)
         self.config, self.populations, self.count = config, populations, count
+        self.algorithm: EvolutionSettings = config.algorithm
         self.levels: dict[float, Level] = {}
 
     def run(self, sigmas: Sequence[float]) -> dict[str, Any]:
@@ -143,7 +144,7 @@ class _Probe:
         working = [level for level in levels if level.kept >= WORKING]
         for level in working:
             self._extend(level)
-        described = {level.sigma: level.described(config.shaping) for level in levels}
+        described = {level.sigma: level.described(self.algorithm.shaping) for level in levels}
 
         _say("steps along the updates")
         start = self.populations.right()
@@ -187,25 +188,25 @@ class _Probe:
     def _look(self, sigma: float) -> Level:
         """The first population at a sigma."""
         level = self.levels[sigma] = Level(sigma)
-        self.populations.extend(level, 1, self.config.samples)
+        self.populations.extend(level, 1, self.algorithm.samples)
         if math.isnan(level.kept):
             answers = level.base[0].size
             raise ValueError(
-                f"probe counts right answers that break, and {self.config.model} gives none on"
-                f" {self.config.task} in {answers} attempts: give a model that solves some of it, or easier"
-                " problems"
+                f"probe counts right answers that break, and {self.config.model.model} gives none on"
+                f" {self.config.task.task} in {answers} attempts: give a model that solves some of it, or"
+                " easier problems"
             )
         _say(f"sigma {sigma:g}: members have {level.kept:.0%} of the unperturbed accuracy")
         return level
 
     def _extend(self, level: Level) -> None:
         _say(f"sigma {level.sigma:g}: {self.count} populations")
-        self.populations.extend(level, self.count, self.config.samples)
+        self.populations.extend(level, self.count, self.algorithm.samples)
 
     def _find_window(self) -> None:
         """Sigmas by factors of 2 from FIRST, as KEPT, FEWEST and MOST say."""
-        strategy = self.populations.parts.strategy
-        leaves = [np.asarray(get(self.populations.parts.model.params, p.name)) for p in strategy.parameters]
+        strategy = self.populations.strategy
+        leaves = [np.asarray(get(self.populations.state.params, p.name)) for p in strategy.parameters]
         unit = math.sqrt(
             sum(float((leaf.astype(np.float64) ** 2).sum()) for leaf in leaves)
             / sum(leaf.size for leaf in leaves)
@@ -252,22 +253,23 @@ class _Probe:
     def _table(self, sigma: float) -> list[dict[str, Any]]:
         """What an update would gain per unit of length from as many completions as a step's, divided in other
         ways."""
-        config, samples = self.config, max(TABLE_SAMPLES, self.config.samples)
+        algorithm = self.algorithm
+        samples = max(TABLE_SAMPLES, algorithm.samples)
         _say(
-            f"sigma {sigma:g}: a table of {config.population} members x {TABLE_PROMPTS * config.prompts}"
-            f" prompts x {samples} samples"
+            f"sigma {sigma:g}: a table of {algorithm.population} members x"
+            f" {TABLE_PROMPTS * algorithm.prompts} prompts x {samples} samples"
         )
         level = Level(sigma)
         self.populations.extend(level, 1, samples, first=self.count)
         [fitness] = level.fitness
-        completions, found = config.population * config.prompts * config.samples, []
-        for prompts in sorted({config.prompts, *_powers(config.prompts)}):
-            for drawn in sorted({config.samples, *_powers(samples)}):
+        completions, found = algorithm.population * algorithm.prompts * algorithm.samples, []
+        for prompts in sorted({algorithm.prompts, *_powers(algorithm.prompts)}):
+            for drawn in sorted({algorithm.samples, *_powers(samples)}):
                 members = 2 * round(completions / prompts / drawn / 2)
                 if members < 2:
                     continue
-                pairs = suggestion.slopes_by_pair(fitness, sigma, prompts, drawn, config.shaping)
-                scale = math.sqrt(members / config.population)  # of independent directions, each as good
+                pairs = suggestion.slopes_by_pair(fitness, sigma, prompts, drawn, algorithm.shaping)
+                scale = math.sqrt(members / algorithm.population)  # of independent directions, each as good
                 slope = {key: value * scale for key, value in slope_interval([pairs]).items()}
                 part = fitness[:, :prompts, :drawn]
                 found.append(
@@ -297,20 +299,24 @@ def suggest(
     * learning rates: formula (2) of `suggestion` for updates of that size; config's schedules as shares of
         their start.
     """
-    mine = next(row for row in table if (row["prompts"], row["samples"]) == (config.prompts, config.samples))
+    algorithm = config.algorithm
+    assert isinstance(algorithm, EvolutionSettings)
+    mine = next(
+        row for row in table if (row["prompts"], row["samples"]) == (algorithm.prompts, algorithm.samples)
+    )
     chosen = max(table, key=lambda row: row["slope"]["mean"])
     if not 0 < mine["slope"]["mean"] < chosen["slope"]["low"]:
         chosen = mine
-    members, steps, factor = chosen["members"], config.steps, 1.0
-    if config.minutes is not None:
+    members, steps, factor = chosen["members"], config.run.steps, 1.0
+    if config.run.minutes is not None:
         step_s = seconds * members * chosen["prompts"] * chosen["samples"]
-        steps = max(1, int(config.minutes * 60 / step_s))
+        steps = max(1, int(config.run.minutes * 60 / step_s))
         while steps < STEPS[0] and members >= 2 * SMALLEST:
             members, steps, factor = members // 4 * 2, steps * 2, factor / 2
         while steps > STEPS[1]:
             members, steps, factor = members * 2, steps // 2, factor * 2
-    value = schedule(config.learning_rate_schedule, config.learning_rate, config.learning_rate_final)
-    shape = np.array([value(step / steps) for step in range(steps)]) / config.learning_rate
+    value = schedule(algorithm.learning_rate_schedule, algorithm.learning_rate, algorithm.learning_rate_final)
+    shape = np.array([value(step / steps) for step in range(steps)]) / algorithm.learning_rate
     if chosen is not mine:
         factor *= (chosen["slope"]["mean"] / mine["slope"]["mean"]) ** 2
     rate, _ = line.learning_rate(shape, factor)
@@ -321,30 +327,16 @@ def suggest(
         "steps": steps,
     }
     found |= {"sigma": rounded(sigma), "learning_rate": rounded(rate)}
-    if config.learning_rate_final is not None:
-        found["learning_rate_final"] = rounded(rate * config.learning_rate_final / config.learning_rate)
-    if config.sigma_final is not None:
-        found["sigma_final"] = rounded(sigma * config.sigma_final / config.sigma)
+    if algorithm.learning_rate_final is not None:
+        found["learning_rate_final"] = rounded(rate * algorithm.learning_rate_final / algorithm.learning_rate)
+    if algorithm.sigma_final is not None:
+        found["sigma_final"] = rounded(sigma * algorithm.sigma_final / algorithm.sigma)
     return found
 
 
 def command(config: TrainConfig, found: dict[str, Any]) -> str:
     """`egg-reason train` with the settings that were given to the probe and those that it found."""
-    usual = TrainConfig(algorithm=config.algorithm)
-    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    changed = {name: value for name, value in given.items() if value != getattr(usual, name)} | found
-    words = ["egg-reason", "train"]
-    for name, value in changed.items():
-        if value is None or value is False:
-            continue
-        words.append(f"--{name.replace('_', '-')}")
-        if name in ("reward", "reward_weights"):
-            words.append(",".join(map(str, value)))
-        elif isinstance(value, tuple):
-            words += map(str, value)
-        elif value is not True:
-            words.append(f"{value:g}" if isinstance(value, float) else str(value))
-    return shlex.join(words)
+    return shlex.join(["egg-reason", "train", *train_words(config.replace(**found), found)])
 
 
 def rounded(value: float, digits: int = 2) -> float:

@@ -16,10 +16,11 @@ from egg_reason.algorithms.shaping import pair_weights, signal_to_noise
 from egg_reason.build import Parts
 from egg_reason.engine import Jobs
 from egg_reason.estimates.intervals import Interval, clustered_mean, t_quantile
-from egg_reason.evals.heldout import evaluate
+from egg_reason.evals.heldout import TextEvaluator
 from egg_reason.perturb.members import Members
 from egg_reason.perturb.paths import get, put
 from egg_reason.population.collector import generate_and_score
+from egg_reason.population.here import TextProblem
 from egg_reason.probe.suggestion import mean, pair_correlation, slopes_by_pair
 from egg_reason.run.clock import TrainingClock
 
@@ -78,8 +79,14 @@ class Populations:
 
     def __init__(self, parts: Parts, batches: Sequence[Sequence[dict]], problems: Sequence[dict]):
         """batches: rows for the populations 0, 1, ... problems: other rows, to measure single weights on."""
-        self.parts, self.batches, self.problems = parts, batches, problems
-        self.state = parts.strategy.init(parts.model.params)
+        assert isinstance(parts.algorithm, EvolutionStrategy)  # `probe` refuses the others
+        assert isinstance(parts.problem, TextProblem) and isinstance(parts.evaluator, TextEvaluator)
+        self.strategy = parts.algorithm
+        self.problem = parts.problem
+        self.evaluator = dataclasses.replace(parts.evaluator, rows=problems)
+        self.batches = batches
+        self.problems = problems
+        self.state = parts.algorithm.init(parts.model.params)
         self.clock, self.seconds, self.jobs = TrainingClock(), 0.0, 0
         self._base: dict[tuple[int, int], np.ndarray] = {}
 
@@ -97,7 +104,7 @@ class Populations:
     def _unperturbed(self, members: Members, k: int, samples: int) -> np.ndarray:
         """What the members would have got right at sigma 0; those who share random numbers are asked once."""
         if (k, samples) not in self._base:
-            apart = {"pair": 2, "all": members.size, "none": 1}[self.parts.sampling.share_noise]
+            apart = {"pair": 2, "all": members.size, "none": 1}[self.problem.sampling.share_noise]
             _, right = self._answer(
                 dataclasses.replace(members, sigma=0.0), np.arange(0, members.size, apart), k, samples
             )
@@ -108,25 +115,34 @@ class Populations:
         self, members: Members, chosen: np.ndarray, k: int, samples: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """(fitness, right), each [chosen members, P, G]."""
-        parts, rows = self.parts, self.batches[k]
+        problem = self.problem
+        rows = self.batches[k]
         jobs = Jobs.grid(len(chosen), len(rows), samples)
         jobs = dataclasses.replace(jobs, member=chosen[jobs.member])
         _, scores = generate_and_score(
-            parts.engine, members, rows, jobs, parts.sampling, parts.scorer, k, parts.prompt_lengths
+            problem.generator,
+            members,
+            rows,
+            jobs,
+            problem.sampling,
+            problem.scorer,
+            k,
+            problem.prompt_lengths,
+            problem.trainer_state,
         )
         shape = len(chosen), len(rows), samples
-        return scores.total.reshape(shape), (scores.by_reward[parts.accuracy] >= 1).reshape(shape)
+        return scores.total.reshape(shape), (scores.by_reward[self.evaluator.accuracy] >= 1).reshape(shape)
 
     def _strategy(self, sigma: float) -> EvolutionStrategy:
-        assert isinstance(self.parts.strategy, EvolutionStrategy)
-        return dataclasses.replace(
-            self.parts.strategy, sigma=lambda step: sigma, noise_reuse=1
-        )  # each population its own noise
+        # Each population has its own noise.
+        return dataclasses.replace(self.strategy, sigma=sigma, noise_reuse=1)
 
     def direction(self, level: Level) -> tuple[dict[str, Any] | None, int]:
         """The update of all the level's populations together, of about unit RMS, {name: array}; how many of
         them told anything."""
-        strategy, total, count = self._strategy(level.sigma), None, 0
+        strategy = self._strategy(level.sigma)
+        total: dict[str, Any] | None = None
+        count = 0
         for k, fitness in enumerate(level.fitness):
             weights = pair_weights(strategy.fitness(fitness), strategy.shaping)
             if weights is not None:
@@ -140,7 +156,7 @@ class Populations:
     def right(self, direction: dict[str, Any] | None = None, length: float = 0.0) -> np.ndarray:
         """bool [problems]: what the weights, moved by `length` along a direction, get right; the same random
         numbers for all."""
-        state, parts = self.state, self.parts
+        state = self.state
         if direction is not None:
             state = state.replace(
                 params=put(
@@ -148,10 +164,9 @@ class Populations:
                     {name: get(state.params, name) + length * d for name, d in direction.items()},
                 )
             )
-        params = parts.strategy.ask(state).params
-        return evaluate(
-            parts.engine, params, self.problems, parts.evaluation, parts.scorer, parts.accuracy
-        ).correct_PK[:, 0]
+        result = self.evaluator.evaluate(self.strategy.ask(state).params, len(self.problems), 0)
+        assert result.correct_PK is not None
+        return result.correct_PK[:, 0]
 
 
 def correlation(fitness: Sequence[np.ndarray]) -> float | None:

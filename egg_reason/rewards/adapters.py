@@ -1,10 +1,12 @@
-"""Reward functions written for other toolkits."""
+"""Adapts reward functions written for other toolkits."""
 
 import asyncio
 import inspect
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
+
+__all__ = ["verl"]
 
 GOLD = ("ground_truth", "answer", "solution")
 """Columns that hold the right answer; the first of them that the data have is used."""
@@ -37,7 +39,10 @@ def verl(compute_score: Callable) -> Callable:
     ) -> list:
         gold = next((columns[name] for name in GOLD if name in columns), None)
         if gold is None:
-            raise ValueError(f"verl's compute_score needs a right answer: give the data one of the columns {', '.join(GOLD)}")
+            raise ValueError(
+                "verl's compute_score needs a right answer: give the data one of the columns"
+                f" {', '.join(GOLD)}"
+            )
         source = getattr(trainer_state, "task", "")
         rows = [{name: column[row] for name, column in columns.items()} for row in range(len(completions))]
         arguments = [

@@ -8,7 +8,25 @@ of the text.
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+__all__ = [
+    "LONGEST",
+    "Verdict",
+    "after_thought",
+    "compared_by",
+    "last_boxed",
+    "last_boxes",
+    "last_number",
+    "last_tagged",
+    "read_number",
+    "scores",
+    "simplest",
+    "text_of",
+    "whole_texts",
+]
+
+Function = TypeVar("Function", bound=Callable)
 
 LONGEST = 2000
 """Characters of an answer; what is longer is not one."""
@@ -17,8 +35,11 @@ OPEN_THOUGHT = re.compile(r"<think>?\s*(</think>?\s*)?\Z")
 
 BOXES = (r"\boxed", r"\fbox")
 
-BETWEEN = re.compile(r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|"
-                     r"\\text\s*\{|\}|,|and\b|or\b)*")
+BETWEEN = re.compile(
+    r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:!"
+    r" ]|\\quad|\\qquad|"
+    r"\\text\s*\{|\}|,|and\b|or\b)*"
+)
 """What may stand between boxes that together are one answer: a comma, `and` or `or`, and marks that are not
 seen."""
 
@@ -53,6 +74,20 @@ def scores(verdicts: Sequence[Verdict], log_extra: Callable | None = None) -> li
     return [float(one.correct) for one in verdicts]
 
 
+def compared_by(equivalent: Callable[[str, str], bool]) -> Callable[[Function], Function]:
+    """Gives a reward function its attribute `equivalent`, which tells whether two of the answers that it
+    extracts are the same: majority votes use it.
+
+    A user's reward may set the attribute itself.
+    """
+
+    def mark(reward: Function) -> Function:
+        reward.equivalent = equivalent  # type: ignore[attr-defined]
+        return reward
+
+    return mark
+
+
 def text_of(message: Any) -> str:
     """A string as it is; of a list of message dicts the last one's content. Where there is no text, an empty
     one."""
@@ -72,7 +107,10 @@ def whole_texts(prompts: Sequence | None, completions: Sequence, require_think: 
     """
     if prompts is None:
         return [("<think>" if require_think else "") + text_of(completion) for completion in completions]
-    return [_thought_at_end(text_of(prompt)) + text_of(completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    return [
+        _thought_at_end(text_of(prompt)) + text_of(completion)
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
 
 
 def _thought_at_end(prompt: str) -> str:

@@ -18,7 +18,17 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from egg_reason.rewards.answers import Verdict, after_thought, last_boxed, last_tagged, scores, whole_texts
+from egg_reason.rewards.answers import (
+    Verdict,
+    after_thought,
+    compared_by,
+    last_boxed,
+    last_tagged,
+    scores,
+    whole_texts,
+)
+
+__all__ = ["answer_of", "countdown", "countdown_graded", "equivalent", "evaluate", "tokenize", "verdict"]
 
 LONGEST = 200
 """Characters in an expression; six numbers need far fewer."""
@@ -31,6 +41,19 @@ ALLOWED = re.compile(r"[0-9+\-*/() \t]*")
 TOKEN = re.compile(r"[0-9]+|[-+*/()]")
 
 
+def equivalent(a: str, b: str) -> bool:
+    """Whether two answers are the same answer to one problem, for votes: both can be computed and have the
+    same value.
+
+    Which numbers they use is not compared, as it cannot be known here which were given.
+    """
+    try:
+        return a == b or evaluate(tokenize(a)) == evaluate(tokenize(b))
+    except ValueError:
+        return False
+
+
+@compared_by(equivalent)
 def countdown(
     completions: Sequence,
     numbers: Sequence,
@@ -56,6 +79,7 @@ def countdown(
     return scores(_verdicts(completions, numbers, target, prompts, require_think), log_extra)
 
 
+@compared_by(equivalent)
 def countdown_graded(
     completions: Sequence,
     numbers: Sequence,
@@ -72,27 +96,18 @@ def countdown_graded(
     the thought and writing something; TinyZero gives it for an answer tag.
     """
     verdicts = _verdicts(completions, numbers, target, prompts, require_think)
-    return [max(score, 0.0 if one.answer is None else 0.1) for score, one in zip(scores(verdicts, log_extra), verdicts, strict=True)]
+    return [
+        max(score, 0.0 if one.answer is None else 0.1)
+        for score, one in zip(scores(verdicts, log_extra), verdicts, strict=True)
+    ]
 
 
 def _verdicts(completions, numbers, target, prompts, require_think) -> list[Verdict]:
     texts = whole_texts(prompts, completions, require_think)
-    return [verdict(text, given, goal, require_think=False) for text, given, goal in zip(texts, numbers, target, strict=True)]
-
-
-def equivalent(a: str, b: str) -> bool:
-    """Whether two answers are the same answer to one problem, for votes: both can be computed and have the
-    same value.
-
-    Which numbers they use is not compared, as it cannot be known here which were given.
-    """
-    try:
-        return a == b or evaluate(tokenize(a)) == evaluate(tokenize(b))
-    except ValueError:
-        return False
-
-
-countdown.equivalent = countdown_graded.equivalent = equivalent  # type: ignore[attr-defined]
+    return [
+        verdict(text, given, goal, require_think=False)
+        for text, given, goal in zip(texts, numbers, target, strict=True)
+    ]
 
 
 def verdict(completion: str, numbers: Sequence[int], target: int, require_think: bool = True) -> Verdict:
@@ -124,7 +139,9 @@ def verdict(completion: str, numbers: Sequence[int], target: int, require_think:
         tokens = tokenize(expression)
         used = sorted(int(token) for token in tokens if token.isdigit())
         if used != sorted(numbers):
-            return Verdict(expression, False, f"numbers used: {_listed(used)}; given: {_listed(sorted(numbers))}")
+            return Verdict(
+                expression, False, f"numbers used: {_listed(used)}; given: {_listed(sorted(numbers))}"
+            )
         value = evaluate(tokens)
     except ValueError as error:
         return Verdict(expression, False, str(error))
@@ -181,7 +198,11 @@ def evaluate(tokens: list[str]) -> int | Fraction:
     rest = tokens[::-1]
     value = _expression(rest, 0)
     if rest:
-        raise ValueError(f"an operator is missing before {rest[-1]}" if rest[-1] != ")" else "a bracket is closed that was not opened")
+        raise ValueError(
+            f"an operator is missing before {rest[-1]}"
+            if rest[-1] != ")"
+            else "a bracket is closed that was not opened"
+        )
     return value
 
 

@@ -15,9 +15,15 @@ from typing import Any
 
 from egg_reason.rewards.answers import whole_texts
 
+__all__ = ["format"]
+
 
 def format(
-    completions: Sequence, prompts: Sequence | None = None, require_think: bool = False, answer_tags: bool = False, **kwargs: Any
+    completions: Sequence,
+    prompts: Sequence | None = None,
+    require_think: bool = False,
+    answer_tags: bool = False,
+    **kwargs: Any,
 ) -> list[float]:
     """1.0 where the whole text is a thought and then an answer (`well_formed`), else 0.0.
 
@@ -32,7 +38,9 @@ def format(
         answer_tags: whether the answer must stand in `<answer>...</answer>`, with nothing but blanks around
             it.
     """
-    return [float(well_formed(text, answer_tags)) for text in whole_texts(prompts, completions, require_think)]
+    return [
+        float(well_formed(text, answer_tags)) for text in whole_texts(prompts, completions, require_think)
+    ]
 
 
 def well_formed(text: str, answer_tags: bool = False) -> bool:
@@ -50,4 +58,8 @@ def well_formed(text: str, answer_tags: bool = False) -> bool:
         return True
     before, opened, rest = answer.partition("<answer>")
     inside, closed, after = rest.partition("</answer>")
-    return bool(opened and closed and inside.strip()) and not (before + after).strip() and "answer>" not in inside + thought
+    return (
+        bool(opened and closed and inside.strip())
+        and not (before + after).strip()
+        and "answer>" not in inside + thought
+    )

@@ -1,4 +1,4 @@
-"""Reward functions by name: finding them, checking them, and checking what they return.
+"""Finds reward functions by name, checks their signatures, and checks what they return.
 
 A reward function has TRL's signature: it is called with keyword arguments only (`prompts`, `completions`, and
 every data column as a list with one entry per completion), must accept keyword arguments it has no use for
@@ -18,6 +18,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+__all__ = [
+    "BUILT_IN",
+    "NO_RUN",
+    "Reward",
+    "TrainerState",
+    "describe",
+    "import_function",
+    "load",
+    "to_numbers",
+]
 
 BUILT_IN = {
     "countdown": "egg_reason.rewards.countdown",
@@ -57,7 +68,7 @@ class Reward:
 
 @dataclass(frozen=True)
 class TrainerState:
-    """What rewards get as `trainer_state`.
+    """The state of the run as rewards get it, in their argument `trainer_state`.
 
     global_step: the training step, from 0. max_steps: of the run, 0 outside of one. task: the task's name.
     """
@@ -65,6 +76,10 @@ class TrainerState:
     global_step: int = 0
     max_steps: int = 0
     task: str = ""
+
+
+NO_RUN = TrainerState()
+"""The state outside of a training run."""
 
 
 def load(spec: str) -> Callable:
@@ -79,14 +94,17 @@ def load(spec: str) -> Callable:
     if spec in BUILT_IN:
         return getattr(importlib.import_module(BUILT_IN[spec]), spec)
     if ":" not in spec:
-        raise ValueError(f"reward: {spec!r} is not one of {', '.join(BUILT_IN)}; give one of them or path/to/file.py:function")
+        raise ValueError(
+            f"reward: {spec!r} is not one of {', '.join(BUILT_IN)}; give one of them or"
+            " path/to/file.py:function"
+        )
     function = import_function(spec, "reward")
     fault = _signature_fault(function)
     name = spec.rpartition(":")[2]
     if fault and "solution_str" in inspect.signature(function).parameters:
         raise ValueError(
-            f"reward {spec}: this is verl's signature; import verl from egg_reason.rewards, write my_reward = verl({name}),"
-            " and name my_reward"
+            f"reward {spec}: this is verl's signature; import verl from egg_reason.rewards, write my_reward ="
+            f" verl({name}), and name my_reward"
         )
     if fault:
         raise ValueError(f"reward {spec}: {fault}; define it as def {name}(completions, **kwargs)")
@@ -110,7 +128,10 @@ def import_function(spec: str, what: str) -> Callable:
     except (Exception, SystemExit) as error:
         raise ValueError(f"{what} {spec}: importing the file raised {describe(error, path)}") from error
     if not hasattr(module, name):
-        raise ValueError(f"{what} {spec}: no {name!r} in {path.name}; it defines {', '.join(_functions(module)) or 'no functions'}")
+        raise ValueError(
+            f"{what} {spec}: no {name!r} in {path.name}; it defines"
+            f" {', '.join(_functions(module)) or 'no functions'}"
+        )
     function = getattr(module, name)
     if not callable(function):
         raise ValueError(f"{what} {spec}: {name!r} is a {type(function).__name__}, not a function")
@@ -137,7 +158,11 @@ def _module(path: Path, modified: int):
 
 
 def _functions(module) -> list[str]:
-    return [name for name, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__]
+    return [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
 
 
 def describe(error: BaseException, path: Path | None = None) -> str:
@@ -167,7 +192,10 @@ def _signature_fault(function: Callable) -> str | None:
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             return f"called with keyword arguments only, but {parameter.name!r} is positional-only"
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return "it receives prompts, completions and every data column, but has no **kwargs to take those it does not name"
+        return (
+            "it receives prompts, completions and every data column, but has no **kwargs to take those it"
+            " does not name"
+        )
     return None
 
 
@@ -183,7 +211,9 @@ def to_numbers(values: Any, count: int, name: str) -> list[float | None]:
     if not isinstance(values, list | tuple):
         raise ValueError(f"reward {name}: a list was expected, got {_shown(values)}; {way_out}")
     if len(values) != count:
-        raise ValueError(f"reward {name}: {count} completions were given, {len(values)} values came back; {way_out}")
+        raise ValueError(
+            f"reward {name}: {count} completions were given, {len(values)} values came back; {way_out}"
+        )
     return [None if value is None else _to_float(value, name, way_out) for value in values]
 
 
@@ -200,12 +230,3 @@ def _to_float(value: Any, name: str, way_out: str) -> float:
 
 def _shown(value) -> str:
     return "None" if value is None else f"{type(value).__name__} {value!r:.60}"
-
-
-def check_result(values: Any, count: int, name: str) -> list[float | None]:
-    """`to_numbers`, and every number finite: raises ValueError that names the first one that is not."""
-    result = to_numbers(values, count, name)
-    for position, value in enumerate(result):
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"reward {name}: completion {position} got {value}; return a finite number, or None where it does not apply")
-    return result

@@ -19,7 +19,19 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from egg_reason.rewards.answers import Verdict, after_thought, last_boxed, last_number, last_tagged, read_number, scores, whole_texts
+from egg_reason.rewards.answers import (
+    Verdict,
+    after_thought,
+    compared_by,
+    last_boxed,
+    last_number,
+    last_tagged,
+    read_number,
+    scores,
+    whole_texts,
+)
+
+__all__ = ["equivalent", "gsm8k", "verdict"]
 
 MARKS = "####"
 
@@ -36,6 +48,13 @@ ANOTHER = re.compile(
 """What may not follow a number that is an answer: `18 or 20`, `18, 20`, `3 - 4`, `1:2`, `1e5`."""
 
 
+def equivalent(a: str, b: str) -> bool:
+    """Whether two extracted answers are the same number."""
+    x, y = read_number(a), read_number(b)
+    return x == y if x is not None and y is not None else False
+
+
+@compared_by(equivalent)
 def gsm8k(
     completions: Sequence,
     answer: Sequence,
@@ -61,11 +80,15 @@ def gsm8k(
     Raises ValueError where a right answer is no number.
     """
     texts = whole_texts(prompts, completions, require_think)
-    verdicts = [verdict(text, gold, require_marks=require_marks) for text, gold in zip(texts, answer, strict=True)]
+    verdicts = [
+        verdict(text, gold, require_marks=require_marks) for text, gold in zip(texts, answer, strict=True)
+    ]
     return scores(verdicts, log_extra)
 
 
-def verdict(completion: str, gold: object, require_think: bool = False, require_marks: bool = False) -> Verdict:
+def verdict(
+    completion: str, gold: object, require_think: bool = False, require_marks: bool = False
+) -> Verdict:
     """Whether the number in `completion` (see `answer_of`) is the one in `gold`.
 
     >>> verdict("2 * 9 = 18, so she makes $18.00.", "...#### 18")
@@ -88,7 +111,10 @@ def gold_value(gold: str) -> int | Fraction:
     answer = number_in(last)
     value = None if answer is None else read_number(answer)
     if value is None:
-        raise ValueError(f"gsm8k: a right answer is a number, alone or behind ####, got {gold[-80:]!r}; correct the column answer")
+        raise ValueError(
+            f"gsm8k: a right answer is a number, alone or behind ####, got {gold[-80:]!r}; correct the column"
+            " answer"
+        )
     return value
 
 
@@ -139,12 +165,3 @@ def number_in(text: str) -> str | None:
         return None
     number = found["number"].rstrip(",").replace("\u2212", "-")
     return ("-" if (found["sign"] in ("-", "\u2212")) != bool(found["negative"]) else "") + number
-
-
-def equivalent(a: str, b: str) -> bool:
-    """Whether two extracted answers are the same number."""
-    x, y = read_number(a), read_number(b)
-    return x == y if x is not None and y is not None else False
-
-
-gsm8k.equivalent = equivalent  # type: ignore[attr-defined]

@@ -13,9 +13,15 @@ my_file.py:brief`:
 from collections.abc import Sequence
 from typing import Any
 
+__all__ = ["length"]
+
 
 def length(
-    completions: Sequence, completion_ids: Sequence | None = None, longest: int | Sequence[int] = 1280, soft: int = 256, **kwargs: Any
+    completions: Sequence,
+    completion_ids: Sequence | None = None,
+    longest: int | Sequence[int] = 1280,
+    soft: int = 256,
+    **kwargs: Any,
 ) -> list[float | None]:
     """0.0 up to `longest - soft` tokens, from there falling evenly to -1.0 at `longest`, and -1.0 beyond.
 
@@ -32,7 +38,10 @@ def length(
     if completion_ids is None:
         return [None] * len(completions)
     limits = [longest] * len(completions) if isinstance(longest, int) else longest
-    return [None if ids is None else penalty(len(ids), limit, soft) for ids, limit in zip(completion_ids, limits, strict=True)]
+    return [
+        None if ids is None else penalty(len(ids), limit, soft)
+        for ids, limit in zip(completion_ids, limits, strict=True)
+    ]
 
 
 def penalty(tokens: int, longest: int, soft: int) -> float:
@@ -41,7 +50,10 @@ def penalty(tokens: int, longest: int, soft: int) -> float:
     [0.0, -0.5, -1.0, -1.0]
     """
     if not 0 <= soft <= longest:
-        raise ValueError(f"length: soft lies within 0 and longest, got {soft} and {longest}; choose a smaller soft or a larger longest")
+        raise ValueError(
+            f"length: soft lies within 0 and longest, got {soft} and {longest}; choose a smaller soft or a"
+            " larger longest"
+        )
     if tokens <= longest - soft:
         return 0.0
     return -min(1.0, (tokens - longest + soft) / soft) if soft else -1.0

@@ -3,7 +3,7 @@ equations, words.
 
 The right answer (column `answer`) is LaTeX as in MATH, AIME, HMMT or DeepScaleR: `\frac{1}{2}`, `025`, `x \in
 [-2,7]`. Every convention is in `docs/graders.md`. Numbers in digits are compared at once, everything else is
-read by `forms` and computed by `values`, under their limits; only what neither can read goes to `math-verify`
+read and compared by `mathematics`, under its limits; only what neither can read goes to `math-verify`
 and sympy, and only where it is short and simple.
 
 A variant of one's own, in a file of one's own, for `--reward my_file.py:strict_math`:
@@ -23,6 +23,7 @@ from egg_reason.rewards.answers import (
     LONGEST,
     Verdict,
     after_thought,
+    compared_by,
     last_boxes,
     last_number,
     last_tagged,
@@ -30,9 +31,11 @@ from egg_reason.rewards.answers import (
     scores,
     whole_texts,
 )
-from egg_reason.rewards.mathematics import forms
+from egg_reason.rewards.mathematics import comparison, forms
 from egg_reason.rewards.mathematics.computation import fresh_budget
-from egg_reason.rewards.mathematics.expressions import Unreadable
+from egg_reason.rewards.mathematics.tokens import Unreadable
+
+__all__ = ["answer_of", "equivalent", "gold_of", "math", "verdict"]
 
 STATED = re.compile(
     r"(?i)\banswer\b(?P<between>[^.\n:=$0-9\\]{0,60}?)(?:(?P<verb>\b(?:is|are|be|was|equals|isn't|aren't)\b)|\s*[:=])\**:?\s*"
@@ -45,6 +48,34 @@ CHOICE = re.compile(r"\(?([A-J])(?:\)|[.,:;])")
 DENIAL = re.compile(r"(?i)\b(?:not|never|cannot|neither|nor|isn't|aren't|can't|unknown|unsure)\b")
 
 
+def equivalent(gold: str, answer: str) -> bool:
+    """Whether two answers are the same by the conventions of `docs/graders.md`. Never raises; False where it
+    cannot be told.
+
+    Nearly symmetric: an equation states its right side as an answer more freely than as the right answer.
+    """
+    if gold == answer:
+        return bool(gold.strip())
+    x, y = _number(gold), read_number(answer)
+    if x is not None and y is not None:
+        return x == y
+    if not gold or not answer or len(answer) > LONGEST or len(gold) > LONGEST:
+        return False
+    fresh_budget()
+    try:
+        first, second = forms.read_known(gold), forms.read(answer)
+        if comparison.same(first, second):
+            return True
+    except Unreadable:
+        return False
+    return forms.has_other(first) and forms.has_other(second) and _same_to_math_verify(gold, answer)
+
+
+_number = lru_cache(4096)(read_number)
+"""Right answers come again."""
+
+
+@compared_by(equivalent)
 def math(
     completions: Sequence,
     answer: Sequence,
@@ -103,7 +134,11 @@ def answer_of(completion: str, require_think: bool = False) -> str | None:
     boxes = last_boxes(text)
     if boxes is not None:
         tail = text[boxes[0] :]
-        later = [found.end() for found in FINALLY_STATED.finditer(tail)] if len(tail) < 20_000 and "nswer" in tail else []
+        later = (
+            [found.end() for found in FINALLY_STATED.finditer(tail)]
+            if len(tail) < 20_000 and "nswer" in tail
+            else []
+        )
         stated = _stated(tail[later[-1] :]) if later and "\\boxed" not in tail[later[-1] :] else None
         answer = stated if stated is not None and _is_mathematics(stated) else boxes[1]
         return answer.strip()[:LONGEST] or None
@@ -163,7 +198,9 @@ def _stated(text: str) -> str | None:
 def _joined_spans(text: str, spans: list) -> str:
     """The last span, with those before it that only "and", "or" or a comma separates from it."""
     first = len(spans) - 1
-    while first and JOINED.fullmatch(gap := text[spans[first - 1].end() : spans[first].start()]) and gap.strip():
+    while (
+        first and JOINED.fullmatch(gap := text[spans[first - 1].end() : spans[first].start()]) and gap.strip()
+    ):
         first -= 1
     return text[spans[first].start() : spans[-1].end()]
 
@@ -194,38 +231,13 @@ def gold_of(gold: str) -> str:
     return (boxes[1] if boxes else gold).strip()
 
 
-def equivalent(gold: str, answer: str) -> bool:
-    """Whether two answers are the same by the conventions of `docs/graders.md`. Never raises; False where it
-    cannot be told.
-
-    Nearly symmetric: an equation states its right side as an answer more freely than as the right answer.
-    """
-    if gold == answer:
-        return bool(gold.strip())
-    x, y = _number(gold), read_number(answer)
-    if x is not None and y is not None:
-        return x == y
-    if not gold or not answer or len(answer) > LONGEST or len(gold) > LONGEST:
-        return False
-    fresh_budget()
-    try:
-        first, second = forms.read_known(gold), forms.read(answer)
-        if forms.same(first, second):
-            return True
-    except Unreadable:
-        return False
-    return forms.has_other(first) and forms.has_other(second) and _same_to_math_verify(gold, answer)
-
-
-_number = lru_cache(4096)(read_number)
-
-math.equivalent = equivalent  # type: ignore[attr-defined]
-
-
 SIMPLE = re.compile(
-    r"(?=.*\\[A-Za-z])(?!.*[0-9]{4})(?!.*(?:\^.*){4})(?!.*\^\s*\{[^{}]*\^)(?!.*(?:\{[^{}]*){4})[A-Za-z0-9 +\-*/^_=<>(){}\[\],.|'\\]{1,60}"
+    r"(?=.*\\[A-Za-z])(?!.*[0-9]{4})(?!.*(?:\^.*){4})(?!.*\^\s*\{[^{}]*\^)(?!.*(?:\{[^{}]*){4})[A-Za-z0-9"
+    r" +\-*/^_=<>(){}\[\],.|'\\]{1,60}"
 )
-REFUSED = re.compile(r"\\(?:i+nt|oint|sum|prod|lim|limsup|liminf|partial|input|include|def|text)(?![A-Za-z])|[A-Za-z]{16}|__|!")
+REFUSED = re.compile(
+    r"\\(?:i+nt|oint|sum|prod|lim|limsup|liminf|partial|input|include|def|text)(?![A-Za-z])|[A-Za-z]{16}|__|!"
+)
 
 
 def _same_to_math_verify(gold: str, answer: str) -> bool:
@@ -236,7 +248,10 @@ def _same_to_math_verify(gold: str, answer: str) -> bool:
     their place: without long numbers, towers of powers, sums, products, limits and integrals sympy has
     nothing to compute for long.
     """
-    if not all(SIMPLE.fullmatch(text) and forms.balanced(text) and not REFUSED.search(text) for text in (gold, answer)):
+    if not all(
+        SIMPLE.fullmatch(text) and forms.balanced(text) and not REFUSED.search(text)
+        for text in (gold, answer)
+    ):
         return False
     try:
         parse, verify, config = _math_verify()

@@ -12,6 +12,8 @@ from typing import Any
 
 from egg_reason.rewards.answers import after_thought, last_tagged, whole_texts
 
+__all__ = ["reasoning_gym"]
+
 LONGEST = 20_000
 
 
@@ -43,15 +45,22 @@ def reasoning_gym(
     """
     found = [answer_of(text) for text in whole_texts(prompts, completions, require_think)]
     values = []
-    for given, gold, asked, name, chosen, facts in zip(found, answer, question, dataset, settings, metadata, strict=True):
+    for given, gold, asked, name, chosen, facts in zip(
+        found, answer, question, dataset, settings, metadata, strict=True
+    ):
         if given is None or _refused(given, gold):
             values.append(0.0)
             continue
         grader = _grader(name, json.dumps(chosen, sort_keys=True, default=list))
-        values.append(float(grader.score_answer(given, {"question": asked, "answer": gold, "metadata": facts})))
+        values.append(
+            float(grader.score_answer(given, {"question": asked, "answer": gold, "metadata": facts}))
+        )
     if log_extra is not None:
         log_extra("extracted", found)
-        log_extra("verdict", [_reason(given, gold, value) for given, gold, value in zip(found, answer, values, strict=True)])
+        log_extra(
+            "verdict",
+            [_reason(given, gold, value) for given, gold, value in zip(found, answer, values, strict=True)],
+        )
     return values
 
 

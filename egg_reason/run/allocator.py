@@ -43,3 +43,13 @@ def resident() -> tuple[int, int]:
             return now, most
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return most, most
+
+
+def peak_memory() -> float:
+    """GiB: the most that this process has held: on an accelerator of its memory, else of the machine's."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 2**30
+    return resident()[1] / 2**30

@@ -4,7 +4,6 @@ them is spent."""
 from collections.abc import Sequence
 
 from egg_reason.config import TrainConfig
-from egg_reason.run.allocator import resident
 
 SECONDS, TOKENS = "training_seconds", "training_tokens"
 """Metrics of a step: spent so far, this step included."""
@@ -26,42 +25,42 @@ class Budget:
 
         Steps whose line was lost when the process died count as the mean of the others.
         """
-        self._limits: dict[str, float] = {"steps": config.steps}
-        if config.minutes is not None:
-            self._limits["seconds"] = config.minutes * 60
-        if config.tokens is not None:
-            self._limits["tokens"] = config.tokens
-        self._parts = config.evaluations
+        self._limits: dict[str, float] = {"steps": config.run.steps}
+        if config.run.minutes is not None:
+            self._limits["seconds"] = config.run.minutes * 60
+        if config.run.tokens is not None:
+            self._limits["tokens"] = config.run.tokens
+        self._evaluations = config.evaluation.evaluations
         self.steps = steps
-        self.seconds, self.tokens = self._spent(lines, steps)
-        before = self._spent(lines, steps - 1) if steps else (0.0, 0.0)
-        self._share_before = self._share_of(max(steps - 1, 0), *before)
+        self.seconds, self.tokens = self._spent_by(lines, steps)
+        before = self._spent_by(lines, steps - 1) if steps else (0.0, 0.0)
+        self._spent_before = self._share_of(max(steps - 1, 0), *before)
 
     def add(self, seconds: float, tokens: int) -> dict[str, float]:
         """One more step. Returns the step's metrics of it."""
-        self._share_before = self.share
+        self._spent_before = self.spent
         self.steps, self.seconds, self.tokens = self.steps + 1, self.seconds + seconds, self.tokens + tokens
         return {SECONDS: self.seconds, TOKENS: self.tokens}
 
     @property
-    def share(self) -> float:
-        """Of the budget that is spent, 0 to 1."""
+    def spent(self) -> float:
+        """The share of the budget that is spent, 0 to 1."""
         return self._share_of(self.steps, self.seconds, self.tokens)
 
     @property
     def over(self) -> bool:
-        return self.share >= 1
+        return self.spent >= 1
 
     @property
     def evaluation_due(self) -> bool:
         """Whether the last step reached one of `evaluations` equal parts of the budget."""
-        return int(self.share * self._parts + 1e-9) > int(self._share_before * self._parts + 1e-9)
+        return int(self.spent * self._evaluations + 1e-9) > int(self._spent_before * self._evaluations + 1e-9)
 
     def seconds_left(self, last_step: float) -> float:
         """If all steps take as long as the last one."""
         left = (self._limits["steps"] - self.steps) * last_step
-        if self.share > 0:
-            left = min(left, self.seconds / self.share - self.seconds)
+        if self.spent > 0:
+            left = min(left, self.seconds / self.spent - self.seconds)
         return left
 
     def _share_of(self, steps: int, seconds: float, tokens: float) -> float:
@@ -69,20 +68,10 @@ class Budget:
         return min(1.0, max(spent[name] / limit for name, limit in self._limits.items()))
 
     @staticmethod
-    def _spent(lines: Sequence[dict], steps: int) -> tuple[float, float]:
+    def _spent_by(lines: Sequence[dict], steps: int) -> tuple[float, float]:
         known = [line for line in lines if SECONDS in line and line["step"] < steps]
         if not known:
             return 0.0, 0.0
         last = known[-1]
         scale = steps / (last["step"] + 1)
         return last[SECONDS] * scale, last[TOKENS] * scale
-
-
-def peak_memory() -> float:
-    """GiB: the most that this process has held: on an accelerator of its memory, else of the machine's."""
-    import jax
-
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"] / 2**30
-    return resident()[1] / 2**30

@@ -1,30 +1,39 @@
-"""A run's checkpoints: weights and optimiser state after a step, whole on the disk before they count and
-checked before they are believed.
+"""Checkpoints of a run: weights and optimiser state after a step, in one file that is written whole and
+checked when it is read.
 
-checkpoints/000123/
-    arrays/            what orbax writes
-    checkpoint.json    {"step": 123, "files": {path below 000123: BLAKE2b-128 of the file, hexadecimal}}
+checkpoints/000123.safetensors
 
-They save time, no more: the base checkpoint and the scalar log hold the same weights.
+The file holds one tensor for each leaf of the saved pytree, by the leaf's path ("params/blocks/att/w0"), and
+as metadata:
+
+    step     "123"
+    hash     `weights_hash` of all leaves: names, dtypes, shapes and bytes
+    dtypes   JSON, {name: dtype} of the leaves that are stored as uint8, because the library cannot read
+             their dtype into NumPy (int2, int4, float4, float8 and the like)
+
+A checkpoint only saves time where the log and the base model give the same weights (EGGROLL and OpenES).
 """
 
-import asyncio
-import gc
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from egg_reason.run.log import sync
+from egg_reason.files import replacing, sync
+from egg_reason.run.log import weights_hash
+
+__all__ = ["KEPT", "Checkpoints"]
 
 KEPT = 2
+SUFFIX = ".safetensors"
+INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = (*INTEGERS, "float16", "bfloat16", "float32", "float64", "complex64")
+"""What the library writes from NumPy and reads into it."""
 
 log = logging.getLogger(__name__)
 
@@ -36,194 +45,175 @@ class Checkpoints:
         self.folder = Path(folder)
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, damaged ones included, in order."""
-        return (
-            sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdigit())
-            if self.folder.is_dir()
-            else []
-        )
+        """Return the steps that have a checkpoint, damaged ones included, in order."""
+        return [step for step, path in self._entries() if path.suffix]
 
     def save(self, step: int, arrays: Any) -> None:
-        """Keep the arrays as they are after `step`; returns when they are on the disk (fsync).
+        """Keep the arrays as they are after `step`; returns when they are on the disk.
 
         The newest two are kept. Checkpoints of later steps go: they belong to a future that has been taken
-        back. Where the disk is full, OSError, and the checkpoints stay as they were.
+        back. If the disk is full: OSError, and the checkpoints stay as they were.
 
         Args:
-            arrays: a pytree of NumPy or JAX arrays and numbers; no array of size 0 (orbax refuses those).
+            arrays: a pytree of JAX arrays, NumPy arrays and Python numbers, of any shape and every dtype that
+                JAX has except complex128 and the keys of `jax.random.key`.
         """
-        import jax
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
 
-        arrays = jax.tree.map(np.asarray, arrays)
-        final, temporary = self._path(step), self.folder / f".{step:06d}"
+        path = self._path(step)
+        leaves = {name: _on_host(name, leaf) for name, leaf in _named(arrays).items()}
+        metadata = {"step": str(step), "hash": weights_hash(leaves).hex()}
+        foreign = {name: leaf.dtype.name for name, leaf in leaves.items() if _is_foreign(leaf.dtype)}
+        if foreign:
+            metadata["dtypes"] = json.dumps(foreign)
+            leaves |= {name: leaves[name].view(np.uint8) for name in foreign}
         try:
             self.folder.mkdir(exist_ok=True)
             for unfinished in self.folder.glob(".*"):  # of a process that was killed
-                shutil.rmtree(unfinished)
-            temporary.mkdir()
-            _orbax("save", temporary.absolute() / "arrays", arrays)
-            (temporary / "checkpoint.json").write_text(
-                json.dumps({"step": step, "files": _digests(temporary)})
-            )
-            for folder, _, files in os.walk(temporary):
-                for name in files:
-                    sync(os.path.join(folder, name))
-                sync(folder)
-            shutil.rmtree(final, ignore_errors=True)
-            os.rename(temporary, final)
+                _remove(unfinished)
+            with replacing(path) as temporary:
+                save_file(leaves, temporary, metadata)
+                # The library lets nobody else read the file; the folder's mode follows the umask.
+                temporary.chmod(self.folder.stat().st_mode & 0o666)
+                sync(temporary)
             sync(self.folder)
-        except OSError as error:
-            reason = error.strerror or error
+        except (OSError, SafetensorError) as error:
+            number = re.search(r"\(os error (\d+)\)", str(error))  # of the library, which knows no OSError
+            reason = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or error
             raise OSError(
-                f"{final} could not be written ({reason}): make room on the disk, or mend it, and resume"
+                f"{path} could not be written ({reason}): make room on the disk, or mend it, and resume"
             ) from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         kept = [saved for saved in self.steps() if saved <= step][-KEPT:]
-        for saved in self.steps():
-            if saved not in kept:
-                shutil.rmtree(self._path(saved))
+        for saved, entry in self._entries():
+            # A folder of an earlier version goes once a newer checkpoint is there, not before: of GRPO it may
+            # be the only copy of the weights.
+            outdated = saved not in kept if entry.suffix else saved < step
+            if outdated:
+                _remove(entry)
 
-    def load(self, like: Any = None, most: int | None = None) -> tuple[int, Any] | None:
-        """(step, arrays) of the newest good checkpoint, as NumPy arrays; None if there is none.
+    def load(self, like: Any, most: int | None = None) -> tuple[int, Any] | None:
+        """Return (step, arrays) of the newest good checkpoint, as NumPy arrays; None if there is none.
 
-        One that is damaged (a file is missing, added or differs from its hash) is passed over with a warning:
-        orbax never sees it.
+        A damaged one is passed over with a warning, and so is the folder of an earlier version.
 
         Args:
-            like: a pytree whose structure the arrays are put into, leaf by name. None: nested dictionaries
-                and lists (tuples come back as lists, named tuples as dictionaries). Other names than the
-                saved ones are a ValueError.
+            like: a pytree whose structure the arrays are put into, leaf by name. Other names than the saved
+                ones are a ValueError.
             most: checkpoints of later steps are passed over.
         """
-        for step in reversed(self.steps()):
+        for step, path in reversed(self._entries()):
             if most is not None and step > most:
                 continue
-            folder = self._path(step)
-            try:
-                if fault := self.fault(step):
-                    raise ValueError(fault)
-                arrays = _orbax("restore", folder.absolute() / "arrays")
-            except (ValueError, OSError) as error:
-                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-                log.warning("%s: damaged checkpoint, passed over (%s)", folder, reason)
+            if not path.suffix:
+                self._pass_over(path)
                 continue
-            return step, arrays if like is None else _arrange(arrays, like, folder)
+            try:
+                leaves = _read(path, step)
+            except (ValueError, OSError) as error:
+                log.warning("%s: damaged checkpoint, passed over (%s)", path, _reason(error))
+                continue
+            return step, _arrange(leaves, like, path)
         return None
 
     def fault(self, step: int) -> str | None:
-        """What is damaged of the checkpoint of a step, by its hashes; None if nothing is."""
-        folder = self._path(step)
+        """Return what is damaged of the checkpoint of a step; None if it is whole."""
         try:
-            stored = json.loads((folder / "checkpoint.json").read_bytes())
-            if stored["step"] != step:
-                return "checkpoint.json names another step"
-            there, files = _digests(folder), dict(stored["files"])
-        except (ValueError, KeyError, TypeError):
-            return "checkpoint.json cannot be read"
-        except OSError as error:
-            return f"{error.filename}: {error.strerror}"
-        return next(
-            (
-                f"{name} is not as it was written"
-                for name in sorted(there.keys() | files)
-                if there.get(name) != files.get(name)
-            ),
-            None,
+            _read(self._path(step), step)
+        except (ValueError, OSError) as error:
+            return _reason(error)
+        return None
+
+    def pass_over_earlier(self) -> None:
+        """Warn of every checkpoint that an earlier version wrote, in a format that is not read any more."""
+        for _, path in self._entries():
+            if not path.suffix:
+                self._pass_over(path)
+
+    def _pass_over(self, folder: Path) -> None:
+        log.warning(
+            "%s: a checkpoint in the format of an earlier version, passed over: its steps are replayed or"
+            " taken again",
+            folder,
         )
+
+    def _entries(self) -> list[tuple[int, Path]]:
+        """Return (step, path) of all checkpoints in order: files, and folders of an earlier version."""
+        if not self.folder.is_dir():
+            return []
+        names = re.compile(rf"(\d{{6,}})({re.escape(SUFFIX)})?")
+        matches = [(names.fullmatch(path.name), path) for path in self.folder.iterdir()]
+        return sorted((int(match[1]), path) for match, path in matches if match)
 
     def _path(self, step: int) -> Path:
-        return self.folder / f"{step:06d}"
+        return self.folder / f"{step:06d}{SUFFIX}"
 
 
-def _orbax(method: str, *arguments: Any) -> Any:
-    """Calls a method of orbax's checkpointer in a thread of its own, without a word in the logs. What it
-    raises becomes a short OSError.
+def _read(path: Path, step: int) -> dict[str, np.ndarray]:
+    """Return the leaves of a checkpoint by name. Raises ValueError or OSError if it is damaged."""
+    from safetensors import SafetensorError, safe_open
 
-    orbax drives an event loop and threads. A Ctrl-C within them, or a disk that is full, would print
-    tracebacks by the page; in this way the first waits until the work is done, and the second is told by the
-    caller.
-    """
-    from orbax.checkpoint import (
-        Checkpointer,
-        PyTreeCheckpointHandler,
-        options,
-        type_handlers,
-    )  # a second to import
-
-    alone = options.MultiprocessingOptions(
-        primary_host=0, active_processes={0}
-    )  # of several hosts the others would be waited for
-    # Nobody changes the arrays before they are written: orbax need not save a copy of them.
-    in_place = type_handlers.create_type_handler_registry(
-        (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False))
-    )
-
-    def work() -> tuple[Any, str | None]:
-        try:
-            handler = PyTreeCheckpointHandler(multiprocessing_options=alone, type_handler_registry=in_place)
-            with Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-                return getattr(checkpointer, method)(*arguments), None
-        except Exception as error:
-            number = re.search(r"os_error_code='(\d+)'", str(error))  # as tensorstore tells it
-            return None, (
-                os.strerror(int(number[1]))
-                if number
-                else (str(error) or type(error).__name__).splitlines()[0][:200]
-            )
-
-    silenced, policy = logging.root.manager.disable, asyncio.get_event_loop_policy()
-    logging.disable(logging.CRITICAL)
-    asyncio.set_event_loop_policy(_Policy())
     try:
-        with ThreadPoolExecutor(1) as thread:
-            result, reason = thread.submit(work).result()
-    finally:
-        gc.collect()  # tasks of an event loop that failed log it when they are collected
-        asyncio.set_event_loop_policy(policy)
-        logging.disable(silenced)
-    if reason is not None:
-        raise OSError(reason)
-    return result
+        # pread: an error of the disk is an exception; through a memory map it would end the process.
+        with safe_open(path, "np", backend="pread") as file:
+            metadata = file.metadata() or {}
+            leaves = file.get_tensors()
+        for name, dtype in json.loads(metadata.get("dtypes", "{}")).items():
+            leaves[name] = leaves[name].view(dtype)
+    except (SafetensorError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not a whole safetensors file: {_reason(error)}") from None
+    if metadata.get("step") != str(step):
+        raise ValueError(f"it is of step {metadata.get('step')}")
+    if metadata.get("hash") != weights_hash(leaves).hex():
+        raise ValueError("the arrays are not as they were written")
+    return leaves
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    """Where a write has failed, others go on in threads of tensorstore, and report when this loop has been
-    closed."""
+def _named(arrays: Any) -> dict[str, Any]:
+    from jax.tree_util import keystr, tree_flatten_with_path
 
-    def call_soon_threadsafe(self, *args, **kwargs) -> Any:  # type: ignore[override]
-        return None if self.is_closed() else super().call_soon_threadsafe(*args, **kwargs)
-
-
-class _Policy(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self):
-        return _Loop()
+    paths = tree_flatten_with_path(arrays)[0]
+    leaves = {keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
+    if len(leaves) != len(paths):
+        raise ValueError('two arrays have the same path, as {"a/b"} and {"a": {"b"}}: rename one')
+    return leaves
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): _digest(path)
-        for path in sorted((folder / "arrays").rglob("*"))
-        if path.is_file()
-    }
+def _arrange(leaves: dict[str, np.ndarray], like: Any, path: Path) -> Any:
+    import jax
 
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _arrange(arrays: Any, like: Any, folder: Path) -> Any:
-    from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
-
-    def names(tree):
-        paths, structure = tree_flatten_with_path(tree)
-        return {keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}, structure
-
-    (saved, _), (wanted, structure) = names(arrays), names(like)
-    if different := sorted(saved.keys() ^ wanted.keys()):
+    wanted = _named(like)
+    if different := sorted(leaves.keys() ^ wanted.keys()):
         raise ValueError(
-            f"{folder} holds other arrays than this run needs ({', '.join(different[:5])}): resume with the"
+            f"{path} holds other arrays than this run needs ({', '.join(different[:5])}): resume with the"
             " settings it was made with"
         )
-    return tree_unflatten(structure, [saved[name] for name in wanted])
+    return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in wanted])
+
+
+def _on_host(name: str, leaf: Any) -> np.ndarray:
+    """Return a leaf as the library needs it, which writes the memory as it lies: rows in order, no gaps."""
+    array = np.asarray(leaf, order="C")
+    known = array.dtype.name in DTYPES and array.dtype.isnative
+    if not (known or _is_foreign(array.dtype)):
+        raise ValueError(
+            f"a checkpoint cannot hold {name}, which is {array.dtype!r}: convert it to a dtype that JAX has,"
+            " of 64 bits at most and in the machine's byte order"
+        )
+    return array
+
+
+def _is_foreign(dtype: np.dtype) -> bool:
+    """Tell the one-byte types that NumPy has from an extension (ml_dtypes)."""
+    return dtype.isbuiltin == 2 and dtype.itemsize == 1
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

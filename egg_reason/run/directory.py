@@ -2,8 +2,9 @@
 
 runs/NAME/
     config.toml            settings; the run can be started again from it alone
+    changes.jsonl          settings that were changed on resume (`egg_reason.run.changes`)
     scalars/log.bin        fitness scalars of every step, and the settings once more (`egg_reason.run.log`)
-    checkpoints/000123/    weights and optimiser state after step 123, the newest two
+    checkpoints/000123.safetensors  weights and optimiser state after step 123, the newest two
                            (`egg_reason.run.checkpoints`)
     metrics.jsonl          one JSON object a line: {"step": 123, "time": seconds, name: number, …}
     tensorboard/           the same numbers as TensorBoard events
@@ -17,7 +18,6 @@ runs/NAME/
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import math
@@ -25,16 +25,21 @@ import os
 import shutil
 import time
 import tomllib
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from egg_reason.files import replacing
+from egg_reason.config import flattened
+from egg_reason.files import replacing, sync
+from egg_reason.run import changes
 from egg_reason.run.checkpoints import Checkpoints
-from egg_reason.run.log import ScalarLog, sync
+from egg_reason.run.events import Events
+from egg_reason.run.lock import release_lock, take_lock
+from egg_reason.run.log import ScalarLog
+
+__all__ = ["Run", "read_metrics", "storage"]
 
 _STORAGE = {
     errno.ENOSPC: "make room on the disk",
@@ -48,18 +53,6 @@ _STORAGE = {
 
 log = logging.getLogger(__name__)
 
-_lock_files: set[int] = set()
-
-
-def _forget_locks() -> None:
-    """A lock is shared with forked children: a reward worker that outlives a killed run would keep the run
-    from being resumed."""
-    while _lock_files:
-        os.close(_lock_files.pop())
-
-
-os.register_at_fork(after_in_child=_forget_locks)
-
 
 class Run:
     """An open run directory, locked for this process. Make one with `create` or `open`; `close` it, or use it
@@ -67,7 +60,8 @@ class Run:
 
     Attributes:
         path: the directory.
-        config: the settings as config.toml holds them (tuples have become lists, None values are absent).
+        config: the settings as config.toml holds them (tuples have become lists, None values are absent):
+            those at the start, with the changes since.
         scalars: the log of fitness scalars; its header holds the base model's "fingerprint" and the settings,
             "config".
         checkpoints: weights and optimiser states.
@@ -76,12 +70,11 @@ class Run:
     def __init__(self, path: Path, lock: int, steps: int | None = None):
         self.path = path
         self._lock: int | None = lock
-        self._events: Any = None  # TensorBoard, at the first metrics
+        self._events: Events | None = None  # TensorBoard, at the first metrics
         self.checkpoints = Checkpoints(path / "checkpoints")
         self.scalars = ScalarLog.open(path / "scalars" / "log.bin", steps)
         try:
-            self.config: dict[str, Any] = self.scalars.header["config"]
-            self._check_config()
+            self.config: dict[str, Any] = self._checked_config()
             self._opened = time.monotonic()
             self._last_step = -1
             self._seconds_before = 0.0
@@ -132,12 +125,12 @@ class Run:
             header = {"fingerprint": fingerprint, "config": tomllib.loads(text), "made_with": made_with}
             ScalarLog.create(temporary / "scalars" / "log.bin", header).close()
             sync(temporary)
-            lock = _take_lock(temporary)
+            lock = take_lock(temporary)
             os.rename(temporary, path)  # takes the place of an empty directory too
             sync(path.parent)
             return cls(path, lock)
         except BaseException as error:
-            _release_lock(lock)
+            release_lock(lock)
             shutil.rmtree(temporary, ignore_errors=True)
             for parent in missing:
                 if parent.is_dir() and not any(parent.iterdir()):
@@ -166,14 +159,14 @@ class Run:
             raise FileNotFoundError(
                 f"{path} {what}: give the directory of a run, or start a new one without --resume"
             )
-        lock = _take_lock(path)
+        lock = take_lock(path)
         try:
             run = cls(path, lock, steps)
             if steps is not None:
                 (path / "summary.json").unlink(missing_ok=True)
             return run
         except BaseException:
-            _release_lock(lock)
+            release_lock(lock)
             raise
 
     @property
@@ -201,7 +194,7 @@ class Run:
             file.write(json.dumps({"step": int(step), "time": round(self.seconds, 3), **numbers}) + "\n")
         self._last_step = step
         if self._events is None:
-            self._events = _Events(self.path / "tensorboard", step)
+            self._events = Events(self.path / "tensorboard", step)
         self._events.add(step, {name: number for name, number in numbers.items() if number is not None})
 
     def rewind(self, step: int) -> None:
@@ -238,7 +231,7 @@ class Run:
             self._events.close()
             self._events = None
         self.scalars.close()
-        _release_lock(self._lock)
+        release_lock(self._lock)
         self._lock = None
 
     def __enter__(self) -> "Run":
@@ -247,20 +240,36 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_config(self) -> None:
-        """config.toml is for people; that of the log has a checksum."""
-        path = self.path / "config.toml"
+    def change(self, step: int, settings: Mapping[str, Any]) -> None:
+        """Record settings that are not what the run had until `step`, by flat names, and go on with them.
+
+        They must be settings that decide no weight (`egg_reason.config.resume`).
+        """
+        changes.add(self.path, step, settings)
+        self.config = changes.applied(self.config, [settings])
+        _write(self.path / "config.toml", tomli_w.dumps(self.config, multiline_strings=False))
+
+    def _checked_config(self) -> dict[str, Any]:
+        """The settings at the start, with the changes since. config.toml, which is for people, must hold the
+        same; that of the log has a checksum."""
+        path, start, since = self.path / "config.toml", self.scalars.header["config"], changes.read(self.path)
+        config = changes.applied(start, since)
         if not path.exists():
             log.warning("%s: missing, written anew from the scalar log", path)
-            _write(path, tomli_w.dumps(self.config, multiline_strings=False))
-        found, known = _read_config(path), self.config
-        for name in sorted(found.keys() | known.keys()):
-            if found.get(name) != known.get(name):
+            _write(path, tomli_w.dumps(config, multiline_strings=False))
+        there, known = flattened(_read_config(path)), flattened(config)
+        if since and there != known and there == flattened(changes.applied(start, since[:-1])):
+            # The process died between recording a change and writing it here.
+            _write(path, tomli_w.dumps(config, multiline_strings=False))
+            there = known
+        for name in sorted(there.keys() | known.keys()):
+            if there.get(name) != known.get(name):
                 raise ValueError(
-                    f"{path}: {name} = {found.get(name)!r} is not what the run was started with"
+                    f"{path}: {name} = {there.get(name)!r} is not what the run was started with"
                     f" ({known.get(name)!r}): put it back, or delete the file (it is written anew), or start"
                     " a new run"
                 )
+        return config
 
     def _keep_metrics(self, lines: list[dict[str, Any]]) -> None:
         _write(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
@@ -304,74 +313,6 @@ def storage(path: str | os.PathLike) -> Iterator[None]:
             f"{place} cannot be written ({error.strerror}): {_STORAGE[error.errno]}, then go on with:"
             f" egg-reason train --resume {path}"
         ) from None
-
-
-class _Events:
-    """A TensorBoard event file, written in the caller's thread: a disk that is full must stop the run, not
-    hang it."""
-
-    def __init__(self, folder: Path, step: int):
-        """step: the events of this and later steps in earlier files are hidden: those steps are taken
-        again."""
-        from tensorboardX.proto.event_pb2 import SessionLog
-        from tensorboardX.record_writer import RecordWriter  # two seconds to import
-
-        folder.mkdir(exist_ok=True)
-        last = max(
-            (int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*.run")), default=0
-        )
-        # Read in the order of their names, whatever the clock does.
-        self._writer = RecordWriter(
-            str(folder / f"events.out.tfevents.{max(last + 1, int(time.time())):010d}.run")
-        )
-        self.close = weakref.finalize(self, _close, self._writer)  # at the latest when the process ends
-        self._write(step, file_version="brain.Event:2")
-        self._write(step, session_log=SessionLog(status=SessionLog.START))
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        from tensorboardX.proto.summary_pb2 import Summary
-
-        self._write(
-            step,
-            summary=Summary(
-                value=[Summary.Value(tag=name, simple_value=number) for name, number in values.items()]
-            ),
-        )
-        self._writer.flush()
-
-    def _write(self, step: int, **content: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        self._writer.write(Event(step=step, wall_time=time.time(), **content).SerializeToString())
-
-
-def _close(writer: Any) -> None:
-    with contextlib.suppress(OSError):  # what it still held was for people
-        writer.close()
-
-
-def _take_lock(path: Path) -> int:
-    file = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(file, 0)
-        os.write(file, f"{os.getpid()}\n".encode())
-    except OSError as error:
-        holder = os.pread(file, 32, 0).decode().strip()
-        os.close(file)
-        if isinstance(error, BlockingIOError):
-            raise BlockingIOError(
-                f"{path} is in use by process {holder}: wait for it or stop it, or choose another run"
-            ) from None
-        raise
-    _lock_files.add(file)
-    return file
-
-
-def _release_lock(file: int | None) -> None:
-    if file is not None:
-        _lock_files.discard(file)
-        os.close(file)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

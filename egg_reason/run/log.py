@@ -33,7 +33,9 @@ from typing import Any
 
 import numpy as np
 
-from egg_reason.files import replacing
+from egg_reason.files import flush, replacing, sync
+
+__all__ = ["ScalarLog", "StepScalars", "weights_hash"]
 
 FORMAT_VERSION = 2
 MAGIC = b"EGGS"
@@ -88,7 +90,7 @@ class ScalarLog:
             self.cut_bytes = os.fstat(self._file).st_size - self._end
             if self.cut_bytes and writable:
                 os.ftruncate(self._file, self._end)
-                os.fsync(self._file)
+                flush(self._file)
                 if steps != len(self):
                     log.warning(
                         "%s: the last record was torn (%d bytes) and is cut off: step %d is to be taken"
@@ -118,7 +120,7 @@ class ScalarLog:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             file.write(_frame(HEADER_STEP, payload))
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno())
         sync(path.parent)
         return cls(path, writable=True)
 
@@ -167,7 +169,7 @@ class ScalarLog:
             written = os.write(self._file, frame)
             if written != len(frame):
                 raise OSError(f"only {written} of {len(frame)} bytes went in")
-            os.fsync(self._file)
+            flush(self._file)
         except OSError as error:
             with contextlib.suppress(
                 OSError
@@ -187,7 +189,7 @@ class ScalarLog:
             self._end = self._offsets[steps]
             del self._offsets[steps:]
             os.ftruncate(self._file, self._end)
-            os.fsync(self._file)
+            flush(self._file)
 
     def records(self, start: int = 0) -> Iterator[tuple[int, StepScalars]]:
         """(step, scalars) from step `start` on, read from the file one at a time."""
@@ -196,6 +198,11 @@ class ScalarLog:
             if not _intact(frame):  # it was when the log was opened
                 raise ValueError(self._damage(step, self._offsets[step]))
             yield step, _decode(frame[_FRAME_BYTES:])
+
+    def hash_after(self, steps: int) -> bytes | None:
+        """Return the hash of the weights after so many steps; None where it is not recorded, as before the
+        first."""
+        return next(self.records(steps - 1))[1].weights_hash if 0 < steps <= len(self) else None
 
     def close(self) -> None:
         """Close the file. Closing twice is fine."""
@@ -284,15 +291,6 @@ def weights_hash(arrays: Any) -> bytes:
         digest.update(json.dumps([name, value.dtype.name, np.shape(leaf)]).encode())
         digest.update(value.reshape(-1).view(np.uint8).data)
     return digest.digest()
-
-
-def sync(path: str | os.PathLike) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _frame(step: int, payload: bytes) -> bytes:

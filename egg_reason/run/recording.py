@@ -27,7 +27,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from egg_reason.algorithms.shaping import pair_weights
+from egg_reason.algorithms.registry import Weigh, weigh_of
+from egg_reason.config import TrainConfig
 from egg_reason.files import replacing
 from egg_reason.run.log import HASH_BYTES, ScalarLog
 
@@ -59,29 +60,26 @@ class Recording:
         return self.weights_hash[steps - 1].tobytes() if self.weights_hash[steps - 1].any() else None
 
 
-def from_log(log: ScalarLog) -> Recording:
-    """Raises ValueError where a record is damaged. Of GRPO: hashes and learning rates alone, its weights do
-    not follow from scalars."""
-    config = log.header["config"]
+def from_log(log: ScalarLog, weigh: Weigh | None) -> Recording:
+    """Return what a log has recorded.
+
+    weigh: how fitness moves the weights (`registry.weigh_of`); None: scalars do not give them, the recording
+    has hashes and learning rates alone. Raises ValueError where a record is damaged.
+    """
     records = [scalars for _, scalars in log.records()]
-    replayable = config["algorithm"] != "grpo"
-    weights = [
-        pair_weights(scalars.fitness_NP, config["shaping"]) if replayable else None for scalars in records
-    ]
-    nothing = np.zeros(config["population"] // 2 if replayable else 0, np.float32)
+    weights = [weigh(scalars.fitness_NP) if weigh else None for scalars in records]
+    width = max((len(row) for row in weights if row is not None), default=0)
+    still = np.zeros(width, np.float32)
+    hashes = b"".join(scalars.weights_hash or bytes(HASH_BYTES) for scalars in records)
     return Recording(
         str(log.path.parent.parent),
-        config,
+        log.header["config"],
         log.header["fingerprint"],
         log.header["made_with"],
-        weights=np.array([nothing if row is None else row for row in weights]).reshape(
-            len(records), len(nothing)
-        ),
+        weights=np.array([still if row is None else row for row in weights]).reshape(len(records), width),
         moved=np.array([row is not None for row in weights], bool),
         learning_rate=np.array([scalars.learning_rate for scalars in records], np.float64),
-        weights_hash=np.frombuffer(
-            b"".join(scalars.weights_hash or bytes(HASH_BYTES) for scalars in records), np.uint8
-        ).reshape(-1, HASH_BYTES),
+        weights_hash=np.frombuffer(hashes, np.uint8).reshape(-1, HASH_BYTES),
     )
 
 
@@ -93,12 +91,14 @@ def read(path: str | os.PathLike) -> Recording:
     path = Path(path)
     if path.is_dir():
         with ScalarLog.read(path / "scalars" / "log.bin") as log:
-            if log.header["config"]["algorithm"] == "grpo":
+            config = TrainConfig.from_table(log.header["config"])
+            weigh = weigh_of(config)
+            if weigh is None:
                 raise ValueError(
-                    f"{path}: the weights of GRPO do not follow from its scalars: use its model.pth or"
-                    " --resume"
+                    f"{path}: the weights of {config.algorithm.name} do not follow from its scalars:"
+                    " use its model.pth or --resume"
                 )
-            return from_log(log)
+            return from_log(log, weigh)
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: no such run or pack: give a run directory, or a file that egg-reason pack wrote"

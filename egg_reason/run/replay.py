@@ -8,28 +8,26 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from egg_reason import models
-from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.base import Replayable
 from egg_reason.algorithms.state import State
-from egg_reason.build import build_strategy
-from egg_reason.config import TrainConfig
-from egg_reason.models.rwkv7.model import Architecture
-from egg_reason.run import recording
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.log import weights_hash
 from egg_reason.run.recording import Recording
+
+__all__ = ["Replay", "arrays_of", "check_base", "difference", "follow", "made_with", "replay", "start"]
 
 log = logging.getLogger(__name__)
 
 
 def arrays_of(state: State) -> dict:
-    """What a checkpoint holds of a state."""
+    """Return what a checkpoint holds of a state."""
     return {"params": state.params, "optimiser": state.optimiser}
 
 
@@ -67,7 +65,7 @@ def start(
 
 
 def follow(
-    strategy: EvolutionStrategy, state: State, recorded: Recording, until: int | None = None
+    algorithm: Replayable, state: State, recorded: Recording, until: int | None = None
 ) -> Iterator[tuple[State, bool]]:
     """The states after each recorded step from `state.step` on, and whether their weights have the recorded
     hash.
@@ -76,12 +74,12 @@ def follow(
     """
     for step in range(state.step, len(recorded) if until is None else until):
         weights = recorded.weights[step] if recorded.moved[step] else None
-        state, _ = strategy.advance(state, weights, float(recorded.learning_rate[step]))
+        state, _ = algorithm.advance(state, weights, float(recorded.learning_rate[step]))
         yield state, recorded.hash_after(step + 1) in (None, weights_hash(state.params))
 
 
 def replay(
-    strategy: EvolutionStrategy,
+    algorithm: Replayable,
     state: State,
     recorded: Recording,
     until: int | None = None,
@@ -89,7 +87,7 @@ def replay(
 ) -> State:
     """The last state of `follow`. Raises ValueError at the first step whose weights are not the recorded
     ones, unless `allow_drift`."""
-    for after, same in follow(strategy, state, recorded, until):
+    for after, same in follow(algorithm, state, recorded, until):
         if not (same or allow_drift):
             raise ValueError(difference(recorded, state.step))
         state = after
@@ -97,33 +95,26 @@ def replay(
 
 
 def difference(recorded: Recording, step: int) -> str:
-    """Of a step whose weights are not the recorded ones, in words."""
+    """Say that the weights after a step are not the recorded ones."""
     return (
         f"{recorded.name}: replaying step {step} gives other weights than the run had, which was made with"
         f" {recorded.made_with} (here: {made_with()}); docs/reliability.md says when bits differ"
     )
 
 
+@dataclass(frozen=True)
 class Replay:
-    """A recording with its base model.
+    """A recording with its base model; `build.open_replay` makes one from a run directory or a pack.
 
-    Args:
-        source: a run directory (also while it runs) or a pack.
-        base: the base model; None: the one that the settings name.
+    checkpoints: those of the run, to start from; None: a pack has none. tokenizer: as the run's settings name
+        it.
     """
 
-    def __init__(self, source: str | os.PathLike, base: str | None = None):
-        self.recorded = recording.read(source)
-        self.config = TrainConfig.from_table(self.recorded.config)
-        self.checkpoints = Checkpoints(Path(source) / "checkpoints") if Path(source).is_dir() else None
-        try:
-            self.base = models.load(base or self.config.model, self.config.tokenizer)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{error}; {source} was trained from it: name its place with --model"
-            ) from None
-        check_base(self.base, self.recorded.fingerprint, source)
-        self.strategy = build_strategy(self.config, Architecture(self.base.shape))
+    recorded: Recording
+    base: models.Model
+    algorithm: Replayable
+    checkpoints: Checkpoints | None
+    tokenizer: str | None = None
 
     def model(
         self, step: int | None = None, from_base: bool = False, allow_drift: bool = False
@@ -139,10 +130,10 @@ class Replay:
             raise ValueError(
                 f"{recorded.name}: {steps} steps are recorded: give a step from 0 to {steps}, not {step}"
             )
-        state = self.strategy.init(self.base.params)
+        state = self.algorithm.init(self.base.params)
         if not from_base:
             state = start(self.checkpoints, state, recorded, step)
-        state = replay(self.strategy, state, recorded, step, allow_drift)
+        state = replay(self.algorithm, state, recorded, step, allow_drift)
         return dataclasses.replace(self.base, params=jax.tree.map(np.asarray, state.params))
 
     def verify(self) -> tuple[int, str | None]:
@@ -152,9 +143,9 @@ class Replay:
         Returns: how many steps were the run's, and the first difference or damage in words, None if there is
         none.
         """
-        state = self.strategy.init(self.base.params)
+        state = self.algorithm.init(self.base.params)
         hashes = [weights_hash(state.params)]
-        for after, same in follow(self.strategy, state, self.recorded):
+        for after, same in follow(self.algorithm, state, self.recorded):
             if not same:
                 return after.step - 1, difference(self.recorded, after.step - 1)
             hashes.append(weights_hash(after.params))
@@ -164,17 +155,19 @@ class Replay:
         """hashes: of the weights after 0, 1, 2, … steps."""
         if self.checkpoints is None:
             return None
+        self.checkpoints.pass_over_earlier()
+        like = arrays_of(self.algorithm.init(self.base.params))
         for step in self.checkpoints.steps():
             if fault := self.checkpoints.fault(step):
                 return f"{self.checkpoints.folder}: the checkpoint of step {step} is damaged: {fault}"
-            saved = self.checkpoints.load(most=step)
+            saved = self.checkpoints.load(like, most=step)
             if saved is None or [weights_hash(saved[1]["params"])] != hashes[step : step + 1]:
                 return (
                     f"{self.checkpoints.folder}: the checkpoint of step {step} holds other weights than the"
                     " scalar log gives"
                 )
-        model = self.checkpoints.folder.parent / "model.pth"
-        if model.exists() and weights_hash(models.load(model, self.config.tokenizer).params) not in hashes:
+        model = models.run_model(self.checkpoints.folder.parent)
+        if model is not None and weights_hash(models.load(model, self.tokenizer).params) not in hashes:
             return f"{model}: holds weights that the run had after none of its steps"
         return None
 

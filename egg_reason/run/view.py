@@ -96,12 +96,12 @@ class Display:
             )
             self._print("  ".join(columns))
 
-    def evaluation(self, step: int, interval: Interval) -> None:
-        """Show the held-out accuracy after `step`."""
+    def evaluation(self, step: int, interval: Interval, name: str = "accuracy") -> None:
+        """Show the held-out accuracy, or another metric, after `step`."""
         self._evaluations.append((step, interval))
         if self.plain:
             self._print(
-                f"{self._step_label(step)}  held-out accuracy {interval}, {interval.n_problems} problems"
+                f"{self._step_label(step)}  held-out {name} {interval}, {interval.n_problems} problems"
             )
 
     def failures(self, step: int, counts: Mapping[tuple[str, str], int]) -> None:

@@ -20,12 +20,18 @@ TASKS: dict[str, tuple[Callable[..., Task], str]] = {
     "countdown": (countdown.make, countdown.DESCRIPTION),
     "gsm8k": (gsm8k.make, gsm8k.DESCRIPTION),
     "math": (math.make, math.DESCRIPTION),
-    **{name: (partial(benchmarks.make, name), benchmark.description) for name, benchmark in benchmarks.BENCHMARKS.items()},
+    **{
+        name: (partial(benchmarks.make, name), benchmark.description)
+        for name, benchmark in benchmarks.BENCHMARKS.items()
+    },
     "reasoning_gym": (reasoning_gym.make, reasoning_gym.DESCRIPTION),
 }
 """Built-in tasks: name -> (function that makes it, description)."""
 
-EVALUATIONS = {"gsm8k": gsm8k.TEST, **{name: benchmark.source for name, benchmark in benchmarks.BENCHMARKS.items()}}
+EVALUATIONS = {
+    "gsm8k": gsm8k.TEST,
+    **{name: benchmark.source for name, benchmark in benchmarks.BENCHMARKS.items()},
+}
 """Problems that training must not have seen: task -> where its held-out ones come from."""
 
 
@@ -68,24 +74,42 @@ def make(
     """
     function = _function(name)
     parameters = inspect.signature(function).parameters
-    given = {"template": template, "tokenizer_name": tokenizer_name, "data_dir": data_dir, "split": split, "reward": reward}
+    given = {
+        "template": template,
+        "tokenizer_name": tokenizer_name,
+        "data_dir": data_dir,
+        "split": split,
+        "reward": reward,
+    }
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    given = {key: value for key, value in given.items() if key in parameters or (takes_all and key in ("template", "tokenizer_name"))}
+    given = {
+        key: value
+        for key, value in given.items()
+        if key in parameters or (takes_all and key in ("template", "tokenizer_name"))
+    }
     unknown = sorted(set(options) - set(parameters))
     if unknown and not takes_all:
         accepted = ", ".join(sorted({*parameters, "exclude"} - set(given) - {"name", "path"})) or "none"
         raise ValueError(f"task {name}: no option {', '.join(unknown)}; its options: {accepted}")
     required = [
-        key for key, each in parameters.items() if each.default is each.empty and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+        key
+        for key, each in parameters.items()
+        if each.default is each.empty and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
     ]
     missing = sorted(set(required) - set(given) - set(options))
     if missing:
         raise ValueError(f"task {name}: it needs the option {', '.join(missing)}; give it as name=value")
     task = function(**given, **options)
     if not isinstance(task, Task):
-        raise ValueError(f"task {name}: the function must return an egg_reason.tasks.Task, got {type(task).__name__}")
+        raise ValueError(
+            f"task {name}: the function must return an egg_reason.tasks.Task, got {type(task).__name__}"
+        )
     for other in (exclude,) if isinstance(exclude, str) else exclude:
-        rows = task.heldout if other == "heldout" else make(other, "plain", data_dir=data_dir, split="heldout").heldout
+        rows = (
+            task.heldout
+            if other == "heldout"
+            else make(other, "plain", data_dir=data_dir, split="heldout").heldout
+        )
         known = {pair.training for pair in overlap.find(task.train, rows, runs=not task.generated)}
         task = replace(task, train=[row for place, row in enumerate(task.train) if place not in known])
     return task
@@ -102,12 +126,14 @@ def _function(name: str) -> Callable[..., Task]:
     if colon:
         return import_function(name, "task")
     raise ValueError(
-        f"task: {name!r} is not one of {', '.join(TASKS)}; choose one of them, or give a data file ({', '.join(data.SUFFIXES)})"
-        " or path/to/file.py:function"
+        f"task: {name!r} is not one of {', '.join(TASKS)}; choose one of them, or give a data file"
+        f" ({', '.join(data.SUFFIXES)}) or path/to/file.py:function"
     )
 
 
-def overlaps(task: Task, data_dir: str | Path | None = None) -> dict[str, tuple[list[overlap.Pair], list[dict]]]:
+def overlaps(
+    task: Task, data_dir: str | Path | None = None
+) -> dict[str, tuple[list[overlap.Pair], list[dict]]]:
     """Training problems of a task that are known from elsewhere: what they were compared with -> (pairs, its
     rows).
 
@@ -121,11 +147,20 @@ def overlaps(task: Task, data_dir: str | Path | None = None) -> dict[str, tuple[
     for name, source in EVALUATIONS.items():
         if not task.generated and name != task.name and data.at_hand(source, data_dir):
             compared[name] = make(name, "plain", data_dir=data_dir, split="heldout").heldout
-    together = overlap.find(task.train, [row for rows in compared.values() for row in rows], runs=not task.generated)
+    together = overlap.find(
+        task.train, [row for rows in compared.values() for row in rows], runs=not task.generated
+    )
     found, first = {}, 0
     for name, rows in compared.items():
         places = range(first, first + len(rows))
-        found[name] = ([pair._replace(evaluation=pair.evaluation - first) for pair in together if pair.evaluation in places], rows)
+        found[name] = (
+            [
+                pair._replace(evaluation=pair.evaluation - first)
+                for pair in together
+                if pair.evaluation in places
+            ],
+            rows,
+        )
         first += len(rows)
     return found
 
@@ -141,10 +176,17 @@ def refuse_overlap(task: Task, data_dir: str | Path | None = None) -> list[str]:
     compared = overlaps(task, data_dir)
     guilty = {name: found for name, found in compared.items() if found[0]}
     if guilty:
-        counts = ", ".join(f"{len({pair.training for pair in pairs})} with {name}" for name, (pairs, _) in guilty.items())
-        shown = [line for pairs, rows in guilty.values() for line in overlap.lines(pairs[:2], task.train, rows, length=80)]
+        counts = ", ".join(
+            f"{len({pair.training for pair in pairs})} with {name}" for name, (pairs, _) in guilty.items()
+        )
+        shown = [
+            line
+            for pairs, rows in guilty.values()
+            for line in overlap.lines(pairs[:2], task.train, rows, length=80)
+        ]
         raise ValueError(
-            f"task {task.name}: training problems must not overlap with evaluation problems, found {counts}: {'; '.join(shown[:4])}."
-            f" Leave them out with --task-options exclude={','.join(guilty)}, or train on them all the same with --allow-overlap"
+            f"task {task.name}: training problems must not overlap with evaluation problems, found {counts}:"
+            f" {'; '.join(shown[:4])}. Leave them out with --task-options exclude={','.join(guilty)}, or"
+            " train on them all the same with --allow-overlap"
         )
     return list(compared)

@@ -44,7 +44,12 @@ def split_of(numbers: Iterable[int], target: int) -> str:
 
 
 def generate(
-    split: str, count: int, seed: int, numbers: Sequence[int] = (3, 3), largest: int = 20, target: Sequence[int] = (1, 100)
+    split: str,
+    count: int,
+    seed: int,
+    numbers: Sequence[int] = (3, 3),
+    largest: int = 20,
+    target: Sequence[int] = (1, 100),
 ) -> list[Problem]:
     """`count` different problems of a split (different as multiset of numbers and target).
 
@@ -62,12 +67,16 @@ def generate(
         raise ValueError(f"countdown: the number of {split} problems must be 0 or more, got {count}")
     if len(numbers) != 2 or not 3 <= numbers[0] <= numbers[1] <= 6:
         raise ValueError(
-            f"countdown: numbers is the fewest and the most of a problem, within 3 to 6, got {_shown(numbers)}; give 3,6 or less"
+            "countdown: numbers is the fewest and the most of a problem, within 3 to 6, got"
+            f" {_shown(numbers)}; give 3,6 or less"
         )
     if largest < 1:
         raise ValueError(f"countdown: the largest number must be 1 or more, got {largest}")
     if len(target) != 2 or not 1 <= target[0] <= target[1]:
-        raise ValueError(f"countdown: target is the smallest and the largest one, from 1, got {_shown(target)}; give for example 1,100")
+        raise ValueError(
+            f"countdown: target is the smallest and the largest one, from 1, got {_shown(target)}; give for"
+            " example 1,100"
+        )
     draw = random.Random(f"countdown/{split}/{seed}").random
     found: dict[tuple, Problem] = {}
     misses, size = 0, None
@@ -85,8 +94,9 @@ def generate(
         misses += 1
         if misses > 1000 * (len(found) + 100):
             raise ValueError(
-                f"countdown: {count} different {split} problems were asked for, {len(found)} found with {numbers[0]} to {numbers[1]}"
-                f" numbers up to {largest} and targets {target[0]} to {target[1]}: widen the ranges or ask for fewer"
+                f"countdown: {count} different {split} problems were asked for, {len(found)} found with"
+                f" {numbers[0]} to {numbers[1]} numbers up to {largest} and targets {target[0]} to"
+                f" {target[1]}: widen the ranges or ask for fewer"
             )
     return list(found.values())
 
@@ -99,8 +109,8 @@ def question(problem: Problem) -> str:
     """The problem in a sentence, which also says where the answer goes."""
     *first, last = map(str, problem.numbers)
     return (
-        f"Write an expression with + - * / and brackets that uses each of the numbers {', '.join(first)} and {last} exactly once"
-        f" and equals {problem.target}, and give it inside <answer> </answer> tags."
+        f"Write an expression with + - * / and brackets that uses each of the numbers {', '.join(first)} and"
+        f" {last} exactly once and equals {problem.target}, and give it inside <answer> </answer> tags."
     )
 
 
@@ -133,12 +143,18 @@ def make(
     chosen = templates.choose(template, tokenizer_name, compact=True)
 
     def prompt(problem):
-        return compact(problem) if chosen.name == "compact" else chosen.render(question(problem), question(problem))
+        return (
+            compact(problem)
+            if chosen.name == "compact"
+            else chosen.render(question(problem), question(problem))
+        )
 
     splits = {}
     for split, count in (("train", train_count), ("heldout", heldout_count)):
         splits[split] = generate(split, count, seed, numbers, largest, target)
-    keys = {split: {(tuple(sorted(p.numbers)), p.target) for p in problems} for split, problems in splits.items()}
+    keys = {
+        split: {(tuple(sorted(p.numbers)), p.target) for p in problems} for split, problems in splits.items()
+    }
     assert not keys["train"] & keys["heldout"]
     rows = {
         split: [

@@ -67,13 +67,22 @@ def load(name: str, source: Source, data_dir: str | Path | None = None) -> list[
         OSError: the data are not there, or the hub cannot be reached: one line that says what to fetch and
         how. ValueError: they are not as expected.
     """
-    rows, where = _from_folder(source, Path(data_dir).expanduser()) if data_dir is not None else _from_hub(source)
+    rows, where = (
+        _from_folder(source, Path(data_dir).expanduser()) if data_dir is not None else _from_hub(source)
+    )
     found = set(rows[0]) if rows else set()
     column = next((each for each in source.question if each in found), None)
     if column is None or "answer" not in found:
         wanted = " or ".join(source.question)
-        raise ValueError(f"{where}: the columns {wanted} and answer are needed, it has {', '.join(sorted(found)) or 'no rows'}")
-    return identified(name, [{"question": as_text(row[column]), "answer": as_text(row["answer"])} for row in rows], str(where))
+        raise ValueError(
+            f"{where}: the columns {wanted} and answer are needed, it has"
+            f" {', '.join(sorted(found)) or 'no rows'}"
+        )
+    return identified(
+        name,
+        [{"question": as_text(row[column]), "answer": as_text(row["answer"])} for row in rows],
+        str(where),
+    )
 
 
 def identified(name: str, rows: list[dict], where: str) -> list[dict]:
@@ -106,8 +115,14 @@ def at_hand(source: Source, data_dir: str | Path | None) -> bool:
     """Whether `load` would need no network: the data are in the folder, or, without one, in the cache of
     `datasets`."""
     if data_dir is not None:
-        return _file(source, Path(data_dir).expanduser()) is not None or (Path(data_dir).expanduser() / source.folder).is_dir()
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+        return (
+            _file(source, Path(data_dir).expanduser()) is not None
+            or (Path(data_dir).expanduser() / source.folder).is_dir()
+        )
+    home = (
+        os.environ.get("HF_HOME")
+        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    )
     cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets").expanduser()
     wanted = source.hub.replace("/", "___").lower()
     return cache.is_dir() and any(entry.name.lower() == wanted for entry in cache.iterdir())
@@ -168,7 +183,13 @@ def make_task(
         return {"prompt": chosen.render(asked, row["question"]), **row, "solution": solution(row)}
 
     return Task(
-        name, description, [finished(row) for row in train], [finished(row) for row in heldout], rewards, max_new_tokens, chosen.stop
+        name,
+        description,
+        [finished(row) for row in train],
+        [finished(row) for row in heldout],
+        rewards,
+        max_new_tokens,
+        chosen.stop,
     )
 
 
@@ -178,7 +199,8 @@ def check_split(name: str, split: str, evaluation_only: bool = False) -> None:
         raise ValueError(f"task {name}: split is {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got {split!r}")
     if evaluation_only and split == "train":
         raise ValueError(
-            f"task {name}: it is for evaluation only and has no training problems; train on another task, such as gsm8k or math"
+            f"task {name}: it is for evaluation only and has no training problems; train on another task,"
+            " such as gsm8k or math"
         )
 
 
@@ -189,10 +211,14 @@ def divided(name: str, rows: list[dict], share: float) -> tuple[list[dict], list
         raise ValueError(f"task {name}: heldout is a share from 0 to 1, got {share!r}")
 
     def number(row: dict) -> int:
-        return int.from_bytes(hashlib.blake2b(" ".join(overlap.words(row["question"])).encode(), digest_size=8).digest(), "big")
+        return int.from_bytes(
+            hashlib.blake2b(" ".join(overlap.words(row["question"])).encode(), digest_size=8).digest(), "big"
+        )
 
     held = [number(row) < share * 2**64 for row in rows]
-    return [row for row, out in zip(rows, held, strict=True) if not out], [row for row, out in zip(rows, held, strict=True) if out]
+    return [row for row, out in zip(rows, held, strict=True) if not out], [
+        row for row, out in zip(rows, held, strict=True) if out
+    ]
 
 
 def _file(source: Source, folder: Path) -> Path | None:
@@ -207,10 +233,15 @@ def _from_folder(source: Source, folder: Path) -> tuple[Sequence[dict], Path]:
     copy = folder / source.folder
     if not copy.is_dir():
         raise FileNotFoundError(
-            f"{folder}: neither a file {source.files[0]}.jsonl (.json, .csv, .parquet) nor a folder {source.folder}, which hold {source};"
-            f" fetch it: {_fetch(source, folder)}"
+            f"{folder}: neither a file {source.files[0]}.jsonl (.json, .csv, .parquet) nor a folder"
+            f" {source.folder}, which hold {source}; fetch it: {_fetch(source, folder)}"
         )
-    return _with_library(source, str(copy), f"{copy} does not hold {source}; fetch it: {_fetch(source, folder)}"), copy
+    return (
+        _with_library(
+            source, str(copy), f"{copy} does not hold {source}; fetch it: {_fetch(source, folder)}"
+        ),
+        copy,
+    )
 
 
 def _from_hub(source: Source) -> tuple[Sequence[dict], Source]:

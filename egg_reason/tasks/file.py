@@ -37,7 +37,10 @@ def make(
     data.check_split(path, split)
     rewards = (reward,) if isinstance(reward, str) else tuple(reward)
     if not rewards:
-        raise ValueError(f"task {path}: name the reward that grades its answers: --reward gsm8k, math or my_rewards.py:function")
+        raise ValueError(
+            f"task {path}: name the reward that grades its answers: --reward gsm8k, math or"
+            " my_rewards.py:function"
+        )
     name = Path(path).stem
     rows = _rows(path, name, prompt_column, answer_column)
     if isinstance(heldout, str):
@@ -66,7 +69,10 @@ def _rows(path: str, name: str, prompt_column: str, answer_column: str) -> list[
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for flag, column in (("prompt", prompt_column), ("answer", answer_column)):
         if column not in columns:
-            raise ValueError(f"{path}: it has no column {column!r}, but {', '.join(columns)}; name one of them with --{flag}-column")
+            raise ValueError(
+                f"{path}: it has no column {column!r}, but {', '.join(columns)}; name one of them with"
+                f" --{flag}-column"
+            )
     # A row that lacks a column has None there: all rows of a task have the same keys.
     made = [
         {column: row.get(column) for column in columns}

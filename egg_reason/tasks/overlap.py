@@ -25,7 +25,15 @@ FEWEST_COMMON = 5
 
 FIGURE = re.compile(r"\[asy\].*?\[/asy\]|\\begin\{(asy|tikzpicture)\}.*?\\end\{\1\}", re.DOTALL)
 SPACING = re.compile(r"\\(?:[,;:!> ]|(?:quad|qquad|left|right|displaystyle|bigl?|bigr?)(?![a-z]))|[~$]")
-SAME = {"dfrac": "frac", "tfrac": "frac", "leq": "le", "geq": "ge", "cdots": "dots", "ldots": "dots", "hdots": "dots"}
+SAME = {
+    "dfrac": "frac",
+    "tfrac": "frac",
+    "leq": "le",
+    "geq": "ge",
+    "cdots": "dots",
+    "ldots": "dots",
+    "hdots": "dots",
+}
 WORD = re.compile(r"[a-z]+|[0-9]+|[^\W\d_a-z]+|[+*/=<>^]|(?<![a-z])-(?![a-z])")
 """A hyphen at a letter is punctuation ("20-year-old"); elsewhere it is a minus sign."""
 
@@ -78,13 +86,20 @@ def find(training: Sequence[dict], evaluation: Sequence[dict], runs: bool = True
         for other, count in Counter(other for run in held - common for other in holders[run]).items():
             if count >= SHARE * sizes[other]:
                 shares.setdefault((place, other), count / sizes[other])
-    return sorted((Pair(*key, share) for key, share in shares.items()), key=lambda pair: (-pair.share, pair.training, pair.evaluation))
+    return sorted(
+        (Pair(*key, share) for key, share in shares.items()),
+        key=lambda pair: (-pair.share, pair.training, pair.evaluation),
+    )
 
 
-def lines(pairs: Sequence[Pair], training: Sequence[dict], evaluation: Sequence[dict], length: int = 100) -> Iterator[str]:
+def lines(
+    pairs: Sequence[Pair], training: Sequence[dict], evaluation: Sequence[dict], length: int = 100
+) -> Iterator[str]:
     """A line for people for each pair."""
     for pair in pairs:
-        first, second = (_short(_text(row), length) for row in (training[pair.training], evaluation[pair.evaluation]))
+        first, second = (
+            _short(_text(row), length) for row in (training[pair.training], evaluation[pair.evaluation])
+        )
         yield f"{pair.share:.0%} {first} ~ {second}"
 
 

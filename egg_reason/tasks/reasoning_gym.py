@@ -13,7 +13,10 @@ import inspect
 from egg_reason.tasks import templates
 from egg_reason.tasks.task import Task
 
-DESCRIPTION = "generated puzzles of reasoning-gym: reasoning_gym:NAME, e.g. reasoning_gym:chain_sum (an extra to install)"
+DESCRIPTION = (
+    "generated puzzles of reasoning-gym: reasoning_gym:NAME, e.g. reasoning_gym:chain_sum (an extra to"
+    " install)"
+)
 
 FIRST_OF_TRAINING = 10**6
 
@@ -53,8 +56,8 @@ def make(
         raise ValueError(f"task reasoning_gym: split is both, train or heldout, got {split!r}")
     if not 0 <= heldout_count <= FIRST_OF_TRAINING or train_count < 0 or seed < 0:
         raise ValueError(
-            f"task reasoning_gym: train_count and seed are 0 or more and heldout_count at most {FIRST_OF_TRAINING:,},"
-            f" got {train_count}, {seed} and {heldout_count}"
+            "task reasoning_gym: train_count and seed are 0 or more and heldout_count at most"
+            f" {FIRST_OF_TRAINING:,}, got {train_count}, {seed} and {heldout_count}"
         )
     chosen = templates.choose(template, tokenizer_name)
     heldout = _rows(dataset, 0, heldout_count, settings)
@@ -87,9 +90,14 @@ def _rows(dataset: str | None, first: int, count: int, settings: dict) -> list[d
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ImportError:
-        raise ValueError("task reasoning_gym: the package is not installed; pip install 'egg-reason[reasoning-gym]'") from None
+        raise ValueError(
+            "task reasoning_gym: the package is not installed; pip install 'egg-reason[reasoning-gym]'"
+        ) from None
     if dataset not in DATASETS:
-        raise ValueError(f"task reasoning_gym: no data set {dataset!r}; write reasoning_gym:NAME with one of {', '.join(sorted(DATASETS))}")
+        raise ValueError(
+            f"task reasoning_gym: no data set {dataset!r}; write reasoning_gym:NAME with one of"
+            f" {', '.join(sorted(DATASETS))}"
+        )
     accepted = set(inspect.signature(DATASETS[dataset][1]).parameters) - {"seed", "size"}
     if set(settings) - accepted:
         raise ValueError(
@@ -101,7 +109,9 @@ def _rows(dataset: str | None, first: int, count: int, settings: dict) -> list[d
         items = [made[place] for place in range(count)]
     except Exception as error:  # whatever a generator of theirs finds wrong with its settings
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"task reasoning_gym:{dataset}: it cannot be generated: {type(error).__name__}: {reason}") from None
+        raise ValueError(
+            f"task reasoning_gym:{dataset}: it cannot be generated: {type(error).__name__}: {reason}"
+        ) from None
     return [
         {
             "id": f"{dataset}-{first + place}",

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from egg_reason.rewards.functions import Reward
-from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.rewards import Reward, Scorer
 
 
 @dataclass(frozen=True)
@@ -41,22 +40,33 @@ class Task:
     def __post_init__(self) -> None:
         rows = self.train + self.heldout
         if not rows:
-            raise ValueError(f"task {self.name}: it has no rows; a task needs training rows, held-out rows, or both")
+            raise ValueError(
+                f"task {self.name}: it has no rows; a task needs training rows, held-out rows, or both"
+            )
         keys = set(rows[0])
         for number, row in enumerate(rows):
-            split, place = ("train", number) if number < len(self.train) else ("heldout", number - len(self.train))
+            split, place = (
+                ("train", number) if number < len(self.train) else ("heldout", number - len(self.train))
+            )
             if not isinstance(row.get("prompt"), str) or not row["prompt"]:
                 raise ValueError(
-                    f"task {self.name}: {split} row {place} has no prompt; each row needs 'prompt', a string that is not empty"
+                    f"task {self.name}: {split} row {place} has no prompt; each row needs 'prompt', a string"
+                    " that is not empty"
                 )
             if set(row) != keys:
                 raise ValueError(
-                    f"task {self.name}: {split} row {place} has keys {sorted(row)}, the first row {sorted(keys)}; give all the same"
+                    f"task {self.name}: {split} row {place} has keys {sorted(row)}, the first row"
+                    f" {sorted(keys)}; give all the same"
                 )
         if not self.rewards or isinstance(self.rewards, str):
-            raise ValueError(f"task {self.name}: rewards must be a tuple of at least one spec, got {self.rewards!r}")
+            raise ValueError(
+                f"task {self.name}: rewards must be a tuple of at least one spec, got {self.rewards!r}"
+            )
         if isinstance(self.stop, str):
-            raise ValueError(f"task {self.name}: stop must be a tuple of strings, got the string {self.stop!r}; write ({self.stop!r},)")
+            raise ValueError(
+                f"task {self.name}: stop must be a tuple of strings, got the string {self.stop!r}; write"
+                f" ({self.stop!r},)"
+            )
         if self.max_new_tokens < 1:
             raise ValueError(f"task {self.name}: max_new_tokens must be 1 or more, got {self.max_new_tokens}")
 
@@ -77,7 +87,10 @@ def batch(rows: Sequence[dict], step: int, count: int, seed: int) -> list[dict]:
         ValueError: if there are fewer than `count` rows.
     """
     if not 1 <= count <= len(rows):
-        raise ValueError(f"prompts per step: from 1 to the {len(rows)} training rows, got {count}; ask for fewer or make more rows")
+        raise ValueError(
+            f"prompts per step: from 1 to the {len(rows)} training rows, got {count}; ask for fewer or make"
+            " more rows"
+        )
     epoch, place = divmod(step, len(rows) // count)
     order = _shuffle(len(rows), seed, epoch)
     return [rows[index] for index in order[place * count : (place + 1) * count]]
@@ -103,23 +116,31 @@ def validate(task: Task) -> list[str]:
     shared = {row["prompt"] for row in task.train} & {row["prompt"] for row in task.heldout}
     faults += [f"{task.name}: in both splits: {prompt!r:.100}" for prompt in sorted(shared)]
     names = Counter(row["id"] for row in task.train + task.heldout if "id" in row)
-    faults += [f"{task.name}: {count} rows have the id {name!r}" for name, count in names.items() if count > 1]
+    faults += [
+        f"{task.name}: {count} rows have the id {name!r}" for name, count in names.items() if count > 1
+    ]
     with Scorer([Reward.of(spec) for spec in task.rewards]) as scorer:
         for split, rows in (("train", task.train), ("heldout", task.heldout)):
             if rows and "solution" not in rows[0]:
                 faults.append(
-                    f"{task.name}: {split} rows have no column 'solution', so nothing shows that their rewards accept a right answer"
+                    f"{task.name}: {split} rows have no column 'solution', so nothing shows that their"
+                    " rewards accept a right answer"
                 )
             elif rows:
-                scores = scorer.score([row["prompt"] for row in rows], [gold(row) for row in rows], columns(rows))
+                scores = scorer.score(
+                    [row["prompt"] for row in rows], [gold(row) for row in rows], columns(rows)
+                )
                 for name, values in scores.by_reward.items():
                     faults += [
-                        f"{task.name}: {split} row {place}: reward {name} gives its solution {rows[place]['solution']!r:.100}"
-                        f" {values[place]:g}, not 1"
+                        f"{task.name}: {split} row {place}: reward {name} gives its solution"
+                        f" {rows[place]['solution']!r:.100} {values[place]:g}, not 1"
                         for place in range(len(rows))
                         if values[place] != 1
                     ]
-                faults += [f"{task.name}: {split}: reward {name}: {message}" for (name, _), message in scores.messages.items()]
+                faults += [
+                    f"{task.name}: {split}: reward {name}: {message}"
+                    for (name, _), message in scores.messages.items()
+                ]
     return faults
 
 

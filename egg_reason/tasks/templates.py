@@ -61,9 +61,13 @@ def choose(template: str, tokenizer_name: str | None = None, compact: bool = Fal
     if template == "auto":
         template = "compact" if compact and tokenizer_name == "byte" else "g1"
     if template == "g1":
-        return Template("g1", lambda question, problem: f"User: {one_turn(question)}\n\nAssistant: <think", TURN)
+        return Template(
+            "g1", lambda question, problem: f"User: {one_turn(question)}\n\nAssistant: <think", TURN
+        )
     if template == "g1-nothink":
-        return Template("g1-nothink", lambda question, problem: f"User: {one_turn(question)}\n\nAssistant:", TURN)
+        return Template(
+            "g1-nothink", lambda question, problem: f"User: {one_turn(question)}\n\nAssistant:", TURN
+        )
     if template == "plain":
         return Template("plain", lambda question, problem: f"{question.strip()}\n")
     if template == "chat":
@@ -92,14 +96,25 @@ def _jinja(text: str, source: str) -> Template:
         unknown = sorted(meta.find_undeclared_variables(environment.parse(text)) - {"question", "problem"})
         compiled = environment.from_string(text)
         if unknown:
-            raise ValueError(f"{source}: {', '.join(unknown)} is not defined; a template may use question and problem")
+            raise ValueError(
+                f"{source}: {', '.join(unknown)} is not defined; a template may use question and problem"
+            )
         first, second = (compiled.render(question=each, problem=each) for each in ("one", "another"))
     except TemplateError as error:
-        raise ValueError(f"{source}: not a Jinja template: {error}; see https://jinja.palletsprojects.com/templates") from None
+        raise ValueError(
+            f"{source}: not a Jinja template: {error}; see https://jinja.palletsprojects.com/templates"
+        ) from None
     if first == second:
-        raise ValueError(f"{source}: the prompt is the same whatever the question; write {{{{ question }}}} where it belongs")
+        raise ValueError(
+            f"{source}: the prompt is the same whatever the question; write {{{{ question }}}} where it"
+            " belongs"
+        )
     stop = TURN if "User:" in text else ()
-    return Template("jinja", lambda question, problem: compiled.render(question=question.strip(), problem=problem.strip()), stop)
+    return Template(
+        "jinja",
+        lambda question, problem: compiled.render(question=question.strip(), problem=problem.strip()),
+        stop,
+    )
 
 
 def _chat(tokenizer_name: str | None) -> Template:
@@ -110,8 +125,8 @@ def _chat(tokenizer_name: str | None) -> Template:
 
     if tokenizer_name in (None, "byte", "world"):
         raise ValueError(
-            f"template chat: the tokenizer {tokenizer_name or 'auto'} has no chat template; use g1, or give the path of a tokenizer.json"
-            " with tokenizer_config.json beside it"
+            f"template chat: the tokenizer {tokenizer_name or 'auto'} has no chat template; use g1, or give"
+            " the path of a tokenizer.json with tokenizer_config.json beside it"
         )
     folder = Path(str(tokenizer_name)).parent
     path, jinja = folder / "tokenizer_config.json", folder / "chat_template.jinja"
@@ -123,12 +138,19 @@ def _chat(tokenizer_name: str | None) -> Template:
     if isinstance(text, list):  # several, by name
         text = {each["name"]: each["template"] for each in text}.get("default")
     if not isinstance(text, str):
-        raise ValueError(f"template chat: neither {path} nor {jinja.name} holds a chat_template; fetch it, or choose another template")
+        raise ValueError(
+            f"template chat: neither {path} nor {jinja.name} holds a chat_template; fetch it, or choose"
+            " another template"
+        )
     tokens = {key: _text(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
     # As chat templates expect. There is no strftime_now: a prompt that holds today's date is another one
     # after a resume.
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(
+        value, ensure_ascii=False, indent=indent
+    )
     environment.globals["raise_exception"] = _raise
 
     def render(question: str, problem: str) -> str:
@@ -136,12 +158,16 @@ def _chat(tokenizer_name: str | None) -> Template:
             messages = [{"role": "user", "content": question.strip()}]
             return compiled.render(messages=messages, add_generation_prompt=True, tools=None, **tokens)
         except (TemplateError, TypeError) as error:
-            raise ValueError(f"template chat: {path} cannot be rendered: {error}; choose another template") from None
+            raise ValueError(
+                f"template chat: {path} cannot be rendered: {error}; choose another template"
+            ) from None
 
     try:
         compiled = environment.from_string(text)
     except TemplateError as error:
-        raise ValueError(f"template chat: {path} is not a Jinja template: {error}; choose another template") from None
+        raise ValueError(
+            f"template chat: {path} is not a Jinja template: {error}; choose another template"
+        ) from None
     if "one" not in render("one", "one"):
         raise ValueError(f"template chat: {path} leaves the question out; choose another template")
     return Template("chat", render, (tokens["eos_token"],) if tokens["eos_token"] else ())

@@ -13,8 +13,18 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-STORAGES = {"torch FloatStorage": "float32", "torch HalfStorage": "float16", "torch BFloat16Storage": "bfloat16"}
-ORDERED_DICT, TENSOR, PARAMETER = "collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
+__all__ = ["Refused", "Storage", "View", "dump_tensors", "expect", "load_tensors", "row_major", "short"]
+
+STORAGES = {
+    "torch FloatStorage": "float32",
+    "torch HalfStorage": "float16",
+    "torch BFloat16Storage": "bfloat16",
+}
+ORDERED_DICT, TENSOR, PARAMETER = (
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+)
 LARGEST_SIZE = 2**48
 
 
@@ -60,7 +70,10 @@ def load_tensors(pickle: bytes) -> dict[str, View]:
         raise Refused("not a dictionary of tensors")
     for key, value in result.items():
         if not isinstance(value, View):
-            raise Refused(f"{short(key)} is not a float32, float16 or bfloat16 tensor; save the model's state_dict alone")
+            raise Refused(
+                f"{short(key)} is not a float32, float16 or bfloat16 tensor; save the model's state_dict"
+                " alone"
+            )
     return result
 
 
@@ -96,7 +109,11 @@ def _interpret(pickle: bytes) -> Any:
                 stack.append(_admitted(argument))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
-                stack.append(_admitted(f"{module} {name}" if isinstance(name, str) and isinstance(module, str) else "?"))
+                stack.append(
+                    _admitted(
+                        f"{module} {name}" if isinstance(name, str) and isinstance(module, str) else "?"
+                    )
+                )
             case "BINUNICODE" | "SHORT_BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
                 stack.append(argument)
             case "NONE" | "NEWTRUE" | "NEWFALSE":
@@ -131,26 +148,38 @@ def _interpret(pickle: bytes) -> Any:
                 stack.pop()
                 expect(isinstance(stack[-1], dict), "a dictionary's attributes")
             case name:
-                raise Refused(f"refused: wants the pickle opcode {name}, which no dictionary of float tensors needs; nothing was run")
+                raise Refused(
+                    f"refused: wants the pickle opcode {name}, which no dictionary of float tensors"
+                    " needs; nothing was run"
+                )
     raise Refused("its pickle has no end")
 
 
 def _admitted(name: str) -> Name:
     if name not in (ORDERED_DICT, TENSOR, PARAMETER, *STORAGES):
-        raise Refused(f"refused: wants {short(name.replace(' ', '.'))}, which no dictionary of float tensors needs; nothing was run")
+        raise Refused(
+            f"refused: wants {short(name.replace(' ', '.'))}, which no dictionary of float tensors"
+            " needs; nothing was run"
+        )
     return Name(name)
 
 
 def _storage(identifier: Any) -> Storage:
-    expect(isinstance(identifier, tuple) and len(identifier) == 5 and identifier[0] == "storage", "a storage's identifier")
+    expect(
+        isinstance(identifier, tuple) and len(identifier) == 5 and identifier[0] == "storage",
+        "a storage's identifier",
+    )
     _, kind, key, _, numbers = identifier
     expect(isinstance(kind, Name) and kind.text in STORAGES, f"a storage among {', '.join(STORAGES)}")
-    expect(isinstance(key, str) and type(numbers) is int and 0 <= numbers < LARGEST_SIZE, "a storage's key and size")
+    expect(
+        isinstance(key, str) and type(numbers) is int and 0 <= numbers < LARGEST_SIZE,
+        "a storage's key and size",
+    )
     return Storage(key, STORAGES[kind.text], numbers)
 
 
 def _rebuilt(function: Any, arguments: Any) -> Any:
-    """What calling an admitted name with these arguments would give: a dict, or a View."""
+    """Return what calling an admitted name with these arguments would give: a dict, or a View."""
     expect(isinstance(function, Name) and isinstance(arguments, tuple), "a function and its arguments")
     if function.text == ORDERED_DICT:
         expect(arguments == (), "an empty OrderedDict")
@@ -158,14 +187,25 @@ def _rebuilt(function: Any, arguments: Any) -> Any:
     if function.text == PARAMETER:
         expect(len(arguments) == 3 and isinstance(arguments[0], View), "a parameter")
         return arguments[0]
-    expect(function.text == TENSOR and len(arguments) in (6, 7) and isinstance(arguments[0], Storage), "a tensor")
+    expect(
+        function.text == TENSOR and len(arguments) in (6, 7) and isinstance(arguments[0], Storage), "a tensor"
+    )
     where, offset, shape, strides = arguments[:4]
-    expect(isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= 8, "a tensor's sizes and strides")
+    expect(
+        isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= 8,
+        "a tensor's sizes and strides",
+    )
     numbers = (offset, *shape, *strides)
-    expect(all(type(number) is int and 0 <= number < LARGEST_SIZE for number in numbers), "sizes, strides and offset of 0 or more")
+    expect(
+        all(type(number) is int and 0 <= number < LARGEST_SIZE for number in numbers),
+        "sizes, strides and offset of 0 or more",
+    )
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if math.prod(shape) and (last >= where.numbers or math.prod(shape) > where.numbers):
-        raise Refused(f"a tensor reaches beyond its storage: offset {offset}, sizes {shape}, strides {strides}, {where.numbers} numbers")
+        raise Refused(
+            f"a tensor reaches beyond its storage: offset {offset}, sizes {shape}, strides {strides},"
+            f" {where.numbers} numbers"
+        )
     return View(where, offset, shape, strides)
 
 
@@ -194,7 +234,15 @@ def _dumped(key: str, view: View) -> bytes:
 
     storage = view.storage
     kind = next(kind for kind, dtype in STORAGES.items() if dtype == storage.dtype)
-    identifier = b"(" + text("storage") + name(kind) + text(storage.key) + text("cpu") + integer(storage.numbers) + b"tQ"
+    identifier = (
+        b"("
+        + text("storage")
+        + name(kind)
+        + text(storage.key)
+        + text("cpu")
+        + integer(storage.numbers)
+        + b"tQ"
+    )
     sizes = integer(view.offset) + integers(view.shape) + integers(view.strides)
     return text(key) + name(TENSOR) + b"(" + identifier + sizes + b"\x89" + name(ORDERED_DICT) + b")RtR"
 

@@ -1,7 +1,7 @@
 """PyTorch's `.pth` files without PyTorch: named tensors in, named tensors out.
 
 `torch.save` writes an uncompressed zip archive: `NAME/data.pkl`, a pickle whose tensors point at storages,
-and `NAME/data/0`, `NAME/data/1`, ..., the raw numbers of each storage. `models.pickled` reads the pickle
+and `NAME/data/0`, `NAME/data/1`, ..., the raw numbers of each storage. `formats.pickled` reads the pickle
 without running it.
 
 Read: float32, float16 and bfloat16 tensors and parameters, in one flat dictionary. Left out: the format of
@@ -22,10 +22,25 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
-from egg_reason.files import replacing
-from egg_reason.models.formats.pickled import Refused, Storage, View, dump_tensors, expect, load_tensors, row_major, short
+from egg_reason.files import flush, replacing
+from egg_reason.models.formats.pickled import (
+    Refused,
+    Storage,
+    View,
+    dump_tensors,
+    expect,
+    load_tensors,
+    row_major,
+    short,
+)
 
-DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+__all__ = ["ALIGNMENT", "DTYPES", "Entry", "as_bytes", "read_pth", "write_pth"]
+
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
 LARGEST_PICKLE = 64 << 20  # bytes; a model of 61 layers takes 0.4 MB
 ALIGNMENT = 64  # bytes; as torch.save does, so that the file can be mapped
 
@@ -56,15 +71,21 @@ class Entry:
             return np.empty(shape, self.dtype)
         contiguous = strides == row_major(shape)
         span = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        flat = np.fromfile(self.path, self.dtype, span, offset=self.position + self.view.offset * self.dtype.itemsize)
+        flat = np.fromfile(
+            self.path, self.dtype, span, offset=self.position + self.view.offset * self.dtype.itemsize
+        )
         # The checksum covers the whole record, so it is tested where the tensor is the whole record, as in
         # every saved model.
         whole = flat.nbytes == self.record_bytes
         if flat.size != span or (whole and zlib.crc32(as_bytes(flat)) != self.checksum):
-            raise ValueError(f"{self.path}: damaged: a tensor does not match its checksum; copy or download the file again")
+            raise ValueError(
+                f"{self.path}: damaged: a tensor does not match its checksum; copy or download the file again"
+            )
         if contiguous:
             return flat.reshape(shape)
-        return np.lib.stride_tricks.as_strided(flat, shape, [stride * self.dtype.itemsize for stride in strides]).copy()
+        return np.lib.stride_tricks.as_strided(
+            flat, shape, [stride * self.dtype.itemsize for stride in strides]
+        ).copy()
 
 
 def read_pth(path: str | os.PathLike) -> dict[str, Entry]:
@@ -86,9 +107,20 @@ def read_pth(path: str | os.PathLike) -> dict[str, Entry]:
             reason = str(error)
         except zipfile.BadZipFile as error:
             reason = f"damaged: {error}" if zipfile.is_zipfile(file) else _not_a_zip(file)
-        except (ValueError, LookupError, TypeError, ArithmeticError, struct.error, EOFError, OSError, RuntimeError, zlib.error) as error:
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            ArithmeticError,
+            struct.error,
+            EOFError,
+            OSError,
+            RuntimeError,
+            zlib.error,
+        ) as error:
             # What zipfile and pickletools raise on damaged input; NotImplementedError is a RuntimeError.
-            reason = f"damaged or not a file of torch.save: {' '.join(str(error).split())[:200] or type(error).__name__}"
+            told = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = f"damaged or not a file of torch.save: {told}"
     raise ValueError(f"{path}: {reason}")
 
 
@@ -98,24 +130,38 @@ def _not_a_zip(file: BinaryIO) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the checkpoint itself; fetch it with `git lfs pull`"
     if start.startswith(b"\x80\x02\x8a\nl\xfc\x9cF"):
-        return "written by torch before 1.6 or in its legacy format; load it and save it again with a current torch"
+        return (
+            "written by torch before 1.6 or in its legacy format; load it and save it again with a current"
+            " torch"
+        )
     return "not a zip archive, as torch.save writes; a download that was cut off, or another format"
 
 
 def _entries(path: Path, archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, Entry]:
     records = {info.filename: info for info in archive.infolist()}
-    folders = [name.removesuffix("data.pkl") for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
+    folders = [
+        name.removesuffix("data.pkl") for name in records if name == "data.pkl" or name.endswith("/data.pkl")
+    ]
     if len(folders) != 1:
-        raise Refused(f"a zip archive with {len(folders)} data.pkl records, where torch.save writes one; another format?")
+        raise Refused(
+            f"a zip archive with {len(folders)} data.pkl records, where torch.save writes one; another"
+            " format?"
+        )
     folder = folders[0]
     for info in records.values():
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise Refused(f"record {short(info.filename)} is compressed or encrypted; torch.save stores it plainly")
+            raise Refused(
+                f"record {short(info.filename)} is compressed or encrypted; torch.save stores it plainly"
+            )
     order = records.get(folder + "byteorder")
     if order is not None and archive.read(order) != b"little":
-        raise Refused("written on a big-endian machine; load it there and save it again with little byte order")
+        raise Refused(
+            "written on a big-endian machine; load it there and save it again with little byte order"
+        )
     if records[folder + "data.pkl"].file_size > LARGEST_PICKLE:
-        raise Refused(f"data.pkl has {records[folder + 'data.pkl'].file_size} bytes; {LARGEST_PICKLE} at most are read")
+        raise Refused(
+            f"data.pkl has {records[folder + 'data.pkl'].file_size} bytes; {LARGEST_PICKLE} at most are read"
+        )
 
     file_bytes = path.stat().st_size
     entries = {}
@@ -125,20 +171,30 @@ def _entries(path: Path, archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, 
             raise Refused(f"storage {short(view.storage.key)} is missing from the archive")
         numbers, dtype = view.storage.numbers, view.storage.dtype
         if numbers * DTYPES[dtype].itemsize > record.file_size:
-            raise Refused(f"storage {short(view.storage.key)} should hold {numbers} numbers of {dtype}, but has {record.file_size} bytes")
-        entries[key] = Entry(path, view, _data_position(file, record, file_bytes), record.CRC, record.file_size)
+            raise Refused(
+                f"storage {short(view.storage.key)} should hold {numbers} numbers of {dtype}, but has"
+                f" {record.file_size} bytes"
+            )
+        entries[key] = Entry(
+            path, view, _data_position(file, record, file_bytes), record.CRC, record.file_size
+        )
     return entries
 
 
 def _data_position(file: BinaryIO, record: zipfile.ZipInfo, file_bytes: int) -> int:
-    """Where a stored record's bytes begin: after its local header, whose lengths may differ from the
+    """Return where a stored record's bytes begin: after its local header, whose lengths may differ from the
     directory's."""
     file.seek(record.header_offset)
     header = file.read(30)
-    expect(len(header) == 30 and header[:4] == b"PK\x03\x04", f"the header of record {short(record.filename)}")
+    expect(
+        len(header) == 30 and header[:4] == b"PK\x03\x04", f"the header of record {short(record.filename)}"
+    )
     name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
     position = record.header_offset + 30 + name_bytes + extra_bytes
-    expect(position + record.file_size <= file_bytes, f"record {short(record.filename)}, which ends outside the file,")
+    expect(
+        position + record.file_size <= file_bytes,
+        f"record {short(record.filename)}, which ends outside the file,",
+    )
     return position
 
 
@@ -154,13 +210,15 @@ def write_pth(path: str | os.PathLike, tensors: Iterable[tuple[str, np.ndarray]]
             for index, (key, array) in enumerate(tensors):
                 if array.dtype.name not in DTYPES:
                     raise ValueError(f"{key}: dtype must be one of {', '.join(DTYPES)}, not {array.dtype}")
-                views[key] = View(Storage(str(index), array.dtype.name, array.size), 0, array.shape, row_major(array.shape))
+                views[key] = View(
+                    Storage(str(index), array.dtype.name, array.size), 0, array.shape, row_major(array.shape)
+                )
                 _add(archive, f"archive/data/{index}", as_bytes(array))
             _add(archive, "archive/data.pkl", dump_tensors(views))
             _add(archive, "archive/byteorder", b"little")
             _add(archive, "archive/version", b"3\n")
         file.flush()
-        os.fsync(file.fileno())
+        flush(file.fileno())
 
 
 def as_bytes(array: np.ndarray) -> memoryview:

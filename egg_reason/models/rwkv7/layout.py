@@ -2,25 +2,39 @@
 them.
 
 `LEAVES` says, for every tensor of `RWKV7`, what it is called in either format and how its axes lie there. All
-sizes are read from the
-tensors: the released files follow no one formula for the ranks, and names are not to be trusted.
+sizes are read from the tensors: the released files follow no one formula for the ranks, and names are not to
+be trusted.
 Keys: RWKV-LM, RWKV-v7/train_temp/src/model.py; flash-linear-attention, utils/convert_from_rwkv7.py.
 Left out: DeepEmbed variants (x070a, x070b), which have further keys and are refused by them.
 """
 
 import dataclasses
 import functools
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
+from egg_reason.models.base import digest
 from egg_reason.models.formats import pth
-from egg_reason.models.formats.pth import DTYPES, as_bytes
+from egg_reason.models.formats.pth import DTYPES
 from egg_reason.models.rwkv7.model import RWKV7
+
+__all__ = [
+    "LEAVES",
+    "Contents",
+    "Leaf",
+    "cast",
+    "disassemble",
+    "fingerprint",
+    "inspect",
+    "open_pth",
+    "read_pth",
+    "write_pth",
+]
 
 Format = Literal["pth", "hf"]
 LISTED_KEYS = 8  # in an error message
@@ -44,11 +58,21 @@ class Leaf(NamedTuple):
 
 def _time_mix(name: str, axes: str, layout: str, hf: str, hf_layout: str) -> Leaf:
     key = name + (".weight" if layout == "transposed" else "")
-    return Leaf(f"blocks.att.{name}", axes, f"blocks.{{}}.att.{key}", layout, f"model.layers.{{}}.attn.{hf}", hf_layout)
+    return Leaf(
+        f"blocks.att.{name}",
+        axes,
+        f"blocks.{{}}.att.{key}",
+        layout,
+        f"model.layers.{{}}.attn.{hf}",
+        hf_layout,
+    )
 
 
 def _norm(path: str, pth: str, hf: str) -> list[Leaf]:
-    return [Leaf(f"{path}.{part}", "D", f"{pth}.{part}", "as is", f"{hf}.{part}", "as is") for part in ("weight", "bias")]
+    return [
+        Leaf(f"{path}.{part}", "D", f"{pth}.{part}", "as is", f"{hf}.{part}", "as is")
+        for part in ("weight", "bias")
+    ]
 
 
 # In the order of the released files: BlinkDL's numpy demo takes the tensors of a block by position.
@@ -78,8 +102,22 @@ LEAVES: tuple[Leaf, ...] = (
     _time_mix("output", "D D", "transposed", "o_proj.weight", "transposed"),
     *_norm("blocks.att.ln_x", "blocks.{}.att.ln_x", "model.layers.{}.attn.g_norm"),
     Leaf("blocks.ffn.x_k", "D", "blocks.{}.ffn.x_k", "row", "model.layers.{}.ffn.x_k", "as is"),
-    Leaf("blocks.ffn.key", "D F", "blocks.{}.ffn.key.weight", "transposed", "model.layers.{}.ffn.key.weight", "transposed"),
-    Leaf("blocks.ffn.value", "F D", "blocks.{}.ffn.value.weight", "transposed", "model.layers.{}.ffn.value.weight", "transposed"),
+    Leaf(
+        "blocks.ffn.key",
+        "D F",
+        "blocks.{}.ffn.key.weight",
+        "transposed",
+        "model.layers.{}.ffn.key.weight",
+        "transposed",
+    ),
+    Leaf(
+        "blocks.ffn.value",
+        "F D",
+        "blocks.{}.ffn.value.weight",
+        "transposed",
+        "model.layers.{}.ffn.value.weight",
+        "transposed",
+    ),
     *_norm("ln_out", "ln_out", "model.norm"),
     Leaf("head", "D V", "head.weight", "transposed", "lm_head.weight", "transposed"),
 )
@@ -96,8 +134,63 @@ class Tensor(Protocol):
     def read(self) -> np.ndarray: ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """The tensors of a checkpoint that were found to fit together; none is read yet."""
+
+    tensors: Mapping[str, Tensor]
+    expected: Mapping[str, tuple[Leaf, int | None]]  # every key, with its leaf and layer
+    format: Format
+    layers: int
+    sizes: Mapping[str, int]  # behind each letter of `Leaf.axes`
+    block0_has_v: bool
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of all tensors; float32, which holds them all, if they differ."""
+        dtypes = {tensor.dtype.name for tensor in self.tensors.values()}
+        return dtypes.pop() if len(dtypes) == 1 else "float32"
+
+    def shapes(self) -> RWKV7:
+        """Return the shapes of what `read` returns."""
+        values = {leaf.path: jax.ShapeDtypeStruct(self._shape(leaf), np.float32) for leaf in LEAVES}
+        return _node(RWKV7, "", values)
+
+    def read(self) -> RWKV7:
+        """Return float32 numpy parameters, read one tensor at a time."""
+        # Zeros: where block 0 has no v0, v1 and v2, nothing is read into them.
+        values = {leaf.path: np.zeros(self._shape(leaf), np.float32) for leaf in LEAVES}
+        for key, (leaf, layer) in self.expected.items():
+            array = self.tensors[key].read()
+            target = values[leaf.path] if layer is None else values[leaf.path][layer]
+            transposed = _layout(leaf, self.format) == "transposed"
+            target[...] = array.T if transposed else array.reshape(target.shape)
+        return _node(RWKV7, "", values)
+
+    def _shape(self, leaf: Leaf) -> tuple[int, ...]:
+        stacked = (self.layers,) if "{}" in leaf.pth else ()
+        return stacked + tuple(self.sizes[axis] for axis in leaf.axes.split())
+
+
+def inspect(tensors: Mapping[str, Tensor], format: Format, source: str) -> Contents:
+    """Check the named tensors of either format. `source` begins every error."""
+    block = re.compile(r"blocks\.(\d{1,4})\." if format == "pth" else r"model\.layers\.(\d{1,4})\.")
+    layers = 1 + max((int(match[1]) for match in map(block.match, tensors) if match), default=0)
+    block0_has_v = any(_key(leaf, format, 0) in tensors for leaf in LEAVES if leaf.path in BLOCK0_OPTIONAL)
+    expected = _expected(format, layers, block0_has_v)
+    _check_keys(tensors, expected, source)
+    sizes = _sizes(tensors, expected, format, source)
+    sizes.setdefault("v", 1)
+    return Contents(tensors, expected, format, layers, sizes, block0_has_v)
+
+
+def open_pth(path: str | os.PathLike) -> Contents:
+    """Check a `.pth` checkpoint; read no weights. Raises what `read_pth` raises."""
+    return inspect(pth.read_pth(path), "pth", str(path))
+
+
 def read_pth(path: str | os.PathLike) -> tuple[RWKV7, str, bool]:
-    """Reads a `.pth` checkpoint, one tensor at a time.
+    """Read a `.pth` checkpoint, one tensor at a time.
 
     Returns:
         (float32 numpy parameters, dtype of the file, whether block 0 has att.v0, v1 and v2). Mixed dtypes
@@ -108,10 +201,13 @@ def read_pth(path: str | os.PathLike) -> tuple[RWKV7, str, bool]:
         FileNotFoundError, ValueError: as `pth.read_pth`; missing or unknown keys; tensors whose shapes do not
         fit together.
     """
-    return assemble(pth.read_pth(path), "pth", str(path))
+    contents = open_pth(path)
+    return contents.read(), contents.dtype, contents.block0_has_v
 
 
-def write_pth(params: RWKV7, path: str | os.PathLike, dtype: str = "bfloat16", block0_has_v: bool = True) -> None:
+def write_pth(
+    params: RWKV7, path: str | os.PathLike, dtype: str = "bfloat16", block0_has_v: bool = True
+) -> None:
     """Writes a `.pth` checkpoint as BlinkDL lays it out; what `read_pth` read comes back tensor for tensor in
     the same dtype.
 
@@ -121,29 +217,6 @@ def write_pth(params: RWKV7, path: str | os.PathLike, dtype: str = "bfloat16", b
         block0_has_v: whether to write block 0's unused att.v0, v1 and v2, as most released files do.
     """
     pth.write_pth(path, cast(disassemble(params, "pth", block0_has_v), dtype))
-
-
-def assemble(tensors: Mapping[str, Tensor], format: Format, source: str) -> tuple[RWKV7, str, bool]:
-    """Named tensors of either format to (float32 numpy parameters, dtype, whether block 0 has v). `source`
-    begins every error."""
-    block = re.compile(r"blocks\.(\d{1,4})\." if format == "pth" else r"model\.layers\.(\d{1,4})\.")
-    layers = 1 + max((int(match[1]) for match in map(block.match, tensors) if match), default=0)
-    block0_has_v = any(_key(leaf, format, 0) in tensors for leaf in LEAVES if leaf.path in BLOCK0_OPTIONAL)
-    expected = _expected(format, layers, block0_has_v)
-    _check_keys(tensors, expected, source)
-    sizes = _sizes(tensors, expected, format, source)
-    sizes.setdefault("v", 1)
-
-    values = {}
-    for leaf in LEAVES:
-        stacked = (layers,) if "{}" in leaf.pth else ()
-        values[leaf.path] = np.zeros(stacked + tuple(sizes[axis] for axis in leaf.axes.split()), np.float32)
-    for key, (leaf, layer) in expected.items():
-        array = tensors[key].read()
-        target = values[leaf.path] if layer is None else values[leaf.path][layer]
-        target[...] = array.T if _layout(leaf, format) == "transposed" else array.reshape(target.shape)
-    dtypes = {tensor.dtype.name for tensor in tensors.values()}
-    return _node(RWKV7, "", values), dtypes.pop() if len(dtypes) == 1 else "float32", block0_has_v
 
 
 def disassemble(params: RWKV7, format: Format, block0_has_v: bool) -> Iterator[tuple[str, np.ndarray]]:
@@ -163,19 +236,15 @@ def cast(tensors: Iterator[tuple[str, np.ndarray]], dtype: str) -> Iterator[tupl
         with np.errstate(over="ignore"):
             rounded = array.astype(DTYPES[dtype])
         if np.isfinite(array).all() and not np.isfinite(rounded).all():
-            raise ValueError(f"{key}: {float(np.abs(array).max()):g} is beyond the range of {dtype}; write float32 instead")
+            raise ValueError(
+                f"{key}: {float(np.abs(array).max()):g} is beyond the range of {dtype}; write float32 instead"
+            )
         yield key, rounded
 
 
 def fingerprint(params: RWKV7) -> str:
-    """What identifies a set of weights: 32 hex digits, BLAKE2b over path, shape and little-endian float32
-    bytes of every tensor."""
-    digest = hashlib.blake2b(digest_size=16)
-    for leaf in LEAVES:
-        array = _value(params, leaf).astype("<f4", copy=False)
-        digest.update(f"{leaf.path} {list(array.shape)}\n".encode())
-        digest.update(as_bytes(array))
-    return digest.hexdigest()
+    """Return what identifies a set of weights: 32 hex digits over every tensor in the order of `LEAVES`."""
+    return digest((leaf.path, _value(params, leaf)) for leaf in LEAVES)
 
 
 def _key(leaf: Leaf, format: Format, layer: int | None) -> str:
@@ -191,8 +260,8 @@ def _value(params: RWKV7, leaf: Leaf) -> np.ndarray:
     return np.asarray(functools.reduce(getattr, leaf.path.split("."), params), np.float32)
 
 
-def _node(kind: Any, prefix: str, values: Mapping[str, np.ndarray]) -> Any:
-    """A struct of RWKV7 from its leaves by dotted path."""
+def _node(kind: Any, prefix: str, values: Mapping[str, Any]) -> Any:
+    """Build a struct of RWKV7 from its leaves by dotted path."""
 
     def child(field):
         path = prefix + field.name
@@ -205,7 +274,9 @@ def _expected(format: Format, layers: int, block0_has_v: bool) -> dict[str, tupl
     """Every key of a checkpoint, with its leaf and layer (None: not in a block of RWKV7)."""
     blocks = [leaf for leaf in LEAVES if "{}" in leaf.pth]
     start = LEAVES.index(blocks[0])
-    expected: dict[str, tuple[Leaf, int | None]] = {_key(leaf, format, None): (leaf, None) for leaf in LEAVES[:start]}
+    expected: dict[str, tuple[Leaf, int | None]] = {
+        _key(leaf, format, None): (leaf, None) for leaf in LEAVES[:start]
+    }
     for layer in range(layers):
         for leaf in blocks:
             if layer or block0_has_v or leaf.path not in BLOCK0_OPTIONAL:
@@ -216,18 +287,25 @@ def _expected(format: Format, layers: int, block0_has_v: bool) -> dict[str, tupl
 def _check_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Any], source: str) -> None:
     def listed(keys: list[str], what: str) -> str:
         more = ", ..." if len(keys) > LISTED_KEYS else ""
-        return f"{len(keys)} {what} key{'s' * (len(keys) > 1)} ({', '.join(key[:80] for key in keys[:LISTED_KEYS])}{more})"
+        names = ", ".join(key[:80] for key in keys[:LISTED_KEYS])
+        return f"{len(keys)} {what} key{'s' * (len(keys) > 1)} ({names}{more})"
 
     missing = [key for key in expected if key not in tensors]
     unknown = [key for key in tensors if key not in expected]
     if missing or unknown:
-        found = [listed(keys, what) for keys, what in ((missing, "missing"), (unknown, "unknown")) if keys]
+        faults = [listed(keys, what) for keys, what in ((missing, "missing"), (unknown, "unknown")) if keys]
         raise ValueError(
-            f"{source}: not an RWKV-7 (x070) checkpoint: {' and '.join(found)}; DeepEmbed variants and other versions are not read"
+            f"{source}: not an RWKV-7 (x070) checkpoint: {' and '.join(faults)};"
+            " DeepEmbed variants and other versions are not read"
         )
 
 
-def _sizes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[Leaf, int | None]], format: Format, source: str) -> dict[str, int]:
+def _sizes(
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, tuple[Leaf, int | None]],
+    format: Format,
+    source: str,
+) -> dict[str, int]:
     """The size behind each letter of `Leaf.axes`, after checking that every tensor agrees."""
     sizes: dict[str, int] = {}
     for key, (leaf, _) in expected.items():
@@ -243,8 +321,13 @@ def _sizes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[Leaf, int
         )
         if not fits:
             wanted = ", ".join(str(sizes.get(axis, axis)) for axis in axes)
-            raise ValueError(f"{source}: {key} has shape {list(shape)}, expected [{wanted}] as in the tensors before it")
+            raise ValueError(
+                f"{source}: {key} has shape {list(shape)}, expected [{wanted}] as in the tensors before it"
+            )
         sizes = bound
     if sizes["H"] * sizes["K"] != sizes["D"]:
-        raise ValueError(f"{source}: att.r_k has shape [{sizes['H']}, {sizes['K']}], expected heads x head size = width {sizes['D']}")
+        raise ValueError(
+            f"{source}: att.r_k has shape [{sizes['H']}, {sizes['K']}], expected heads x head size ="
+            f" width {sizes['D']}"
+        )
     return sizes

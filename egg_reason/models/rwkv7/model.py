@@ -2,16 +2,13 @@
 
 The arithmetic is that of the official implementation (RWKV-LM, RWKV-v7; arXiv 2503.14456, section 4), checked
 against the `rwkv` package in `tests/test_rwkv7_reference.py`. Every matrix is kept as [inputs, outputs] and
-used as `x @ w`, so that a weight may be an array or any node of `egg_reason.perturb.noise` that knows how to
-multiply.
+used as `x @ w`, so that a weight may be an array or any node of `perturb.weights` that knows how to multiply.
 
 Axes: B rows (lanes), T tokens, L layers, D width, H heads, K head size, V vocabulary.
-Left out: the DeepEmbed variants (x070a, x070b), which have further tensors; `models.checkpoints` refuses
-their files.
+Left out: the DeepEmbed variants (x070a, x070b), which have further tensors; `rwkv7.layout` refuses their
+files.
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +17,25 @@ import jax.numpy as jnp
 from flax import struct
 
 from egg_reason.models.rwkv7.wkv import wkv as wkv_any
-from egg_reason.models.rwkv7.wkv import wkv_chunked, wkv_step
-from egg_reason.perturb.layouts import TRANSPOSED_UP_TO, Transposed
-from egg_reason.perturb.noise import Parameter
-from egg_reason.perturb.paths import named
+from egg_reason.models.rwkv7.wkv import wkv_step
+
+__all__ = [
+    "DECAY_SCALE",
+    "LAYER_NORM_EPS",
+    "RWKV7",
+    "Block",
+    "ChannelMix",
+    "LayerNorm",
+    "LayerState",
+    "Shape",
+    "State",
+    "TimeMix",
+    "forward",
+    "init_state",
+    "random_params",
+    "shape_of",
+    "unstacked",
+]
 
 GROUP_NORM_EPS = 64e-5
 LAYER_NORM_EPS = 1e-5
@@ -106,7 +118,7 @@ class RWKV7(struct.PyTreeNode):
 
 
 class LayerState(struct.PyTreeNode):
-    """What a lane remembers in one layer: constant in size however long the text. All zeros before the first
+    """The memory of B rows in one layer: constant in size however long the text. All zeros before the first
     token."""
 
     att_shift: jax.Array  # [B, D], the block input of the last token (after ln1), activation dtype
@@ -141,10 +153,15 @@ def shape_of(params: RWKV7) -> Shape:
 def init_state(shape: Shape, rows: int, dtype=jnp.float32) -> State:
     """The state before any token, for `rows` lanes; dtype is that of the activations."""
     shift, wkv = (rows, shape.width), (rows, shape.heads, shape.head_size, shape.head_size)
-    return tuple(LayerState(jnp.zeros(shift, dtype), jnp.zeros(shift, dtype), jnp.zeros(wkv, jnp.float32)) for _ in range(shape.layers))
+    return tuple(
+        LayerState(jnp.zeros(shift, dtype), jnp.zeros(shift, dtype), jnp.zeros(wkv, jnp.float32))
+        for _ in range(shape.layers)
+    )
 
 
-def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool = False, wkv=wkv_any, step=wkv_step):
+def forward(
+    params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool = False, wkv=wkv_any, step=wkv_step
+):
     """Reads T tokens on B rows.
 
     Args:
@@ -167,11 +184,15 @@ def forward(params: RWKV7, tokens_BT, state: State, lengths_B=None, remat: bool 
         x, v_first = carry
         block, index, old = inputs
         y = layer_norm(x, block.ln1)
-        out, v_first, wkv_state = time_mix(block.att, y, old.att_shift, old.wkv, v_first, index == 0, mask_BT1, wkv, step)
+        out, v_first, wkv_state = time_mix(
+            block.att, y, old.att_shift, old.wkv, v_first, index == 0, mask_BT1, wkv, step
+        )
         x = x + out
         z = layer_norm(x, block.ln2)
         x = x + channel_mix(block.ffn, z, old.ffn_shift)
-        return (x, v_first), LayerState(last_token(y, old.att_shift, lengths_B), last_token(z, old.ffn_shift, lengths_B), wkv_state)
+        return (x, v_first), LayerState(
+            last_token(y, old.att_shift, lengths_B), last_token(z, old.ffn_shift, lengths_B), wkv_state
+        )
 
     carry = (x, jnp.zeros_like(x))
     # one after another in the program: nothing is copied into or out of stacks
@@ -272,82 +293,6 @@ def last_token(x, shift, lengths_B):
     return jnp.where((lengths_B > 0)[:, None], last, shift)
 
 
-MATRICES = frozenset(["w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2", "receptance", "key", "value", "output"])
-
-TRANSPOSED_FROM = 1 << 18
-"""Weights from which a matrix gains by being transposed for few rows (docs/performance.md)."""
-
-
-def _turned(matrix, lanes: int):
-    return Transposed(matrix.T) if lanes <= TRANSPOSED_UP_TO and matrix.size >= TRANSPOSED_FROM else matrix
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _layer_by_layer(blocks: Block, lanes: int) -> tuple[Block, ...]:
-    def one(path, leaf):
-        return _turned(leaf, lanes) if path[-1].name in MATRICES else leaf
-
-    return tuple(jax.tree_util.tree_map_with_path(one, block) for block in unstacked(blocks))
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What the engine needs of a model family, and nothing more.
-
-    step: the recurrence of a single token, `wkv.wkv_step` or an equal of it. `wkv_pallas.wkv_step_pallas` is
-        one for GPUs, used nowhere by default until it has been measured to win on one (`scripts/bench_gpu.py`
-        prints both).
-    """
-
-    shape: Shape
-    step: Callable = wkv_step
-
-    def init_state(self, rows, dtype) -> State:
-        """All zeros; every leaf has its rows on axis 0."""
-        return init_state(self.shape, rows, dtype)
-
-    def forward(self, weights, tokens_BT, state, lengths_B=None):
-        return forward(weights, tokens_BT, state, lengths_B, step=self.step)
-
-    def prepared(self, weights, lanes: int):
-        """The weights as `forward` reads them fastest with so many rows: on a CPU layer by layer, so that
-        none is cut out of a stack, and for up to 64 rows large matrices transposed. That is a second copy in
-        memory."""
-        if jax.default_backend() != "cpu":
-            return weights
-        return weights.replace(head=_turned(weights.head, lanes), blocks=_layer_by_layer(weights.blocks, lanes))
-
-    def read(self, weights, tokens_BT, remat=True):
-        """Hidden [B, T, D] of whole texts, for training: the recurrence by matrix products, so that no state
-        is kept per token.
-
-        remat: as in `forward`.
-        """
-        start = init_state(self.shape, tokens_BT.shape[0], weights.emb.dtype)
-        return forward(weights, tokens_BT, start, remat=remat, wkv=wkv_chunked)[0]
-
-    def logits(self, weights, hidden):
-        """float32 [..., V]."""
-        return (hidden @ weights.head).astype(jnp.float32)
-
-    def parameters(self, vectors=False, embeddings=False) -> tuple[Parameter, ...]:
-        """What is perturbed: every matrix of the blocks; with `vectors` also norms, biases, mixes and r_k;
-        with `embeddings` table and head."""
-        tree = jax.eval_shape(lambda: random_params(self.shape, jax.random.key(0)))
-        found = []
-        for index, name in enumerate(named(tree)):
-            stacked, last = name.startswith("blocks."), name.rsplit(".", 1)[-1]
-            if name in ("emb", "head"):
-                kind, wanted = ("table" if name == "emb" else "matrix"), embeddings
-            elif last in MATRICES:
-                kind, wanted = "matrix", True
-            else:
-                kind, wanted = "vector", vectors
-            if wanted:
-                found.append(Parameter(name, index, kind, stacked))
-        return tuple(found)
-
-
 def random_params(shape: Shape, key) -> RWKV7:
     """Every tensor random at a sensible scale (RWKV-LM's own start has zeros, which hide mistakes). For tests
     and benchmarks."""
@@ -382,7 +327,9 @@ def random_params(shape: Shape, key) -> RWKV7:
         output=matrix(width, width, scale=0.5),
         ln_x=norm(layers),
     )
-    ffn_mix = ChannelMix(jax.random.uniform(next(keys), (layers, width)), matrix(width, ffn), matrix(ffn, width, scale=0.5))
+    ffn_mix = ChannelMix(
+        jax.random.uniform(next(keys), (layers, width)), matrix(width, ffn), matrix(ffn, width, scale=0.5)
+    )
     return RWKV7(
         emb=draw(shape.vocab, width, scale=0.5),
         ln0=norm(),

@@ -24,6 +24,8 @@ Axes: B rows, T tokens, H heads, K head size. Inputs are [B, T, H, K] (no T axis
 import jax
 import jax.numpy as jnp
 
+__all__ = ["CHUNK", "SCAN_UP_TO", "wkv", "wkv_chunked", "wkv_scan", "wkv_step"]
+
 CHUNK = 16
 """Tokens in a chunk. exp(-log_w) is accumulated over one chunk only: at most 0.5452^-16 = 1.7e4, far from
 overflow."""
@@ -62,7 +64,9 @@ def wkv_scan(state, r, log_w, k, v, a, b):
     def step(state, token):
         readers, w, k, v, b = token
         products = readers @ state
-        return state * w[..., None] + b[..., None] * products[..., :1, :] + k[..., None] * v[..., None, :], products
+        return state * w[..., None] + b[..., None] * products[..., :1, :] + k[..., None] * v[
+            ..., None, :
+        ], products
 
     tokens = tuple(jnp.moveaxis(x, 1, 0) for x in (jnp.stack([a, w * r], -2), w, k, v, b))
     state, products = jax.lax.scan(step, state, tokens)

@@ -5,7 +5,7 @@ As XLA compiles `wkv_step`, its products read the state and its update reads it 
 each. Here one program takes the state of one row and head into registers, does the whole token, and writes it
 back.
 
-Used nowhere by default, until it has been measured to win on a GPU: `Architecture(shape,
+Used nowhere by default, until it has been measured to win on a GPU: `RWKV7Family(shape,
 step=wkv_step_pallas)` generates with it, and `scripts/bench_gpu.py` prints a decode step either way. Left
 out: sequences of tokens (`wkv_scan`, `wkv_chunked`) and gradients.
 """
@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
+
+__all__ = ["wkv_step_pallas"]
 
 PER_THREAD = 32
 """Numbers of the state that a thread holds. At K = 64 four warps share 16 KiB, and a multiprocessor has room
@@ -33,7 +35,10 @@ def wkv_step_pallas(state, r, log_w, k, v, a, b, interpret: bool = False):
     """
     rows, heads, size, _ = state.shape
     if state.size >= 1 << 31:
-        raise ValueError(f"the state of a layer must have fewer than 2^31 numbers for this kernel, not {state.size:,}: use fewer lanes")
+        raise ValueError(
+            f"the state of a layer must have fewer than 2^31 numbers for this kernel, not {state.size:,}:"
+            " use fewer lanes"
+        )
     w = jnp.exp(log_w)  # not in the kernel: XLA joins it with what made log_w, and its exp(0) is exactly 1
     vectors = [x.reshape(rows * heads, size) for x in (r, w, k, v, a, b)]
     matrix_of_one = pl.BlockSpec((None, size, size), lambda i: (i, 0, 0))
@@ -43,7 +48,10 @@ def wkv_step_pallas(state, r, log_w, k, v, a, b, interpret: bool = False):
         grid=(rows * heads,),
         in_specs=[matrix_of_one] + [vector_of_one] * 6,
         out_specs=[vector_of_one, matrix_of_one],
-        out_shape=[jax.ShapeDtypeStruct((rows * heads, size), v.dtype), jax.ShapeDtypeStruct((rows * heads, size, size), state.dtype)],
+        out_shape=[
+            jax.ShapeDtypeStruct((rows * heads, size), v.dtype),
+            jax.ShapeDtypeStruct((rows * heads, size, size), state.dtype),
+        ],
         input_output_aliases={0: 1},
         compiler_params=triton.CompilerParams(num_warps=max(1, size * size // (32 * PER_THREAD))),
         interpret=interpret,

@@ -12,7 +12,19 @@ from math import comb, factorial
 from typing import Any
 
 from egg_reason.rewards.answers import simplest
-from egg_reason.rewards.mathematics.expressions import Unreadable
+from egg_reason.rewards.mathematics.tokens import Unreadable
+
+__all__ = [
+    "POINTS",
+    "Beyond",
+    "Computation",
+    "budget_left",
+    "context",
+    "floating",
+    "fresh_budget",
+    "is_exact",
+    "is_real",
+]
 
 LARGEST = 16_000
 """Bits of a number, above or below the fraction line: about 4,800 digits."""
@@ -116,7 +128,9 @@ class Computation:
         if isinstance(value, int):
             self.longest = max(self.longest, value.bit_length() - 32)
         elif isinstance(value, Fraction):
-            self.longest = max(self.longest, value.numerator.bit_length() - 32, value.denominator.bit_length() - 32)
+            self.longest = max(
+                self.longest, value.numerator.bit_length() - 32, value.denominator.bit_length() - 32
+            )
         self.mp.prec = self.precision
         return floating(value)
 
@@ -162,9 +176,16 @@ class Computation:
 
     def matrices(self, x: Any, y: Any, operation: str) -> tuple:
         if operation == "add":
-            if not (isinstance(x, tuple) and isinstance(y, tuple)) or len(x) != len(y) or len(x[0]) != len(y[0]):
+            if (
+                not (isinstance(x, tuple) and isinstance(y, tuple))
+                or len(x) != len(y)
+                or len(x[0]) != len(y[0])
+            ):
                 raise Beyond("a sum of what differs in shape")
-            return tuple(tuple(self.pairwise(p, q, "add") for p, q in zip(*rows, strict=True)) for rows in zip(x, y, strict=True))
+            return tuple(
+                tuple(self.pairwise(p, q, "add") for p, q in zip(*rows, strict=True))
+                for rows in zip(x, y, strict=True)
+            )
         if not isinstance(x, tuple):
             return tuple(tuple(self.pairwise(x, cell, "multiply") for cell in row) for row in y)
         if not isinstance(y, tuple):
@@ -204,10 +225,18 @@ class Computation:
             raise Beyond("a matrix as an exponent")
         if x == 0 and not (is_exact(y) and y > 0):
             raise Beyond("a power of zero that does not exist")
-        if is_exact(x) and isinstance(y, Fraction) and (root := self.exact_root(x, y.denominator)) is not None:
+        if (
+            is_exact(x)
+            and isinstance(y, Fraction)
+            and (root := self.exact_root(x, y.denominator)) is not None
+        ):
             x, y = root, y.numerator
         if isinstance(y, int):
-            bits = max(Fraction(x).numerator.bit_length(), Fraction(x).denominator.bit_length()) if is_exact(x) else abs(self.mp.mag(x))
+            bits = (
+                max(Fraction(x).numerator.bit_length(), Fraction(x).denominator.bit_length())
+                if is_exact(x)
+                else abs(self.mp.mag(x))
+            )
             if (bits - 1) * abs(y) > LARGEST:
                 raise Beyond("a number of more than 4,800 digits")
             if is_exact(x):
@@ -316,7 +345,14 @@ class Computation:
             return abs(x) if name == "abs" else x.real if name == "Re" else x.imag
         if name in ("floor", "ceil") and not is_real(x):
             raise Beyond("rounds what is not real")
-        arc = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc"}
+        arc = {
+            "arcsin": "asin",
+            "arccos": "acos",
+            "arctan": "atan",
+            "arccot": "acot",
+            "arcsec": "asec",
+            "arccsc": "acsc",
+        }
         if abs(self.mp.mag(x)) > 200 and x:
             raise Beyond("a function of a number that is too large")
         if name in ("sinh", "cosh", "tanh", "coth") and abs(x) > 5000:
@@ -340,9 +376,22 @@ class Computation:
 
 
 _METHODS = {
-    "number": "number", "name": "name", "+": "sum", "*": "product", "/": "quotient", "^": "power", "negative": "negative",
-    "root": "root", "!": "factorial", "!!": "double_factorial", "binom": "binomial", "degree": "degree", "percent": "percent",
-    "log": "logarithm", "function": "function", "matrix": "matrix",
+    "number": "number",
+    "name": "name",
+    "+": "sum",
+    "*": "product",
+    "/": "quotient",
+    "^": "power",
+    "negative": "negative",
+    "root": "root",
+    "!": "factorial",
+    "!!": "double_factorial",
+    "binom": "binomial",
+    "degree": "degree",
+    "percent": "percent",
+    "log": "logarithm",
+    "function": "function",
+    "matrix": "matrix",
 }
 
 

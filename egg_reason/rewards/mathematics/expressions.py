@@ -17,48 +17,40 @@ What the text is expected to look like is what `latex.clean` returns.
 import re
 from fractions import Fraction
 
+from egg_reason.rewards.mathematics.tokens import (
+    CONSTANTS,
+    FUNCTIONS,
+    GREEK,
+    INVERSE,
+    TRIGONOMETRIC,
+    Unreadable,
+    decimal,
+    repeating,
+    tokenize,
+)
+
+__all__ = ["mentions", "names_in", "parse"]
+
 DEEPEST = 100
 """Sums and factors within each other: every bracket is one of each."""
 
-MOST = 600
-"""Tokens in an expression."""
-
-GREEK = frozenset(
-    re.findall(
-        "[A-Za-z]+",
-        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi varphi chi"
-        " psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega Pi ell hbar triangle angle square",
-    )
-)
-TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
-HYPERBOLIC = frozenset(("sinh", "cosh", "tanh", "coth"))
-INVERSE = {f"{arc}{name}": f"arc{name}" for name in TRIGONOMETRIC for arc in ("arc", "a")} | {"asin": "arcsin"}
-FUNCTIONS = TRIGONOMETRIC | HYPERBOLIC | frozenset(INVERSE) | {"ln", "log", "lg", "exp", "floor", "ceil", "abs", "Re", "Im"}
-CONSTANTS = {"pi": "pi", "infty": "infinity", "infinity": "infinity", "inf": "infinity", "oo": "infinity"}
-
-TOKEN = re.compile(
-    r"(?P<space>\s+)"
-    r"|(?P<repeating>[0-9]*\.[0-9]*\\overline\s*\{[0-9]+\})"
-    r"|(?P<mixed>(?<![0-9.^/])[0-9]+\s+[0-9]+\s*/\s*[0-9]+(?![0-9.]))"
-    r"|(?P<scientific>(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,4}(?![0-9A-Za-z.]))"
-    r"|(?P<number>[0-9]+\.?[0-9]*|\.[0-9]+)"
-    r"|(?P<begin>\\begin\s*\{[A-Za-z]+\}(?:\s*\{[clr|\s]*\})?)"
-    r"|(?P<end>\\end\s*\{[A-Za-z]+\})"
-    r"|(?P<command>\\[A-Za-z]+|\\[{}|%])"
-    r"|(?P<letters>[A-Za-z]+)"
-    r"|(?P<sign>\*\*|[-+*/^!()\[\]{}|_,%&'])"
-)
-OPEN_TO_CLOSE = {"(": ")", "[": "]", "{": "}", "|": "|", "\\{": "\\}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "\\lvert": "\\rvert",
-                 "\\langle": "\\rangle"}
+OPEN_TO_CLOSE = {
+    "(": ")",
+    "[": "]",
+    "{": "}",
+    "|": "|",
+    "\\{": "\\}",
+    "\\lfloor": "\\rfloor",
+    "\\lceil": "\\rceil",
+    "\\lvert": "\\rvert",
+    "\\langle": "\\rangle",
+}
 MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array")
 
 
-class Unreadable(ValueError):
-    """The text is no expression of this grammar; one line for people."""
-
-
 def parse(text: str) -> tuple:
-    """The tree of an expression. Raises Unreadable for anything else, and beyond DEEPEST and MOST."""
+    """The tree of an expression. Raises Unreadable for anything else, and beyond DEEPEST and
+    `tokens.MOST`."""
     reader = _Reader(text)
     tree = reader.sum()
     if reader.next is not None:
@@ -82,38 +74,6 @@ def mentions(tree: tuple, name: str) -> bool:
         return tree == ("name", name)
     parts = tree[1:] if tree[0] != "matrix" else [cell for row in tree[1:] for cell in row]
     return any(mentions(part, name) for part in parts if isinstance(part, tuple))
-
-
-def tokenize(text: str) -> list[tuple[str, str]]:
-    """(kind, text) of each token, blanks left out. Raises Unreadable."""
-    tokens = []
-    position = 0
-    while position < len(text):
-        found = TOKEN.match(text, position)
-        if found is None:
-            raise Unreadable(f"not allowed in an expression: {text[position]!a}")
-        position = found.end()
-        kind = str(found.lastgroup)
-        if kind == "letters":
-            tokens += _letters(found.group())
-        elif kind != "space":
-            tokens.append((kind, found.group()))
-        if len(tokens) > MOST:
-            raise Unreadable(f"more than {MOST} signs")
-    return tokens
-
-
-def _letters(run: str) -> list[tuple[str, str]]:
-    """Letters in a row: a function or constant by its name, else up to three variables. A longer word is
-    none."""
-    if run in FUNCTIONS or run in CONSTANTS or run == "sqrt":
-        return [("command", "\\" + run)]
-    for name in ("sqrt", "arcsin", "arccos", "arctan", "sin", "cos", "tan", "ln", "log", "pi"):
-        if run.startswith(name) and len(run) == len(name) + 1:
-            return [("command", "\\" + name), ("letters", run[-1])]
-    if len(run) > 3:
-        raise Unreadable(f"a word, not an expression: {run!a}")
-    return [("letters", letter) for letter in run]
 
 
 class _Reader:
@@ -194,10 +154,15 @@ class _Reader:
             name = str(self.next)[1:]
             return (
                 name in ("frac", "sqrt", "binom", "lfloor", "lceil", "lvert", "langle", "overline")
-                or name in GREEK or name in FUNCTIONS or name in CONSTANTS
+                or name in GREEK
+                or name in FUNCTIONS
+                or name in CONSTANTS
             )
         if self.next == "{":  # `1{2}` is printed as 12
-            return self.tokens[self.place + 1 : self.place + 2] == [] or self.tokens[self.place + 1][0] != "number"
+            return (
+                self.tokens[self.place + 1 : self.place + 2] == []
+                or self.tokens[self.place + 1][0] != "number"
+            )
         return self.next in ("(", "[")
 
     def factor(self) -> tuple:
@@ -417,24 +382,3 @@ def _mixed(whole: int, above: int, below: int) -> tuple:
     if not 0 <= above < below:
         raise Unreadable("a mixed number has a proper fraction")
     return ("number", whole + Fraction(above, below))
-
-
-def decimal(text: str) -> int | Fraction:
-    """`12`, `12.50`, `.5`."""
-    if len(text) > 1000:
-        raise Unreadable("a number of more than 1000 digits")
-    digits, _, decimals = text.partition(".")
-    if decimals:
-        value = Fraction(int(digits + decimals), 10 ** len(decimals))
-        return value.numerator if value.denominator == 1 else value
-    return int(digits)
-
-
-def repeating(text: str) -> Fraction:
-    r"""`0.1\overline{6}`: one sixth."""
-    head, _, tail = text.partition("\\overline")
-    period = tail.strip().strip("{}")
-    if len(text) > 200:
-        raise Unreadable("a number of more than 200 digits")
-    _, _, decimals = head.partition(".")
-    return Fraction(decimal(head.rstrip(".") or "0")) + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(decimals))

@@ -9,14 +9,63 @@ and "and" between answers `\or` and `\and`, a new row of a matrix `\newline`.
 
 import re
 
+__all__ = ["clean", "known_unit", "split_unit"]
+
 SIGNS = {
-    "−": "-", "–": "-", "—": "-", "‐": "-", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*",
-    "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\reals ",
-    "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ", "°": r"\degree ", "θ": r"\theta ",
-    "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "∖": r"\setminus ", "⟨": r"\langle ", "⟩": r"\rangle ", "′": "'",
-    "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
-    "⁰": "^0", "¹": "^1", "²": "^2", "³": "^3", "⁴": "^4", "⁵": "^5", "⁶": "^6", "⁷": "^7", "⁸": "^8", "⁹": "^9",
-    "€": r"\euro ", "£": r"\pound ", "¥": r"\yen ", "\u00a0": " ", "\u2009": r"\,", "\u202f": r"\,", "\u200b": "",
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "‐": "-",
+    "×": r"\times ",
+    "÷": r"\div ",
+    "·": r"\cdot ",
+    "⋅": r"\cdot ",
+    "∗": "*",
+    "π": r"\pi ",
+    "∞": r"\infty ",
+    "√": r"\sqrt ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "∅": r"\emptyset ",
+    "ℝ": r"\reals ",
+    "≤": r"\leq ",
+    "≥": r"\geq ",
+    "≠": r"\neq ",
+    "≈": r"\approx ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "°": r"\degree ",
+    "θ": r"\theta ",
+    "α": r"\alpha ",
+    "β": r"\beta ",
+    "λ": r"\lambda ",
+    "∖": r"\setminus ",
+    "⟨": r"\langle ",
+    "⟩": r"\rangle ",
+    "′": "'",
+    "½": r"\frac{1}{2}",
+    "⅓": r"\frac{1}{3}",
+    "⅔": r"\frac{2}{3}",
+    "¼": r"\frac{1}{4}",
+    "¾": r"\frac{3}{4}",
+    "⁰": "^0",
+    "¹": "^1",
+    "²": "^2",
+    "³": "^3",
+    "⁴": "^4",
+    "⁵": "^5",
+    "⁶": "^6",
+    "⁷": "^7",
+    "⁸": "^8",
+    "⁹": "^9",
+    "€": r"\euro ",
+    "£": r"\pound ",
+    "¥": r"\yen ",
+    "\u00a0": " ",
+    "\u2009": r"\,",
+    "\u202f": r"\,",
+    "\u200b": "",
 }
 SIGN_TABLE = str.maketrans(SIGNS)
 
@@ -61,7 +110,9 @@ _SPELLINGS: dict = {
     r"(?<=[0-9}\s])(?:percent(?:age)?|pct)(?![A-Za-z])": r"\\%",
     r"(?<!\\)%": r"\\%",
     r"\\upright\s*\{\s*([A-Za-z])\s*\}": r"\1",
-    r"\\upright\s*\{\s*((?:arc|a)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd|lcm|Re|Im|det)\s*\}": r"\\\1",
+    r"\\upright\s*\{\s*((?:arc|a)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd|lcm|Re|Im|det)\s*\}": (
+        r"\\\1"
+    ),
     r"\\upright": r"\\text",
     r"\\text\s*\{\s*,?\s*(and|or)\s*\}": r"\\\1 ",
     r"(?<![A-Za-z\\])(and|or)(?![A-Za-z])": r"\\\1 ",
@@ -69,10 +120,14 @@ _SPELLINGS: dict = {
     r"(^|[,(=]\s*|\\or\s*|\\and\s*)\\text\s*\{\s*([A-Z])\s*\}": r"\1\2",
     r"\\text\s*\{\s*\(([A-Za-z])\)\s*\.?\s*\}": r" \1 ",
     r"\\text\s*\{\s*([A-Z](?:,\s*[A-Z])+)\s*\}": r"\1",
-    r"(?<=[0-9}\s])(?:\\text\s*\{\s*)?(hundred|thousand|(?:m|b|tr)illion)s?(?![A-Za-z])(?:\s*\})?": lambda found: MULTIPLES[found[1]],
+    r"(?<=[0-9}\s])(?:\\text\s*\{\s*)?(hundred|thousand|(?:m|b|tr)illion)s?(?![A-Za-z])(?:\s*\})?": (
+        lambda found: MULTIPLES[found[1]]
+    ),
     r"\\text\s*\{\s*([-+]?[0-9][0-9.,/ ]*)\s*\}": r" \1 ",
     r"\\text\s*\{\s*\}": " ",
-    r"<=": r"\\leq ", r">=": r"\\geq ", r"!=": r"\\neq ",
+    r"<=": r"\\leq ",
+    r">=": r"\\geq ",
+    r"!=": r"\\neq ",
 }
 SPELLINGS = [(re.compile(pattern), spelling) for pattern, spelling in _SPELLINGS.items()]
 
@@ -94,30 +149,61 @@ CLOSING = (")", "]", "\\}")
 PIECE = re.compile(r"\\[A-Za-z]+|\\.|[()\[\]{}]|[0-9][0-9.,\s\\/]*|.", re.DOTALL)
 
 WORD_UNITS = {
-    "cm": "cm|centimeters?|centimetres?", "mm": "mm|millimeters?", "m": "meters?|metres?", "km": "km|kilometers?|kilometres?",
-    "in": "inch|inches", "ft": "ft|foot|feet", "yd": "yd|yards?", "mi": "mi|miles?", "kg": "kg|kgs|kilograms?", "g": "grams?",
-    "lb": "lb|lbs|pounds?", "oz": "oz|ounces?", "l": "liters?|litres?", "ml": "ml|mL|milliliters?", "s": "sec|secs|seconds?",
-    "min": "min|mins|minutes?", "h": "hr|hrs|hours?", "day": "days?", "week": "weeks?", "month": "months?", "year": "yrs?|years?",
-    "mph": "mph", "dollar": "dollars?|USD|usd", "cent": "cents?", "euro": "euros?", "unit": "units?", "gal": "gal|gallons?",
+    "cm": "cm|centimeters?|centimetres?",
+    "mm": "mm|millimeters?",
+    "m": "meters?|metres?",
+    "km": "km|kilometers?|kilometres?",
+    "in": "inch|inches",
+    "ft": "ft|foot|feet",
+    "yd": "yd|yards?",
+    "mi": "mi|miles?",
+    "kg": "kg|kgs|kilograms?",
+    "g": "grams?",
+    "lb": "lb|lbs|pounds?",
+    "oz": "oz|ounces?",
+    "l": "liters?|litres?",
+    "ml": "ml|mL|milliliters?",
+    "s": "sec|secs|seconds?",
+    "min": "min|mins|minutes?",
+    "h": "hr|hrs|hours?",
+    "day": "days?",
+    "week": "weeks?",
+    "month": "months?",
+    "year": "yrs?|years?",
+    "mph": "mph",
+    "dollar": "dollars?|USD|usd",
+    "cent": "cents?",
+    "euro": "euros?",
+    "unit": "units?",
+    "gal": "gal|gallons?",
 }
 UNIT_OF = {word: unit for unit, words in WORD_UNITS.items() for word in re.findall("[A-Za-z?]+", words)}
-UNIT_OF = {spelled: unit for word, unit in UNIT_OF.items() for spelled in ({word[:-2], word[:-1]} if word.endswith("?") else {word})}
+UNIT_OF = {
+    spelled: unit
+    for word, unit in UNIT_OF.items()
+    for spelled in ({word[:-2], word[:-1]} if word.endswith("?") else {word})
+}
 LETTER_UNITS = {"m": "m", "g": "g", "s": "s", "h": "h", "l": "l", "L": "l", "in": "in"}
 """Units that are variables, or words, outside \\text{}."""
 
 NOT_UNITS = frozenset(
     re.findall(
         "[a-z]+",
-        "or and not no none nor but except than least most more less if when where for is are the sin cos tan log sqrt infinity import"
-        " lambda true false undefined between from only without wrong incorrect point plus minus times over divided mod modulo squared"
-        " cubed factorial dozen dozens half halves third thirds fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths"
-        " quarter quarters hundredth hundredths thousandth thousandths",
+        "or and not no none nor but except than least most more less if when where for is are the sin cos tan"
+        " log sqrt infinity import lambda true false undefined between from only without wrong incorrect"
+        " point plus minus times over divided mod modulo squared cubed factorial dozen dozens half halves"
+        " third thirds fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths quarter quarters"
+        " hundredth hundredths thousandth thousandths",
     )
 )
 CURRENCY = {"\\$": "dollar", "\\euro": "euro", "\\pound": "pound sterling", "\\yen": "yen"}
 TEXT_AT_END = re.compile(r"\s*\\text\s*\{([^{}]*)\}\s*(?:\^\s*\{?\s*(-?[0-9])\s*\}?)?\Z")
-FRACTION_AT_END = re.compile(r"\s*\\frac\s*\{\s*\\text\s*\{([^{}]*)\}[^{}]*\}\s*\{\s*\\text\s*\{([^{}]*)\}([^{}]*)\}\Z")
-WORDS_AT_END = re.compile(r"(?<=[0-9)}\]\s])((?:[A-Za-z]+\.?(?:\s*\^\s*\{?[0-9]\}?)?(?:\s*/\s*|\s*-\s*|\s+|\Z))+)\Z")
+FRACTION_AT_END = re.compile(
+    r"\s*\\frac\s*\{\s*\\text\s*\{([^{}]*)\}[^{}]*\}\s*\{\s*\\text\s*\{([^{}]*)\}([^{}]*)\}\Z"
+)
+WORDS_AT_END = re.compile(
+    r"(?<=[0-9)}\]\s])((?:[A-Za-z]+\.?(?:\s*\^\s*\{?[0-9]\}?)?(?:\s*/\s*|\s*-\s*|\s+|\Z))+)\Z"
+)
 
 
 def clean(text: str) -> str:
@@ -129,7 +215,9 @@ def clean(text: str) -> str:
     if "{" in text:
         text = re.sub(r"(?<=[0-9])\s*\{\s*,\s*\}\s*(?=[0-9])", r",\\!", text)
     if "\\" in text:
-        text = re.sub(r"\\\\(?:\s*\[[^\]]*\])?", lambda found: " \\newline " if "\\begin" in text else "\\", text)
+        text = re.sub(
+            r"\\\\(?:\s*\[[^\]]*\])?", lambda found: " \\newline " if "\\begin" in text else "\\", text
+        )
         text = re.sub(r"(?<=[0-9]),?\s*\\[!,;:]\s*(?=[0-9]{3})", "\\\\,", text)
         text = re.sub(r"(?<=[0-9]),\\!\s*(?=[0-9])", ".", text)  # a decimal comma in braces
     if not PLAIN.fullmatch(text):
@@ -167,7 +255,9 @@ def _without_thousands(text: str) -> str:
     for piece in PIECE.findall(text):
         depth += (piece in OPENING) - (piece in CLOSING)
         if len(piece) > 4 and piece[0].isdigit():
-            piece = (THOUSANDS if depth == 0 else inner).sub(lambda found: re.sub(r"\\,|,| ", "", found.group()), piece)
+            piece = (THOUSANDS if depth == 0 else inner).sub(
+                lambda found: re.sub(r"\\,|,| ", "", found.group()), piece
+            )
         pieces.append(piece)
     return "".join(pieces)
 

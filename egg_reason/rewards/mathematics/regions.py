@@ -4,24 +4,14 @@ A region is a list of (low, whether low belongs to it, high, whether high belong
 Forms are those of `forms`.
 """
 
-import re
 from functools import cmp_to_key
 from typing import Any
 
-from egg_reason.rewards.mathematics.expressions import Unreadable
+from egg_reason.rewards.mathematics.forms import NAME
+from egg_reason.rewards.mathematics.tokens import Unreadable
 from egg_reason.rewards.mathematics.values import real_value, same_real
 
-_ONE = (
-    r"(?:\|?\s*(?:\\(?:angle|triangle|overline|measuredangle|vec|hat|bar)\s*)?\{?(?:[A-Za-z]{1,4}|\\[A-Za-z]+)\}?'*"
-    r"(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9,+\- ]*\}|\\text\s*\{[^{}]*\}))?(?:\s*\([A-Za-z0-9,+\-\s]*\))?\s*\|?)"
-)
-NAME = re.compile(
-    rf"\s*(?:\\text\s*\{{[^{{}}0-9]*\}}|{_ONE}|{_ONE}\s*:\s*{_ONE}"
-    r"|\\frac\s*\{\s*[A-Z]{1,3}\s*\}\s*\{\s*[A-Z]{1,3}\s*\}|\([A-Za-z,\s_0-9]*[A-Za-z][A-Za-z,\s_0-9]*\))\s*"
-)
-r"""What only names a value: `x`, `a_1`, `f(x)`, `AB`, `|AB|`, `\angle ABC`, `(x, y)`, `\text{Area}`,
-`\frac{AB}{CD}`."""
-
+__all__ = ["region", "same_region", "turned"]
 
 EVERYTHING = [(-float("inf"), False, float("inf"), False)]
 
@@ -43,7 +33,11 @@ def _region(form: tuple) -> list[tuple] | None:
         return _region(form[2])
     if kind == "tuple" and len(form) == 4:
         low, high = (_end(entry) for entry in form[2:])
-        return [(low, form[1][0] == "[", high, form[1][1] == "]")] if _less(low, high) or same_real(low, high) else None
+        return (
+            [(low, form[1][0] == "[", high, form[1][1] == "]")]
+            if _less(low, high) or same_real(low, high)
+            else None
+        )
     if kind in ("set", "several"):
         points = [_end(entry) for entry in form[1:]]
         return [(point, True, point, True) for point in points]
@@ -76,7 +70,11 @@ def _region_of_relation(form: tuple) -> list[tuple] | None:
     if operator == "!=":
         return _without_region(EVERYTHING, [(end, True, end, True)])
     low, high = -float("inf"), float("inf")
-    return [(low, False, end, operator == "<=")] if operator[0] == "<" else [(end, operator == ">=", high, False)]
+    return (
+        [(low, False, end, operator == "<=")]
+        if operator[0] == "<"
+        else [(end, operator == ">=", high, False)]
+    )
 
 
 def _names(side: tuple) -> bool:
@@ -104,7 +102,9 @@ def _joined(pieces: list[tuple]) -> list[tuple]:
     """In order, with pieces that overlap or touch made one."""
     found: list[tuple] = []
     for low, has_low, high, has_high in sorted(pieces, key=cmp_to_key(_order)):
-        if found and (_less(low, found[-1][2]) or (same_real(low, found[-1][2]) and (has_low or found[-1][3]))):
+        if found and (
+            _less(low, found[-1][2]) or (same_real(low, found[-1][2]) and (has_low or found[-1][3]))
+        ):
             first_low, first_has_low, last_high, last_has_high = found[-1]
             if same_real(high, last_high):
                 found[-1] = (first_low, first_has_low, high, has_high or last_has_high)
@@ -140,5 +140,6 @@ def _without_region(whole: list[tuple], taken: list[tuple]) -> list[tuple]:
 
 def same_region(first: list[tuple], second: list[tuple]) -> bool:
     return len(first) == len(second) and all(
-        a[1] == b[1] and a[3] == b[3] and same_real(a[0], b[0]) and same_real(a[2], b[2]) for a, b in zip(first, second, strict=True)
+        a[1] == b[1] and a[3] == b[3] and same_real(a[0], b[0]) and same_real(a[2], b[2])
+        for a, b in zip(first, second, strict=True)
     )

@@ -12,8 +12,19 @@ from fractions import Fraction
 from typing import Any
 
 from egg_reason.rewards.answers import simplest
-from egg_reason.rewards.mathematics.computation import POINTS, Beyond, Computation, budget_left, context, floating, is_exact, is_real
+from egg_reason.rewards.mathematics.computation import (
+    POINTS,
+    Beyond,
+    Computation,
+    budget_left,
+    context,
+    floating,
+    is_exact,
+    is_real,
+)
 from egg_reason.rewards.mathematics.expressions import mentions, names_in
+
+__all__ = ["ratio", "real_value", "same_real", "same_value"]
 
 PRECISION = 192
 """Bits at first; two values that agree in all but the last 32 are the same."""
@@ -54,7 +65,11 @@ def ratio(a: tuple, b: tuple) -> Any:
             x, y = (Computation(point, PRECISION).value(tree) for tree in (a, b))
             if isinstance(x, tuple) or isinstance(y, tuple) or y == 0 or x == 0:
                 return None
-            quotient = simplest(Fraction(x) / Fraction(y)) if is_exact(x) and is_exact(y) else floating(x) / floating(y)
+            quotient = (
+                simplest(Fraction(x) / Fraction(y))
+                if is_exact(x) and is_exact(y)
+                else floating(x) / floating(y)
+            )
         except Beyond:
             continue
         if first is None:
@@ -139,4 +154,8 @@ def _close(x: Any, y: Any, precision: int) -> bool:
 def _same_matrix(x: Any, y: Any, precision: int) -> bool:
     if not (isinstance(x, tuple) and isinstance(y, tuple)) or len(x) != len(y) or len(x[0]) != len(y[0]):
         return False
-    return all(_close(p, q, precision) for row, other in zip(x, y, strict=True) for p, q in zip(row, other, strict=True))
+    return all(
+        _close(p, q, precision)
+        for row, other in zip(x, y, strict=True)
+        for p, q in zip(row, other, strict=True)
+    )

@@ -21,6 +21,8 @@ from typing import Any
 
 from egg_reason.rewards.functions import Reward, describe, load, to_numbers
 
+__all__ = ["Reply", "kill_when_parent_dies", "limit_memory", "prctl", "serve"]
+
 LARGEST = 3.4e38
 """Magnitude of a score; scores are kept as float32."""
 
@@ -30,7 +32,7 @@ LONGEST_ENTRY = 10_000
 
 @dataclass
 class Reply:
-    """What one call of a reward came to.
+    """The result of one call of a reward.
 
     failure: (kind, message) of a call that failed, None otherwise; the rest is empty then. Kinds: 'error' (it
         raised), 'memory' (it asked for more than it may have), 'value' (it returned no list of a number or
@@ -65,7 +67,11 @@ def serve(connection: Connection, output: int, rewards: Sequence[Reward], memory
     os.dup2(output, 2)
     # line by line: this process may be killed at any time
     for name, number in (("stdout", 1), ("stderr", 2)):
-        setattr(sys, name, os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False))
+        setattr(
+            sys,
+            name,
+            os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False),
+        )
     faulthandler.enable()
     functions: dict[str, Callable] = {}
     try:
@@ -104,7 +110,9 @@ def _answer(functions: dict[str, Callable], batch: bytes, start: int, stop: int,
     try:
         if what == "equivalent":
             same = getattr(functions[name], "equivalent", operator.eq)
-            values: Any = [float(bool(same(*pair))) for pair in zip(rows["first"], rows["second"], strict=True)]
+            values: Any = [
+                float(bool(same(*pair))) for pair in zip(rows["first"], rows["second"], strict=True)
+            ]
         else:
             logging = {"log_extra": _column_logger(reply, stop - start), "log_metric": _metric_logger(reply)}
             values = functions[name](**rows, **further, **logging)
@@ -127,7 +135,16 @@ def _answer(functions: dict[str, Callable], batch: bytes, start: int, stop: int,
 
 
 def _out_of_memory(memory: float) -> Reply:
-    return Reply(("memory", f"asked for more than the {memory:g} GiB it may allocate" if memory else "the machine has no more memory"))
+    return Reply(
+        (
+            "memory",
+            (
+                f"asked for more than the {memory:g} GiB it may allocate"
+                if memory
+                else "the machine has no more memory"
+            ),
+        )
+    )
 
 
 async def _awaited(values):
@@ -138,7 +155,10 @@ def _column_logger(reply: Reply, count: int) -> Callable:
     def log_extra(column: str, values: Sequence) -> None:
         """Adds a column to the saved samples: one entry per completion."""
         if len(values) != count:
-            raise ValueError(f"log_extra: {count} completions were given, {len(values)} entries of {column!r}; give one per completion")
+            raise ValueError(
+                f"log_extra: {count} completions were given, {len(values)} entries of {column!r}; give one"
+                " per completion"
+            )
         reply.extra[str(column)] = [_entry(value) for value in values]
 
     return log_extra

@@ -5,6 +5,8 @@ import sys
 import threading
 import types
 
+__all__ = ["Spawn"]
+
 
 class Process(multiprocessing.context.SpawnProcess):
     """A spawned process that does not run the parent's main script a second time.

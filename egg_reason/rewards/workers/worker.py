@@ -1,5 +1,4 @@
-"""What runs inside a scorer's worker process: it watches over a child that calls the rewards, and splits the
-calls that fail.
+"""Runs inside a worker process: watches over a child that calls the rewards, and splits the calls that fail.
 
 The child is forked from this process, which is small, has no threads and never runs a user's code: another
 one takes milliseconds, not the second of a new interpreter. A user's file is imported by each child for
@@ -21,6 +20,8 @@ from typing import Any
 from egg_reason.rewards.functions import BUILT_IN, Reward, load
 from egg_reason.rewards.workers.child import Reply, prctl, serve
 
+__all__ = ["LOAD_LIMIT", "MOST", "OUTPUT", "Outcome", "load_fault", "run", "start_worker"]
+
 LOAD_LIMIT = 120
 """Seconds that loading the reward functions may take."""
 
@@ -39,7 +40,7 @@ OUTPUT = 16_384
 
 @dataclass
 class Outcome:
-    """What became of the rows of a batch.
+    """The results of a batch, row by row.
 
     values: one per row, None for failed ones. failed: row -> (kind, message). Kinds: 'error', 'memory',
         'value' as in `child.Reply`, 'timeout', 'died'.
@@ -66,7 +67,9 @@ class Child:
         self.printed = bytearray()
         self._connection, theirs = multiprocessing.Pipe()
         self._output, output = os.pipe()
-        self._process = multiprocessing.get_context("fork").Process(target=self._run, args=(theirs, output, rewards, memory))
+        self._process = multiprocessing.get_context("fork").Process(
+            target=self._run, args=(theirs, output, rewards, memory)
+        )
         self._process.start()
         theirs.close()
         os.close(output)
@@ -75,11 +78,17 @@ class Child:
             loaded = self._receive(LOAD_LIMIT)
         except TimeoutError:
             self.end()
-            loaded = f"rewards: loading {_specs(rewards)} took over {LOAD_LIMIT} s; run the file by itself to see why"
+            loaded = (
+                f"rewards: loading {_specs(rewards)} took over {LOAD_LIMIT} s; run the file by itself to"
+                " see why"
+            )
         except EOFError:
             self._process.join(0.1)
             status = self.end()
-            loaded = f"rewards: the process ended with status {status} while loading {_specs(rewards)}; run the file by itself to see why"
+            loaded = (
+                f"rewards: the process ended with status {status} while loading {_specs(rewards)}; run the"
+                " file by itself to see why"
+            )
         self.fault: str | None = loaded
 
     def _run(self, theirs, output, rewards, memory):
@@ -196,10 +205,10 @@ class Worker:
 
         A call that fails is split until the guilty rows are alone: into single rows at once where the reward
         is quick, else into PARTS and each of them again. A row that loses its child is guilty if it was the
-        child's first. Time limits shrink with each one that runs
-        out: a half, a third, ..., a twentieth, but no less than SHORTEST or thrice the slowest good call. All
-        calls of a batch together take at most MOST + 1 whole limits; rows that are left then fail untried.
-        Loading the rewards after each loss comes on top.
+        child's first. Time limits shrink with each one that runs out: a half, a third, ..., a twentieth, but
+        no less than SHORTEST or thrice the slowest good call. All calls of a batch together take at most
+        MOST + 1 whole limits; rows that are left then fail untried. Loading the rewards after each loss
+        comes on top.
         """
         outcome = Outcome([None] * count)
         timeouts, spent, most = 0, 0.0, MOST * self.timeout
@@ -216,7 +225,9 @@ class Worker:
                 reply = Reply(("timeout", f"untried: its batch of {count} had taken over {most:g} s"))
             else:
                 began = time.monotonic()
-                reply = child.call(None if knows is child else batch, start, stop, self._limit(name, timeouts))
+                reply = child.call(
+                    None if knows is child else batch, start, stop, self._limit(name, timeouts)
+                )
                 seconds = time.monotonic() - began
                 spent += seconds
                 knows = child
@@ -229,7 +240,9 @@ class Worker:
                 continue
             kind, message = reply.failure
             if kind == "data":
-                outcome.fault = f"reward {name}: a data column holds what cannot be sent to another process: {message}"
+                outcome.fault = (
+                    f"reward {name}: a data column holds what cannot be sent to another process: {message}"
+                )
                 return outcome
             if kind == "value" and first:
                 outcome.fault = message

@@ -1,0 +1,135 @@
+"""Algorithms by name: how each is made from a run's settings, and how a log's fitness moves its weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from egg_reason import models
+from egg_reason.algorithms.base import Algorithm
+from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.grpo import GRPO
+from egg_reason.algorithms.objective import Objective
+from egg_reason.algorithms.shaping import pair_weights
+from egg_reason.algorithms.state import OPTIMISERS, schedule
+from egg_reason.config import EvolutionSettings, Grpo, TrainConfig
+from egg_reason.engine import Sampling
+
+__all__ = ["ALGORITHMS", "Kind", "Weigh", "make", "weigh_of"]
+
+Weigh = Callable[[np.ndarray], np.ndarray | None]
+"""Fitness [N, P] -> what each direction counts in the update; see `Replayable.weigh`."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One algorithm.
+
+    make: the algorithm for a run's settings, its model and its sampling. weigh: `Replayable.weigh` from the
+    settings alone, without a model; None: a log does not rebuild the weights.
+    """
+
+    make: Callable[[TrainConfig, models.Model, Sampling], Algorithm]
+    weigh: Callable[[TrainConfig], Weigh] | None = None
+
+
+def make(config: TrainConfig, model: models.Model, sampling: Sampling) -> Algorithm:
+    """Return the algorithm of a run. Raises ValueError, one line, for settings that do not fit."""
+    return ALGORITHMS[config.algorithm.name].make(config, model, sampling)
+
+
+def weigh_of(config: TrainConfig) -> Weigh | None:
+    """Return how fitness moves the weights in a run; None: its log does not say it."""
+    kind = ALGORITHMS[config.algorithm.name]
+    return kind.weigh(config) if kind.weigh else None
+
+
+def _evolution(config: TrainConfig, model: models.Model, sampling: Sampling) -> EvolutionStrategy:
+    settings = config.algorithm
+    assert isinstance(settings, EvolutionSettings)
+    return EvolutionStrategy(
+        **_shared(config, model),
+        population=settings.population,
+        rank=settings.rank,
+        sigma=schedule(settings.sigma_schedule, settings.sigma, settings.sigma_final),
+        aggregate=settings.aggregate,
+        shaping=settings.shaping,
+        noise_reuse=settings.noise_reuse,
+        anchor_decay=settings.anchor_decay,
+    )
+
+
+def _weigh_by_pairs(config: TrainConfig) -> Weigh:
+    assert isinstance(config.algorithm, EvolutionSettings)
+    return partial(pair_weights, shaping=config.algorithm.shaping)
+
+
+def _grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> GRPO:
+    settings = config.algorithm
+    assert isinstance(settings, Grpo)
+    if settings.reference is not None and not settings.beta:
+        raise ValueError(
+            f"reference has no effect while beta is 0: set --beta, or drop --reference {settings.reference}"
+        )
+    return GRPO(
+        **_shared(config, model),
+        family=model.family,
+        samples=settings.samples,
+        max_tokens=sampling.max_tokens,
+        objective=Objective(settings.loss_type, settings.epsilon_low, settings.epsilon_high, settings.beta),
+        scale_rewards=settings.scale_rewards,
+        aggregate=settings.aggregate,
+        overlong=settings.overlong,
+        iterations=settings.iterations,
+        minibatches=settings.minibatches,
+        backward_tokens=settings.backward_tokens,
+        recompute=settings.recompute,
+        max_gradient_norm=settings.max_gradient_norm,
+        temperature=sampling.temperature,
+        vocabulary=model.tokenizer.vocab_size,
+        remat=settings.remat,
+        reference=_reference(config, settings, model).params if settings.beta else None,
+    )
+
+
+def _shared(config: TrainConfig, model: models.Model) -> dict[str, Any]:
+    """Return the arguments that every algorithm takes."""
+    settings = config.algorithm
+    if settings.optimiser not in OPTIMISERS:
+        raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {settings.optimiser!r}")
+    rate = settings.learning_rate
+    return {
+        "parameters": model.family.parameters(settings.vectors, settings.embeddings),
+        "learning_rate": schedule(settings.learning_rate_schedule, rate, settings.learning_rate_final),
+        "optimiser": OPTIMISERS[settings.optimiser],
+        "seed": config.run.seed,
+        "compute_dtype": models.compute_dtype(config.engine.dtype),
+    }
+
+
+def _reference(config: TrainConfig, settings: Grpo, model: models.Model) -> models.Model:
+    """Return the model of the KL divergence. Raises ValueError where its shape is not the trained model's."""
+    if settings.reference is None:
+        return model
+    reference = models.load(settings.reference, config.model.tokenizer)
+    ours = model.family.describe()
+    theirs = reference.family.describe()
+    different = ", ".join(
+        f"{name} {theirs[name]}, not {ours[name]}" for name in ours if ours[name] != theirs[name]
+    )
+    if different:
+        raise ValueError(
+            f"the reference {settings.reference} must have the shape of {config.model.model}: it has"
+            f" {different}"
+        )
+    return reference
+
+
+ALGORITHMS: dict[str, Kind] = {
+    "eggroll": Kind(_evolution, _weigh_by_pairs),
+    "openes": Kind(_evolution, _weigh_by_pairs),
+    "grpo": Kind(_grpo),
+}
+"""To add an algorithm: an entry here, and a section for its settings in `config`."""

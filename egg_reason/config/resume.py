@@ -1,0 +1,72 @@
+"""What a setting does that is given again when a run is resumed: one rule for every setting."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from egg_reason.config.setting import converted
+from egg_reason.config.train import TrainConfig
+
+__all__ = ["RULES", "Rule", "resumed"]
+
+Rule = Literal["bits", "free", "budget"]
+"""bits: decides what is computed; refused unless equal to the run's. free: decides no weight; applied, and
+recorded. budget: a larger one is refused because lengthening a run is not supported yet, a smaller one
+always."""
+
+FREE = (
+    *("allow_overlap", "reward_timeout", "reward_memory", "reward_workers", "max_prompt_tokens"),
+    *("eval_every", "evaluations", "eval_problems", "final_problems", "eval_temperature"),
+    *("checkpoint_every", "sample_every"),
+)
+BUDGET = ("steps", "minutes", "tokens")
+RULES: dict[str, Rule] = dict.fromkeys(TrainConfig.known(), "bits")
+RULES |= dict.fromkeys(FREE, "free")
+RULES |= dict.fromkeys(BUDGET, "budget")
+
+
+def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the settings to go on with, and those of them that are not as before, by flat names.
+
+    Call it before anything is built; if the second is not empty, call `Run.change` with it.
+
+    Args:
+        config: the run's settings.
+        given: settings given with the resume, by flat names, also those that equal a default.
+        run: the run directory, named in error lines.
+
+    Raises ValueError, in one line, for a setting that may not change and is not the run's, for one that the
+    run's algorithm does not have, and for one that is no setting.
+    """
+    own, known = config.flat(), TrainConfig.known()
+    changes: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(TrainConfig.unknown(name))
+        if name not in own:
+            if value is None:
+                continue
+            raise ValueError(
+                f"{name} is a setting of {' and '.join(known[name][1])}, and {run} was started with"
+                f" {own['algorithm']}: leave it out"
+            )
+        value = None if value is None else converted(name, value, known[name][0].kind)
+        if value == own[name]:
+            continue
+        if RULES[name] == "free":
+            changes[name] = value
+            continue
+        if RULES[name] == "budget" and _larger(value, own[name]):
+            raise ValueError(
+                f"{run} was started with {name} = {own[name]!r}, not {value!r}: lengthening a run is not"
+                f" supported yet; resume without it, and start a new run from its end with --model {run}"
+            )
+        raise ValueError(
+            f"{run} was started with {name} = {own[name]!r}, not {value!r}: resume without it, or start a"
+            " new run"
+        )
+    return config.replace(**changes) if changes else config, changes
+
+
+def _larger(value: float | None, than: float | None) -> bool:
+    """Tell whether a budget allows more than another; None is no limit."""
+    return than is not None and (value is None or value > than)

@@ -1,0 +1,149 @@
+"""Models from wherever they are, and back into files.
+
+`load` and `peek` find the file or folder, ask the registered families which of them it belongs to, and let
+that family read it.
+"""
+
+import importlib.resources
+import os
+from pathlib import Path
+
+from egg_reason.models import tokenizers
+from egg_reason.models.base import FAMILIES, AnyFamily, Checkpoint, Model
+from egg_reason.models.formats.huggingface import CONFIG, read_json
+
+__all__ = ["HUB", "RUN_CONFIG", "bundled", "load", "locate", "peek", "run_model", "run_model_name", "save"]
+
+HUB = "hf:"
+RUN_CONFIG = "config.toml"
+
+
+def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
+    """Load a model from wherever it is.
+
+    Args:
+        source: in this order: a model file, such as a `.pth`; a run directory (its model); a Hugging Face
+            folder; "hf:owner/repo/file.pth", or "hf:owner/repo" for a repository in Hugging Face form; the
+            name of a bundled model.
+        tokenizer: "byte", "world" or the path of a tokenizer.json; None: from the size of the vocabulary, see
+            `tokenizers.for_vocabulary`.
+
+    Raises:
+        FileNotFoundError: nothing there, or a run that has no model yet.
+        OSError: the hub cannot be reached or does not have the file.
+        ValueError: not a model that can be read, or no tokenizer for it. Always one line.
+    """
+    checkpoint = _open(locate(source))
+    return _model(str(source), tokenizer, checkpoint, checkpoint.read())
+
+
+def peek(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
+    """Return what `load` returns, with the shapes of the parameters instead of their values: no weights are
+    read. Takes and raises the same."""
+    checkpoint = _open(locate(source))
+    return _model(str(source), tokenizer, checkpoint, checkpoint.shapes)
+
+
+def _model(source: str, tokenizer: str | None, checkpoint: Checkpoint, params: object) -> Model:
+    family, path = checkpoint.family, Path(source.removeprefix(HUB))
+    # A bundled name may hold a dot too: only the suffix of a model file is cut off.
+    is_file = path.suffix != "" and path.suffix in family.formats.values()
+    name = path.stem if is_file else path.resolve().name
+    chosen = tokenizers.for_vocabulary(family.vocabulary, tokenizer)
+    return Model(name, source, family, params, chosen, checkpoint.dtype)
+
+
+def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype: str | None = None) -> None:
+    """Write a model in one of its family's formats; complete, or not at all.
+
+    Args:
+        format: None: the family's first. For RWKV-7 "pth", which replaces a file of that name, or "hf", which
+            needs a new or empty folder.
+        dtype: "bfloat16", "float32" or "float16"; None: that of the model's own file, so that nothing is
+            lost.
+    """
+    formats = list(model.family.formats)
+    format = formats[0] if format is None else format
+    if format not in formats:
+        raise ValueError(f"format must be {' or '.join(formats)}, not {format!r}")
+    model.family.save(model.params, Path(path), format, dtype or model.dtype)
+
+
+def locate(source: str | os.PathLike) -> Path:
+    """Return the file or folder that `load` reads; raise what it raises if there is none."""
+    name = str(source)
+    if name.startswith(HUB):
+        return _download(name.removeprefix(HUB))
+    if Path(name).exists():
+        return Path(name)
+    if name in bundled():
+        return bundled()[name]
+    names = ", ".join(bundled()) or "none"
+    raise FileNotFoundError(
+        f"{name}: no such file or folder, and no bundled model of this name (bundled: {names});"
+        " hf:owner/repo/file.pth also works"
+    )
+
+
+def bundled() -> dict[str, Path]:
+    """Return the models that come with the package, by name."""
+    # The package is installed as files: a checkpoint is read in place, never unpacked.
+    folder = Path(str(importlib.resources.files("egg_reason"))) / "assets"
+    return {path.stem: path for path in sorted(folder.glob("*.pth"))}
+
+
+def run_model_name(family: AnyFamily) -> str:
+    """Return the name of the file or folder in which a run keeps its model, e.g. model.pth."""
+    return "model" + next(iter(family.formats.values()))
+
+
+def run_model(folder: Path) -> Path | None:
+    """Return the model in a run directory, whatever its family; None if it has none yet."""
+    return next((path for path in sorted(folder.glob("model*")) if path.stem == "model"), None)
+
+
+def _open(path: Path) -> Checkpoint:
+    if path.suffix == ".safetensors" and not path.is_dir():
+        raise ValueError(
+            f"{path}: safetensors are read with the config.json beside them; give the folder {path.parent}"
+        )
+    if (path / RUN_CONFIG).is_file():
+        model = run_model(path)
+        if model is None:
+            raise FileNotFoundError(
+                f"{path}: the run has no model yet; finish it with `egg-reason train --resume {path}`"
+            )
+        path = model
+    for loader in reversed(FAMILIES):
+        if loader.recognises(path):
+            return loader.open(path)
+    names = ", ".join(loader.name for loader in FAMILIES)
+    if path.is_dir():
+        model_type = read_json(path / CONFIG).get("model_type")  # says so if there is no such file
+        raise ValueError(f"{path / CONFIG}: model_type is {model_type!r}; models of {names} are read")
+    raise ValueError(f"{path}: no model of {names}")
+
+
+def _download(name: str) -> Path:
+    """Fetch owner/repo/path/to/file.pth, or owner/repo, from the hub or its cache on this machine."""
+    parts = name.split("/")
+    if len(parts) < 2 or not all(parts):
+        raise ValueError(
+            f"{HUB}{name}: a model on the hub is hf:owner/repo/file.pth, or hf:owner/repo for a folder with"
+            " config.json"
+        )
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+
+    repo = "/".join(parts[:2])
+    weights = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+    try:
+        if len(parts) > 2:
+            return Path(huggingface_hub.hf_hub_download(repo, "/".join(parts[2:])))
+        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=weights))
+    except (OSError, HFValidationError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise OSError(
+            f"{HUB}{name}: could not be fetched ({reason}); check the name and the network, or download it"
+            " and give its path"
+        ) from None

@@ -1,0 +1,125 @@
+"""The protocols of trying out: who tries members, and what a try is.
+
+A `Population` decides where members are tried: in this process, on hosts, in a pool. A `Problem` decides what
+it means to try one: to write texts and score them, or to act in an environment.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+
+from egg_reason.algorithms.base import Algorithm
+from egg_reason.algorithms.state import Params, State
+from egg_reason.config import TrainConfig
+from egg_reason.engine import Generator
+from egg_reason.engine.base import Members
+from egg_reason.estimates.intervals import Interval
+from egg_reason.models import Model
+from egg_reason.population.trials import Trials
+from egg_reason.run.directory import Run
+from egg_reason.tasks import Task, batch
+
+__all__ = ["DIFFERENT", "Build", "Evaluation", "Evaluator", "Parts", "Population", "Problem"]
+
+
+DIFFERENT = (
+    "the model, the tokenizer, the training rows or a file of rewards is another one here: give all machines"
+    " the same"
+)
+"""Said where the fingerprints of two processes of a run differ."""
+
+
+class Problem(Protocol):
+    """What it means to try a member. A context manager: the end stops what it has started."""
+
+    def try_out(
+        self, members: Members, rows: Sequence[dict], step: int, which: range | None = None
+    ) -> Trials:
+        """Try members on the rows of a step.
+
+        which: the numbers of the members; None: all. What a member gets depends on (weights, member, row,
+        step, seed) alone, never on who is tried beside it.
+        """
+
+    def log_to(self, path: Path) -> None:
+        """Write what rewards or environments print to this file from now on. Called once."""
+
+    def fingerprint(self) -> str:
+        """Return what names all that decides a result and is not in the settings, such as rows and
+        rewards."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the weights themselves are, without perturbation, on held-out rows.
+
+    name: of the metric, such as "accuracy". value: its mean over rows, with its 95% interval.
+    higher_is_better: which way it should move. metrics: further numbers, by the names of metrics.jsonl.
+    correct_PK: bool [rows, samples], where answers are right or wrong; else None. failures, messages: as in
+    `Scores`.
+    """
+
+    name: str
+    value: Interval
+    metrics: dict[str, float] = field(default_factory=dict)
+    higher_is_better: bool = True
+    correct_PK: np.ndarray | None = None
+    failures: Counter = field(default_factory=Counter)
+    messages: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+class Evaluator(Protocol):
+    """Measures weights on held-out rows."""
+
+    def evaluate(self, params: Params, count: int, step: int) -> Evaluation:
+        """Measure weights, in compute precision, on the first `count` held-out rows. step: the steps
+        taken."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A run's parts, as its settings name them. compared: tasks that share no problem with the training
+    problems; empty where that was not checked."""
+
+    config: TrainConfig
+    model: Model
+    task: Task
+    generator: Generator
+    algorithm: Algorithm
+    problem: Problem
+    evaluator: Evaluator
+    compared: Sequence[str] = ()
+
+    def batch(self, step: int) -> list[dict]:
+        """Return the training rows of a step."""
+        return batch(self.task.train, step, self.config.algorithm.prompts, self.config.run.seed)
+
+    def fingerprint(self) -> str:
+        """Return what must be equal wherever members of a run are tried: base model, rows, rewards."""
+        return f"{self.model.fingerprint}-{self.problem.fingerprint()}"
+
+
+Build = Callable[[TrainConfig], Parts]
+"""How another process makes the same parts from the settings of a run."""
+
+
+class Population(Protocol):
+    """Tries out the members of a step, somewhere. `start` once, then `try_out` for every step, in a
+    `with`."""
+
+    def start(self, parts: Parts, run: Run, state: State, say: Callable[[str], None]) -> None:
+        """Get ready. run: its settings as config.toml holds them, and the scalars of all steps so far. state:
+        before the first step to be tried. say: shows the user a line."""
+
+    def try_out(self, members: Members, rows: Sequence[dict], step: int) -> Trials:
+        """Return what came of all members on the rows of a step."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...

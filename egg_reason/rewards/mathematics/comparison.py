@@ -1,0 +1,243 @@
+r"""Whether two forms are the same answer; `docs/graders.md` states the conventions.
+
+Forms are those of `forms`. The first one is the right answer: an equation states its right side as an answer
+more freely than as the right answer, and an answer may list an entry twice.
+"""
+
+import re
+from fractions import Fraction
+from itertools import combinations, pairwise
+
+from egg_reason.rewards.mathematics.expressions import names_in, parse
+from egg_reason.rewards.mathematics.forms import NAME, compact
+from egg_reason.rewards.mathematics.latex import known_unit
+from egg_reason.rewards.mathematics.regions import region, same_region, turned
+from egg_reason.rewards.mathematics.tokens import Unreadable
+from egg_reason.rewards.mathematics.values import ratio, real_value, same_value
+
+__all__ = ["same"]
+
+
+def same(gold: tuple, answer: tuple) -> bool:
+    """Whether an answer is the same as the right one. Raises Unreadable where a value is beyond the limits of
+    `values`."""
+    if gold == answer:
+        return True
+    if gold[0] == "equation" or answer[0] == "equation":
+        return _same_equation(gold, answer)
+    if gold[0] == "member" or answer[0] == "member":
+        if gold[0] == answer[0] and gold[1] != answer[1]:
+            return False
+        return same(gold[2] if gold[0] == "member" else gold, answer[2] if answer[0] == "member" else answer)
+    if gold[0] == answer[0] and _same_kind(gold, answer):
+        return True
+    kinds = {gold[0], answer[0]}
+    if kinds == {"several", "tuple"}:
+        pair, several = (gold, answer) if gold[0] == "tuple" else (answer, gold)
+        return pair[1] == "()" and _in_order(pair[2:], several[1:])
+    if kinds == {"several", "set"}:
+        return _same_set(gold[1:], answer[1:])
+    if "set" in kinds and "value" in kinds:
+        entries = gold if gold[0] == "set" else answer
+        return len(entries) == 2 and same(*((entries[1], answer) if entries is gold else (gold, entries[1])))
+    if kinds == {"value", "words"}:
+        words, value = (gold, answer) if gold[0] == "words" else (answer, gold)
+        return words[1] == value[3].lower()
+    if kinds == {"value", "several"}:
+        value, several = (gold, answer) if gold[0] == "value" else (answer, gold)
+        return all(same(value, entry) for entry in several[1:]) or _decimal_comma(several, value)
+    if kinds == {"ratio", "value"}:
+        return _same_values(_quotient(gold), _quotient(answer))
+    if kinds == {"relation"} and _names_of(gold) != _names_of(answer):
+        return False
+    if kinds & {"union", "minus", "relation", "reals"} or (kinds == {"tuple"} and gold[1] != answer[1]):
+        first, second = region(gold), region(answer)
+        return first is not None and second is not None and same_region(first, second)
+    return False
+
+
+def _same_kind(gold: tuple, answer: tuple) -> bool:
+    """Two forms of one kind, compared part by part."""
+    kind = gold[0]
+    if kind == "value":
+        if gold[2] and answer[2] and gold[2] != answer[2] and known_unit(gold[2]) and known_unit(answer[2]):
+            return False
+        return _same_values(gold[1], answer[1])
+    if kind == "several":
+        if len(gold) == len(answer):
+            return _same_multiset(gold[1:], answer[1:])
+        return len(answer) > len(gold) and not _repeats(gold[1:]) and _same_set(gold[1:], answer[1:])
+    if kind == "set":
+        return _same_set(gold[1:], answer[1:])
+    if kind == "tuple":
+        return (gold[1] == answer[1] or len(gold) > 4) and _in_order(gold[2:], answer[2:])
+    if kind == "ratio":
+        return len(gold) == len(answer) and (
+            _in_order(gold[1:], answer[1:])
+            or (len(gold) == 3 and _same_values(*map(_quotient, (gold, answer))))
+        )
+    if kind == "relation":
+        return _same_relation(gold, answer)
+    return kind == "union" and len(gold) == len(answer) and _same_multiset(gold[1:], answer[1:])
+
+
+def _same_values(gold: tuple, answer: tuple) -> bool:
+    """Two trees, with the signs of degree and percent at their roots: a degree sign counts for nothing, and
+    44% is 44 as well as 0.44."""
+    gold, answer = _without(gold, "degree"), _without(answer, "degree")
+    plain_gold, plain_answer = _without(gold, "percent"), _without(answer, "percent")
+    if (plain_gold is gold) == (plain_answer is answer):
+        return same_value(plain_gold, plain_answer)
+    return same_value(plain_gold, plain_answer) or same_value(gold, answer)
+
+
+def _without(tree: tuple, sign: str) -> tuple:
+    if tree[0] == sign:
+        return tree[1]
+    if tree[0] == "negative" and tree[1][0] == sign:
+        return ("negative", tree[1][1])
+    return tree
+
+
+def _quotient(form: tuple) -> tuple:
+    """The tree of a value, or of a ratio of two."""
+    if form[0] == "value":
+        return form[1]
+    if len(form) != 3 or form[1][0] != "value" or form[2][0] != "value":
+        raise Unreadable("a ratio of what are not two values")
+    return ("/", form[1][1], form[2][1])
+
+
+def _in_order(gold: tuple, answer: tuple) -> bool:
+    return len(gold) == len(answer) and all(same(*pair) for pair in zip(gold, answer, strict=True))
+
+
+def _same_multiset(gold: tuple, answer: tuple) -> bool:
+    left = list(answer)
+    for entry in gold:
+        found = next((place for place, other in enumerate(left) if same(entry, other)), None)
+        if found is None:
+            return False
+        del left[found]
+    return not left
+
+
+def _repeats(entries: tuple) -> bool:
+    return any(same(*pair) for pair in combinations(entries, 2))
+
+
+def _same_set(gold: tuple, answer: tuple) -> bool:
+    return all(any(same(entry, other) for other in answer) for entry in gold) and all(
+        any(same(entry, other) for entry in gold) for other in answer
+    )
+
+
+def _decimal_comma(several: tuple, value: tuple) -> bool:
+    """`2,74` for 2.74: two whole numbers written without a blank, where a number with a decimal point is
+    expected."""
+    if (
+        len(several) != 3
+        or not all(form[0] == "value" and form[3].isdigit() for form in several[1:])
+        or "." not in value[3]
+    ):
+        return False
+    return _same_values(parse(f"{several[1][3]}.{several[2][3]}"), value[1])
+
+
+def _same_equation(gold: tuple, answer: tuple) -> bool:
+    r"""x = 3 is 3; "3" is x = 3 where the left side only names it; two equations are equal where one is a
+    multiple of the other."""
+    if gold[0] != "equation":
+        value = _value_of(answer) if _states_value(answer) or _is_number(answer[2]) else None
+        return value is not None and same(gold, value)
+    if answer[0] != "equation":
+        value = _value_of(gold) if NAME.fullmatch(gold[1]) or _is_number(gold[2]) else None
+        return value is not None and same(value, answer)
+    if compact(gold[1]) == compact(answer[1]):
+        first, second = _value_of(gold), _value_of(answer)
+        if first is not None and second is not None and same(first, second):
+            return True
+    if len(gold) != 4 or len(answer) != 4:
+        return False
+    if NAME.fullmatch(gold[1]) and _same_pair(gold, answer[:2] + answer[:1:-1]):
+        return True
+    differences = []
+    for form in (gold, answer):
+        left, right = form[2], form[3]
+        if left[0] != "value" or right[0] != "value":
+            return False
+        differences.append(("+", left[1], ("negative", right[1])))
+    return (
+        names_in(differences[0]) == names_in(differences[1]) != frozenset()
+        and ratio(*differences) is not None
+    )
+
+
+def _same_pair(gold: tuple, answer: tuple) -> bool:
+    """3 = x for x = 3."""
+    return gold[2] == answer[2] and same(gold[3], answer[3])
+
+
+def _states_value(equation: tuple) -> bool:
+    """Whether the left side of an answer's equation stands for a value: letters, with digits as powers,
+    indices and arguments only."""
+    left = equation[1]
+    if NAME.fullmatch(left):
+        return True
+    left = re.sub(r"[\^_]\s*(?:\{[^{}]*\}|[0-9])|(?<=[A-Za-z])\s*\([^()]*\)|\\[A-Za-z]+", "", left)
+    return bool(re.search("[A-Za-z]", left)) and not re.search("[0-9]", left)
+
+
+def _is_number(form: tuple) -> bool:
+    return form[0] == "value" and not names_in(form[1])
+
+
+def _value_of(equation: tuple) -> tuple | None:
+    """The value that an equation states: its last side, but the one before it where the last is that one
+    rounded.
+
+    None where sides that are numbers alone disagree, as in 4 = 5.
+    """
+    sides = list(equation[2:])
+    if not _states_value(equation):
+        if not all(same(first, second) or _rounds(second, first) for first, second in pairwise(sides)):
+            return None
+    elif len(sides) == 2:
+        return sides[1]
+    return sides[-2] if _rounds(sides[-1], sides[-2]) and not same(sides[-1], sides[-2]) else sides[-1]
+
+
+def _rounds(decimal: tuple, exact: tuple) -> bool:
+    """Whether a decimal of at least two places is another value, rounded or cut off."""
+    found = (
+        re.fullmatch(r"-?[0-9]*\.([0-9]{2,})", decimal[3])
+        if decimal[0] == "value" and exact[0] == "value"
+        else None
+    )
+    if not found or names_in(exact[1]):
+        return False
+    difference = real_value(("+", exact[1], ("negative", decimal[1])))
+    return bool(abs(difference) < Fraction(1, 10 ** len(found[1])))
+
+
+def _same_relation(gold: tuple, answer: tuple) -> bool:
+    """a < b is b > a, and 2a < 2b, and -a > -b."""
+    if any(_in_order(gold[2:], form[2:]) and gold[1] == form[1] for form in (answer, turned(answer))):
+        return True
+    if len(gold) == len(answer) == 4 and all(side[0] == "value" for side in gold[2:] + answer[2:]):
+        (first, a), (second, b) = (_as_less(form) for form in (gold, answer))
+        if first == second and names_in(a) == names_in(b) != frozenset():
+            factor = ratio(a, b)
+            return factor is not None and (factor > 0 or first == "!=")
+    return False
+
+
+def _names_of(relation: tuple) -> set[str]:
+    return {side[3] for side in relation[2:] if side[0] == "value" and names_in(side[1])}
+
+
+def _as_less(form: tuple) -> tuple[str, tuple]:
+    """(operator, a - b) of a < b, a <= b or a != b, to which a relation of two sides is turned."""
+    if form[1][0] in (">", ">="):
+        form = turned(form)
+    return form[1][0], ("+", form[2][1], ("negative", form[3][1]))
