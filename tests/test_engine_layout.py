@@ -11,13 +11,15 @@ from test_engine import ARCHITECTURE, PERTURBED, SAMPLING, engine, params, popul
 from egg_reason import engine as room
 from egg_reason.engine import Engine, Generator, Jobs, LengthHistory, PromptLengths, make_engine
 from egg_reason.engine import lanes as device
+from egg_reason.engine.lanes import Capacity
 from egg_reason.engine.layout import Layout, empty_pieces, padded_groups, waiting_table
-from egg_reason.engine.memory import memory_parts
 from egg_reason.models.tokenizers import ByteTokenizer
 from egg_reason.perturb.members import NO_NOISE, Single
-from egg_reason.perturb.noise import Noise
+from egg_reason.perturb.noise import NormalNoise
 
-LAYOUT = Layout(lanes=16, group=2, slots=8, pieces=4, piece=5, shared=0, beginnings=3)
+LAYOUT = Layout(
+    lanes=16, group=2, slots=8, pieces=4, piece=5, shared=0, beginnings=3, capacity=Capacity(0, 0)
+)
 
 
 def forms(tree):
@@ -26,7 +28,7 @@ def forms(tree):
 
 
 def test_memory_asks_for_the_programs_that_a_stream_runs(monkeypatch):
-    """The arguments of every call of a run, and those for which `memory_parts` lowers the same functions:
+    """The arguments of every call of a run, and those for which `needs` lowers the same functions:
     static ones equal, shapes and dtypes the same."""
     small = Engine(ARCHITECTURE, ByteTokenizer(), lanes=8, group=2, steps=4)
     prompts = [[1, 2, 3, 4, 5, 6, number] for number in range(7)]
@@ -62,7 +64,7 @@ def test_memory_asks_for_the_programs_that_a_stream_runs(monkeypatch):
     members = population()
     small.generate(members, prompts, Jobs.grid(members.size, 7), SAMPLING, prompt_lengths=lengths)
     abstract = jax.eval_shape(lambda: params())
-    memory_parts(small, members.noise, abstract, SAMPLING, lengths, members.size, prompts=7)
+    small.needs(members.noise, abstract, SAMPLING, lengths, members.size, prompts=7)
     assert set(called) == set(lowered) == set(real)
     for name, calls in called.items():
         assert all(call in lowered[name] for call in calls), name
@@ -83,7 +85,9 @@ def test_an_empty_table_is_padding_alone():
 def test_padding_goes_nowhere():
     pieces = empty_pieces(LAYOUT)
     assert (np.asarray(pieces.slot) == 11).all() and pieces.tokens.shape == (4, 5)  # 8 + 3: out of range
-    layout = Layout(lanes=64, group=2, slots=8, pieces=4, piece=5, shared=0, beginnings=0)
+    layout = Layout(
+        lanes=64, group=2, slots=8, pieces=4, piece=5, shared=0, beginnings=0, capacity=Capacity(0, 0)
+    )
     groups, directions = padded_groups(layout, [9], [2])
     assert groups.tolist() == [9, 32, 32, 32] and directions.tolist() == [2, 0, 0, 0]
 
@@ -98,11 +102,11 @@ def test_padding_goes_nowhere():
     ],
 )
 def test_what_all_prompts_share_is_kept_for_as_many_members_as_come_up(readers, texts, lengths, expected):
-    noise = Noise(0, 1, PERTURBED)
-    layout = engine().layout(noise, lengths, 5, readers, texts)
+    noise = NormalNoise(0, 1, PERTURBED)
+    layout = engine().layout(noise, lengths, [SAMPLING], 5, readers, texts)
     assert (layout.shared, layout.beginnings) == expected
     assert (layout.group, layout.groups) == (2, 16)
-    assert engine().layout(NO_NOISE, lengths, 5, readers, texts).groups == 1
+    assert engine().layout(NO_NOISE, lengths, [SAMPLING], 5, readers, texts).groups == 1
 
 
 def test_the_parts_add_up_for_several_streams():
@@ -111,7 +115,8 @@ def test_the_parts_add_up_for_several_streams():
 
     def parts(streams, noise, **changes):
         one = Engine(ARCHITECTURE, ByteTokenizer(), lanes=8 * streams, group=2, streams=streams, steps=4)
-        return dict(memory_parts(one, noise, abstract, SAMPLING, lengths, population=12, prompts=3))
+        needs = one.needs(noise, abstract, SAMPLING, lengths, population=12, prompts=3)
+        return {need.name: need.bytes for need in needs}
 
     one, two = parts(1, population().noise), parts(2, population().noise)
     shared = "weights as the engine reads them"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import struct
 
+from egg_reason.perturb.base import Parameter
 from egg_reason.perturb.members import Members, Single
-from egg_reason.perturb.noise import Noise, Parameter
+from egg_reason.perturb.noise import NormalNoise
 
 LAYERS, M, N, SIGMA, EPOCH = 3, 6, 5, 0.3, 4
 
@@ -44,7 +45,7 @@ def population(rank, dtype=jnp.float32, noise_dtype=jnp.float32):
         Block(normal(1, LAYERS, M, N), normal(2, LAYERS, N)), normal(3, M, N), normal(4, N, M), normal(5, N)
     )
     params = jax.tree.map(lambda x: x.astype(dtype), params)
-    return Members(params, Noise(7, rank, PARAMETERS, noise_dtype), EPOCH, SIGMA, size=6)
+    return Members(params, NormalNoise(7, rank, PARAMETERS, noise_dtype), EPOCH, SIGMA, size=6)
 
 
 def attached(members, member):

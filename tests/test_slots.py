@@ -8,7 +8,7 @@ from test_engine import POPULATION, SAMPLING, assert_same, dense_weights, engine
 from test_streams import Endless
 
 from egg_reason.engine import Jobs, PromptLengths, Single
-from egg_reason.engine.engine import PIECE, piece_length
+from egg_reason.engine.layout import PIECE, piece_length
 
 RNG = np.random.default_rng(0)
 BEGINNING = RNG.integers(1, 256, 2 * PIECE + 6).tolist()

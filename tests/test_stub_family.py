@@ -83,7 +83,7 @@ def generate(jobs=JOBS, think=None, lanes=4):
 def test_what_it_writes_is_what_a_direct_loop_writes(think, monkeypatch):
     """Pieces of 5 tokens: beginnings are shared, texts take several pieces, slots and lanes are used again.
     With a thought's budget the text up to the forced tag is read into a slot, which must have room for it."""
-    monkeypatch.setattr("egg_reason.engine.engine.PIECE", 5)
+    monkeypatch.setattr("egg_reason.engine.layout.PIECE", 5)
     result = generate(think=think)
     expected = [
         direct(int(member), int(prompt), think)

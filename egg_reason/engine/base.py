@@ -212,8 +212,9 @@ class Generator(Protocol):
     ) -> Sequence[Need]:
         """Return the memory that writing completions needs, beside the weights that it is given.
 
-        noise: of the population that is tried; the weights themselves are evaluated as well. params: the compute
-        copy, abstract. lengths: of all prompts. population, prompts: members, and prompts of each, in one call.
+        noise: of the population that is tried; the weights themselves are evaluated as well. params: the
+        compute copy, abstract. lengths: of all prompts. population, prompts: members, and prompts of each, in
+        one call.
         """
         ...
 

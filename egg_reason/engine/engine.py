@@ -24,7 +24,7 @@ import numpy as np
 
 from egg_reason.engine import lanes as device
 from egg_reason.engine.base import Completions, Generator, Jobs, Members, PromptLengths
-from egg_reason.engine.layout import Layout
+from egg_reason.engine.layout import Layout, piece_length, usual_piece
 from egg_reason.engine.lengths import LengthHistory, Lengths
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.stream import Request, Stream, Work
@@ -34,17 +34,11 @@ from egg_reason.needs import Need
 from egg_reason.perturb import members as populations
 from egg_reason.perturb.base import Noise
 
-__all__ = ["Engine", "default_streams", "make_engine", "piece_length", "split_jobs"]
+__all__ = ["Engine", "default_streams", "make_engine", "split_jobs"]
 
 STREAM_LANES, STREAM_WEIGHTS = 32, 64 << 20
 """Lanes and bytes of weights from which, and up to which, several streams on a CPU were faster than one
 (docs/performance.md)."""
-
-PIECE, PIECE_ELSEWHERE = 32, 256
-"""Tokens of a prompt that are read at once, on a CPU and on other devices. On a CPU longer pieces are no
-faster with 16 prompts at a time, and more of them is padding (docs/performance.md). Elsewhere, where nothing
-has been measured, few operations one after another should matter more: from 64 tokens on the recurrence goes
-by chunks (`models/rwkv7/wkv.py`)."""
 
 
 def make_engine(
@@ -199,7 +193,8 @@ class Engine:
         """Return the sizes of a stream's arrays.
 
         Args:
-            lengths: what is known of the prompts. samplings: how completions are drawn. piece: tokens that are read of one at a time.
+            lengths: what is known of the prompts. samplings: how completions are drawn.
+            piece: tokens that are read of a prompt at a time.
             readers: members that read prompts. texts: different (member, prompt) that they read.
         """
         shared, beginnings = lengths.shared // piece * piece, 0
@@ -392,13 +387,3 @@ def split_jobs(members: Members, jobs: Jobs, order: np.ndarray, streams: int) ->
     directions, rank = np.unique(members.direction(jobs.member), return_inverse=True)
     stream_of_job = (rank * streams // len(directions))[order]
     return [order[stream_of_job == stream] for stream in range(streams)]
-
-
-def piece_length(tokens: int) -> int:
-    """Returns the tokens of a piece, at most the usual: texts of so many are cut into few, the last full."""
-    return max(1, -(-tokens // max(1, -(-tokens // usual_piece()))))
-
-
-def usual_piece() -> int:
-    """Returns the tokens of a piece where prompts of any length may come."""
-    return PIECE if jax.default_backend() == "cpu" else PIECE_ELSEWHERE

@@ -7,6 +7,7 @@ with these functions: nothing is laid out twice.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -16,7 +17,23 @@ from egg_reason.engine.slots import Slots
 from egg_reason.perturb.base import Drawn
 from egg_reason.perturb.paths import dtype_of
 
-__all__ = ["Layout", "empty_pieces", "new_lanes", "new_noise", "new_slots", "padded_groups", "waiting_table"]
+__all__ = [
+    "Layout",
+    "empty_pieces",
+    "new_lanes",
+    "new_noise",
+    "new_slots",
+    "padded_groups",
+    "piece_length",
+    "usual_piece",
+    "waiting_table",
+]
+
+PIECE, PIECE_ELSEWHERE = 32, 256
+"""Tokens of a prompt that are read at once, on a CPU and on other devices. On a CPU longer pieces are no
+faster with 16 prompts at a time, and more of them is padding (docs/performance.md). Elsewhere, where nothing
+has been measured, few operations one after another should matter more: from 64 tokens on the recurrence goes
+by chunks (`models/rwkv7/wkv.py`)."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +146,13 @@ def padded_groups(
         np.array([*groups, *[layout.groups] * padding], np.int32),
         np.array([*directions, *[0] * padding], np.int32),
     )
+
+
+def piece_length(tokens: int) -> int:
+    """Returns the tokens of a piece, at most the usual: texts of so many are cut into few, the last full."""
+    return max(1, -(-tokens // max(1, -(-tokens // usual_piece()))))
+
+
+def usual_piece() -> int:
+    """Returns the tokens of a piece where prompts of any length may come."""
+    return PIECE if jax.default_backend() == "cpu" else PIECE_ELSEWHERE

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from egg_reason.engine import lanes as device
 from egg_reason.engine import layout as arrays
 from egg_reason.engine.base import PromptLengths
-from egg_reason.engine.engine import Engine, piece_length
-from egg_reason.engine.layout import Layout
+from egg_reason.engine.engine import Engine
+from egg_reason.engine.layout import Layout, piece_length
 from egg_reason.engine.sampling import Sampling
 from egg_reason.needs import GENERATE, Need, size, working
 from egg_reason.perturb.base import Noise
