@@ -1,6 +1,5 @@
 """Training runs: what they leave behind, and that stopping them anywhere changes no bit of the weights."""
 
-import dataclasses
 import json
 import os
 import random
