@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from egg_reason.algorithms.shaping import pair_weights
+from egg_reason.config import flattened
 from egg_reason.files import replacing
 from egg_reason.run.log import HASH_BYTES, ScalarLog
 
@@ -62,7 +63,7 @@ class Recording:
 def from_log(log: ScalarLog) -> Recording:
     """Raises ValueError where a record is damaged. Of GRPO: hashes and learning rates alone, its weights do
     not follow from scalars."""
-    config = log.header["config"]
+    config = flattened(log.header["config"])
     records = [scalars for _, scalars in log.records()]
     replayable = config["algorithm"] != "grpo"
     weights = [
@@ -71,7 +72,7 @@ def from_log(log: ScalarLog) -> Recording:
     nothing = np.zeros(config["population"] // 2 if replayable else 0, np.float32)
     return Recording(
         str(log.path.parent.parent),
-        config,
+        log.header["config"],
         log.header["fingerprint"],
         log.header["made_with"],
         weights=np.array([nothing if row is None else row for row in weights]).reshape(
