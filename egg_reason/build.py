@@ -132,14 +132,14 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     generator = make_generator(config, model, algorithm, machines)
     if not task.heldout:
         raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
+    if task.environment is not None and algorithm.wants_rollouts:
+        raise ValueError(
+            f"{config.algorithm.name} reads completions, and task {task.name} is an environment without any:"
+            " choose eggroll or openes"
+        )
     # Refuses more prompts a step than there are rows.
     tasks.batch(task.train, 0, config.algorithm.prompts, config.run.seed)
     if task.environment is not None:
-        if algorithm.wants_rollouts:
-            raise ValueError(
-                f"{config.algorithm.name} reads completions, and task {task.name} is an environment without any:"
-                " choose eggroll or openes"
-            )
         return Checked(task, sampling, algorithm, generator, (), PromptLengths(1, 0))
     lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.sampling.max_prompt_tokens)
     return Checked(task, sampling, algorithm, generator, build_rewards(config, task), lengths)

@@ -260,7 +260,9 @@ class Session:
         """Save a checkpoint, and the model."""
         self._between_steps("save")
         self.run.checkpoints.save(self.state.step, arrays_of(self.state))
-        trained = dataclasses.replace(self.parts.model, params=jax.tree.map(np.asarray, self.state.params))
+        trained = dataclasses.replace(
+            self.parts.model, params=jax.tree.map(np.asarray, self.parts.algorithm.weights(self.state))
+        )
         models.save(trained, self.run.path / models.run_model_name(self.parts.model.family), dtype="float32")
 
     def _summary(self, after: Evaluation) -> Summary:

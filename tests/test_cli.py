@@ -114,7 +114,7 @@ def test_export(format, command, finished_run, tmp_path):
 def test_models(command, tiny_checkpoint, tmp_path, monkeypatch):
     bundled = shutil.copy(tiny_checkpoint, tmp_path / "small.pth")
     (tmp_path / "small.md").write_text("# How it was made\n")
-    for module in (models, models.base):
+    for module in (models, models.sources):  # what commands list, and what `load` looks up
         monkeypatch.setattr(module, "bundled", lambda: {"small": bundled})
     assert command("models", "list") == (0, "small  0.5 MB\n", "")
     status, out, err = command("models", "show", "small")

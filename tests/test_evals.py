@@ -477,7 +477,8 @@ def test_the_commands_of_the_readme(finished_run, tiny_checkpoint, tmp_path, mon
             for n in range(30)
         ]
         (tmp_path / f"{path}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr(models, "bundled", lambda: {"countdown-0.7m": tiny_checkpoint})
+    for module in (models, models.sources):  # what commands list, and what `load` looks up
+        monkeypatch.setattr(module, "bundled", lambda: {"countdown-0.7m": tiny_checkpoint})
     for words in commands:
         small = (
             ["--problems", "2", "--max-tokens", "12", "--lanes", "16", "--samples", "2"]

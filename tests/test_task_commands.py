@@ -152,7 +152,8 @@ def test_the_commands_of_the_readme(command, flags, settings, tiny_checkpoint, t
         for line in text.splitlines()
     ]
     assert [words[:2] for words in lines].count(["egg-reason", "train"]) == 2 and len(lines) == 6
-    monkeypatch.setattr(models, "bundled", lambda: {"countdown-0.7m": tiny_checkpoint})
+    for module in (models, models.sources):  # what commands list, and what `load` looks up
+        monkeypatch.setattr(module, "bundled", lambda: {"countdown-0.7m": tiny_checkpoint})
     for number, (program, *words) in enumerate(lines):
         assert program == "egg-reason"
         small = ["--plain", "--name", str(number), *flags(tiny)] if words[0] == "train" else []

@@ -134,7 +134,8 @@ def test_the_readme_section_on_rewards(settings, flags, tiny_checkpoint, tmp_pat
     commands = [shlex.split(text) for language, text in blocks if not language]
     assert (len(python), len(commands)) == (3, 2)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(models, "bundled", lambda: {"countdown-0.7m": tiny_checkpoint})
+    for module in (models, models.sources):  # what commands list, and what `load` looks up
+        monkeypatch.setattr(module, "bundled", lambda: {"countdown-0.7m": tiny_checkpoint})
     for code in python[:2]:
         (tmp_path / code.split("\n")[0].removeprefix("# ")).write_text(code)
     for number, (program, *words) in enumerate(commands):

@@ -86,6 +86,9 @@ class Algorithm(Protocol):
         Raises ValueError for fitness of another shape and for infinite fitness, naming the member.
         """
 
+    def weights(self, state: State) -> Params:
+        """Return the trained weights as a model file holds them."""
+
     def fitness(self, rewards_NPG: np.ndarray) -> np.ndarray:
         """Return what `tell` takes and the log keeps, float32 [N, P], for the rewards of all completions."""
 

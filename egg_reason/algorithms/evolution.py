@@ -136,6 +136,9 @@ class EvolutionStrategy:
         """The number that names a step's noise."""
         return step // self.noise_reuse if self.noise_reuse else 0
 
+    def weights(self, state: State) -> Params:
+        return state.params
+
     def fitness(self, rewards_NPG) -> np.ndarray:
         """Rewards of all completions -> what `tell` takes and the log keeps: float32 [N, P], over those
         samples that have one; else NaN."""

@@ -148,6 +148,9 @@ class GRPO:
     def ask(self, state: State, spent: float = 0.0) -> Single:
         return Single(self._compute(state.params), spent=spent)
 
+    def weights(self, state: State) -> Params:
+        return state.params
+
     def fitness(self, rewards_NPG) -> np.ndarray:
         """Rewards of all completions -> what `tell` takes and the log keeps: float32 [samples, prompts]."""
         return np.asarray(rewards_NPG[0], np.float32).T

@@ -134,7 +134,8 @@ class Replay:
         if not from_base:
             state = start(self.checkpoints, state, recorded, step)
         state = replay(self.algorithm, state, recorded, step, allow_drift)
-        return dataclasses.replace(self.base, params=jax.tree.map(np.asarray, state.params))
+        weights = self.algorithm.weights(state)
+        return dataclasses.replace(self.base, params=jax.tree.map(np.asarray, weights))
 
     def verify(self) -> tuple[int, str | None]:
         """Replays every step from the base model and compares; then the checkpoints and model.pth, where
@@ -144,15 +145,23 @@ class Replay:
         none.
         """
         state = self.algorithm.init(self.base.params)
-        hashes = [weights_hash(state.params)]
+        masters = [weights_hash(state.params)]
+        models_ = [self._hash_of_model(state, masters[0])]
         for after, same in follow(self.algorithm, state, self.recorded):
             if not same:
                 return after.step - 1, difference(self.recorded, after.step - 1)
-            hashes.append(weights_hash(after.params))
-        return len(hashes) - 1, self._files_differ(hashes)
+            masters.append(weights_hash(after.params))
+            models_.append(self._hash_of_model(after, masters[-1]))
+        return len(masters) - 1, self._files_differ(masters, models_)
 
-    def _files_differ(self, hashes: list[bytes]) -> str | None:
-        """hashes: of the weights after 0, 1, 2, … steps."""
+    def _hash_of_model(self, state: State, master: bytes) -> bytes:
+        """Return the hash of the weights as a model file holds them. master: that of the master weights."""
+        weights = self.algorithm.weights(state)
+        return master if weights is state.params else weights_hash(weights)
+
+    def _files_differ(self, hashes: list[bytes], model_hashes: list[bytes]) -> str | None:
+        """Compare checkpoints and model. hashes, model_hashes: of the master weights and of the model after
+        0, 1, 2, … steps."""
         if self.checkpoints is None:
             return None
         self.checkpoints.pass_over_earlier()
@@ -167,7 +176,7 @@ class Replay:
                     " scalar log gives"
                 )
         model = models.run_model(self.checkpoints.folder.parent)
-        if model is not None and weights_hash(models.load(model, self.tokenizer).params) not in hashes:
+        if model is not None and weights_hash(models.load(model, self.tokenizer).params) not in model_hashes:
             return f"{model}: holds weights that the run had after none of its steps"
         return None
 

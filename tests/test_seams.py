@@ -1,0 +1,286 @@
+"""Guests that are registered by a test alone: an algorithm, a generator, an environment and a model family
+train, resume and replay like those of the package, bit for bit, without a change to it."""
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from egg_reason import memory, models
+from egg_reason.algorithms import registry
+from egg_reason.algorithms.base import fitness_of
+from egg_reason.algorithms.evolution import EvolutionStrategy
+from egg_reason.algorithms.registry import Kind
+from egg_reason.algorithms.shaping import pair_weights
+from egg_reason.algorithms.state import State
+from egg_reason.build import open_replay
+from egg_reason.config import EvolutionSettings, TrainConfig
+from egg_reason.config import algorithms as sections
+from egg_reason.engine import engine as engines
+from egg_reason.engine.base import Completions
+from egg_reason.perturb.paths import named, put
+from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.log import ScalarLog
+from egg_reason.train import resume, train
+from tests.helpers import stub_family
+
+
+class Stopped(BaseException):
+    """Nothing catches it: the process is gone."""
+
+
+def stopped_and_resumed(config: TrainConfig, folder: Path, monkeypatch) -> tuple[Path, Path]:
+    """Train twice: without a pause, and stopped before the last step is recorded. Returns both runs."""
+    assert train(config, folder / "whole", plain=True) is not None
+    append = ScalarLog.append
+
+    def stop_at_last(log, step, scalars):
+        if step == config.run.steps - 1:
+            raise Stopped
+        append(log, step, scalars)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(ScalarLog, "append", stop_at_last)
+        train(config, folder / "stopped", plain=True)
+    assert resume(folder / "stopped", plain=True) is not None
+    return folder / "whole", folder / "stopped"
+
+
+def assert_same(whole: Path, stopped: Path) -> None:
+    """Model and log of both runs are equal, byte for byte; replay agrees with every recorded hash."""
+    model = models.run_model(whole)
+    again = models.run_model(stopped)
+    assert model is not None and again is not None and model.read_bytes() == again.read_bytes()
+    logs = [(run / "scalars" / "log.bin").read_bytes() for run in (whole, stopped)]
+    assert logs[0] == logs[1]
+    with ScalarLog.read(whole / "scalars" / "log.bin") as log:
+        hashes = {scalars.weights_hash for _, scalars in log.records()}
+        assert len(log) == 3 and len(hashes) == 3  # every step moved the weights
+    assert open_replay(whole).verify() == (3, None)
+
+
+@pytest.fixture
+def three_steps(settings):
+    return settings | {"steps": 3, "checkpoint_every": 2, "eval_every": 0, "sample_every": 1}
+
+
+# An algorithm: integer master weights, moved by votes.
+
+
+@dataclass(frozen=True)
+class VoteSettings(EvolutionSettings):
+    name: ClassVar[str] = "vote"
+
+
+@dataclass(frozen=True)
+class Vote(EvolutionStrategy):
+    """Master weights are int32, in units of 2^-12. An update adds the sign of the estimate to each."""
+
+    def init(self, params) -> State:
+        whole = {name: jnp.round(leaf * 4096).astype(jnp.int32) for name, leaf in named(params).items()}
+        return State(put(params, whole), (), None, 0)
+
+    def ask(self, state, spent=0.0):
+        floats = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) / 4096, state.params)
+        return super().ask(dataclasses.replace(state, params=floats), spent)
+
+    def weights(self, state):
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) / 4096, state.params)
+
+    def advance(self, state, weights, rate):
+        if weights is None:
+            return state.replace(step=state.step + 1), 0.0
+        floats = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), state.params)
+        direction = self.direction(state.replace(params=floats), weights)
+        leaves = named(state.params)
+        moved = {name: leaves[name] + jnp.sign(one).astype(jnp.int32) for name, one in direction.items()}
+        return state.replace(params=put(state.params, moved), step=state.step + 1), 2.0**-12
+
+
+@pytest.fixture
+def vote():
+    def make(config, model, sampling):
+        like = registry.ALGORITHMS["openes"].make(config, model, sampling)
+        fields = {field.name: getattr(like, field.name) for field in dataclasses.fields(like)}
+        return Vote(**fields)
+
+    registry.register(
+        VoteSettings,
+        Kind(make, lambda config: lambda fitness: pair_weights(fitness, config.algorithm.shaping)),
+    )
+    yield
+    del registry.ALGORITHMS["vote"], sections.ALGORITHMS["vote"]
+
+
+def test_an_algorithm_with_integer_masters(vote, three_steps, tmp_path, monkeypatch):
+    config = TrainConfig.of(**three_steps | {"algorithm": "vote"})
+    assert_same(*stopped_and_resumed(config, tmp_path, monkeypatch))
+    table = TrainConfig.from_table(config.to_table())
+    assert table == config and config.to_table()["vote"]["population"] == 8
+    replayed = open_replay(tmp_path / "whole")
+    state = replayed.algorithm.init(replayed.base.params)
+    arrays = {"params": state.params, "optimiser": state.optimiser}
+    saved = Checkpoints(tmp_path / "whole" / "checkpoints").load(arrays)
+    assert saved is not None and {leaf.dtype.name for leaf in jax.tree.leaves(saved[1]["params"])} == {
+        "int32"
+    }
+
+
+# A generator: asks members for their factors, as an engine with adapters would.
+
+
+class Adapters:
+    """Writes, for every member, how far its factors move its weights, as text. Nothing is drawn at random."""
+
+    chosen: ClassVar[dict[str, int]] = {"streams": 1}
+
+    def __init__(self, model):
+        self.tokenizer = model.tokenizer
+        self.shapes = {name: leaf.shape for name, leaf in named(model.params).items()}
+        self.versions: list[int] = []
+        self.asked: set[str] = set()
+
+    def generate(
+        self, members, prompts, jobs, sampling, step=0, prompt_lengths=None, finished=None, numbers=None
+    ):
+        most = max(one.max_tokens for one in ([sampling] if not isinstance(sampling, list) else sampling))
+        result = Completions.empty(len(jobs), most)
+        texts: dict[int, str] = {}
+        for member in sorted(set(jobs.member.tolist())):
+            total = 0.0
+            for name, added in members.factors(member).items():
+                self.asked.add(name)
+                dense = np.asarray(added[0] @ added[1] if isinstance(added, tuple) else added)
+                assert dense.shape == self.shapes[name]
+                total += float(dense.sum())
+            texts[member] = f"{1000 * total:.0f}"[:most]
+        for job, member in enumerate(jobs.member.tolist()):
+            tokens = self.tokenizer.encode(texts[member])
+            result.tokens[job, : len(tokens)] = tokens
+            result.lengths[job] = len(tokens)
+            result.reasons[job] = 0
+            result.texts[job] = texts[member]
+        if finished is not None:
+            finished(result, list(range(len(jobs))))
+        result.lane_steps = result.useful_lane_steps = int(result.lengths.sum())
+        result.seconds = 1.0
+        return result
+
+    def receive(self, version, changed):
+        self.versions.append(version)
+        assert set(changed) >= self.asked
+
+    def describe(self):
+        return "a stub"
+
+    def noise_bytes(self, noise, params):
+        return 0
+
+    def needs(self, noise, params, sampling, lengths, population, prompts):
+        return []
+
+
+def test_a_generator_that_asks_for_factors(three_steps, tmp_path, monkeypatch):
+    made: list[Adapters] = []
+
+    def make(model, settings, devices):
+        made.append(Adapters(model))
+        return made[-1]
+
+    monkeypatch.setitem(engines.GENERATORS, "adapters", make)
+    # The reward counts digits, of which members write different numbers.
+    config = TrainConfig.of(**three_steps | {"engine": "adapters", "sigma": 0.3, "max_tokens": 12})
+    assert_same(*stopped_and_resumed(config, tmp_path, monkeypatch))
+    assert made[0].asked and made[0].versions == [1, 2, 3]
+    assert config.to_table()["engine"]["engine"] == "adapters"
+    with pytest.raises(ValueError, match="engine must be one of jax, adapters, not 'none'"):
+        train(TrainConfig.of(**three_steps | {"engine": "none"}), tmp_path / "none", plain=True)
+
+
+# A population whose rows have no prompt: an environment.
+
+ENVIRONMENT = '''
+import jax
+import numpy as np
+from egg_reason.perturb.paths import named
+from egg_reason.tasks import Task
+
+
+class Reach:
+    """The mean of one weight matrix is to reach a row's target."""
+
+    metric = "closeness"
+
+    def try_out(self, members, rows, step, which):
+        return np.array([self.measure(members.weights(number), rows) for number in which], np.float32)
+
+    def measure(self, params, rows):
+        mean = float(np.mean(named(params)["blocks.att.key"]))
+        return np.array([-abs(100 * mean - row["target"]) for row in rows])
+
+
+def make():
+    rows = [{"target": float(number)} for number in range(8)]
+    return Task("reach", "a mean to reach", train=rows, heldout=rows[:4], environment=Reach())
+'''
+
+
+def test_an_environment_whose_rows_have_no_prompt(settings, tmp_path, monkeypatch, capfd):
+    file = tmp_path / "my_environment.py"
+    file.write_text(ENVIRONMENT)
+    wanted = (
+        "model",
+        "population",
+        "prompts",
+        "sigma",
+        "learning_rate",
+        "learning_rate_schedule",
+        "lanes",
+        "group",
+    )
+    given = {name: settings[name] for name in wanted}
+    config = TrainConfig.of(**given, task=f"{file}:make", steps=3, eval_every=0, checkpoint_every=2)
+    whole, stopped = stopped_and_resumed(config, tmp_path, monkeypatch)
+    assert_same(whole, stopped)
+    assert "held-out closeness" in capfd.readouterr().out
+    assert (whole / "report.html").is_file()
+    with pytest.raises(ValueError, match="reads completions, and task reach is an environment"):
+        train(TrainConfig.of(algorithm="grpo", model=given["model"], task=f"{file}:make"), tmp_path / "g")
+
+
+# A family: see `helpers.stub_family` for what is unusual about it.
+
+
+def test_a_family_of_another_kind(three_steps, tmp_path, monkeypatch):
+    stub_family.write(tmp_path / "stub.npz", seed=1)
+    with stub_family.registered():
+        config = TrainConfig.of(
+            **three_steps | {"model": str(tmp_path / "stub.npz"), "embeddings": True, "tokenizer": "byte"}
+        )
+        whole, stopped = stopped_and_resumed(config, tmp_path, monkeypatch)
+        assert_same(whole, stopped)
+        prediction = memory.predict(config)
+        sizes = {part.name: part.bytes for part in prediction.parts}
+        model = models.load(str(whole))
+        lanes = config.engine.lanes
+        longest = sizes["state of the lanes"] // lanes
+        assert longest >= model.family.bytes_per_row(three_steps["max_tokens"] + 1, jnp.float32)
+        assert sizes["logits"] > 0 and prediction.peak > 0
+        before = models.load(str(tmp_path / "stub.npz")).params
+        leaves = {name: np.asarray(leaf) for name, leaf in named(before).items()}
+        after = {name: np.asarray(leaf) for name, leaf in named(model.params).items()}
+        moved = {name for name, leaf in leaves.items() if not np.array_equal(leaf, after[name])}
+        assert moved == {"table", "layers.0.key", "layers.1.key"}
+        assert after["layers.0.mix"].dtype == np.int8
+
+
+def test_fitness_may_be_bare():
+    np.testing.assert_array_equal(fitness_of([1.0, 2.0]), [[1.0], [2.0]])
+    with contextlib.suppress(AttributeError):
+        assert fitness_of(np.ones((2, 3))).shape == (2, 3)
