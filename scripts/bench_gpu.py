@@ -55,8 +55,7 @@ from egg_reason.engine import Engine, Jobs
 from egg_reason.engine import lanes as device
 from egg_reason.models.rwkv7.family import RWKV7Family
 from egg_reason.models.rwkv7.model import Shape
-from egg_reason.perturb.members import NO_NOISE, Members
-from egg_reason.perturb.noise import NormalNoise
+from egg_reason.perturb.noise import NO_NOISE, Members, NormalNoise
 
 GRACE = 30.0
 UPDATE_BYTES = 16

@@ -20,8 +20,7 @@ from egg_reason.models.rwkv7.family import RWKV7Family
 from egg_reason.models.rwkv7.model import Shape, forward, init_state
 from egg_reason.models.tokenizers import ByteTokenizer
 from egg_reason.perturb.layouts import Transposed
-from egg_reason.perturb.members import Members
-from egg_reason.perturb.noise import NormalNoise
+from egg_reason.perturb.noise import Members, NormalNoise
 from egg_reason.perturb.paths import get, put
 
 SHAPE = Shape(

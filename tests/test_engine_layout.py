@@ -14,8 +14,7 @@ from egg_reason.engine import lanes as device
 from egg_reason.engine.lanes import Capacity
 from egg_reason.engine.layout import Layout, empty_pieces, padded_groups, waiting_table
 from egg_reason.models.tokenizers import ByteTokenizer
-from egg_reason.perturb.members import NO_NOISE, Single
-from egg_reason.perturb.noise import NormalNoise
+from egg_reason.perturb.noise import NO_NOISE, NormalNoise, Single
 
 LAYOUT = Layout(
     lanes=16, group=2, slots=8, pieces=4, piece=5, shared=0, beginnings=3, capacity=Capacity(0, 0)

@@ -10,8 +10,7 @@ import pytest
 from flax import struct
 
 from egg_reason.perturb.base import Parameter
-from egg_reason.perturb.members import Members, Single
-from egg_reason.perturb.noise import NormalNoise
+from egg_reason.perturb.noise import Members, NormalNoise, Single
 
 LAYERS, M, N, SIGMA, EPOCH = 3, 6, 5, 0.3, 4
 

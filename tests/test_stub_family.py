@@ -18,8 +18,7 @@ from egg_reason.algorithms.state import OPTIMISERS, schedule
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling
 from egg_reason.engine import lanes as device
 from egg_reason.models.tokenizers import ByteTokenizer
-from egg_reason.perturb.members import Members
-from egg_reason.perturb.noise import NormalNoise
+from egg_reason.perturb.noise import Members, NormalNoise
 from egg_reason.perturb.paths import named
 
 FAMILY = StubFamily()

@@ -23,8 +23,7 @@ from egg_reason.models.rwkv7.wkv import (
 )
 from egg_reason.models.rwkv7.wkv_pallas import wkv_step_pallas
 from egg_reason.models.tokenizers import ByteTokenizer
-from egg_reason.perturb.members import Members
-from egg_reason.perturb.noise import NormalNoise
+from egg_reason.perturb.noise import Members, NormalNoise
 
 TOKENS, HEADS, SIZE = 40, 2, 4
 CASES = ("usual", "keys repeat", "decay strongest", "decay none", "decay mixed")  # one a row

@@ -32,8 +32,7 @@ from egg_reason.algorithms.shaping import AGGREGATES, SHAPINGS, fitness_metrics,
 from egg_reason.algorithms.state import OPTIMISERS, Params, Schedule, State, as_schedule
 from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
 from egg_reason.perturb.base import Noise, Parameter
-from egg_reason.perturb.members import Members
-from egg_reason.perturb.noise import NormalNoise
+from egg_reason.perturb.noise import Members, NormalNoise
 from egg_reason.perturb.paths import cast, get, put
 
 __all__ = ["EvolutionStrategy"]

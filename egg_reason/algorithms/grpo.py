@@ -36,7 +36,7 @@ from egg_reason.algorithms.state import Params, Schedule, State, as_schedule
 from egg_reason.models import AnyFamily
 from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
 from egg_reason.perturb.base import Parameter
-from egg_reason.perturb.members import NO_NOISE, Single
+from egg_reason.perturb.noise import NO_NOISE, Single
 from egg_reason.perturb.paths import cast, get, put
 
 __all__ = ["GRPO"]

@@ -3,7 +3,7 @@
 from egg_reason.engine.base import Completions, Generator, Jobs, Members, PromptLengths, Sampling
 from egg_reason.engine.engine import Engine, default_streams, make_engine
 from egg_reason.engine.lengths import LengthHistory
-from egg_reason.perturb.members import Single
+from egg_reason.perturb.noise import Single
 
 __all__ = [
     "Completions",

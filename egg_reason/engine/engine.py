@@ -32,7 +32,7 @@ from egg_reason.engine.stream import Request, Stream, Work
 from egg_reason.models.base import AnyFamily, Model
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.needs import Need
-from egg_reason.perturb import members as populations
+from egg_reason.perturb import noise as populations
 from egg_reason.perturb.base import Noise
 
 __all__ = [
@@ -259,7 +259,7 @@ class Engine:
         still at the end.
 
         Args:
-            members: a population (`perturb.members.Members`) or `Single`.
+            members: a population (`perturb.noise.Members`) or `Single`.
             prompts: token ids, at least one each.
             sampling: one for all, or one for each prompt; these may differ in max_tokens, think_tokens and
                 stop only.

@@ -18,7 +18,7 @@ from egg_reason.engine.layout import Layout, piece_length
 from egg_reason.engine.sampling import Sampling
 from egg_reason.needs import GENERATE, Need, size, working
 from egg_reason.perturb.base import Noise
-from egg_reason.perturb.members import NO_NOISE
+from egg_reason.perturb.noise import NO_NOISE
 from egg_reason.perturb.paths import name_of
 
 __all__ = ["needs_of"]

@@ -17,7 +17,7 @@ from egg_reason.build import Parts
 from egg_reason.engine import Jobs
 from egg_reason.estimates.intervals import Interval, clustered_mean, t_quantile
 from egg_reason.evals.heldout import TextEvaluator
-from egg_reason.perturb.members import Members
+from egg_reason.perturb.noise import Members
 from egg_reason.perturb.paths import get, put
 from egg_reason.population.collector import generate_and_score
 from egg_reason.population.here import TextProblem
