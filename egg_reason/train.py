@@ -43,7 +43,7 @@ def run_steps(session: Session, parts: Parts, population: Population, state: Sta
                 trials = population.try_out(members, rows, step)  # generate and score: here or elsewhere
             with session.phase("update"):
                 after, update = algorithm.tell(state, trials, budget.spent)
-            session.record(step, trials, update, after)  # durable before the step counts
+            session.record(step, trials, update, after)  # metrics, then scalars, both durable: now it counts
             state = after
             session.monitor()  # checkpoint and held-out accuracy, where they are due
         return session.finish()

@@ -22,33 +22,41 @@ ROOT = Path(__file__).resolve().parent.parent
 DOORS = ("models", "tasks", "rewards", "evals")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-# A room is a package or module directly in egg_reason. These may import, of ours, themselves and what is
-# named here, and nothing else.
-MAY_IMPORT = {
-    "files": set(),
-    "rewards": set(),
-    "random": set(),
-    "perturb": {"random"},
-    "models": {"perturb", "files"},
+# A room is a package or module directly in egg_reason; `__init__` offers names of theirs. From the bottom up:
+# each room may import, of ours, exactly what its line names. A new arrow changes this table, with its reason.
+MAY_IMPORT: dict[str, set[str]] = {
+    "assets": set(),
+    "files": set(),  # durable writes
+    "needs": set(),  # how a part states the memory that it needs
+    "estimates": set(),  # intervals and estimators
+    "config": set(),  # settings; light, for the command line
+    "rewards": set(),  # light, for the reward workers
     "tasks": {"rewards"},
-    "engine": {"models", "perturb", "random"},
-    "es": {"models", "perturb"},
-    "objective": set(),
-    "rollouts": {"engine"},
-    "grpo": {"engine", "perturb", "es", "objective", "rollouts"},  # es: the state
-    "scoring": {"engine", "tasks", "rewards"},
+    "perturb": set(),
+    "models": {"files", "perturb"},
+    "engine": {"config", "models", "needs", "perturb"},
+    "algorithms": {"config", "engine", "models", "needs", "perturb"},
+    "run": {"algorithms", "config", "estimates", "files", "models"},  # a replay takes an algorithm's steps
+    "population": {"algorithms", "config", "engine", "estimates", "models", "rewards", "run", "tasks"},
     "evals": {
-        "scoring",
-        "engine",
-        "tasks",
-        "rewards",
-        "models",
-        "perturb",
-        "files",
-        "runs",
-    },  # runs: the report reads a run's metrics
+        *("algorithms", "config", "engine", "estimates", "files", "models"),
+        *("population", "rewards", "run", "tasks"),  # population: the collector; run: the report reads a run
+    },
+    "build": {"algorithms", "config", "engine", "evals", "models", "population", "rewards", "run", "tasks"},
+    "memory": {"build", "config", "models", "needs", "run"},
+    "session": {"algorithms", "evals", "models", "perturb", "population", "rewards", "run"},
+    "train": {"algorithms", "build", "config", "population", "run", "session"},
+    "probe": {
+        *("algorithms", "build", "config", "engine", "estimates", "evals", "perturb", "population"),
+        *("run", "tasks"),
+    },
+    "compare": {"build", "config", "estimates", "evals", "files", "models", "rewards", "run"},
+    "cli": {
+        *("build", "compare", "config", "engine", "evals", "memory", "models", "perturb", "probe", "run"),
+        *("tasks", "train"),
+    },
 }
-LOOPS = {"cli", "train", "compare", "probe", "replay"}  # only these, and __main__, may import one of these
+MODULES_IN_ROOT = 8
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -119,26 +127,91 @@ def test_nothing_imports_through_a_door() -> None:
     assert through == []
 
 
-def test_rooms_import_only_what_lies_below_them() -> None:
+def test_the_table_names_every_room_and_every_arrow() -> None:
     graph = room_imports()
-    upward = {
-        room: graph[room] - allowed
-        for room, allowed in MAY_IMPORT.items()
-        if room in graph and graph[room] - allowed
-    }
-    assert upward == {}
-    assert {
-        room: names & LOOPS
-        for room, names in graph.items()
-        if names & LOOPS and room not in LOOPS | {"__main__"}
-    } == {}
+    facade = graph.pop("__init__")
+    assert facade <= set(MAY_IMPORT)
+    assert graph == {room: names for room, names in MAY_IMPORT.items() if room != "assets"}
+    rooms = {path.stem for path in (ROOT / "egg_reason").iterdir() if is_room(path.stem)} - {"__init__"}
+    assert rooms == set(MAY_IMPORT)
 
 
-def test_no_two_rooms_import_each_other() -> None:
-    """Also for rooms that the table does not name. A circle raises graphlib.CycleError, which names its
-    rooms."""
+def test_imports_point_downwards_only() -> None:
+    """In the table every room imports only rooms above it in the listing, which goes from the bottom up."""
+    floors = list(MAY_IMPORT)
+    upward = [
+        f"{room} imports {name}"
+        for room, names in MAY_IMPORT.items()
+        for name in names
+        if floors.index(name) >= floors.index(room)
+    ]
+    assert upward == []
     order = list(graphlib.TopologicalSorter(room_imports()).static_order())
     assert set(DOORS) <= set(order)
+
+
+def test_the_picture_in_contributing_is_the_table() -> None:
+    """CONTRIBUTING draws one line a room, from the top down, with what it imports."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    drawn = re.findall(r"^(\w+)/? +.* <- ([\w, -]+)$", text, re.M)
+    imports = {room: set() if names == "-" else set(names.split(", ")) for room, names in drawn}
+    assert imports == {room: names for room, names in MAY_IMPORT.items() if room != "assets"}
+    assert [room for room, _ in drawn] == [room for room in reversed(MAY_IMPORT) if room != "assets"]
+
+
+def test_modules_in_the_root_are_few_and_files_are_short() -> None:
+    modules = [path.name for path in (ROOT / "egg_reason").glob("*.py")]
+    assert len(modules) <= MODULES_IN_ROOT, modules
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in python_files("egg_reason", "examples", "scripts")
+        if (count := len(path.read_text().splitlines())) > 400
+    }
+    assert long == {}
+
+
+def test_the_step_is_in_one_short_function() -> None:
+    """`train.py` asks, tries out, tells and records in view, and asks nobody what kind of algorithm it is."""
+    source = (ROOT / "egg_reason" / "train.py").read_text()
+    assert len(source.splitlines()) <= 150
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    steps = []
+    for function in functions:
+        called = {node.func.attr for node in ast.walk(function) if is_method_call(node)}
+        if {"batch", "ask", "try_out", "tell", "record"} <= called:
+            steps.append(function)
+    [step] = steps
+    assert step.end_lineno is not None and step.end_lineno - step.lineno + 1 <= 30
+    names = {node.id for node in ast.walk(step) if isinstance(node, ast.Name)}
+    assert not names & {"isinstance", "type", "Replayable"}
+
+
+def is_method_call(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+
+
+def test_contributing_lists_the_files_of_a_step_with_their_lines() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    listed = re.findall(r"^\| \d \| `(egg_reason/[\w/.]+)` \| (\d+) \|", text, re.M)
+    counts = {name: len((ROOT / name).read_text().splitlines()) for name, _ in listed}
+    assert {name: int(count) for name, count in listed} == counts
+    assert 1 <= len(listed) <= 6 and sum(counts.values()) <= 1500
+
+
+def test_contributing_answers_twelve_questions_from_these_files() -> None:
+    """Each answer names a file of the list and a line, and quotes code that stands on that line."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    listed = set(re.findall(r"^\| \d \| `(egg_reason/[\w/.]+)` \|", text, re.M))
+    answers = re.findall(r"^\| (.+\?) \| `([\w/.]+):(\d+)` `(.+)` \|$", text, re.M)
+    assert len(answers) == 12
+    wrong = []
+    for question, file, number, code in answers:
+        assert f"egg_reason/{file}" in listed, question
+        lines = (ROOT / "egg_reason" / file).read_text().splitlines()
+        if code not in lines[int(number) - 1]:
+            now = [at for at, line in enumerate(lines, 1) if code in line]
+            wrong.append(f"{question} {file}:{number} does not hold {code!r}; it stands in lines {now}")
+    assert wrong == []
 
 
 EVERYTHING_IN = """
