@@ -8,22 +8,20 @@ and the `rwkv` package.
   the weights once, where that takes longer), and the state read and written once, at the rate at which it
   moves that many bytes. Both rates are measured here (`bench_machine.py`).
 * occupancy: decode steps times lanes that wrote a token of a completion / all, 64 lanes, 512 completions
-  whose lengths are log-normal (median a fifth of the budget, deviation 0.8 of the logarithm, cut at the
-  budget): of 512 prompts by one set of weights, and of 4 prompts by 128 members. It is counted, not timed.
+  of log-normal length (median a fifth of the budget, deviation 0.8 of the logarithm, cut there): of 512
+  prompts by one set of weights, and of 4 prompts by 128 members.
   The engine learns a length when it is reached. Later times the same prompts get other lengths (of the
-  deviation 0.6 is the prompt's own), and the engine knows those of the time before: the median of the later
-  times is the figure.
+  deviation 0.6 is the prompt's own), and the engine knows those of before: their median is the figure.
 * population: seconds a member of a whole ES step (ask, generation, tell) on 1 prompt x 8 tokens, of 1,024
   members / of more; and the peak memory of the process. The shape is that of the bundled model.
 * idle: the share of a step of the demo in which no program runs, neither generation's nor the update's.
-* first: seconds from the start of the demo to its first token, programs compiled before.
+* first: seconds from the start of the demo to its first token, compiled before.
 * rwkv: tokens per second of 64 greedy completions of 48 tokens against those of the official package (torch,
   float32, one sequence after the other, which is all it does on a CPU; one is measured), 12 x 768, vocabulary
   65,536. Needs the group `reference`.
 
-Weights are random, but for idle and first: these take steps of the demo with its bundled model. Times
-alternate within one process and are medians. Without --full: fewer lanes, members and repetitions. The last
-line is one JSON object.
+Weights are random; idle and first use the bundled model. Times alternate within one process; medians count.
+The last line is one JSON object.
 """
 
 import argparse

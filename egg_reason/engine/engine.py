@@ -27,8 +27,9 @@ from egg_reason.engine import lanes as device
 from egg_reason.engine.base import Completions, Generator, Jobs, Members, PromptLengths
 from egg_reason.engine.layout import Layout, piece_length, usual_piece
 from egg_reason.engine.lengths import LengthHistory, Lengths
+from egg_reason.engine.request import Request, checked, identity_of, one_for_each
 from egg_reason.engine.sampling import Sampling
-from egg_reason.engine.stream import Request, Stream, Work
+from egg_reason.engine.stream import Stream, Work
 from egg_reason.models.base import AnyFamily, Model
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.needs import Need
@@ -280,7 +281,7 @@ class Engine:
                 if finished is not None:
                     finished(result, newly)
 
-        request = _checked(Request(members, prompts, jobs, _one_for_each(prompts, sampling)))
+        request = checked(Request(members, prompts, jobs, one_for_each(prompts, sampling)))
         work = self._work(request, step, prompt_lengths, numbers, announce)
         targets = [target for target in self.devices or (None,) for _ in range(self.streams)]
         weights = {target: self._weights_on(target, members.params) for target in dict.fromkeys(targets)}
@@ -343,7 +344,7 @@ class Engine:
                 len(np.unique(texts)),
             ),
             tokenizer=self.tokenizer,
-            identity=_identity(request, step, numbers),
+            identity=identity_of(request, step, numbers),
             scales=np.asarray(members.scale(jobs.member), np.float32),
             lengths=Lengths(self.history, prompts, jobs),
             result=Completions.empty(len(jobs), max(sampling.max_tokens for sampling in request.samplings)),
@@ -354,37 +355,6 @@ class Engine:
 if TYPE_CHECKING:  # the type checker compares these with the protocols
     _generator: type[Generator] = Engine
     _members: list[type[Members]] = [populations.Members, populations.Single]
-
-
-def _one_for_each(prompts: Sequence, sampling: Sampling | Sequence[Sampling]) -> list[Sampling]:
-    return [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
-
-
-def _checked(request: Request) -> Request:
-    """The request, or an error in one line."""
-    if not len(request.jobs):
-        raise ValueError("there must be at least one job to generate for")
-    for number, prompt in enumerate(request.prompts):
-        if not len(prompt):
-            raise ValueError(f"every prompt must hold at least one token, prompt {number} is empty")
-    # One program writes all completions: only what the host decides may differ.
-    common = {replace(sampling, max_tokens=1, think_tokens=None, stop=()) for sampling in request.samplings}
-    if len(common) > 1:
-        raise ValueError(
-            "prompts may differ in max_tokens, think_tokens and stop; their other sampling must be the same"
-        )
-    return request
-
-
-def _identity(request: Request, step: int, numbers: Sequence[int] | None) -> np.ndarray:
-    """int32 [J, 4]: step, sharer, prompt and sample of each job, from which its randomness follows. Jobs with
-    the same four draw the same uniforms, whoever writes them."""
-    jobs, share_noise = request.jobs, request.samplings[0].share_noise
-    directions = np.asarray(request.members.direction(jobs.member))
-    sharers = {"pair": directions, "all": np.zeros_like(directions), "none": jobs.member}[share_noise]
-    names = np.arange(len(request.prompts)) if numbers is None else np.asarray(numbers)
-    columns = [np.full(len(jobs), step), sharers, names[jobs.prompt], jobs.sample]
-    return np.stack(columns, 1).astype(np.int32)
 
 
 def _at_once(

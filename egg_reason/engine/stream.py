@@ -9,7 +9,7 @@ direction, and when each has its group, helps with the longest queue (`groups.py
 `endings.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,28 +18,18 @@ import numpy as np
 
 from egg_reason.engine import lanes as device
 from egg_reason.engine import layout as arrays
-from egg_reason.engine.base import Completions, Jobs, Members
+from egg_reason.engine.base import Completions
 from egg_reason.engine.endings import Endings, Outcome
 from egg_reason.engine.groups import Groups
 from egg_reason.engine.layout import Layout
 from egg_reason.engine.lengths import Lengths
 from egg_reason.engine.queues import Queues
-from egg_reason.engine.sampling import Sampling
+from egg_reason.engine.request import Request
 from egg_reason.engine.schedule import Look, next_look, plan_reading
 from egg_reason.engine.slots import Text
 from egg_reason.models.tokenizers import Tokenizer
 
 __all__ = ["Request", "Stream", "Work"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `generate` was asked for. samplings: one for each prompt."""
-
-    members: Members
-    prompts: Sequence[Sequence[int]]
-    jobs: Jobs
-    samplings: Sequence[Sampling]
 
 
 @dataclass(frozen=True)
