@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,12 @@ from egg_reason import models, tasks
 from egg_reason.algorithms import registry
 from egg_reason.algorithms.base import Algorithm, replayable
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
-from egg_reason.engine import Generator, PromptLengths, Sampling, make_engine
+from egg_reason.engine import Generator, PromptLengths, Sampling
+from egg_reason.engine.engine import GENERATORS
 from egg_reason.evals.heldout import TextEvaluator
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.population.base import Build, Parts, Population
+from egg_reason.population.environment import Environment, EnvironmentProblem
 from egg_reason.population.here import Here, TextProblem
 from egg_reason.population.hosts import Hosts, Leader
 from egg_reason.population.pool import Pool
@@ -75,9 +78,15 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     config = config.replace(
         dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, **made.generator.chosen
     )
-    temperature = config.evaluation.eval_temperature
-    if temperature is None:
-        temperature = config.temperature
+    if task.environment is not None:
+        acting = _environment(config, task)
+        return Parts(config, model, task, made.generator, made.algorithm, acting, acting, compared)
+    problem, evaluator = _texts(config, task, made)
+    return Parts(config, model, task, made.generator, made.algorithm, problem, evaluator, compared)
+
+
+def _texts(config: TrainConfig, task: tasks.Task, made: Checked) -> tuple[TextProblem, TextEvaluator]:
+    """Return what tries members on prompts, and what measures accuracy. Starts the reward workers."""
     trainer_state = TrainerState(0, config.run.steps, task.name)
     scorer = _scorer(config, made.rewards, task, trainer_state)
     problem = TextProblem(
@@ -93,15 +102,23 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         sources=list(_source_files(config)),
         trainer_state=trainer_state,
     )
+    temperature = config.evaluation.eval_temperature
     evaluator = TextEvaluator(
         made.generator,
         task.heldout,
-        dataclasses.replace(made.sampling, temperature=temperature),
+        dataclasses.replace(
+            made.sampling, temperature=config.temperature if temperature is None else temperature
+        ),
         scorer,
         made.rewards[0].name,
         trainer_state,
     )
-    return Parts(config, model, task, made.generator, made.algorithm, problem, evaluator, compared)
+    return problem, evaluator
+
+
+def _environment(config: TrainConfig, task: tasks.Task) -> EnvironmentProblem:
+    environment = cast(Environment, task.environment)
+    return EnvironmentProblem(environment, task.train, task.heldout, config.algorithm.wire)
 
 
 def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines: Machines = HERE) -> Checked:
@@ -115,10 +132,16 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     generator = make_generator(config, model, algorithm, machines)
     if not task.heldout:
         raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
+    # Refuses more prompts a step than there are rows.
+    tasks.batch(task.train, 0, config.algorithm.prompts, config.run.seed)
+    if task.environment is not None:
+        if algorithm.wants_rollouts:
+            raise ValueError(
+                f"{config.algorithm.name} reads completions, and task {task.name} is an environment without any:"
+                " choose eggroll or openes"
+            )
+        return Checked(task, sampling, algorithm, generator, (), PromptLengths(1, 0))
     lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.sampling.max_prompt_tokens)
-    tasks.batch(
-        task.train, 0, config.algorithm.prompts, config.run.seed
-    )  # refuses more prompts a step than there are rows
     return Checked(task, sampling, algorithm, generator, build_rewards(config, task), lengths)
 
 
@@ -184,16 +207,10 @@ def make_generator(
     elif machines.hosts * len(devices) > pairs:
         several = f"{machines.hosts} hosts x {len(devices)}" if machines.hosts > 1 else len(devices)
         raise ValueError(f"devices must be at most the {pairs} pairs of the population, not {several}")
-    settings = config.engine
-    return make_engine(
-        model.family,
-        model.tokenizer,
-        model.params,
-        settings.lanes,
-        settings.group,
-        settings.streams,
-        devices if len(devices) > 1 else (),
-    )
+    make = GENERATORS.get(config.engine.engine)
+    if make is None:
+        raise ValueError(f"engine must be one of {', '.join(GENERATORS)}, not {config.engine.engine!r}")
+    return make(model, config.engine, devices if len(devices) > 1 else ())
 
 
 def local_devices(count: int) -> tuple[jax.Device, ...]:
@@ -210,7 +227,7 @@ def local_devices(count: int) -> tuple[jax.Device, ...]:
 def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
     """Return how training draws completions."""
     return Sampling(
-        max_tokens=config.sampling.max_tokens or task.max_new_tokens,
+        max_tokens=config.sampling.max_tokens or task.max_new_tokens or 1,  # an environment writes nothing
         temperature=config.temperature,
         top_k=config.sampling.top_k,
         top_p=config.sampling.top_p,

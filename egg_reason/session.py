@@ -227,7 +227,7 @@ class Session:
         self._display.step(step, metrics)
         if trials.samples:  # there are none where the first member was dropped
             self._display.sample(trials.samples[0]["prompt"] + trials.samples[0]["completion"])
-        if self.config.run.sample_every and step % self.config.run.sample_every == 0:
+        if trials.samples and self.config.run.sample_every and step % self.config.run.sample_every == 0:
             self.run.samples(step, trials.samples)
 
     def _seconds_of(self, trials: Trials) -> dict[str, float]:

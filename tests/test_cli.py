@@ -16,6 +16,7 @@ import pytest
 import tomli_w
 
 from egg_reason import cli, models, tasks
+from egg_reason.config import TrainConfig
 from egg_reason.models.formats.pth import write_pth as write_tensors
 from egg_reason.models.rwkv7.layout import write_pth
 from egg_reason.models.rwkv7.model import random_params
@@ -113,7 +114,8 @@ def test_export(format, command, finished_run, tmp_path):
 def test_models(command, tiny_checkpoint, tmp_path, monkeypatch):
     bundled = shutil.copy(tiny_checkpoint, tmp_path / "small.pth")
     (tmp_path / "small.md").write_text("# How it was made\n")
-    monkeypatch.setattr(models, "bundled", lambda: {"small": bundled})
+    for module in (models, models.base):
+        monkeypatch.setattr(module, "bundled", lambda: {"small": bundled})
     assert command("models", "list") == (0, "small  0.5 MB\n", "")
     status, out, err = command("models", "show", "small")
     assert (status, err) == (0, "")
@@ -424,3 +426,49 @@ def test_a_mistake_is_one_line_of_the_whole_process(changes, place, settings, fl
         [*COMMAND, "train", *flags(given)], cwd=place, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+
+
+def test_what_decides_no_weight_may_change_on_resume(command, finished_run, tmp_path):
+    """It is applied and recorded; what equals the run's own says nothing; the same weights come out."""
+    run = shutil.copytree(finished_run[0], tmp_path / "run")
+    (run / "summary.json").unlink()
+    shutil.rmtree(run / "checkpoints" / "000006")
+    flags = ["--sample-every", "1", "--final-problems", "8", "--sigma", "0.05"]
+    status, _, err = command("train", "--plain", "--resume", run, *flags)
+    assert (status, err) == (0, "")
+    assert (run / "changes.jsonl").read_text() == (
+        '{"step": 6, "changes": {"final_problems": 8, "sample_every": 1}}\n'
+    )
+    config = TrainConfig.from_table(tomllib.loads((run / "config.toml").read_text()))
+    before = TrainConfig.from_table(tomllib.loads((finished_run[0] / "config.toml").read_text()))
+    assert config == before.replace(sample_every=1, final_problems=8)
+    assert read_metrics(run / "metrics.jsonl")[-1]["heldout_problems"] == 8
+    assert models.load(run).fingerprint == models.load(finished_run[0]).fingerprint
+
+
+@pytest.mark.parametrize("given", [[], ["help"]], ids=["bare", "help"])
+def test_a_bare_command_prints_help(given, command):
+    status, out, err = command(*given)
+    assert (status, err) == (0, "") and out == command("--help")[1]
+
+
+def test_a_runs_own_config_is_a_file_of_settings(command, finished_run, tmp_path):
+    status, _, err = command(
+        "train", "--plain", "--config", finished_run[0] / "config.toml", "--runs", tmp_path, "--name", "again"
+    )
+    assert (status, err) == (0, "")
+    assert models.load(tmp_path / "again").fingerprint == models.load(finished_run[0]).fingerprint
+
+
+def test_an_evaluation_reads_its_settings_from_a_file(command, finished_run, tmp_path):
+    file = tmp_path / "eval.toml"
+    file.write_text(
+        "max_tokens = 12\n[engine]\nlanes = 16\n[problems]\nsamples = 2\n"
+        'task_options = ["train_count=64", "heldout_count=16"]\n'
+    )
+    flags = ["--samples", "1", "--model", finished_run[0], "--out", tmp_path / "out"]
+    status, _, err = command("eval", "--config", file, *flags)
+    assert (status, err) == (0, "")
+    told = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (told["settings"]["samples"], told["settings"]["lanes"]) == (1, 16)
+    assert told["benchmarks"]["countdown"]["problems"] == 16

@@ -354,8 +354,8 @@ def test_control_c_ends_the_step_and_saves(finished_run, slow_flags, tmp_path):
     assert 0 < taken < 6 and f"{taken:06d}.safetensors" in os.listdir(run / "checkpoints")
     assert not (run / "summary.json").exists()
     with Run.open(run) as opened:
-        assert opened.config["steps"] == 6
-    assert models.load(run).fingerprint != models.load(opened.config["model"]).fingerprint
+        assert opened.config["run"]["steps"] == 6
+    assert models.load(run).fingerprint != models.load(opened.config["model"]["model"]).fingerprint
 
     assert cli.main(["train", "--plain", "--resume", str(run)]) == 0
     assert_same_run(run, finished_run[0])

@@ -14,10 +14,11 @@ from egg_reason.algorithms.grpo import GRPO
 from egg_reason.algorithms.objective import Objective
 from egg_reason.algorithms.shaping import pair_weights
 from egg_reason.algorithms.state import OPTIMISERS, schedule
-from egg_reason.config import EvolutionSettings, Grpo, TrainConfig
+from egg_reason.config import AlgorithmSettings, EvolutionSettings, Grpo, TrainConfig
+from egg_reason.config import algorithms as config_algorithms
 from egg_reason.engine import Sampling
 
-__all__ = ["ALGORITHMS", "Kind", "Weigh", "make", "weigh_of"]
+__all__ = ["ALGORITHMS", "Kind", "Weigh", "make", "register", "weigh_of"]
 
 Weigh = Callable[[np.ndarray], np.ndarray | None]
 """Fitness [N, P] -> what each direction counts in the update; see `Replayable.weigh`."""
@@ -38,6 +39,12 @@ class Kind:
 def make(config: TrainConfig, model: models.Model, sampling: Sampling) -> Algorithm:
     """Return the algorithm of a run. Raises ValueError, one line, for settings that do not fit."""
     return ALGORITHMS[config.algorithm.name].make(config, model, sampling)
+
+
+def register(section: type[AlgorithmSettings], kind: Kind) -> None:
+    """Add an algorithm under the name of its settings' class: its flags, its section in TOML, and its code."""
+    config_algorithms.ALGORITHMS[section.name] = section
+    ALGORITHMS[section.name] = kind
 
 
 def weigh_of(config: TrainConfig) -> Weigh | None:
@@ -132,4 +139,4 @@ ALGORITHMS: dict[str, Kind] = {
     "openes": Kind(_evolution, _weigh_by_pairs),
     "grpo": Kind(_grpo),
 }
-"""To add an algorithm: an entry here, and a section for its settings in `config`."""
+"""Algorithms by the name of their settings. To add one: `register`."""

@@ -60,6 +60,16 @@ class AlgorithmSettings:
     vectors: bool = setting(False, "also train norms, biases and mixes (eggroll: with full-rank noise)")
     embeddings: bool = setting(False, "also train the embedding and the head; with --vectors the whole model")
 
+    @property
+    def share_noise(self) -> str:
+        """Who draws the same random numbers (`engine.Sampling`); with one member nobody."""
+        return "none"
+
+    @property
+    def wire(self) -> str:
+        """How fitness is rounded (`population.wire`)."""
+        return "float32"
+
     def __post_init__(self) -> None:
         _schedule_ends(self, "learning_rate")
         if self.learning_rate_schedule != "constant" and self.learning_rate_final is None:
@@ -104,6 +114,11 @@ class EvolutionSettings(AlgorithmSettings):
         choices=("float32", "float16", "ternary"),
     )
 
+    @property
+    def rank(self) -> int:
+        """Rank of the perturbations; 0: full."""
+        return 0
+
     def __post_init__(self) -> None:
         _schedule_ends(self, "sigma")
         at_least(self, 1, "population")
@@ -136,8 +151,6 @@ class OpenES(EvolutionSettings):
     """OpenES: evolution strategies with full-rank noise."""
 
     name: ClassVar[str] = "openes"
-    rank: ClassVar[int] = 0
-    """Full rank. A fact, not a setting."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +159,6 @@ class Grpo(AlgorithmSettings):
 
     name: ClassVar[str] = "grpo"
     default_temperature: ClassVar[float] = 1.0
-
-    # Facts that a caller may ask of any algorithm: one member, whose fitness stays where it is.
-    share_noise: ClassVar[str] = "none"
-    wire: ClassVar[str] = "float32"
-    anchor_decay: ClassVar[float] = 0.0
 
     prompts: int = inherited(AlgorithmSettings, "prompts", 16)
     samples: int = inherited(AlgorithmSettings, "samples", 16)
@@ -193,12 +201,13 @@ class Grpo(AlgorithmSettings):
     )
 
 
-ALGORITHMS: dict[str, type[Eggroll] | type[OpenES] | type[Grpo]] = {
+ALGORITHMS: dict[str, type[AlgorithmSettings]] = {
     section.name: section for section in (Eggroll, OpenES, Grpo)
 }
+"""Sections by algorithm; `algorithms.registry.register` adds one."""
 
 
-def section_of(algorithm: str) -> type[Eggroll] | type[OpenES] | type[Grpo]:
+def section_of(algorithm: str) -> type[AlgorithmSettings]:
     """Return the section class of an algorithm, or raise a one-line ValueError."""
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {algorithm!r}")

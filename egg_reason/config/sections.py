@@ -119,6 +119,7 @@ class SamplingSettings:
 class EngineSettings:
     """How completions are computed."""
 
+    engine: str = setting("jax", "what writes completions; jax: this package's own engine")
     lanes: int = setting(256, "completions written at the same time, a power of two")
     group: int = setting(4, "lanes that share a perturbation, a power of two")
     streams: int = setting(

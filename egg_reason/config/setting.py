@@ -1,7 +1,6 @@
 """One setting: its default, help text, choices and typical value; and whether a value is of its kind."""
 
 import dataclasses
-import functools
 import types
 from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -56,18 +55,18 @@ class Setting:
         return self.unset or _text(self.default)
 
 
+_SETTINGS: dict[type, tuple[Setting, ...]] = {}
+
+
 def settings_of(section: type) -> tuple[Setting, ...]:
     """Return the settings of a section class, inherited ones first."""
-    return _settings_of(section)
-
-
-@functools.cache
-def _settings_of(section: type) -> tuple[Setting, ...]:
-    kinds = get_type_hints(section)
-    return tuple(
-        Setting(field.name, kinds[field.name], field.default, **field.metadata)
-        for field in dataclasses.fields(section)
-    )
+    if section not in _SETTINGS:  # reading annotations takes long enough to remember them
+        kinds = get_type_hints(section)
+        _SETTINGS[section] = tuple(
+            Setting(field.name, kinds[field.name], field.default, **field.metadata)
+            for field in dataclasses.fields(section)
+        )
+    return _SETTINGS[section]
 
 
 def converted(name: str, value: Any, kind: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from egg_reason.config.algorithms import ALGORITHMS, Eggroll, Grpo, OpenES, section_of
+from egg_reason.config.algorithms import ALGORITHMS, AlgorithmSettings, Eggroll, section_of
 from egg_reason.config.sections import (
     EngineSettings,
     EvaluationSettings,
@@ -34,7 +34,7 @@ class TrainConfig(Sections):
     model: ModelSettings = field(default_factory=ModelSettings)
     task: TaskSettings = field(default_factory=TaskSettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)
-    algorithm: Eggroll | OpenES | Grpo = field(default_factory=Eggroll)
+    algorithm: AlgorithmSettings = field(default_factory=Eggroll)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

@@ -22,19 +22,28 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
+from egg_reason.config.sections import EngineSettings
 from egg_reason.engine import lanes as device
 from egg_reason.engine.base import Completions, Generator, Jobs, Members, PromptLengths
 from egg_reason.engine.layout import Layout
 from egg_reason.engine.lengths import LengthHistory, Lengths
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.stream import Request, Stream, Work
-from egg_reason.models.base import AnyFamily
+from egg_reason.models.base import AnyFamily, Model
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.needs import Need
 from egg_reason.perturb import members as populations
 from egg_reason.perturb.base import Noise
 
-__all__ = ["Engine", "default_streams", "make_engine", "piece_length", "split_jobs"]
+__all__ = [
+    "GENERATORS",
+    "Engine",
+    "MakeGenerator",
+    "default_streams",
+    "make_engine",
+    "piece_length",
+    "split_jobs",
+]
 
 STREAM_LANES, STREAM_WEIGHTS = 32, 64 << 20
 """Lanes and bytes of weights from which, and up to which, several streams on a CPU were faster than one
@@ -68,6 +77,27 @@ def make_engine(
         streams or default_streams(params, lanes, group),
         devices=devices,
     )
+
+
+MakeGenerator = Callable[[Model, EngineSettings, Sequence[jax.Device]], Generator]
+"""Makes a generator for a model: from its settings, on several devices of this process or on the usual one
+(empty)."""
+
+
+def _from_settings(model: Model, settings: EngineSettings, devices: Sequence[jax.Device]) -> "Engine":
+    return make_engine(
+        model.family,
+        model.tokenizer,
+        model.params,
+        settings.lanes,
+        settings.group,
+        settings.streams,
+        devices,
+    )
+
+
+GENERATORS: dict[str, MakeGenerator] = {"jax": _from_settings}
+"""Generators by the value of the setting `engine`. To add one: an entry here."""
 
 
 def default_streams(params: object, lanes: int, group: int) -> int:

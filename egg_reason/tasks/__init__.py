@@ -171,7 +171,7 @@ def refuse_overlap(task: Task, data_dir: str | Path | None = None) -> list[str]:
     Raises ValueError, one line with the first pairs, where any overlaps. A task whose problems are
     `generated` is not compared: its splits are apart by construction.
     """
-    if task.generated:
+    if task.generated or task.environment is not None:
         return []
     compared = overlaps(task, data_dir)
     guilty = {name: found for name, found in compared.items() if found[0]}

@@ -26,16 +26,19 @@ class Task:
         stop: texts at which a completion ends, beside the model's end token.
         generated: the problems come from a generator that keeps its splits apart, so that training is not
             checked for overlap.
+        environment: what tries members in the place of prompts and rewards (`population.environment`). Then a
+            row is whatever the environment reads, without a prompt; rewards, max_new_tokens and stop are unused.
     """
 
     name: str
     description: str
     train: list[dict]
     heldout: list[dict]
-    rewards: tuple[str, ...]
-    max_new_tokens: int
+    rewards: tuple[str, ...] = ()
+    max_new_tokens: int = 0
     stop: tuple[str, ...] = ()
     generated: bool = False
+    environment: object | None = None
 
     def __post_init__(self) -> None:
         rows = self.train + self.heldout
@@ -48,7 +51,7 @@ class Task:
             split, place = (
                 ("train", number) if number < len(self.train) else ("heldout", number - len(self.train))
             )
-            if not isinstance(row.get("prompt"), str) or not row["prompt"]:
+            if self.environment is None and not (isinstance(row.get("prompt"), str) and row["prompt"]):
                 raise ValueError(
                     f"task {self.name}: {split} row {place} has no prompt; each row needs 'prompt', a string"
                     " that is not empty"
@@ -58,6 +61,8 @@ class Task:
                     f"task {self.name}: {split} row {place} has keys {sorted(row)}, the first row"
                     f" {sorted(keys)}; give all the same"
                 )
+        if self.environment is not None:
+            return
         if not self.rewards or isinstance(self.rewards, str):
             raise ValueError(
                 f"task {self.name}: rewards must be a tuple of at least one spec, got {self.rewards!r}"
@@ -112,6 +117,10 @@ def validate(task: Task) -> list[str]:
     1 from every default reward, and neither a prompt may be in both splits nor an `id` be given twice.
     Rewards run out of process.
     """
+    if task.environment is not None:
+        raise ValueError(
+            f"task {task.name}: an environment has no gold answers: there is nothing to validate"
+        )
     faults = []
     shared = {row["prompt"] for row in task.train} & {row["prompt"] for row in task.heldout}
     faults += [f"{task.name}: in both splits: {prompt!r:.100}" for prompt in sorted(shared)]
