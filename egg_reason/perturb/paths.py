@@ -6,9 +6,10 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
+from egg_reason.perturb.base import Parameter
 from egg_reason.perturb.layouts import Transposed
 
-__all__ = ["cast", "dtype_of", "get", "name_of", "named", "occurrences", "put"]
+__all__ = ["cast", "dtype_of", "get", "name_of", "named", "occurrences", "parameters_of", "put"]
 
 Tree = TypeVar("Tree")
 
@@ -24,9 +25,40 @@ def name_of(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
+def parameters_of(params) -> tuple[Parameter, ...]:
+    """List the float arrays of any pytree as parameters, so that all of them are trained.
+
+    An array with two axes is a matrix and can carry low-rank noise; any other one is a vector and carries
+    dense noise. Integers and booleans are left out: normal noise cannot perturb them. The order is that of
+    the tree (dictionaries by their sorted keys); the position decides the random keys, so that another leaf
+    in between changes the noise of those behind it.
+
+    >>> parameters_of({"w": np.zeros((3, 2)), "b": np.zeros(2)})
+    (Parameter(name='b', index=0, kind='vector', ...), Parameter(name='w', index=1, kind='matrix', ...))
+
+    Raises ValueError if two arrays have the same dotted path, as in {"a.b": x, "a": {"b": y}}, or if there is
+    no float array.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_matrix)
+    names = [name_of(path) for path, _ in leaves]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"each array needs a path of its own, {twice} names two: rename a key that has a dot"
+        )
+    parameters = tuple(
+        Parameter(name, index, "matrix" if leaf.ndim == 2 else "vector", False, str(leaf.dtype))
+        for index, (name, (_, leaf)) in enumerate(zip(names, leaves, strict=True))
+        if _is_float(leaf)
+    )
+    if not parameters:
+        raise ValueError(f"there is no float array to train among {', '.join(names) or 'no leaves'}")
+    return parameters
+
+
 def get(params, name: str):
     """Return the leaf (or node) at a dotted path."""
-    node, keys = params, name.split(".")
+    node, keys = params, _keys(name)
     while keys:
         node, keys = _child(node, keys, name)
     return node
@@ -48,7 +80,7 @@ def occurrences(params, name: str) -> list[tuple[str, int | None]]:
     A stack of layers (`blocks.key` of shape [L, ...]) may be held as a sequence of layers instead
     (`blocks.0.key`, `blocks.1.key`, ...): a decode step then cuts no layer out of a stack.
     """
-    node, keys = params, name.split(".")
+    node, keys = params, _keys(name)
     while keys:
         if _is_sequence(node) and not keys[0].isdigit():
             # The name goes on with a field, but a sequence has only numbers: they are the layers.
@@ -72,6 +104,11 @@ def dtype_of(params) -> jnp.dtype:
     """Return the precision of the first float leaf, in which activations are computed; float32 if all leaves
     are integers."""
     return next((leaf.dtype for leaf in jax.tree.leaves(params) if _is_float(leaf)), jnp.dtype(jnp.float32))
+
+
+def _keys(name: str) -> list[str]:
+    """Split a dotted path. The path of a pytree that is one array is empty."""
+    return name.split(".") if name else []
 
 
 def _child(node, keys: list[str], name: str):
