@@ -41,7 +41,7 @@ class Reciter:
     def prepared(self, weights, lanes):
         return weights
 
-    def init_state(self, rows, dtype):
+    def init_state(self, rows, capacity, dtype):
         return Place(jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32))
 
     def forward(self, weights, tokens_BT, state, lengths_B):
@@ -49,6 +49,14 @@ class Reciter:
         text = jnp.where(state.read == 0, tokens_BT[:, 0] - 65, state.text)
         read = state.read[:, None] + jnp.minimum(1 + jnp.arange(tokens_BT.shape[1]), lengths_B[:, None])
         return jnp.stack([jnp.broadcast_to(text[:, None], read.shape), read], -1), Place(text, read[:, -1])
+
+    def read_into(self, weights, state, before, rows, tokens, lengths):
+        old = jax.tree.map(lambda leaf: leaf.at[before].get(mode="fill", fill_value=0), state)
+        _, after = self.forward(weights, tokens, old, lengths)
+        return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new, mode="drop"), state, after)
+
+    def enter(self, lanes, lane, slots, slot):
+        return jax.tree.map(lambda leaf, read: leaf.at[lane].set(read[slot]), lanes, slots)
 
     def logits(self, weights, hidden):
         return weights.sharpness * jax.nn.one_hot(

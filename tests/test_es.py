@@ -204,7 +204,7 @@ def test_infinite_fitness_names_the_member(bad):
     one_line(error)
 
 
-@pytest.mark.parametrize("shape", [(12,), (10, 3), (14, 3), (12, 3, 1), (12, 0)])
+@pytest.mark.parametrize("shape", [(10,), (10, 3), (14, 3), (12, 3, 1), (12, 0)])
 def test_fitness_of_another_shape_is_refused(shape):
     strategy_ = strategy()
     with pytest.raises(ValueError, match=r"fitness must be \[12 members, prompts\], not \[") as error:

@@ -169,10 +169,10 @@ def rate(spent):
 
 def grpo(loss_type="dapo", beta=0.2, parameters=None, **given):
     """Plain gradient descent at rate 1, of all texts in one batch. Equal settings are compiled once."""
-    architecture = RWKV7Family(SHAPE)
+    family = RWKV7Family(SHAPE)
     settings = {
-        "architecture": architecture,
-        "parameters": parameters or architecture.parameters(vectors=True, embeddings=True),
+        "family": family,
+        "parameters": parameters or family.parameters(vectors=True, embeddings=True),
         "samples": SAMPLES,
         "max_tokens": BUDGET,
         "learning_rate": rate,
@@ -490,7 +490,7 @@ def test_weights_that_blow_up_end_the_run_with_the_last_good_ones_saved(
         ),
         (
             {"reference": "countdown-0.7m", "beta": 0.0},
-            "reference is read where beta is above 0 only: give --beta, or leave out countdown-0.7m",
+            "reference has no effect while beta is 0: set --beta, or drop --reference countdown-0.7m",
         ),
         (
             {"population": 8},

@@ -14,8 +14,8 @@ from test_train import assert_same_run
 
 from egg_reason.algorithms.shaping import pair_weights
 from egg_reason.config import Machines, TrainConfig
-from egg_reason.population.here import DIFFERENT
-from egg_reason.population.hosts import SHARE, _merged
+from egg_reason.population.base import DIFFERENT
+from egg_reason.population.hosts import TRIALS, _merged
 from egg_reason.population.trials import Trials, merge
 from egg_reason.population.wire import rounded
 from egg_reason.run.directory import read_metrics
@@ -103,7 +103,7 @@ def test_a_host_with_other_rewards_ends_all_with_a_line(settings, flags, rewards
 
 def test_other_weights_on_a_host_are_found():
     share = Trials(range(2), np.zeros((2, 1), np.float32), {}).encode("float32")
-    replies = [bytes([SHARE]) + bytes([number]) * HASH_BYTES + share for number in (1, 1, 2)]
+    replies = [bytes([TRIALS]) + bytes([number]) * HASH_BYTES + share for number in (1, 1, 2)]
     with pytest.raises(ValueError, match=r"the weights of hosts \[2\] are not the first one's"):
         _merged(replies, "float32")
 

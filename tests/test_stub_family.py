@@ -200,7 +200,7 @@ def test_grpo_is_refused_in_the_familys_words():
         ValueError, match="grpo needs gradients: the int8 matrices of the stub family have no"
     ):
         GRPO(
-            architecture=FAMILY,
+            family=FAMILY,
             parameters=FAMILY.parameters(),
             samples=2,
             max_tokens=4,
