@@ -14,6 +14,8 @@ import tyro
 from egg_reason.run.allocator import share_arenas
 from egg_reason.cli import models, results, runs, tasks
 
+__all__ = ["COMMANDS", "main"]
+
 COMMANDS: dict[str, Callable] = {
     "train": runs.train,
     "probe": runs.probe,

@@ -7,6 +7,8 @@ import tyro
 
 from egg_reason.cli.table import print_table
 
+__all__ = ["export", "generate", "models_list", "models_show"]
+
 
 def generate(
     model: Annotated[str, tyro.conf.Positional],

@@ -29,6 +29,8 @@ from egg_reason.config.table import Sections
 from egg_reason.evals.store import write_json
 from egg_reason.files import replacing
 
+__all__ = ["Folder", "compare"]
+
 KINDS = ("accuracy", "spread", "other")
 
 

@@ -22,6 +22,8 @@ from egg_reason.run.directory import read_metrics
 if TYPE_CHECKING:
     from egg_reason.compare.command import Folder
 
+__all__ = ["gather"]
+
 VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "optax")
 
 

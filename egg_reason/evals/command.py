@@ -25,6 +25,8 @@ from egg_reason.evals.heldout import Questions, draw
 from egg_reason.evals.store import Store, plain, write_json
 from egg_reason.rewards.workers.scorer import Scorer
 
+__all__ = ["evaluate_model"]
+
 FOLDER = Path("evaluations")
 """Where evaluations lie that were not given a place, each under its model's name and a fingerprint of all
 that decides its results: the same command goes on with it, another one gets another folder."""

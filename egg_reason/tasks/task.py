@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from egg_reason.rewards import Reward, Scorer
 
+__all__ = ["Task", "batch", "columns", "validate"]
+
 
 @dataclass(frozen=True)
 class Task:
