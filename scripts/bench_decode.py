@@ -16,9 +16,8 @@ and the `rwkv` package.
   members / of more; and the peak memory of the process. The shape is that of the bundled model.
 * idle: the share of a step of the demo in which no program runs, neither generation's nor the update's.
 * first: seconds from the start of the demo to its first token, compiled before.
-* rwkv: tokens per second of 64 greedy completions of 48 tokens against those of the official package (torch,
-  float32, one sequence after the other, which is all it does on a CPU; one is measured), 12 x 768, vocabulary
-  65,536. Needs the group `reference`.
+* rwkv: tokens per second of 64 greedy completions of 48 tokens against the official package (torch, float32,
+  one sequence after the other; one is measured), 12 x 768, vocabulary 65,536. Needs the group `reference`.
 
 Weights are random; idle and first use the bundled model. Times alternate within one process; medians count.
 The last line is one JSON object.

@@ -15,7 +15,8 @@ from scipy import stats
 
 from egg_reason import cli
 from egg_reason.compare import results, words
-from egg_reason.compare.command import Folder, compare
+from egg_reason.compare.command import compare
+from egg_reason.compare.folder import Folder
 from egg_reason.compare.plan import Plan, parse_settings
 from egg_reason.compare.work import Failed, Work, do, shares
 from egg_reason.config import TrainConfig

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from egg_reason.compare import results
-from egg_reason.compare.command import Folder, compare
+from egg_reason.compare.command import compare
+from egg_reason.compare.folder import Folder
 from egg_reason.compare.plan import Plan
 
 PROBLEMS = 40

@@ -8,26 +8,24 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from egg_reason.compare.distance import distance
+from egg_reason.compare.folder import Folder
 from egg_reason.estimates import estimators
 from egg_reason.estimates.crossed import Estimate, crossed, over_seeds
 from egg_reason.evals.store import read_samples
 from egg_reason.run.budget import SECONDS, TOKENS
 from egg_reason.run.directory import read_metrics
 
-if TYPE_CHECKING:
-    from egg_reason.compare.command import Folder
-
 __all__ = ["gather"]
 
 VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "optax")
 
 
-def gather(folder: "Folder") -> dict[str, Any]:
+def gather(folder: Folder) -> dict[str, Any]:
     plan = folder.plan
     start = _Measures(folder, ["start"])
     found: dict[str, Any] = {
@@ -110,7 +108,7 @@ def _points(run: Path, parts: int) -> dict[int, dict[str, Any]]:
 class _Measures:
     """Evaluations of the weights of several seeds, by kind."""
 
-    def __init__(self, folder: "Folder", whats: Sequence[str]):
+    def __init__(self, folder: Folder, whats: Sequence[str]):
         plan, self.folder = folder.plan, folder
         task = folder.plan.config(plan.algorithms[0], 0).task.task
         self.accuracy = [read_samples(folder.measure(what, "accuracy"), task) for what in whats]
@@ -224,7 +222,7 @@ def _costs(runs: Sequence[Path]) -> dict[str, Any]:
     return {"spent": means, "seconds": split, "peak_memory_gib": memory}
 
 
-def _trials(folder: "Folder", algorithm: str) -> dict[str, Any]:
+def _trials(folder: Folder, algorithm: str) -> dict[str, Any]:
     trials = []
     for number in range(folder.plan.tune):
         settings = folder.plan.drawn(algorithm, number)
