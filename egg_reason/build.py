@@ -37,6 +37,8 @@ __all__ = [
     "Checked",
     "build",
     "build_remote",
+    "build_sampling",
+    "build_task",
     "check",
     "checked",
     "make_generator",

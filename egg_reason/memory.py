@@ -27,7 +27,7 @@ from egg_reason.models.base import PyTree
 from egg_reason.needs import ALWAYS, GENERATE, UPDATE, Need, abstract, size
 from egg_reason.run.allocator import resident
 
-__all__ = ["Prediction", "lines", "predict", "refuse"]
+__all__ = ["GIB", "Prediction", "lines", "predict", "refuse"]
 
 GIB = 2**30
 COMPILER = int(0.18 * GIB)

@@ -65,6 +65,11 @@ def train(
 
     Returns the summary, as in summary.json; None if the run was interrupted. Raises ValueError or OSError,
     one line, for settings, data or files that cannot work, before anything is written.
+
+    >>> config = egg_reason.TrainConfig.of(steps=2, population=8, prompts=2, final_problems=16)
+    >>> summary = egg_reason.fine_tune(config, "runs/mine")
+    >>> summary["steps"]
+    2
     """
     begun = begun or time.time()
     if machines.host:
@@ -94,6 +99,8 @@ def resume(
     changes: settings given again, {name: value}; `config.resume` says which may differ from the run's.
     rewind: keep so many steps and take the others again. machines: where the run is computed, which may be
     elsewhere than before.
+
+    >>> summary = egg_reason.resume("runs/mine", rewind=1)  # or without rewind, if the run was stopped
     """
     begun = begun or time.time()
     if machines.host:

@@ -30,11 +30,12 @@ import jax
 import numpy as np
 
 from egg_reason import models
-from egg_reason.build import Parts, build
+from egg_reason.build import build
 from egg_reason.config import TrainConfig
 from egg_reason.estimates.intervals import clustered_mean
 from egg_reason.evals.heldout import TextEvaluator, evaluate
 from egg_reason.evals.store import write_json
+from egg_reason.population.base import Parts
 from egg_reason.probe.command import probe
 from egg_reason.train import resume, train
 

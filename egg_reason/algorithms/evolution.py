@@ -59,6 +59,17 @@ class EvolutionStrategy:
         of a small step).
     chunk: directions summed at a time in `tell`, an eighth as many where they are dense: memory, not the
         result, depends on it up to float32 rounding.
+
+    >>> target, start = np.arange(3.0), {"w": np.zeros(3)}
+    >>> parameters = egg_reason.parameters_of(start)
+    >>> es = egg_reason.EvolutionStrategy(parameters, population=32, rank=1, sigma=0.1, learning_rate=0.1)
+    >>> state = es.init(start)
+    >>> for step in range(50):
+    ...     members = es.ask(state)
+    ...     scores = [-np.sum((members.weights(i)["w"] - target) ** 2) for i in range(members.size)]
+    ...     state, update = es.tell(state, np.array(scores))
+    >>> np.round(state.params["w"] - target).tolist()
+    [0.0, 0.0, 0.0]
     """
 
     parameters: tuple[Parameter, ...]

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+__all__ = ["SCALES", "Objective", "Rows", "advantages", "reward_metrics", "token_weights"]
+
 LOSSES = ("grpo", "dapo", "dr_grpo", "gspo")
 SCALES = ("group", "batch", "none")
 SCALE_FLOOR = 1e-4

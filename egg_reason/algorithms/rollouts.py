@@ -11,6 +11,8 @@ import numpy as np
 
 from egg_reason.engine import Completions, Jobs
 
+__all__ = ["Rollouts", "padded", "padded_width"]
+
 
 @dataclass(frozen=True)
 class Rollouts:

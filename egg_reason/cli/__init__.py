@@ -14,6 +14,8 @@ import tyro
 from egg_reason.run.allocator import share_arenas
 from egg_reason.cli import models, results, runs, tasks
 
+__all__ = ["COMMANDS", "main"]
+
 COMMANDS: dict[str, Callable] = {
     "train": runs.train,
     "probe": runs.probe,
@@ -44,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     given = sys.argv[1:] if arguments is None else arguments
-    if not given or given == ["help"]:
-        given = ["--help"]
+    if not given or given[0] == "help":  # `egg-reason help train` is `egg-reason train --help`
+        given = [*given[1:], "--help"]
     if " ".join(given[:2]) in COMMANDS:  # commands of two words
         given = [" ".join(given[:2]), *given[2:]]
     try:

@@ -3,4 +3,6 @@ imports."""
 
 import time
 
+__all__ = ["BEGUN"]
+
 BEGUN = time.time()

@@ -7,6 +7,8 @@ import tyro
 
 from egg_reason.cli.table import print_table
 
+__all__ = ["export", "generate", "models_list", "models_show"]
+
 
 def generate(
     model: Annotated[str, tyro.conf.Positional],
@@ -39,22 +41,22 @@ def generate(
         tokenizer: byte, world or a tokenizer.json.
         dtype: float32, bfloat16 or auto.
     """
-    import jax
-    import jax.numpy as jnp
+    from egg_reason import api, models
 
-    from egg_reason import models
-    from egg_reason.engine import Jobs, Sampling, Single, make_engine
-    from egg_reason.perturb.paths import cast
-
-    sampling = Sampling(max_tokens, temperature, top_k, top_p, think_tokens, stop, seed)
-    loaded = models.load(model, tokenizer)
-    params = jax.tree.map(jnp.asarray, cast(loaded.params, models.compute_dtype(dtype)))
-    lanes = min(64, 1 << max(samples - 1, 0).bit_length())
-    engine = make_engine(loaded.family, loaded.tokenizer, params, lanes, group=1, streams=1)
-    result = engine.generate(
-        Single(params), [loaded.tokenizer.encode(prompt)], Jobs.grid(1, 1, samples), sampling
+    texts = api.generate(
+        models.load(model, tokenizer),
+        prompt,
+        samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        think_tokens=think_tokens,
+        stop=stop,
+        seed=seed,
+        dtype=dtype,
     )
-    for number, text in enumerate(result.texts):
+    for number, text in enumerate(texts):
         if samples > 1:
             print(f"--- {number + 1}")
         print(prompt + text)

@@ -8,6 +8,8 @@ import tyro
 from egg_reason.cli.flags import EvalFlags, option, typed
 from egg_reason.config import EvalConfig, read_toml
 
+__all__ = ["eval_diff", "evaluate", "report"]
+
 
 def evaluate(
     settings: EvalFlags,

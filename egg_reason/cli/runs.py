@@ -11,6 +11,8 @@ from egg_reason.cli.flags import ComparisonFlags, MachineFlags, ProbeFlags, Trai
 from egg_reason.config import Machines, TrainConfig, read_toml
 from egg_reason.config.commands import ProbeSettings, read_comparison, read_probe
 
+__all__ = ["compare", "pack", "probe", "replay", "train", "verify"]
+
 BASE = option("the base model, if it has moved", "the one that the run's settings name", "MODEL")
 OVERRULES = "; flags count more than the file"
 

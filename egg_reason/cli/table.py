@@ -1,5 +1,7 @@
 """How commands show facts."""
 
+__all__ = ["print_table"]
+
 
 def print_table(facts: dict) -> None:
     """One line a fact, the names in a column."""

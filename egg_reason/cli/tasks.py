@@ -9,6 +9,8 @@ from egg_reason.cli.flags import Texts
 from egg_reason.cli.table import print_table
 from egg_reason.config import task_options
 
+__all__ = ["tasks_list", "tasks_overlap", "tasks_show", "tasks_validate"]
+
 
 def tasks_list() -> int:
     """List the built-in tasks."""

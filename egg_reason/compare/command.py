@@ -25,6 +25,8 @@ from egg_reason.compare.work import Failed, do, shares, sole
 from egg_reason.evals.store import write_json
 from egg_reason.files import replacing
 
+__all__ = ["compare"]
+
 
 def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[str, Any]:
     """Does all that is still to be done; returns what results.json holds.

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["distance"]
+
 
 def distance(before: str | Path, after: str | Path) -> dict[str, Any]:
     """Of the weights that differ at all, as they lie in the two models.

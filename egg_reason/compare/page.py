@@ -10,6 +10,8 @@ from typing import Any
 from egg_reason.compare import words
 from egg_reason.files import replacing
 
+__all__ = ["write_page"]
+
 COLOURS = {"eggroll": "#3f51b5", "openes": "#00838f", "grpo": "#d1571b"}
 AXES = {"minutes": "minutes of training", "tokens": "generated tokens", "updates": "updates"}
 

@@ -11,6 +11,8 @@ from egg_reason.config import ALGORITHMS, EvolutionSettings, TrainConfig, task_o
 from egg_reason.config.commands import ComparisonSettings
 from egg_reason.config.setting import converted
 
+__all__ = ["MACHINE", "SHARED", "Plan", "plan_of"]
+
 UNBOUNDED = 1_000_000
 """Steps of a run that ends by minutes or tokens."""
 

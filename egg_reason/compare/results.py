@@ -20,6 +20,8 @@ from egg_reason.evals.store import read_samples
 from egg_reason.run.budget import SECONDS, TOKENS
 from egg_reason.run.directory import read_metrics
 
+__all__ = ["gather"]
+
 VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "optax")
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+__all__ = ["NAMES", "markdown", "paragraph", "rows", "trials", "tuning"]
+
 NAMES = {"eggroll": "EGGROLL", "openes": "OpenES", "grpo": "GRPO"}
 
 

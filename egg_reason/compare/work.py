@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+__all__ = ["Failed", "Work", "do", "shares", "sole"]
+
 LOOK_EVERY = 0.2
 """Seconds."""
 

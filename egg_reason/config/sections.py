@@ -15,6 +15,7 @@ __all__ = [
     "RunSettings",
     "SamplingSettings",
     "TaskSettings",
+    "at_least",
     "task_options",
 ]
 

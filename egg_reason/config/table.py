@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, cast
 
 from egg_reason.config.setting import Setting, converted, settings_of
 
-__all__ = ["Sections", "flattened", "read_toml"]
+__all__ = ["Sections", "entries", "flattened", "nearest", "read_toml"]
 
 
 class Sections:

@@ -26,7 +26,11 @@ class TrainConfig(Sections):
     """Settings of a training run. The defaults are the demo: the bundled model learns Countdown on two CPU
     cores in minutes.
 
-    Make one from flat names, `TrainConfig.of(steps=20, sigma=0.01, algorithm="openes")`, or from sections.
+    Make one from flat names (the flags of `egg-reason train`), or from sections.
+
+    >>> config = egg_reason.TrainConfig.of(steps=20, sigma=0.01, algorithm="openes")
+    >>> config.run.steps, config.algorithm.sigma, config.replace(steps=30).run.steps
+    (20, 0.01, 30)
     """
 
     COMMAND: ClassVar[str] = "egg-reason train"

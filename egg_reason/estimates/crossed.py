@@ -9,6 +9,8 @@ from scipy.stats import t as student_t
 
 from egg_reason.estimates.intervals import wilson
 
+__all__ = ["Estimate", "crossed", "over_seeds"]
+
 
 class Estimate(NamedTuple):
     """A mean and its 95% interval."""

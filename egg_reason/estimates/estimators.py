@@ -15,6 +15,17 @@ import numpy as np
 
 from egg_reason.estimates.intervals import Interval, clustered_mean, mean_over_problems, t_quantile, wilson
 
+__all__ = [
+    "NO_VOTE",
+    "Difference",
+    "average",
+    "majority_at_k",
+    "paired_difference",
+    "pass_at_k",
+    "pass_by_problem",
+    "sizes",
+]
+
 NO_VOTE = -1
 """In the place of a class: the sample has no answer and does not vote."""
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student_t
 
+__all__ = ["Interval", "clustered_mean", "mean_over_problems", "t_quantile", "wilson"]
+
 Z_95 = 1.959963984540054
 """97.5% quantile of the normal distribution."""
 

@@ -11,6 +11,8 @@ from egg_reason import tasks
 from egg_reason.engine import Sampling
 from egg_reason.rewards.functions import Reward
 
+__all__ = ["Benchmark", "fingerprint", "load"]
+
 TOLD = ("max_tokens", "temperature", "top_k", "top_p", "think_tokens", "stop", "seed")
 """Of a `Sampling`, what matters to one set of weights."""
 

@@ -25,6 +25,8 @@ from egg_reason.evals.heldout import Questions, draw
 from egg_reason.evals.store import Store, plain, write_json
 from egg_reason.rewards.workers.scorer import Scorer
 
+__all__ = ["evaluate_model"]
+
 FOLDER = Path("evaluations")
 """Where evaluations lie that were not given a place, each under its model's name and a fingerprint of all
 that decides its results: the same command goes on with it, another one gets another folder."""
@@ -34,13 +36,19 @@ TASK = ("template", "prompt_column", "answer_column", "reward")
 SAMPLING = ("temperature", "top_k", "top_p", "think_tokens", "seed")
 
 
-def evaluate_model(config: EvalConfig, out: Path | None = None, console: Console | None = None) -> dict:
+def evaluate_model(
+    config: EvalConfig,
+    out: Path | None = None,
+    console: Console | None = None,
+    model: models.Model | None = None,
+) -> dict[str, Any]:
     """Evaluates, prints a table, and leaves a folder (see `store`) with results.json and report.html.
 
     Args:
         config: what is measured, and how.
         out: the folder; None: one in FOLDER.
         console: where to print; None: standard output.
+        model: the model itself; None: it is loaded from where the settings say.
 
     Returns: what results.json holds.
     """
@@ -50,7 +58,7 @@ def evaluate_model(config: EvalConfig, out: Path | None = None, console: Console
     data_dir = settings.pop("data_dir")  # where the data are is not part of what is measured
     settings["task_options"] = task_options(config.problems.task_options)
     samples, lanes = config.problems.samples, config.engine.lanes
-    model = models.load(config.model.model, config.model.tokenizer)
+    model = model or models.load(config.model.model, config.model.tokenizer)
     benchmarks = known.load(
         config.problems.benchmarks,
         {name: settings[name] for name in TASK if settings[name] is not None}

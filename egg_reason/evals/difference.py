@@ -8,6 +8,8 @@ import numpy as np
 from egg_reason.estimates.estimators import Difference, paired_difference
 from egg_reason.evals.store import read_samples
 
+__all__ = ["print_difference"]
+
 
 def compare(first: Path, second: Path) -> dict[str, Difference]:
     """The difference second - first in avg@k, for each benchmark that both have.

@@ -24,6 +24,8 @@ from egg_reason.config import flattened
 from egg_reason.files import replacing
 from egg_reason.run.directory import read_metrics
 
+__all__ = ["write_report"]
+
 BLOCK_CHARACTERS = 500_000
 """Of JSON; one problem's samples are never divided."""
 

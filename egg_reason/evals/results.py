@@ -9,6 +9,8 @@ import numpy as np
 from egg_reason.estimates import estimators
 from egg_reason.estimates.intervals import Interval
 
+__all__ = ["summarise"]
+
 Same = Callable[[list[tuple[str, str]]], list[bool | None]]
 """Whether the two answers of each pair are the same answer; None where that could not be found out."""
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from egg_reason.files import flush, replacing
 
+__all__ = ["Store", "plain", "read_samples", "write_json"]
+
 LONG = ("prompt", "question", "completion")
 """Texts of a sample that are not kept in memory."""
 

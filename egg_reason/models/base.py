@@ -8,9 +8,10 @@ that makes it from files, and call `register(loader)`. Nothing outside `models/`
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -182,7 +183,7 @@ def register(loader: Loader) -> None:
     FAMILIES.append(loader)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Model:
     """A model in memory, and what its file said about it."""
 
@@ -197,6 +198,26 @@ class Model:
     def fingerprint(self) -> str:
         """Identifies the weights; takes about a second a gigabyte, once."""
         return self.family.fingerprint(self.params)
+
+    @overload
+    def generate(self, prompts: str, n: int = ..., **options: Any) -> list[str]: ...
+
+    @overload
+    def generate(self, prompts: Sequence[str], n: int = ..., **options: Any) -> list[list[str]]: ...
+
+    def generate(
+        self, prompts: str | Sequence[str], n: int = 1, **options: Any
+    ) -> list[str] | list[list[str]]:
+        """Write n completions of a text, or of each of several; see `egg_reason.generate` for the options."""
+        from egg_reason import generate  # this room knows no engine; the package's front does
+
+        return generate(self, prompts, n, **options)
+
+    def __repr__(self) -> str:
+        weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.params))
+        return (
+            f"<Model {self.name}: {self.family.name}, {weights:,} weights, tokenizer {self.tokenizer.name}>"
+        )
 
 
 def digest(tensors: Iterable[tuple[str, np.ndarray]]) -> str:

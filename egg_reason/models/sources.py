@@ -32,6 +32,10 @@ def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
         FileNotFoundError: nothing there, or a run that has no model yet.
         OSError: the hub cannot be reached or does not have the file.
         ValueError: not a model that can be read, or no tokenizer for it. Always one line.
+
+    >>> model = egg_reason.load("countdown-0.7m")
+    >>> model
+    <Model countdown-0.7m: rwkv7, 711,680 weights, tokenizer byte>
     """
     checkpoint = _open(locate(source))
     return _model(str(source), tokenizer, checkpoint, checkpoint.read())
@@ -61,6 +65,10 @@ def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype
             needs a new or empty folder.
         dtype: "bfloat16", "float32" or "float16"; None: that of the model's own file, so that nothing is
             lost.
+
+    >>> egg_reason.save(egg_reason.load("countdown-0.7m"), "half.pth", dtype="bfloat16")
+    >>> egg_reason.load("half.pth").dtype
+    'bfloat16'
     """
     formats = list(model.family.formats)
     format = formats[0] if format is None else format

@@ -39,6 +39,8 @@ from egg_reason.rewards import RewardFailure
 from egg_reason.run.directory import Run
 from egg_reason.run.log import HASH_BYTES, weights_hash
 
+__all__ = ["Hosts", "Leader", "follow"]
+
 TRIALS, ERROR, REWARD_FAILURE = range(3)
 """First byte of what a process tells of a step. A hash and a Trials follow, or a line of text."""
 

@@ -36,6 +36,8 @@ from egg_reason.population.trials import Trials, member_ranges, merge, missing
 from egg_reason.run.directory import Run
 from egg_reason.run.log import HASH_BYTES, weights_hash
 
+__all__ = ["Pool"]
+
 CHUNKS_A_WORKER = 2
 """Chunks of a step for each worker: more would balance better and leave lanes empty more often."""
 

@@ -38,6 +38,8 @@ from egg_reason.perturb.paths import get
 from egg_reason.probe import suggestion
 from egg_reason.probe.populations import Level, Populations, correlation, plain, slope_interval
 
+__all__ = ["probe"]
+
 FIRST = 0.1
 """The first sigma tried, as a share of the RMS of the perturbed weights."""
 KEPT = (0.5, 0.9)

@@ -13,16 +13,18 @@ import numpy as np
 
 from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.shaping import pair_weights, signal_to_noise
-from egg_reason.build import Parts
 from egg_reason.engine import Jobs
 from egg_reason.estimates.intervals import Interval, clustered_mean, t_quantile
 from egg_reason.evals.heldout import TextEvaluator
 from egg_reason.perturb.noise import Members
 from egg_reason.perturb.paths import get, put
+from egg_reason.population.base import Parts
 from egg_reason.population.collector import generate_and_score
 from egg_reason.population.here import TextProblem
 from egg_reason.probe.suggestion import mean, pair_correlation, slopes_by_pair
 from egg_reason.run.clock import TrainingClock
+
+__all__ = ["Level", "Populations", "correlation", "plain", "slope_interval"]
 
 
 @dataclass

@@ -13,6 +13,8 @@ from rich.table import Table
 from egg_reason.probe.suggestion import Line
 from egg_reason.run.curve import save_png
 
+__all__ = ["draw", "show"]
+
 LOOK: dict[str, Any] = {"title_justify": "left", "box": SIMPLE, "padding": (0, 0, 0, 1)}
 
 

@@ -31,6 +31,8 @@ from scipy.optimize import least_squares, minimize_scalar
 
 from egg_reason.algorithms.shaping import pair_weights
 
+__all__ = ["Line", "Points", "fit", "mean", "pair_correlation", "slopes_by_pair", "steepest"]
+
 
 @dataclass(frozen=True)
 class Line:

@@ -24,6 +24,7 @@ __all__ = [
     "NO_RUN",
     "Reward",
     "TrainerState",
+    "check_signature",
     "describe",
     "import_function",
     "load",
@@ -50,6 +51,10 @@ class Reward:
         name: the key of its scores; different for each reward of a run.
         spec: what `load` takes: a built-in name or `path/to/file.py:function`.
         weight: factor in the weighted sum; 0 makes it a metric that is recorded and has no effect.
+
+    >>> rewards = [egg_reason.Reward.of("gsm8k"), egg_reason.Reward("tidy", "format", weight=0.1)]
+    >>> egg_reason.score(rewards, ["2+2="], ["<think>2+2=4</think>4"], {"answer": ["4"]}).by_reward["gsm8k"]
+    array([1.], dtype=float32)
     """
 
     name: str
@@ -99,8 +104,14 @@ def load(spec: str) -> Callable:
             " path/to/file.py:function"
         )
     function = import_function(spec, "reward")
+    check_signature(function, spec, spec.rpartition(":")[2])
+    return function
+
+
+def check_signature(function: Callable, spec: str, name: str) -> None:
+    """Raise ValueError, one line, unless a function can be called as rewards are. spec: the reward, as the
+    user named it. name: of the function."""
     fault = _signature_fault(function)
-    name = spec.rpartition(":")[2]
     if fault and "solution_str" in inspect.signature(function).parameters:
         raise ValueError(
             f"reward {spec}: this is verl's signature; import verl from egg_reason.rewards, write my_reward ="
@@ -108,7 +119,6 @@ def load(spec: str) -> Callable:
         )
     if fault:
         raise ValueError(f"reward {spec}: {fault}; define it as def {name}(completions, **kwargs)")
-    return function
 
 
 def import_function(spec: str, what: str) -> Callable:

@@ -31,7 +31,7 @@ from egg_reason.rewards.answers import (
     whole_texts,
 )
 
-__all__ = ["equivalent", "gsm8k", "verdict"]
+__all__ = ["equivalent", "gold_value", "gsm8k", "verdict"]
 
 MARKS = "####"
 

@@ -12,6 +12,8 @@ import resource
 import sys
 from pathlib import Path
 
+__all__ = ["give_back", "peak_memory", "resident", "share_arenas"]
+
 ARENA_MAX = -8
 """M_ARENA_MAX of malloc.h."""
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from egg_reason.config import TrainConfig
 
+__all__ = ["SECONDS", "TOKENS", "Budget"]
+
 SECONDS, TOKENS = "training_seconds", "training_tokens"
 """Metrics of a step: spent so far, this step included."""
 

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import ClassVar
 
+__all__ = ["TrainingClock"]
+
 
 class TrainingClock:
     """`now()` is in seconds from anywhere, monotonic, without the time that JAX of this process spent on

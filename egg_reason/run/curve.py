@@ -10,6 +10,8 @@ import numpy as np
 from egg_reason.files import replacing
 from egg_reason.run.directory import read_metrics
 
+__all__ = ["learning_curve", "save_png"]
+
 HELD_OUT = "heldout_accuracy"
 """Metric of an evaluation; its 95% interval is in HELD_OUT_low and HELD_OUT_high."""
 

@@ -35,7 +35,7 @@ import numpy as np
 
 from egg_reason.files import flush, replacing, sync
 
-__all__ = ["ScalarLog", "StepScalars", "weights_hash"]
+__all__ = ["HASH_BYTES", "ScalarLog", "StepScalars", "weights_hash"]
 
 FORMAT_VERSION = 2
 MAGIC = b"EGGS"

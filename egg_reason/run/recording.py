@@ -32,6 +32,8 @@ from egg_reason.config import TrainConfig
 from egg_reason.files import replacing
 from egg_reason.run.log import HASH_BYTES, ScalarLog
 
+__all__ = ["Recording", "from_log", "read", "write"]
+
 FORMAT = 1
 
 

@@ -17,6 +17,8 @@ from rich.text import Text
 
 from egg_reason.estimates.intervals import Interval
 
+__all__ = ["Display"]
+
 WIDTH = 80
 SAMPLE_LINES = 5
 PHASES = ("generate", "score", "update", "evaluate")

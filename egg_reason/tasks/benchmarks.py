@@ -13,6 +13,8 @@ from egg_reason.tasks import data
 from egg_reason.tasks.data import Source
 from egg_reason.tasks.task import Task
 
+__all__ = ["BENCHMARKS", "make"]
+
 
 @dataclass(frozen=True)
 class Benchmark:

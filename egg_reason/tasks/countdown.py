@@ -16,6 +16,8 @@ from fractions import Fraction
 from egg_reason.tasks import templates
 from egg_reason.tasks.task import Task
 
+__all__ = ["DESCRIPTION", "apply", "generate", "make", "split_of"]
+
 HELDOUT_SHARE = 0.1
 """Share of all possible problems that belong to the held-out split."""
 

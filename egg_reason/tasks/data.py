@@ -15,6 +15,20 @@ from typing import Any
 from egg_reason.tasks import overlap, templates
 from egg_reason.tasks.task import Task
 
+__all__ = [
+    "BOXED",
+    "SUFFIXES",
+    "Source",
+    "as_text",
+    "at_hand",
+    "check_split",
+    "divided",
+    "identified",
+    "load",
+    "make_task",
+    "read_file",
+]
+
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 """Of files that are read: a JSON object a line, a list of JSON objects, comma-separated values with a header,
 Parquet."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from egg_reason.tasks import data
 from egg_reason.tasks.task import Task
 
+__all__ = ["make"]
+
 
 def make(
     path: str,

@@ -9,6 +9,8 @@ from pathlib import Path
 from egg_reason.tasks import data
 from egg_reason.tasks.task import Task
 
+__all__ = ["DESCRIPTION", "TEST", "make"]
+
 DESCRIPTION = "word problems of elementary school (openai/gsm8k)"
 
 QUESTION = ("question",)

@@ -12,6 +12,8 @@ from pathlib import Path
 from egg_reason.tasks import data, overlap
 from egg_reason.tasks.task import Task
 
+__all__ = ["DESCRIPTION", "make"]
+
 DESCRIPTION = "competition mathematics to train on (agentica-org/DeepScaleR-Preview-Dataset)"
 
 SOURCE = data.Source("agentica-org/DeepScaleR-Preview-Dataset", "train", ("deepscaler", "deepscaler_sample"))

@@ -18,6 +18,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+__all__ = ["Pair", "find", "lines", "words"]
+
 N = 13
 SHARE = 2 / 3
 COMMON = 0.01

@@ -13,6 +13,8 @@ import inspect
 from egg_reason.tasks import templates
 from egg_reason.tasks.task import Task
 
+__all__ = ["DESCRIPTION", "make"]
+
 DESCRIPTION = (
     "generated puzzles of reasoning-gym: reasoning_gym:NAME, e.g. reasoning_gym:chain_sum (an extra to"
     " install)"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from egg_reason.rewards import Reward, Scorer
 
+__all__ = ["Task", "batch", "columns", "validate"]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -27,7 +29,13 @@ class Task:
         generated: the problems come from a generator that keeps its splits apart, so that training is not
             checked for overlap.
         environment: what tries members in the place of prompts and rewards (`population.environment`). Then a
-            row is whatever the environment reads, without a prompt; rewards, max_new_tokens and stop are unused.
+            row is whatever the environment reads, without a prompt; rewards, max_new_tokens and stop are
+            unused.
+
+    >>> rows = [{"prompt": f"Add {a}+{a}.\\nAnswer:", "answer": str(2 * a)} for a in range(8)]
+    >>> task = egg_reason.Task("sums", "doubles", rows[:6], rows[6:], rewards=("gsm8k",), max_new_tokens=8)
+    >>> len(task.train), task.heldout[0]["answer"]
+    (6, '12')
     """
 
     name: str

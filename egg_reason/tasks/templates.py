@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+__all__ = ["choose"]
+
 NAMES = ("g1", "g1-nothink", "plain", "chat")
 TURN = ("\n\nUser:",)
 

@@ -14,7 +14,17 @@ from typing import Any
 from egg_reason.rewards.answers import simplest
 from egg_reason.rewards.mathematics.tokens import Unreadable
 
-__all__ = ["POINTS", "Beyond", "Computation", "budget_left", "context", "floating"]
+__all__ = [
+    "POINTS",
+    "Beyond",
+    "Computation",
+    "budget_left",
+    "context",
+    "floating",
+    "fresh_budget",
+    "is_exact",
+    "is_real",
+]
 __all__ += ["fresh_budget", "is_exact", "is_real"]
 
 LARGEST = 16_000

@@ -14,14 +14,15 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
 from egg_reason.rewards.functions import Reward, describe, load, to_numbers
 
-__all__ = ["Reply", "kill_when_parent_dies", "limit_memory", "prctl", "serve"]
+__all__ = ["Reply", "invoke", "kill_when_parent_dies", "limit_memory", "prctl", "serve", "settle"]
 
 LARGEST = 3.4e38
 """Magnitude of a score; scores are kept as float32."""
@@ -114,10 +115,7 @@ def _answer(functions: dict[str, Callable], batch: bytes, start: int, stop: int,
                 float(bool(same(*pair))) for pair in zip(rows["first"], rows["second"], strict=True)
             ]
         else:
-            logging = {"log_extra": _column_logger(reply, stop - start), "log_metric": _metric_logger(reply)}
-            values = functions[name](**rows, **further, **logging)
-            if inspect.isawaitable(values):
-                values = asyncio.run(_awaited(values))
+            values = invoke(functions[name], rows, further, reply, stop - start)
     except MemoryError:
         return _out_of_memory(memory)
     except BaseException as error:
@@ -125,13 +123,29 @@ def _answer(functions: dict[str, Callable], batch: bytes, start: int, stop: int,
             traceback.print_exc(limit=-20)
         return Reply(("error", describe(error)))
     try:
-        reply.values = to_numbers(values, stop - start, name)
+        settle(reply, values, stop - start, name)
     except ValueError as error:
         return Reply(("value", str(error)))
+    return reply
+
+
+def invoke(
+    function: Callable, rows: dict[str, list], further: dict[str, Any], reply: Reply, count: int
+) -> Any:
+    """Call a reward function with `count` rows and return its result. What it logs goes into the reply, what
+    it raises is raised."""
+    logging = {"log_extra": _column_logger(reply, count), "log_metric": _metric_logger(reply)}
+    values = function(**rows, **further, **logging)
+    return _waited_for(values) if inspect.isawaitable(values) else values
+
+
+def settle(reply: Reply, values: Any, count: int, name: str) -> None:
+    """Put the result of a call into its reply. Raises ValueError, one line, unless it is one number or None
+    for each row; a number that is no finite float32 is marked bad."""
+    reply.values = to_numbers(values, count, name)
     for row, value in enumerate(reply.values):
         if value is not None and not abs(value) <= LARGEST:
             reply.bad[row] = f"returned {value}"
-    return reply
 
 
 def _out_of_memory(memory: float) -> Reply:
@@ -147,7 +161,18 @@ def _out_of_memory(memory: float) -> Reply:
     )
 
 
-async def _awaited(values):
+def _waited_for(values: Awaitable) -> Any:
+    """Return what an `async` reward gives. A notebook runs an event loop in its own thread: then another
+    thread waits."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # there is none
+        return asyncio.run(_awaited(values))
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _awaited(values)).result()
+
+
+async def _awaited(values: Awaitable) -> Any:
     return await values
 
 

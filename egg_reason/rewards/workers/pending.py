@@ -10,10 +10,10 @@ import numpy as np
 
 from egg_reason.rewards.functions import TrainerState
 from egg_reason.rewards.workers.crew import BATCH, Call, Crew
-from egg_reason.rewards.workers.scores import RewardFailure, Scores
+from egg_reason.rewards.workers.scores import RewardFailure, Scores, weighted_total
 from egg_reason.rewards.workers.worker import Outcome
 
-__all__ = ["POLICIES", "Pending"]
+__all__ = ["POLICIES", "Pending", "rows_of"]
 
 POLICIES = ("zero", "drop", "stop")
 """What becomes of a job whose reward failed."""
@@ -63,7 +63,7 @@ class Pending:
         Raises ValueError, one line, where lengths differ, a column bears the name of an argument or cannot be
         sent to another process.
         """
-        rows = _rows(len(jobs), prompts, completions, columns, completion_ids)
+        rows = rows_of(len(jobs), prompts, completions, columns, completion_ids)
         self._crew.start()
         for reward in self._crew.rewards:
             for start in range(0, len(jobs), BATCH):
@@ -150,10 +150,7 @@ class Pending:
 
     def _add_up(self, scores: Scores) -> None:
         weights = {reward.name: reward.weight for reward in self._crew.rewards if reward.weight != 0}
-        weighted = np.stack(
-            [weight * scores.by_reward[name].astype(np.float64) for name, weight in weights.items()]
-        )
-        scores.total = np.where(np.isnan(weighted).all(0), np.nan, np.nansum(weighted, 0)).astype(np.float32)
+        scores.total = weighted_total(scores.by_reward, weights)
         # The sum leaves a NaN out, as for a reward that does not apply; under 'drop' a failure takes the job
         # with it.
         if self._failure == "drop":
@@ -161,7 +158,7 @@ class Pending:
                 scores.total[list(scores.failed.get(name, {}))] = np.nan
 
 
-def _rows(
+def rows_of(
     count: int,
     prompts: Sequence[str],
     completions: Sequence[str],

@@ -1,11 +1,12 @@
 """What rewards gave to completions, as the rest of the program sees it."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["RewardFailure", "Scores"]
+__all__ = ["RewardFailure", "Scores", "weighted_total"]
 
 
 @dataclass
@@ -35,6 +36,15 @@ class Scores:
     failed: dict[str, dict[int, str]] = field(default_factory=dict)
     extra: dict[str, list] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+def weighted_total(by_reward: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """Return the weighted sum over the rewards that have a weight other than 0, float32 [J]. NaN is left out
+    of the sum; the total is NaN only where all of them are."""
+    weighted = np.stack(
+        [weight * by_reward[name].astype(np.float64) for name, weight in weights.items() if weight != 0]
+    )
+    return np.where(np.isnan(weighted).all(0), np.nan, np.nansum(weighted, 0)).astype(np.float32)
 
 
 class RewardFailure(ValueError):
