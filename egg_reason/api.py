@@ -138,7 +138,7 @@ def evaluate(
     """Measure a model on the held-out problems of tasks: avg@k, pass@k and maj@k with 95% intervals.
 
     >>> results = egg_reason.evaluate(
-    ...     "countdown-0.7m", "countdown", problems=8, samples=2, temperature=0.3, out="before", quiet=True
+    ...     "countdown-0.7m", "countdown", problems=8, temperature=0.3, lanes=16, out="before", quiet=True
     ... )
     >>> sorted(results["benchmarks"]["countdown"]["avg"])
     ['high', 'low', 'mean']
