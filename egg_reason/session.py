@@ -113,9 +113,11 @@ class Session:
         The metrics are written first, then the scalars. What was spent decides the rates and the end of a
         run, so no step that counts may lack its metrics.
         """
-        scalars = StepScalars(
-            trials.fitness_NP, update["learning_rate"], update.get("sigma", 0.0), weights_hash(after.params)
-        )
+        started = self._clock.now()
+        digest = weights_hash(after.params)  # waits for the weights, so it counts as updating
+        self._seconds["update"] += self._clock.now() - started
+        sigma = update.get("sigma", 0.0)
+        scalars = StepScalars(trials.fitness_NP, update["learning_rate"], sigma, digest)
         self._record_metrics(step, trials, update)
         self.run.scalars.append(step, scalars)
         self.state = after

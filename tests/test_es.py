@@ -1,4 +1,4 @@
-"""The estimator: the update is the formula (design promise 3), schedules, noise reuse, precision, and one
+"""The estimator: the update is the formula, schedules, noise reuse, precision, and one
 line for every mistake.
 
 Fitness shaping has its own file, tests/test_es_shaping.py; so has the angle to the true gradient,

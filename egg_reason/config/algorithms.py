@@ -94,8 +94,8 @@ class EvolutionSettings(AlgorithmSettings):
     )
     shaping: str = setting(
         "group",
-        "how rewards become fitness: group and zscore divide by a standard deviation (of a prompt, of the"
-        " step), rank and sign use the order only",
+        "how fitness is compared: group subtracts each prompt's mean over members, zscore the mean of the"
+        " step, rank and sign use the order only",
         choices=("group", "zscore", "rank", "sign"),
     )
     noise_reuse: int = setting(1, "steps that share one draw of noise; 0: all steps")
