@@ -2,16 +2,16 @@
 
     import egg_reason
 
-    model = egg_reason.load("countdown-0.7m")               # a file, a folder, a run, hf:..., a bundled name
-    model.generate("20 5 8=33\\n<think", n=4)                # a list of 4 texts
-    config = egg_reason.TrainConfig.of(steps=20, seed=1)    # the settings of `egg-reason train`
-    summary = egg_reason.fine_tune(config, "runs/mine")     # resume("runs/mine") goes on if it was stopped
+    model = egg_reason.load("countdown-0.7m")             # a file, folder, run, hf:... or bundled name
+    texts = model.generate("20 5 8=33\\n<think", n=4)
+    config = egg_reason.TrainConfig.of(steps=20, seed=1)  # the settings of `egg-reason train`
+    summary = egg_reason.fine_tune(config, "runs/mine")   # egg_reason.resume goes on with a stopped run
     results = egg_reason.evaluate("runs/mine", "countdown", problems=256)
     scores = egg_reason.score("gsm8k", ["2+2="], ["The answer is 4."], {"answer": ["4"]})
-    es = egg_reason.EvolutionStrategy(...)                  # ask and tell: your own loop, any pytree of weights
+    es = egg_reason.EvolutionStrategy(...)                # ask and tell: any weights in a loop of your own
 
-`dir(egg_reason)` lists the names; `help(egg_reason.generate)` and the like show an example of each. Nothing is
-imported before a name is asked for: rewards run in processes that should not load JAX.
+`dir(egg_reason)` lists the names; `help(egg_reason.generate)` and the like show an example of each. Nothing
+is imported before a name is asked for: rewards run in processes that should not load JAX.
 """
 
 import importlib

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 if TYPE_CHECKING:
     from egg_reason.models import Model
@@ -17,12 +17,28 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "generate", "score"]
 
 
-@overload
-def generate(model: Model, prompts: str, n: int = ..., **options: Any) -> list[str]: ...
+class Options(TypedDict, total=False):
+    """The keyword arguments of `generate`, for type checkers."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    think_tokens: int | None
+    stop: str | Sequence[str]
+    seed: int
+    lanes: int
+    dtype: str
 
 
 @overload
-def generate(model: Model, prompts: Sequence[str], n: int = ..., **options: Any) -> list[list[str]]: ...
+def generate(model: Model, prompts: str, n: int = 1, **options: Unpack[Options]) -> list[str]: ...
+
+
+@overload
+def generate(
+    model: Model, prompts: Sequence[str], n: int = 1, **options: Unpack[Options]
+) -> list[list[str]]: ...
 
 
 def generate(
@@ -138,7 +154,7 @@ def evaluate(
     """Measure a model on the held-out problems of tasks: avg@k, pass@k and maj@k with 95% intervals.
 
     >>> results = egg_reason.evaluate(
-    ...     "countdown-0.7m", "countdown", problems=8, samples=2, temperature=0.3, out="before", quiet=True
+    ...     "countdown-0.7m", "countdown", problems=8, temperature=0.3, lanes=16, out="before", quiet=True
     ... )
     >>> sorted(results["benchmarks"]["countdown"]["avg"])
     ['high', 'low', 'mean']

@@ -66,7 +66,7 @@ def train(
     Returns the summary, as in summary.json; None if the run was interrupted. Raises ValueError or OSError,
     one line, for settings, data or files that cannot work, before anything is written.
 
-    >>> config = egg_reason.TrainConfig.of(steps=2, population=8, prompts=2, final_problems=16)
+    >>> config = egg_reason.TrainConfig.of(steps=2, population=8, prompts=2, lanes=32, final_problems=8)
     >>> summary = egg_reason.fine_tune(config, "runs/mine")
     >>> summary["steps"]
     2

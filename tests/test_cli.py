@@ -37,17 +37,6 @@ def test_help(name, command):
     assert "tyro" not in out
 
 
-def test_help_does_not_wait_for_jax():
-    code = (
-        "import sys\nfrom egg_reason import cli\ntry: cli.main(['--help'])\nexcept SystemExit: print('jax' in"
-        " sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "False"
-
-
 def test_generate(command, tiny_checkpoint):
     # A prompt as long as the longest of the run's, and as many lanes: nothing new is compiled.
     arguments = [

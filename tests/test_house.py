@@ -51,8 +51,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("run", "tasks"),
     },
     "compare": {"build", "config", "estimates", "evals", "files", "models", "rewards", "run"},
+    "api": {"config", "engine", "evals", "models", "perturb", "rewards"},  # one call each, for Python users
     "cli": {
-        *("build", "compare", "config", "engine", "evals", "memory", "models", "perturb", "probe", "run"),
+        *("api", "build", "compare", "config", "evals", "memory", "models", "probe", "run"),
         *("tasks", "train"),
     },
 }

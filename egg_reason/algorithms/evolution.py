@@ -68,8 +68,8 @@ class EvolutionStrategy:
     ...     members = es.ask(state)
     ...     scores = [-np.sum((members.weights(i)["w"] - target) ** 2) for i in range(members.size)]
     ...     state, update = es.tell(state, np.array(scores))
-    >>> np.round(state.params["w"] - target).tolist()
-    [0.0, 0.0, 0.0]
+    >>> (np.abs(state.params["w"] - target) < 0.5).tolist()
+    [True, True, True]
     """
 
     parameters: tuple[Parameter, ...]

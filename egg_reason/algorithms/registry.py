@@ -42,7 +42,7 @@ def make(config: TrainConfig, model: models.Model, sampling: Sampling) -> Algori
 
 
 def register(section: type[AlgorithmSettings], kind: Kind) -> None:
-    """Add an algorithm under the name of its settings' class: its flags, its section in TOML, and its code."""
+    """Add an algorithm under the name of its settings' class: its flags, its section in TOML, its code."""
     config_algorithms.ALGORITHMS[section.name] = section
     ALGORITHMS[section.name] = kind
 

@@ -43,8 +43,8 @@ def checked(request: Request) -> Request:
 
 
 def identity_of(request: Request, step: int, numbers: Sequence[int] | None) -> np.ndarray:
-    """Return int32 [J, 4]: step, sharer, prompt and sample of each job, from which its randomness follows. Jobs with
-    the same four draw the same uniforms, whoever writes them."""
+    """Return int32 [J, 4]: step, sharer, prompt and sample of each job, from which its randomness follows.
+    Jobs with the same four draw the same uniforms, whoever writes them."""
     jobs, share_noise = request.jobs, request.samplings[0].share_noise
     directions = np.asarray(request.members.direction(jobs.member))
     sharers = {"pair": directions, "all": np.zeros_like(directions), "none": jobs.member}[share_noise]

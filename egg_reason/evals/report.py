@@ -202,9 +202,8 @@ def _template() -> str:
     page = files("egg_reason.evals") / "page"
     style = (page / "report.css").read_text(encoding="utf-8")
     scripts = [(page / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    policy = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; style-src {}; script-src {}".format(
-        _hash(style), " ".join(map(_hash, scripts))
-    )
+    allowed = f"style-src {_hash(style)}; script-src {' '.join(map(_hash, scripts))}"
+    policy = f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; {allowed}"
     text = (page / "report.html").read_text(encoding="utf-8")
     text = text.replace("<!-- policy -->", f'<meta http-equiv="Content-Security-Policy" content="{policy}">')
     text = text.replace("<!-- style -->", f"<style>{style}</style>")

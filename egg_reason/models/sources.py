@@ -35,7 +35,7 @@ def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
 
     >>> model = egg_reason.load("countdown-0.7m")
     >>> model
-    <Model countdown-0.7m: rwkv7, 711,680 weights, tokenizer byte>
+    <Model countdown-0.7m: rwkv7, 724,608 weights, tokenizer byte>
     """
     checkpoint = _open(locate(source))
     return _model(str(source), tokenizer, checkpoint, checkpoint.read())

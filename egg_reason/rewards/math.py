@@ -32,7 +32,7 @@ from egg_reason.rewards.answers import (
     whole_texts,
 )
 from egg_reason.rewards.mathematics import comparison, forms
-from egg_reason.rewards.mathematics.computation import fresh_budget
+from egg_reason.rewards.mathematics.budget import fresh_budget
 from egg_reason.rewards.mathematics.tokens import Unreadable
 
 __all__ = ["answer_of", "equivalent", "gold_of", "math", "verdict"]

@@ -7,6 +7,7 @@ From the outside in; each module imports only those below it:
     forms.py         reads an answer: a value, several, a set, a tuple, an equation ...
     values.py        whether two expressions have the same value
     computation.py   the value of an expression at a point, within limits of size and work
+    budget.py        the work that a comparison may take
     expressions.py   reads an expression as a tree
     tokens.py        its tokens, the names that it knows, and its numbers
     latex.py         one spelling for each sign, and the unit behind a value

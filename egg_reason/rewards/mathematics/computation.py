@@ -1,8 +1,8 @@
 """The value of an expression at a point: exact while every step is rational, else to a precision; bounded in
 size and in work.
 
-Nothing here takes longer than COST allows, whatever the expression: the size of a power is known before it is
-computed.
+Nothing here takes longer than the budget allows, whatever the expression: the size of a power is known
+before it is computed.
 """
 
 import threading
@@ -12,27 +12,21 @@ from math import comb, factorial
 from typing import Any
 
 from egg_reason.rewards.answers import simplest
+from egg_reason.rewards.mathematics.budget import take
 from egg_reason.rewards.mathematics.tokens import Unreadable
 
 __all__ = [
     "POINTS",
     "Beyond",
     "Computation",
-    "budget_left",
     "context",
     "floating",
-    "fresh_budget",
     "is_exact",
     "is_real",
 ]
-__all__ += ["fresh_budget", "is_exact", "is_real"]
 
 LARGEST = 16_000
 """Bits of a number, above or below the fraction line: about 4,800 digits."""
-
-COST = 30_000
-"""Steps on short numbers, of the order of 10 microseconds each, since `fresh_budget`. Steps on long numbers,
-and functions, count more."""
 
 POINTS = ("positive", "negative", "fraction", "mixed")
 """Where expressions with variables are compared: every variable in 1..10, in -10..-1, in 0..1, of either
@@ -43,15 +37,6 @@ _of_thread = threading.local()
 
 class Beyond(Unreadable):
     """A value over the limits, or one that does not exist (1/0); one line for people."""
-
-
-def budget_left() -> int:
-    return getattr(_of_thread, "left", COST)
-
-
-def fresh_budget() -> None:
-    """Allows this thread COST steps. To be called before each comparison of two answers."""
-    _of_thread.left = COST
 
 
 def context(precision: int) -> Any:
@@ -91,8 +76,7 @@ class Computation:
         self.mp = context(precision)
 
     def spend(self, steps: int) -> None:
-        _of_thread.left = budget_left() - steps
-        if _of_thread.left < 0:
+        if take(steps) < 0:
             raise Beyond("too long to compute")
 
     def value(self, tree: tuple) -> Any:

@@ -5,7 +5,7 @@ Forms are tuples that begin with their kind:
     ("value", tree, unit, text)             an expression; the unit is empty where there is none
     ("several", entry, ...)                 "1, -2", "3 or 4", `1 \pm \sqrt{2}`: in any order
     ("set", entry, ...)                     `\{1, 2\}`: in any order, each counted once
-    ("tuple", brackets, entry, ...)         `(1, 2)`, `[0, 1)`: in order; brackets are "()", "[]", "[)" or "(]"
+    ("tuple", brackets, entry, ...)         `(1, 2)`, `[0, 1)`: in order; brackets: "()", "[]", "[)" or "(]"
     ("union", part, ...), ("minus", a, b)   of sets and intervals
     ("reals",)
     ("member", name, form)                  `x \in [0, 1]`

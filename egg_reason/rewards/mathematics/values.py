@@ -12,11 +12,11 @@ from fractions import Fraction
 from typing import Any
 
 from egg_reason.rewards.answers import simplest
+from egg_reason.rewards.mathematics.budget import budget_left
 from egg_reason.rewards.mathematics.computation import (
     POINTS,
     Beyond,
     Computation,
-    budget_left,
     context,
     floating,
     is_exact,

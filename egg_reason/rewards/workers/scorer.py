@@ -37,7 +37,7 @@ class Scorer:
     whole population together: what it gives a completion must not depend on the others.
 
     >>> with Scorer([Reward.of("gsm8k")]) as scorer:
-    ...     scorer.score(prompts=["2+2="], completions=["So the answer is 4."], columns={"answer": ["4"]}).total
+    ...     scorer.score(["2+2="], ["So the answer is 4."], columns={"answer": ["4"]}).total
     array([1.], dtype=float32)
     """
 
