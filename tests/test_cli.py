@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tomli_w
 
-from egg_reason import cli, models, tasks
+from egg_reason import models, tasks
 from egg_reason.config import TrainConfig
 from egg_reason.models.formats.pth import write_pth as write_tensors
 from egg_reason.models.rwkv7.layout import write_pth
@@ -27,14 +27,6 @@ COMMAND = [sys.executable, "-m", "egg_reason.cli"]
 
 
 # What the commands do
-
-
-@pytest.mark.parametrize("name", ["", *cli.COMMANDS])
-def test_help(name, command):
-    status, out, err = command(*name.split(), "--help")
-    assert (status, err) == (0, "")
-    assert out.startswith(f"usage: egg-reason {name}".strip())
-    assert "tyro" not in out
 
 
 def test_generate(command, tiny_checkpoint):
@@ -433,12 +425,6 @@ def test_what_decides_no_weight_may_change_on_resume(command, finished_run, tmp_
     assert config == before.replace(sample_every=1, final_problems=8)
     assert read_metrics(run / "metrics.jsonl")[-1]["heldout_problems"] == 8
     assert models.load(run).fingerprint == models.load(finished_run[0]).fingerprint
-
-
-@pytest.mark.parametrize("given", [[], ["help"]], ids=["bare", "help"])
-def test_a_bare_command_prints_help(given, command):
-    status, out, err = command(*given)
-    assert (status, err) == (0, "") and out == command("--help")[1]
 
 
 def test_a_runs_own_config_is_a_file_of_settings(command, finished_run, tmp_path):

@@ -368,11 +368,6 @@ def test_help_shows_sections_and_effective_defaults(command, monkeypatch):
         assert default in text
 
 
-@pytest.mark.parametrize("name", ["train", "probe", "eval", "compare"])
-def test_no_help_says_none_for_a_default(name, command):
-    assert "None" not in command(name, "--help")[1]
-
-
 SECTIONS = [
     *TrainConfig.section_types().values(),
     *EvalConfig.section_types().values(),

@@ -32,6 +32,7 @@ __all__ = [
     "ProbeFlags",
     "Texts",
     "TrainFlags",
+    "named",
     "option",
     "typed",
 ]
@@ -58,6 +59,11 @@ Numbers = Annotated[tuple[float, ...], _separated(float, "NUMBER")]
 def option(help: str, default: str, metavar: str | None = None) -> Any:
     """Mark an argument of a command: its help text, and its default in words."""
     return tyro.conf.arg(help=help, help_behavior_hint=f"(default: {default})", metavar=metavar)
+
+
+def named(metavar: str) -> Any:
+    """Give an argument without a flag a name, for the usage line and the help text."""
+    return tyro.conf.arg(metavar=metavar)
 
 
 def typed(boxes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

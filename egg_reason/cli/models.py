@@ -3,27 +3,40 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
+from egg_reason.cli.flags import named, option
 from egg_reason.cli.table import print_table
 
 __all__ = ["export", "generate", "models_list", "models_show"]
 
 
 def generate(
-    model: Annotated[str, tyro.conf.Positional],
-    prompt: Annotated[str, tyro.conf.Positional],
+    model: Annotated[str, named("MODEL")],
+    prompt: Annotated[str, named("PROMPT")],
     /,
     samples: int = 1,
     max_tokens: int = 256,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
-    think_tokens: int | None = None,
-    stop: tuple[str, ...] = (),
+    think_tokens: Annotated[
+        int | None, option("after so many tokens without </think> the tag is forced", "never", "INT")
+    ] = None,
+    stop: Annotated[
+        tuple[str, ...], option("texts at which a completion ends", "the end token alone", "[TEXT ...]")
+    ] = (),
     seed: int = 0,
-    tokenizer: str | None = None,
-    dtype: str = "auto",
+    tokenizer: Annotated[
+        str | None,
+        option("byte, world, or the path of a tokenizer.json", "by the size of the vocabulary", "TEXT"),
+    ] = None,
+    dtype: Annotated[
+        str,
+        option(
+            "precision of the computation; auto: bfloat16 on an accelerator",
+            "auto",
+            "{auto,float32,bfloat16}",
+        ),
+    ] = "auto",
 ) -> int:
     """Write completions of a prompt.
 
@@ -33,13 +46,9 @@ def generate(
         samples: how many completions.
         max_tokens: longest completion.
         temperature: 0 is greedy.
-        top_k: 0 is the whole vocabulary.
-        top_p: 1 is the whole vocabulary.
-        think_tokens: after so many tokens without </think> the tag is forced.
-        stop: texts at which a completion ends.
-        seed: of the sampling.
-        tokenizer: byte, world or a tokenizer.json.
-        dtype: float32, bfloat16 or auto.
+        top_k: draw from the k likeliest tokens; 0: from all.
+        top_p: draw from the likeliest tokens whose probabilities add up to p; 1: from all.
+        seed: random seed of the sampling.
     """
     from egg_reason import api, models
 
@@ -64,19 +73,25 @@ def generate(
 
 
 def export(
-    model: Annotated[str, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
+    model: Annotated[str, named("MODEL")],
+    out: Annotated[Path, named("OUT")],
     /,
-    format: Literal["pth", "hf"] | None = None,
-    dtype: Literal["bfloat16", "float32", "float16"] | None = None,
+    format: Annotated[
+        Literal["pth", "hf"] | None,
+        option(
+            "a .pth file or a Hugging Face folder", "the first that the model's family writes", "{pth,hf}"
+        ),
+    ] = None,
+    dtype: Annotated[
+        Literal["bfloat16", "float32", "float16"] | None,
+        option("precision of the tensors", "that of the model's own file", "{bfloat16,float32,float16}"),
+    ] = None,
 ) -> int:
     """Write a model (a run's, for instance) as a BlinkDL .pth file or a Hugging Face folder.
 
     Args:
         model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
         out: the file (pth) or folder (hf) to write.
-        format: pth or hf; by default the first that the model's family writes.
-        dtype: of the tensors; by default that of the model's own file.
     """
     from egg_reason import models
 
@@ -94,7 +109,7 @@ def models_list() -> int:
     return 0
 
 
-def models_show(model: Annotated[str, tyro.conf.Positional], /) -> int:
+def models_show(model: Annotated[str, named("MODEL")], /) -> int:
     """Show what a model is: sizes read from its tensors, tokenizer, fingerprint.
 
     Args:

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
-from egg_reason.cli.flags import EvalFlags, option, typed
+from egg_reason.cli.flags import EvalFlags, named, option, typed
 from egg_reason.config import EvalConfig, read_toml
 
 __all__ = ["eval_diff", "evaluate", "report"]
@@ -35,9 +33,7 @@ def evaluate(
     return 0
 
 
-def eval_diff(
-    first: Annotated[Path, tyro.conf.Positional], second: Annotated[Path, tyro.conf.Positional], /
-) -> int:
+def eval_diff(first: Annotated[Path, named("FOLDER")], second: Annotated[Path, named("FOLDER")], /) -> int:
     """Compare two evaluations of the same problems: difference, 95% interval, paired permutation test.
 
     Args:
@@ -50,7 +46,7 @@ def eval_diff(
     return 0
 
 
-def report(folder: Annotated[Path, tyro.conf.Positional], /) -> int:
+def report(folder: Annotated[Path, named("FOLDER")], /) -> int:
     """Write report.html, a page to read results and completions in: of an evaluation or of a training run.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from egg_reason.cli.clock import BEGUN
-from egg_reason.cli.flags import ComparisonFlags, MachineFlags, ProbeFlags, TrainFlags, option, typed
+from egg_reason.cli.flags import ComparisonFlags, MachineFlags, ProbeFlags, TrainFlags, named, option, typed
 from egg_reason.config import Machines, TrainConfig, read_toml
 from egg_reason.config.commands import ProbeSettings, read_comparison, read_probe
 
@@ -155,23 +155,24 @@ def compare(
 
 
 def replay(
-    source: Annotated[Path, tyro.conf.Positional],
+    source: Annotated[Path, named("RUN")],
     /,
-    out: Path,
+    out: Annotated[Path, tyro.conf.arg(help="the .pth file to write, float32")],
     step: Annotated[int | None, option("give the weights after so many steps", "all", "STEP")] = None,
     model: Annotated[str | None, BASE] = None,
-    from_base: bool = False,
-    allow_drift: bool = False,
+    from_base: Annotated[bool, option("from the base model even where a checkpoint is nearer", "no")] = False,
+    allow_drift: Annotated[
+        bool,
+        option(
+            "write the weights even if they are not the run's to the bit, as on another kind of machine", "no"
+        ),
+    ] = False,
 ) -> int:
     """Rebuild a run's weights from its base model and its scalar log, bit for bit, as they were after any
     step.
 
     Args:
         source: a run directory (also while it trains), or a file that `egg-reason pack` wrote.
-        out: the .pth file to write, float32.
-        from_base: from the base model even where a checkpoint is nearer.
-        allow_drift: write the weights even if they are not the run's to the bit, as on another kind of
-            machine.
     """
     from egg_reason import models
     from egg_reason.build import open_replay
@@ -181,9 +182,7 @@ def replay(
     return 0
 
 
-def verify(
-    source: Annotated[Path, tyro.conf.Positional], /, model: Annotated[str | None, BASE] = None
-) -> int:
+def verify(source: Annotated[Path, named("RUN")], /, model: Annotated[str | None, BASE] = None) -> int:
     """Replay a run and compare the weights after every step, its checkpoints and its model. Exit status 1 if
     one differs.
 
@@ -203,13 +202,14 @@ def verify(
     return 1 if fault else 0
 
 
-def pack(run: Annotated[Path, tyro.conf.Positional], /, out: Path) -> int:
+def pack(
+    run: Annotated[Path, named("RUN")], /, out: Annotated[Path, tyro.conf.arg(help="the file to write")]
+) -> int:
     """Write a run as one small file, from which `egg-reason replay` rebuilds its weights wherever the base
     model is.
 
     Args:
         run: a run directory.
-        out: the file to write.
     """
     from egg_reason.run import recording
 

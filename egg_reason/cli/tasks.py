@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from egg_reason.cli.flags import Texts
+from egg_reason.cli.flags import Texts, named, option
 from egg_reason.cli.table import print_table
 from egg_reason.config import task_options
 
@@ -20,20 +20,27 @@ def tasks_list() -> int:
     return 0
 
 
+OPTIONS = option("the task's own options", "none", "[NAME=VALUE ...]")
+
+
 @dataclasses.dataclass
 class _TaskFlags:
-    data_dir: str | None = None
-    """folder of the data sets; by default they come from the Hugging Face hub"""
+    data_dir: Annotated[str | None, option("folder of the data sets", "the Hugging Face hub", "FOLDER")] = (
+        None
+    )
     template: str = "auto"
     """auto, g1, g1-nothink, plain, chat, compact, a Jinja text with {{ question }}, or @file"""
     tokenizer: str = "byte"
     """name of the tokenizer that `auto` decides by, or path of the tokenizer.json for `chat`"""
-    prompt_column: str | None = None
-    """of a data file: the column of problems; by default question"""
-    answer_column: str | None = None
-    """of a data file: the column of answers; by default answer"""
-    reward: Texts = ()
-    """of a data file: the rewards that grade its answers, separated by commas"""
+    prompt_column: Annotated[
+        str | None, option("of a data file: the column of problems", "question", "TEXT")
+    ] = None
+    answer_column: Annotated[
+        str | None, option("of a data file: the column of answers", "answer", "TEXT")
+    ] = None
+    reward: Annotated[
+        Texts, option("of a data file: the rewards that grade its answers, separated by commas", "none")
+    ] = ()
 
     def make(self, task: str, options: tuple[str, ...] = (), **given):
         from egg_reason import tasks
@@ -46,8 +53,8 @@ TaskFlags = tyro.conf.OmitArgPrefixes[_TaskFlags]
 
 
 def tasks_show(
-    task: Annotated[str, tyro.conf.Positional],
-    options: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    task: Annotated[str, named("TASK")],
+    options: Annotated[tuple[str, ...], OPTIONS] = (),
     /,
     sample: int = 3,
     flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
@@ -56,7 +63,6 @@ def tasks_show(
 
     Args:
         task: a built-in task, a data file or my_task.py:make.
-        options: the task's own options as name=value.
         sample: how many problems of each split.
         flags: where the data are, and how they become prompts.
     """
@@ -80,8 +86,8 @@ def tasks_show(
 
 
 def tasks_validate(
-    task: Annotated[str, tyro.conf.Positional],
-    options: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    task: Annotated[str, named("TASK")],
+    options: Annotated[tuple[str, ...], OPTIONS] = (),
     /,
     flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
 ) -> int:
@@ -89,7 +95,6 @@ def tasks_validate(
 
     Args:
         task: a built-in task, a data file or my_task.py:make.
-        options: the task's own options as name=value.
         flags: where the data are, and how they become prompts.
     """
     from egg_reason import tasks
@@ -107,8 +112,15 @@ def tasks_validate(
 
 
 def tasks_overlap(
-    task: Annotated[str, tyro.conf.Positional],
-    other: Annotated[str | None, tyro.conf.Positional] = None,
+    task: Annotated[str, named("TASK")],
+    other: Annotated[
+        str | None,
+        option(
+            "another one",
+            "the task's own held-out problems, and every benchmark whose data are at hand",
+            "[OTHER]",
+        ),
+    ] = None,
     /,
     show: int = 20,
     flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
@@ -120,8 +132,6 @@ def tasks_overlap(
 
     Args:
         task: a built-in task, a data file or my_task.py:make.
-        other: likewise; by default the task's own held-out problems, and every benchmark whose data are at
-            hand.
         show: how many pairs to print.
         flags: where the data are.
     """
