@@ -32,7 +32,7 @@ class Options(TypedDict, total=False):
 
 
 @overload
-def generate(model: Model, prompts: str, n: int = 1, **options: Unpack[Options]) -> list[str]: ...
+def generate(model: Model, prompts: str, n: int = 1, **options: Unpack[Options]) -> list[str]: ...  # type: ignore[overload-overlap]
 
 
 @overload

@@ -27,6 +27,7 @@ OTHER = {
     "task": "gsm8k",
     "task_options": ("numbers=3,4", "largest=50"),
     "data_dir": "data",
+    "engine": "other",
     "prompt_column": "problem",
     "answer_column": "solution",
     "allow_overlap": True,
