@@ -32,7 +32,9 @@ class Options(TypedDict, total=False):
 
 
 @overload
-def generate(model: Model, prompts: str, n: int = 1, **options: Unpack[Options]) -> list[str]: ...  # type: ignore[overload-overlap]
+def generate(  # type: ignore[overload-overlap]  # a text is a sequence of texts too; the first fits it
+    model: Model, prompts: str, n: int = 1, **options: Unpack[Options]
+) -> list[str]: ...
 
 
 @overload

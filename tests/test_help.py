@@ -66,7 +66,6 @@ def test_help_of_train_has_sections(help_of) -> None:
         (["help"], ["--help"]),
         (["help", "train"], ["train", "--help"]),
         (["help", "models", "show"], ["models", "show", "--help"]),
-        (["models"], ["--help"]),
         (["help", "tasks"], ["--help"]),
     ],
     ids=lambda words: " ".join(words) or "bare",

@@ -37,10 +37,6 @@ COMMANDS: dict[str, Callable] = {
 }
 
 
-GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
-"""First words of the commands that have two."""
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; a user's mistake is one line on standard error and exit status 2."""
     share_arenas()
@@ -52,8 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] == "help":  # `egg-reason help train` is `egg-reason train --help`
         given = [*given[1:], "--help"]
-    if given[0] in GROUPS and given[1:] in ([], ["--help"]):  # `egg-reason models`
-        given = ["--help"]
     if " ".join(given[:2]) in COMMANDS:  # commands of two words
         given = [" ".join(given[:2]), *given[2:]]
     try:
