@@ -64,7 +64,8 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
 
 def _claim(plan: Plan, out: Path) -> bool:
     """Whether the folder is new. Writes plan.json, or compares with it."""
-    path, wanted = out / "plan.json", json.loads(json.dumps(plan.table()))
+    path = out / "plan.json"
+    wanted = json.loads(json.dumps(plan.table()))
     if path.is_file():
         there = json.loads(path.read_text())
         for name in wanted | there:

@@ -22,7 +22,8 @@ class Folder:
     """DIR: where everything lies, and the work that fills it."""
 
     def __init__(self, plan: Plan, out: Path):
-        self.plan, self.out = plan, out
+        self.plan = plan
+        self.out = out
 
     def trial(self, algorithm: str, number: int) -> Path:
         return self.out / "tuning" / f"{algorithm}-{number}"
@@ -97,7 +98,8 @@ class Folder:
         def finished() -> None:
             if not (run / "summary.json").is_file():  # a trial that failed
                 return
-            summary, plan = json.loads((run / "summary.json").read_text()), self.plan
+            summary = json.loads((run / "summary.json").read_text())
+            plan = self.plan
             if summary["steps"] <= 1 and plan.budget != "updates" and not tuning:
                 took = f"{summary['training_minutes']:.3g} minutes, {summary['training_tokens']:,} tokens"
                 raise ValueError(

@@ -89,7 +89,8 @@ def curves(found: dict[str, Any]) -> str:
     figure, axes = _figure(3, 13, 4.4)
     for axis, (name, label) in zip(axes, AXES.items(), strict=True):
         for algorithm, one in found["algorithms"].items():
-            points, colour = one["curve"], COLOURS[algorithm]
+            points = one["curve"]
+            colour = COLOURS[algorithm]
             for seed in range(found["plan"]["seeds"]):
                 line = [point["by_seed"][seed] for point in points]
                 axis.plot(

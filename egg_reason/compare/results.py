@@ -109,7 +109,8 @@ class _Measures:
     """Evaluations of the weights of several seeds, by kind."""
 
     def __init__(self, folder: Folder, whats: Sequence[str]):
-        plan, self.folder = folder.plan, folder
+        plan = folder.plan
+        self.folder = folder
         task = folder.plan.config(plan.algorithms[0], 0).task.task
         self.accuracy = [read_samples(folder.measure(what, "accuracy"), task) for what in whats]
         self.spread = [read_samples(folder.measure(what, "spread"), task) for what in whats]
@@ -202,7 +203,8 @@ def _costs(runs: Sequence[Path]) -> dict[str, Any]:
     run, such as compiling."""
     costs = []
     for run in runs:
-        lines, summary = read_metrics(run / "metrics.jsonl"), json.loads((run / "summary.json").read_text())
+        lines = read_metrics(run / "metrics.jsonl")
+        summary = json.loads((run / "summary.json").read_text())
         seconds = {
             kind: sum(line.get(f"seconds_{kind}", 0.0) for line in lines)
             for kind in ("generate", "score", "update", "evaluate")

@@ -26,7 +26,8 @@ class Failed(ValueError):
 
     def __init__(self, work: "Work", reason: str):
         super().__init__(f"{work.name}: {reason} (all that it wrote: {work.log})")
-        self.work, self.reason = work, reason
+        self.work = work
+        self.reason = reason
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ __all__ = ["Request", "checked", "identity_of", "one_for_each"]
 
 @dataclass(frozen=True)
 class Request:
-    """What `generate` was asked for. samplings: one for each prompt."""
+    """The arguments of one `generate`. samplings: one for each prompt."""
 
     members: Members
     prompts: Sequence[Sequence[int]]
@@ -43,9 +43,11 @@ def checked(request: Request) -> Request:
 
 
 def identity_of(request: Request, step: int, numbers: Sequence[int] | None) -> np.ndarray:
-    """Return int32 [J, 4]: step, sharer, prompt and sample of each job, from which its randomness follows. Jobs with
-    the same four draw the same uniforms, whoever writes them."""
-    jobs, share_noise = request.jobs, request.samplings[0].share_noise
+    """Return int32 [J, 4]: step, sharer, prompt and sample of each job, which name its randomness.
+
+    Jobs with the same four draw the same uniforms, whoever writes them."""
+    jobs = request.jobs
+    share_noise = request.samplings[0].share_noise
     directions = np.asarray(request.members.direction(jobs.member))
     sharers = {"pair": directions, "all": np.zeros_like(directions), "none": jobs.member}[share_noise]
     names = np.arange(len(request.prompts)) if numbers is None else np.asarray(numbers)

@@ -29,8 +29,8 @@ Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, shape) of every perturbed parameter: hashable, so that it can be compiled in."""
 
 Factors: TypeAlias = dict[str, jax.Array | tuple[jax.Array, jax.Array]]
-"""One member's perturbation by parameter, float32 and scaled as it is applied: (A [(L,) m, R], B [(L,) R, n]),
-which adds A @ B to the weights, or a dense array of the parameter's shape."""
+"""One member's perturbation by parameter, float32 and scaled as it is applied: (A [(L,) m, R],
+B [(L,) R, n]), which adds A @ B to the weights, or a dense array of the parameter's shape."""
 
 Weights = TypeVar("Weights")
 

@@ -2,8 +2,8 @@
 
     task = Task("balance", "a pole on a cart", train=rows, heldout=others, environment=Balance())
 
-A row holds what an episode starts from (a seed, a level, a target); it needs no prompt. The model's weights are
-the policy's.
+A row holds what an episode starts from (a seed, a level, a target); it needs no prompt. The model's weights
+are the policy's.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ __all__ = ["Environment", "EnvironmentProblem"]
 
 
 class Environment(Protocol):
-    """What the weights act in. metric: the name of what `measure` returns, such as "return"."""
+    """The world that the weights act in. metric: the name of what `measure` returns, such as "return"."""
 
     @property
     def metric(self) -> str: ...
@@ -35,8 +35,8 @@ class Environment(Protocol):
     def try_out(self, members: Members, rows: Sequence[dict], step: int, which: range) -> np.ndarray:
         """Return the fitness of members `which` on every row, float32 [len(which), len(rows)]; NaN: none.
 
-        A member's own weights are `members.weights(number)`. The result depends on (weights, member, row, step)
-        alone, never on who else is tried in the same call.
+        A member's own weights are `members.weights(number)`. The result depends on (weights, member, row,
+        step) alone, never on who else is tried in the same call.
         """
 
     def measure(self, params: Params, rows: Sequence[dict]) -> np.ndarray:

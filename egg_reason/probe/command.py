@@ -132,7 +132,9 @@ class _Probe:
 
     def __init__(self, config: TrainConfig, populations: Populations, count: int):
         assert isinstance(config.algorithm, EvolutionSettings)
-        self.config, self.populations, self.count = config, populations, count
+        self.config = config
+        self.populations = populations
+        self.count = count
         self.algorithm: EvolutionSettings = config.algorithm
         self.levels: dict[float, Level] = {}
 
@@ -264,7 +266,8 @@ class _Probe:
         level = Level(sigma)
         self.populations.extend(level, 1, samples, first=self.count)
         [fitness] = level.fitness
-        completions, found = algorithm.population * algorithm.prompts * algorithm.samples, []
+        completions = algorithm.population * algorithm.prompts * algorithm.samples
+        found = []
         for prompts in sorted({algorithm.prompts, *_powers(algorithm.prompts)}):
             for drawn in sorted({algorithm.samples, *_powers(samples)}):
                 members = 2 * round(completions / prompts / drawn / 2)
@@ -309,14 +312,20 @@ def suggest(
     chosen = max(table, key=lambda row: row["slope"]["mean"])
     if not 0 < mine["slope"]["mean"] < chosen["slope"]["low"]:
         chosen = mine
-    members, steps, factor = chosen["members"], config.run.steps, 1.0
+    members = chosen["members"]
+    steps = config.run.steps
+    factor = 1.0
     if config.run.minutes is not None:
         step_s = seconds * members * chosen["prompts"] * chosen["samples"]
         steps = max(1, int(config.run.minutes * 60 / step_s))
         while steps < STEPS[0] and members >= 2 * SMALLEST:
-            members, steps, factor = members // 4 * 2, steps * 2, factor / 2
+            members = members // 4 * 2
+            steps = steps * 2
+            factor = factor / 2
         while steps > STEPS[1]:
-            members, steps, factor = members * 2, steps // 2, factor * 2
+            members = members * 2
+            steps = steps // 2
+            factor = factor * 2
     value = schedule(algorithm.learning_rate_schedule, algorithm.learning_rate, algorithm.learning_rate_final)
     shape = np.array([value(step / steps) for step in range(steps)]) / algorithm.learning_rate
     if chosen is not mine:

@@ -56,7 +56,8 @@ class Line:
 
         shape: [S], the schedule as a share of its start; the rate is that of the start.
         """
-        slope, squares = self.slope * np.sqrt(size / self.populations) * shape.sum(), (shape**2).sum()
+        slope = self.slope * np.sqrt(size / self.populations) * shape.sum()
+        squares = (shape**2).sum()
         return _highest(self.start, slope, self.noise * squares)
 
 
@@ -79,7 +80,8 @@ def fit(start: float, lines: Sequence[Points]) -> list[Line | None]:
     unit = max(float(line.lengths.max()) for line in lines)
 
     def misses(found):
-        noise, slopes = found[0], found[1:]
+        noise = found[0]
+        slopes = found[1:]
         return np.concatenate(
             [
                 (
@@ -147,9 +149,11 @@ def pair_correlation(fitness_NPG: np.ndarray) -> float:
     where they do not differ.
     """
     means = mean(fitness_NPG, (1, 2))
-    plus, minus = means[0::2], means[1::2]
+    plus = means[0::2]
+    minus = means[1::2]
     known = ~np.isnan(plus + minus)
-    plus, minus = plus[known], minus[known]
+    plus = plus[known]
+    minus = minus[known]
     return (
         float(np.corrcoef(plus, minus)[0, 1])
         if len(plus) and plus.std() > 0 and minus.std() > 0

@@ -163,7 +163,8 @@ def last_boxes(text: str, adjacent: bool = False) -> tuple[int, str] | None:
         gap = text[before[1] : begin]
         if not (BETWEEN.fullmatch(gap) or (adjacent and not gap.strip("$ \n"))):
             break
-        begin, content = before[0], f"{before[2]}, {content}"
+        begin = before[0]
+        content = f"{before[2]}, {content}"
     return begin, content
 
 

@@ -128,7 +128,8 @@ def verdict(completion: str, numbers: Sequence[int], target: int, require_think:
         return Verdict(answer[:LONGEST], False, f"longer than {LONGEST} characters")
     expression, equals, claim = answer.rpartition("=")
     if equals:
-        expression, claim = expression.strip(), claim.strip()
+        expression = expression.strip()
+        claim = claim.strip()
         if not _is_number(claim):
             return Verdict(answer, False, "what follows the equals sign is not a number")
         if int(claim) != target:

@@ -50,7 +50,8 @@ ANOTHER = re.compile(
 
 def equivalent(a: str, b: str) -> bool:
     """Whether two extracted answers are the same number."""
-    x, y = read_number(a), read_number(b)
+    x = read_number(a)
+    y = read_number(b)
     return x == y if x is not None and y is not None else False
 
 

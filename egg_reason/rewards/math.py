@@ -56,14 +56,16 @@ def equivalent(gold: str, answer: str) -> bool:
     """
     if gold == answer:
         return bool(gold.strip())
-    x, y = _number(gold), read_number(answer)
+    x = _number(gold)
+    y = read_number(answer)
     if x is not None and y is not None:
         return x == y
     if not gold or not answer or len(answer) > LONGEST or len(gold) > LONGEST:
         return False
     fresh_budget()
     try:
-        first, second = forms.read_known(gold), forms.read(answer)
+        first = forms.read_known(gold)
+        second = forms.read(answer)
         if comparison.same(first, second):
             return True
     except Unreadable:

@@ -51,7 +51,8 @@ def same(gold: tuple, answer: tuple) -> bool:
     if kinds == {"relation"} and _names_of(gold) != _names_of(answer):
         return False
     if kinds & {"union", "minus", "relation", "reals"} or (kinds == {"tuple"} and gold[1] != answer[1]):
-        first, second = region(gold), region(answer)
+        first = region(gold)
+        second = region(answer)
         return first is not None and second is not None and same_region(first, second)
     return False
 
@@ -84,8 +85,10 @@ def _same_kind(gold: tuple, answer: tuple) -> bool:
 def _same_values(gold: tuple, answer: tuple) -> bool:
     """Two trees, with the signs of degree and percent at their roots: a degree sign counts for nothing, and
     44% is 44 as well as 0.44."""
-    gold, answer = _without(gold, "degree"), _without(answer, "degree")
-    plain_gold, plain_answer = _without(gold, "percent"), _without(answer, "percent")
+    gold = _without(gold, "degree")
+    answer = _without(answer, "degree")
+    plain_gold = _without(gold, "percent")
+    plain_answer = _without(answer, "percent")
     if (plain_gold is gold) == (plain_answer is answer):
         return same_value(plain_gold, plain_answer)
     return same_value(plain_gold, plain_answer) or same_value(gold, answer)
@@ -154,7 +157,8 @@ def _same_equation(gold: tuple, answer: tuple) -> bool:
         value = _value_of(gold) if NAME.fullmatch(gold[1]) or _is_number(gold[2]) else None
         return value is not None and same(value, answer)
     if compact(gold[1]) == compact(answer[1]):
-        first, second = _value_of(gold), _value_of(answer)
+        first = _value_of(gold)
+        second = _value_of(answer)
         if first is not None and second is not None and same(first, second):
             return True
     if len(gold) != 4 or len(answer) != 4:
@@ -163,7 +167,8 @@ def _same_equation(gold: tuple, answer: tuple) -> bool:
         return True
     differences = []
     for form in (gold, answer):
-        left, right = form[2], form[3]
+        left = form[2]
+        right = form[3]
         if left[0] != "value" or right[0] != "value":
             return False
         differences.append(("+", left[1], ("negative", right[1])))

@@ -172,7 +172,8 @@ class Computation:
             self.spend(50)
             return self.matrices(x, y, operation)
         if not (is_exact(x) and is_exact(y)):
-            x, y = self.rounded(x), self.rounded(y)
+            x = self.rounded(x)
+            y = self.rounded(y)
         return self.checked(x + y if operation == "add" else x * y)
 
     def matrices(self, x: Any, y: Any, operation: str) -> tuple:
@@ -208,13 +209,15 @@ class Computation:
         return self.pairwise(-1, self.value(a), "multiply")
 
     def quotient(self, a: tuple, b: tuple) -> Any:
-        x, y = self.value(a), self.value(b)
+        x = self.value(a)
+        y = self.value(b)
         if isinstance(y, tuple) or y == 0:
             raise Beyond("division by zero")
         return self.pairwise(x, simplest(1 / Fraction(y)) if is_exact(y) else 1 / self.rounded(y), "multiply")
 
     def power(self, a: tuple, b: tuple) -> Any:
-        x, y = self.value(a), self.value(b)
+        x = self.value(a)
+        y = self.value(b)
         if isinstance(x, tuple):
             if not isinstance(y, int) or not 1 <= y <= 20:
                 raise Beyond("a power of a matrix")
@@ -231,7 +234,8 @@ class Computation:
             and isinstance(y, Fraction)
             and (root := self.exact_root(x, y.denominator)) is not None
         ):
-            x, y = root, y.numerator
+            x = root
+            y = y.numerator
         if isinstance(y, int):
             bits = (
                 max(Fraction(x).numerator.bit_length(), Fraction(x).denominator.bit_length())
@@ -248,7 +252,8 @@ class Computation:
         if isinstance(y, Fraction) and y.denominator % 2 and is_real(x) and x < 0:
             size = self.rounded(-x) ** self.rounded(y)
             return -size if y.numerator % 2 else size
-        x, y = self.rounded(x), self.rounded(y)
+        x = self.rounded(x)
+        y = self.rounded(y)
         if abs(y) * (abs(self.mp.mag(x)) + 1) > LARGEST:
             raise Beyond("a number of more than 4,800 digits")
         return x**y
@@ -303,13 +308,15 @@ class Computation:
         return total
 
     def binomial(self, a: tuple, b: tuple) -> Any:
-        n, k = self.value(a), self.value(b)
+        n = self.value(a)
+        k = self.value(b)
         if isinstance(n, int) and isinstance(k, int) and n >= 0 and k >= 0:
             if min(k, n - k) * n.bit_length() > LARGEST or k > 10**9:
                 raise Beyond("a binomial of more than 4,800 digits")
             self.spend(min(k, abs(n - k)))
             return comb(n, k)
-        x, y = self.rounded(n), self.rounded(k)
+        x = self.rounded(n)
+        y = self.rounded(k)
         if self.precision > 512 or not (abs(x) < 1000 and abs(y) < 1000):
             raise Beyond("a binomial that is too long to compute")
         self.spend(300)
@@ -322,7 +329,8 @@ class Computation:
         return self.quotient(a, ("number", 100))
 
     def logarithm(self, base: tuple, a: tuple) -> Any:
-        x, y = self.value(a), self.value(base)
+        x = self.value(a)
+        y = self.value(base)
         if x == 0 or y == 0 or y == 1:
             raise Beyond("a logarithm that does not exist")
         self.function_cost()
@@ -400,7 +408,8 @@ def _whole_root(x: int, n: int) -> int | None:
     """The n-th root of a whole number of 0 or more, None where it is not whole."""
     if x < 2:
         return x
-    low, high = 1, 1 << (x.bit_length() // n + 1)
+    low = 1
+    high = 1 << (x.bit_length() // n + 1)
     while low < high:
         middle = (low + high + 1) // 2
         if middle**n <= x:

@@ -231,7 +231,8 @@ class _Reader:
         return tree
 
     def base(self) -> tuple:
-        kind, text = self.kind, self.take()
+        kind = self.kind
+        text = self.take()
         if kind == "number":
             value = ("number", decimal(text))
             if self.next == "\\frac" and "." not in text:
@@ -261,7 +262,8 @@ class _Reader:
         r"""`3\frac{1}{2}`: three and a half. Anything but a proper fraction of digits behind a number is not
         read."""
         self.expect("\\frac")
-        above, below = self.argument(), self.argument()
+        above = self.argument()
+        below = self.argument()
         if not (above[0] == below[0] == "number" and isinstance(above[1], int) and isinstance(below[1], int)):
             return ("*", ("number", int(whole)), ("/", above, below))
         return _mixed(int(whole), above[1], below[1])
@@ -310,7 +312,8 @@ class _Reader:
 
     def function(self, name: str) -> tuple:
         self.deeper()
-        base, power = None, None
+        base = None
+        power = None
         while self.next in ("_", "^", "**"):
             if self.take() == "_":
                 base = self.argument() if self.kind != "number" else ("number", decimal(self.take()))
@@ -319,7 +322,8 @@ class _Reader:
         argument = self.function_argument()
         name = INVERSE.get(name, name)
         if power == ("negative", ("number", 1)) and name in TRIGONOMETRIC:
-            name, power = f"arc{name}", None
+            name = f"arc{name}"
+            power = None
         if name == "log" or base is not None:
             if name not in ("log", "lg"):
                 raise Unreadable(f"an index at {name}")

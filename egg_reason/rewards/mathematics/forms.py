@@ -153,7 +153,8 @@ def _read_one(text: str, depth: int) -> tuple:
 
 def _bracketed(text: str, pieces: list, depth: int) -> tuple | None:
     """A set, tuple or interval; None for anything else."""
-    first, last = pieces[0][0], pieces[-1][0]
+    first = pieces[0][0]
+    last = pieces[-1][0]
     if not _closes_at_end(pieces):
         return None
     inner = text[len(first) : -len(last)]
@@ -204,7 +205,8 @@ def _are_words(runs: list[str]) -> bool:
 def _scan(text: str) -> list[tuple[str, int]] | None:
     """(piece, brackets open around it) for each command or sign; None where brackets do not match in number
     or lie too deep."""
-    found, level = [], 0
+    found = []
+    level = 0
     for piece in SCAN.findall(text):
         closes = piece in CLOSING or piece.startswith("\\end")
         level -= closes

@@ -251,7 +251,8 @@ def _without_thousands(text: str) -> str:
     if not THOUSANDS.search(text):
         return text
     inner = THOUSANDS_IN_LIST if re.search(r",\s", text) else THOUSANDS_IN_BRACKET
-    depth, pieces = 0, []
+    depth = 0
+    pieces = []
     for piece in PIECE.findall(text):
         depth += (piece in OPENING) - (piece in CLOSING)
         if len(piece) > 4 and piece[0].isdigit():
@@ -273,11 +274,13 @@ def split_unit(text: str) -> tuple[str, str]:
     unit = ""
     for sign, name in CURRENCY.items():
         if sign in text:
-            text, unit = text.replace(sign, "", 1).strip(), name
+            text = text.replace(sign, "", 1).strip()
+            unit = name
     for _ in range(4):
         found = TEXT_AT_END.search(text)
         if found and (words := _unit_words(found[1], LETTER_UNITS)) and found.start() > 0:
-            text, unit = text[: found.start()], f"{words}{found[2] or ''} {unit}".strip()
+            text = text[: found.start()]
+            unit = f"{words}{found[2] or ''} {unit}".strip()
             continue
         found = FRACTION_AT_END.search(text)
         if (
@@ -289,7 +292,8 @@ def split_unit(text: str) -> tuple[str, str]:
             return text[: found.start()], f"{above}/{below}{re.sub('[^0-9]', '', found[3])}"
         found = WORDS_AT_END.search(text)
         if found and (words := _unit_words(found[1], {}, shortest=4)) and found.start() > 0:
-            text, unit = text[: found.start()].rstrip(), f"{words} {unit}".strip()
+            text = text[: found.start()].rstrip()
+            unit = f"{words} {unit}".strip()
         break
     return text.strip(), unit
 

@@ -45,7 +45,8 @@ def _region(form: tuple) -> list[tuple] | None:
         parts = [_region(part) for part in form[1:]]
         return None if None in parts else [piece for part in parts for piece in part or []]
     if kind == "minus":
-        whole, taken = _region(form[1]), _region(form[2])
+        whole = _region(form[1])
+        taken = _region(form[2])
         return None if whole is None or taken is None else _without_region(_joined(whole), _joined(taken))
     return _region_of_relation(form) if kind == "relation" else None
 
@@ -66,10 +67,12 @@ def _region_of_relation(form: tuple) -> list[tuple] | None:
         form = turned(form)
     if not _names(form[2]):
         return None
-    end, operator = _end(form[3]), form[1][0]
+    end = _end(form[3])
+    operator = form[1][0]
     if operator == "!=":
         return _without_region(EVERYTHING, [(end, True, end, True)])
-    low, high = -float("inf"), float("inf")
+    low = -float("inf")
+    high = float("inf")
     return (
         [(low, False, end, operator == "<=")]
         if operator[0] == "<"

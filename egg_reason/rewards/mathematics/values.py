@@ -117,8 +117,10 @@ def _agree(a: tuple, b: tuple, point: str | None, real_only: bool = False) -> bo
     distance = None
     for _ in range(4):
         try:
-            first, second = Computation(point, precision), Computation(point, precision)
-            x, y = first.value(a), second.value(b)
+            first = Computation(point, precision)
+            second = Computation(point, precision)
+            x = first.value(a)
+            y = second.value(b)
         except Beyond:
             if point is None or budget_left() < 0:
                 raise
@@ -135,7 +137,8 @@ def _agree(a: tuple, b: tuple, point: str | None, real_only: bool = False) -> bo
             continue
         if _close(x, y, precision):
             return True
-        before, distance = distance, abs(floating(x) - floating(y))
+        before = distance
+        distance = abs(floating(x) - floating(y))
         if distance > context(precision).ldexp(1, -(precision // 2)):
             return False
         if before is not None:  # a difference that shrinks with the precision is none
@@ -147,7 +150,8 @@ def _agree(a: tuple, b: tuple, point: str | None, real_only: bool = False) -> bo
 def _close(x: Any, y: Any, precision: int) -> bool:
     if is_exact(x) and is_exact(y):
         return bool(x == y)
-    x, y = floating(x), floating(y)
+    x = floating(x)
+    y = floating(y)
     return bool(abs(x - y) <= max(abs(x), abs(y)) * context(precision).ldexp(1, 32 - precision))
 
 

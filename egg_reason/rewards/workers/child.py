@@ -82,7 +82,8 @@ def serve(connection: Connection, output: int, rewards: Sequence[Reward], memory
         return connection.send(str(error))
     connection.send(None)
     allowed = limit_memory(memory)
-    process, batch = os.getpid(), b""
+    process = os.getpid()
+    batch = b""
     while True:
         try:
             sent, start, stop = connection.recv()

@@ -181,7 +181,9 @@ class Worker:
     """
 
     def __init__(self, rewards: Sequence[Reward], timeout: float, memory: float):
-        self.rewards, self.timeout, self.memory = rewards, timeout, memory
+        self.rewards = rewards
+        self.timeout = timeout
+        self.memory = memory
         # reward -> those of its quickest and slowest call that went well
         self.seconds: dict[str, tuple[float, float]] = {}
         self._child: Child | None = None
@@ -211,7 +213,9 @@ class Worker:
         comes on top.
         """
         outcome = Outcome([None] * count)
-        timeouts, spent, most = 0, 0.0, MOST * self.timeout
+        timeouts = 0
+        spent = 0.0
+        most = MOST * self.timeout
         parts = [(0, count)] if count else []
         knows = None  # the child that has been sent the batch
         while parts:
