@@ -1,4 +1,4 @@
-"""How far training has moved the weights."""
+"""The distance that training has moved the weights."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["distance"]
 
 
 def distance(before: str | Path, after: str | Path) -> dict[str, Any]:
-    """Of the weights that differ at all, as they lie in the two models.
+    """Return the distance of two models, over the tensors that differ at all.
 
     Returns: rms: root mean square change per weight of the tensors that changed; relative: norm of the change
     over norm of those tensors before; by_kind: {dotted name of the tensor: rms change}, of those that

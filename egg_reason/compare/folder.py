@@ -60,7 +60,7 @@ class Folder:
         return json.loads(path.read_text())["heldout_after"]["accuracy"] if path.is_file() else None
 
     def config(self, algorithm: str, seed: int) -> TrainConfig:
-        """Of a final run: with the best trial's settings."""
+        """The settings of a final run: those of the best trial, for this seed."""
         best = self.best(algorithm)
         return self.plan.config(
             algorithm, seed, chosen=self.plan.drawn(algorithm, best) if best is not None else None

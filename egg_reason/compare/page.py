@@ -79,7 +79,7 @@ def write_page(found: dict[str, Any], target: Path) -> None:
 
 
 def _problems(found: dict[str, Any]) -> str:
-    """How many problems the points of the curves have."""
+    """Return the number of problems that the points of the curves have."""
     counts = sorted({point["problems"] for one in found["algorithms"].values() for point in one["curve"]})
     return " to ".join(map(str, counts[:1] + counts[1:][-1:])) or "no"
 

@@ -16,8 +16,8 @@ def interval(estimate: dict[str, float | None], form: str = ".3f") -> str:
 
 
 def paragraph(found: dict[str, Any]) -> str:
-    """What was measured, who won where the intervals can tell, whether the policies narrowed or forgot, and
-    what it cost."""
+    """Say what was measured, who won where the intervals can tell, whether the policies narrowed or forgot,
+    and what it cost."""
     plan = found["plan"]
     algorithms = found["algorithms"]
     ranked = sorted(algorithms, key=lambda name: -algorithms[name]["accuracy"]["mean"])
@@ -120,7 +120,7 @@ def _forgetting(found: dict[str, Any], task: str) -> str:
 
 
 def changed(difference: dict[str, float | None]) -> str:
-    """In a word: whether the interval of a paired difference has 0 in it, or on which side it lies."""
+    """Say in a word whether the interval of a paired difference has 0 in it, or on which side it lies."""
     low = difference["low"]
     high = difference["high"]
     if low is not None and low > 0:
@@ -189,7 +189,7 @@ def trials(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def tuning(found: dict[str, Any]) -> str:
-    """What the table of trials needs to be told."""
+    """Return the notes that the table of trials needs."""
     share = found["plan"]["tune_share"]
     return (
         f"Tuning, {share:.0%} of the budget a trial (* used). Settings are those of a run; evolution's trials"

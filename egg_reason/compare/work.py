@@ -132,7 +132,7 @@ def _start(work: Work, cores: set[int] | None, lock: int) -> subprocess.Popen:
 
 
 def _status(code: int) -> str:
-    """In words, of a process that did not say why it ended."""
+    """Describe the end of a process that gave no reason itself."""
     return (
         f"status {code}"
         if code >= 0

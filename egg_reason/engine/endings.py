@@ -1,4 +1,4 @@
-"""How completions end: stop texts, the end token, the budget, and the forced end of a thought."""
+"""The ends of completions: stop texts, the end token, the budget, and the forced end of a thought."""
 
 from collections.abc import Sequence
 from enum import Enum, auto

@@ -29,7 +29,10 @@ __all__ = ["write_report"]
 BLOCK_CHARACTERS = 500_000
 """Of JSON; one problem's samples are never divided."""
 
-RIGHT, TRUNCATED, NO_ANSWER, FAILED = 1, 2, 4, 8
+RIGHT = 1
+TRUNCATED = 2
+NO_ANSWER = 4
+FAILED = 8
 """Flags of a sample, as page/data.js knows them."""
 
 SCRIPTS = (
@@ -91,7 +94,7 @@ def write_report(folder: str | os.PathLike) -> Path:
 
 
 class _Place(NamedTuple):
-    """Where a sample's line is, and what it is sorted by."""
+    """The position of a sample's line, and what it is sorted by."""
 
     part: int  # order of the benchmark, or of the step
     problem: int
@@ -207,8 +210,9 @@ def _template() -> str:
     page = files("egg_reason.evals") / "page"
     style = (page / "report.css").read_text(encoding="utf-8")
     scripts = [(page / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    policy = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; style-src {}; script-src {}".format(
-        _hash(style), " ".join(map(_hash, scripts))
+    policy = (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none';"
+        f" style-src {_hash(style)}; script-src {' '.join(map(_hash, scripts))}"
     )
     text = (page / "report.html").read_text(encoding="utf-8")
     text = text.replace("<!-- policy -->", f'<meta http-equiv="Content-Security-Policy" content="{policy}">')

@@ -45,11 +45,13 @@ FIRST = 0.1
 KEPT = (0.5, 0.9)
 """The grid reaches from a sigma at which members have less than half of the unperturbed accuracy to one at
 which they have 90% of it..."""
-FEWEST, MOST = 4, 8
-"""... but has 4 to 8 sigmas."""
+FEWEST = 4
+MOST = 8
+"""... but has FEWEST to MOST sigmas."""
 WORKING = 0.3
 """Where members have less than this share of the unperturbed model's accuracy, no update is estimated."""
-TABLE_PROMPTS, TABLE_SAMPLES = 2, 4
+TABLE_PROMPTS = 2
+TABLE_SAMPLES = 4
 """The large table has so many times a step's prompts, and at least so many samples."""
 LONGER = 2
 """Doublings by which a line that still rises at its end is extended."""
@@ -255,8 +257,8 @@ class _Probe:
         return points, told
 
     def _table(self, sigma: float) -> list[dict[str, Any]]:
-        """What an update would gain per unit of length from as many completions as a step's, divided in other
-        ways."""
+        """Return what an update would gain per unit of length from as many completions as a step's, divided
+        in other ways."""
         algorithm = self.algorithm
         samples = max(TABLE_SAMPLES, algorithm.samples)
         _say(
@@ -351,7 +353,7 @@ def command(config: TrainConfig, found: dict[str, Any]) -> str:
 
 
 def rounded(value: float, digits: int = 2) -> float:
-    """To so many significant digits."""
+    """Round to so many significant digits."""
     return float(f"{value:.{digits}g}")
 
 

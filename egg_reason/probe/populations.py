@@ -29,7 +29,7 @@ __all__ = ["Level", "Populations", "correlation", "plain", "slope_interval"]
 
 @dataclass
 class Level:
-    """What populations at one sigma answered: for each an array [N, P, G].
+    """The answers of populations at one sigma: for each an array [N, P, G].
 
     fitness: NaN where there is no reward. right: bool. base: bool, what the unperturbed model got right with
         the same random numbers.
@@ -108,7 +108,8 @@ class Populations:
             level.base.append(self._unperturbed(members, k, samples))
 
     def _unperturbed(self, members: Members, k: int, samples: int) -> np.ndarray:
-        """What the members would have got right at sigma 0; those who share random numbers are asked once."""
+        """Return what the members would have got right at sigma 0; those who share random numbers are asked
+        once."""
         if (k, samples) not in self._base:
             apart = {"pair": 2, "all": members.size, "none": 1}[self.problem.sampling.share_noise]
             _, right = self._answer(

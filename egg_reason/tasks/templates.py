@@ -3,11 +3,13 @@
     g1           RWKV G1's thinking form; the thought is left open without its `>`, which the model writes.
     g1-nothink   RWKV G1's form without a thought.
     plain        the question and a newline.
-    chat         the chat template that comes with the tokenizer, one message of the user's; needs a tokenizer.json.
+    chat         the chat template that comes with the tokenizer, one message of the user's; needs a
+                 tokenizer.json.
     compact      a task's own short form, for byte-level models; only where the task has one.
-    {{ ... }}    a text with Jinja expressions, or @file that holds one. `question` is what the named templates get, `problem` the
-                 same without the task's instruction on how to answer. The two characters backslash and n,
-                 which is what a shell passes on, are a newline there (not in a file).
+    {{ ... }}    a text with Jinja expressions, or @file that holds one. `question` is what the named
+                 templates get, `problem` the same without the task's instruction on how to answer. The two
+                 characters backslash and n, which is what a shell passes on, are a newline there (not in a
+                 file).
 
 Source of the G1 forms: RWKV-v7/RWKV7-G1x-templates.txt in BlinkDL/RWKV-LM. A blank line ends a turn there, so
 runs of newlines in a question are collapsed to one. Templates of others run in Jinja's sandbox.
@@ -27,7 +29,7 @@ TURN = ("\n\nUser:",)
 
 @dataclass(frozen=True)
 class Template:
-    """How a question becomes a prompt.
+    """A template that makes a prompt of a question.
 
     Attributes:
         name: one of NAMES, 'compact', or 'jinja'.

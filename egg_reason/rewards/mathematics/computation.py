@@ -14,18 +14,8 @@ from typing import Any
 from egg_reason.rewards.answers import simplest
 from egg_reason.rewards.mathematics.tokens import Unreadable
 
-__all__ = [
-    "POINTS",
-    "Beyond",
-    "Computation",
-    "budget_left",
-    "context",
-    "floating",
-    "fresh_budget",
-    "is_exact",
-    "is_real",
-]
-__all__ += ["fresh_budget", "is_exact", "is_real"]
+__all__ = ["POINTS", "Beyond", "Computation", "budget_left", "context", "floating", "fresh_budget"]
+__all__ += ["is_exact", "is_real"]
 
 LARGEST = 16_000
 """Bits of a number, above or below the fraction line: about 4,800 digits."""
@@ -132,7 +122,7 @@ class Computation:
             self.longest = max(
                 self.longest, value.numerator.bit_length() - 32, value.denominator.bit_length() - 32
             )
-        self.mp.prec = self.precision
+        self.mp.prec = self.precision  # another computation of the thread may have set it
         return floating(value)
 
     def function_cost(self) -> None:
@@ -152,6 +142,7 @@ class Computation:
             raise Beyond("computes with infinity")
         if self.point is None:
             raise Beyond("has variables")
+        # The values follow from name and point alone: two expressions get the same ones, on any machine.
         draw = zlib.crc32(f"{name} {self.point}".encode())
         size = 1 + draw % 995
         if self.point == "fraction" and name != "\\base":
@@ -172,8 +163,7 @@ class Computation:
             self.spend(50)
             return self.matrices(x, y, operation)
         if not (is_exact(x) and is_exact(y)):
-            x = self.rounded(x)
-            y = self.rounded(y)
+            x, y = self.rounded(x), self.rounded(y)
         return self.checked(x + y if operation == "add" else x * y)
 
     def matrices(self, x: Any, y: Any, operation: str) -> tuple:
@@ -209,15 +199,13 @@ class Computation:
         return self.pairwise(-1, self.value(a), "multiply")
 
     def quotient(self, a: tuple, b: tuple) -> Any:
-        x = self.value(a)
-        y = self.value(b)
+        x, y = self.value(a), self.value(b)
         if isinstance(y, tuple) or y == 0:
             raise Beyond("division by zero")
         return self.pairwise(x, simplest(1 / Fraction(y)) if is_exact(y) else 1 / self.rounded(y), "multiply")
 
     def power(self, a: tuple, b: tuple) -> Any:
-        x = self.value(a)
-        y = self.value(b)
+        x, y = self.value(a), self.value(b)
         if isinstance(x, tuple):
             if not isinstance(y, int) or not 1 <= y <= 20:
                 raise Beyond("a power of a matrix")
@@ -234,14 +222,14 @@ class Computation:
             and isinstance(y, Fraction)
             and (root := self.exact_root(x, y.denominator)) is not None
         ):
-            x = root
-            y = y.numerator
+            x, y = root, y.numerator
         if isinstance(y, int):
             bits = (
                 max(Fraction(x).numerator.bit_length(), Fraction(x).denominator.bit_length())
                 if is_exact(x)
                 else abs(self.mp.mag(x))
             )
+            # Before it is computed: x^y has at least so many bits.
             if (bits - 1) * abs(y) > LARGEST:
                 raise Beyond("a number of more than 4,800 digits")
             if is_exact(x):
@@ -249,11 +237,11 @@ class Computation:
             self.function_cost()
             return self.rounded(x) ** y
         self.function_cost()
+        # The real root of odd degree, where there is one, and not the principal one.
         if isinstance(y, Fraction) and y.denominator % 2 and is_real(x) and x < 0:
             size = self.rounded(-x) ** self.rounded(y)
             return -size if y.numerator % 2 else size
-        x = self.rounded(x)
-        y = self.rounded(y)
+        x, y = self.rounded(x), self.rounded(y)
         if abs(y) * (abs(self.mp.mag(x)) + 1) > LARGEST:
             raise Beyond("a number of more than 4,800 digits")
         return x**y
@@ -308,15 +296,13 @@ class Computation:
         return total
 
     def binomial(self, a: tuple, b: tuple) -> Any:
-        n = self.value(a)
-        k = self.value(b)
+        n, k = self.value(a), self.value(b)
         if isinstance(n, int) and isinstance(k, int) and n >= 0 and k >= 0:
             if min(k, n - k) * n.bit_length() > LARGEST or k > 10**9:
                 raise Beyond("a binomial of more than 4,800 digits")
             self.spend(min(k, abs(n - k)))
             return comb(n, k)
-        x = self.rounded(n)
-        y = self.rounded(k)
+        x, y = self.rounded(n), self.rounded(k)
         if self.precision > 512 or not (abs(x) < 1000 and abs(y) < 1000):
             raise Beyond("a binomial that is too long to compute")
         self.spend(300)
@@ -329,8 +315,7 @@ class Computation:
         return self.quotient(a, ("number", 100))
 
     def logarithm(self, base: tuple, a: tuple) -> Any:
-        x = self.value(a)
-        y = self.value(base)
+        x, y = self.value(a), self.value(base)
         if x == 0 or y == 0 or y == 1:
             raise Beyond("a logarithm that does not exist")
         self.function_cost()
@@ -354,14 +339,8 @@ class Computation:
             return abs(x) if name == "abs" else x.real if name == "Re" else x.imag
         if name in ("floor", "ceil") and not is_real(x):
             raise Beyond("rounds what is not real")
-        arc = {
-            "arcsin": "asin",
-            "arccos": "acos",
-            "arctan": "atan",
-            "arccot": "acot",
-            "arcsec": "asec",
-            "arccsc": "acsc",
-        }
+        # mpmath's names of the inverse functions.
+        arc = {f"arc{ratio}": f"a{ratio}" for ratio in ("sin", "cos", "tan", "cot", "sec", "csc")}
         if abs(self.mp.mag(x)) > 200 and x:
             raise Beyond("a function of a number that is too large")
         if name in ("sinh", "cosh", "tanh", "coth") and abs(x) > 5000:
@@ -408,8 +387,7 @@ def _whole_root(x: int, n: int) -> int | None:
     """The n-th root of a whole number of 0 or more, None where it is not whole."""
     if x < 2:
         return x
-    low = 1
-    high = 1 << (x.bit_length() // n + 1)
+    low, high = 1, 1 << (x.bit_length() // n + 1)
     while low < high:
         middle = (low + high + 1) // 2
         if middle**n <= x:

@@ -213,6 +213,7 @@ def clean(text: str) -> str:
         text = SQUARED_UNIT.sub(r"\\text{\1}\2", text).translate(SIGN_TABLE)
     text = without_dollars(TRAILING_MARKS.sub("", LEADING_MARKS.sub("", text)))
     if "{" in text:
+        # A comma in braces is of a number: of thousands before three digits, else a decimal comma.
         text = re.sub(r"(?<=[0-9])\s*\{\s*,\s*\}\s*(?=[0-9])", r",\\!", text)
     if "\\" in text:
         text = re.sub(
@@ -220,6 +221,7 @@ def clean(text: str) -> str:
         )
         text = re.sub(r"(?<=[0-9]),?\s*\\[!,;:]\s*(?=[0-9]{3})", "\\\\,", text)
         text = re.sub(r"(?<=[0-9]),\\!\s*(?=[0-9])", ".", text)  # a decimal comma in braces
+    # Digits and signs alone, as in most answers, have one spelling already.
     if not PLAIN.fullmatch(text):
         for pattern, spelling in SPELLINGS:
             text = pattern.sub(spelling, text)
@@ -250,6 +252,7 @@ def _without_thousands(text: str) -> str:
     pair."""
     if not THOUSANDS.search(text):
         return text
+    # (1,234) is a pair. Where entries have a blank behind their comma, (1,234, 5) is 1234 and 5.
     inner = THOUSANDS_IN_LIST if re.search(r",\s", text) else THOUSANDS_IN_BRACKET
     depth = 0
     pieces = []
@@ -276,6 +279,7 @@ def split_unit(text: str) -> tuple[str, str]:
         if sign in text:
             text = text.replace(sign, "", 1).strip()
             unit = name
+    # From the end, since a unit may be several \text{...} one after the other.
     for _ in range(4):
         found = TEXT_AT_END.search(text)
         if found and (words := _unit_words(found[1], LETTER_UNITS)) and found.start() > 0:
@@ -320,6 +324,6 @@ def _unit_words(text: str, letters: dict[str, str], shortest: int = 1) -> str:
 
 
 def known_unit(unit: str) -> bool:
-    """Whether every word of a unit is one of this file's."""
+    """Return whether every word of a unit is one of this file's."""
     words = re.findall("[a-z]+", unit)
     return bool(words) and all(word in WORD_UNITS for word in words)

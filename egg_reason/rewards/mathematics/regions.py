@@ -39,6 +39,7 @@ def _region(form: tuple) -> list[tuple] | None:
             else None
         )
     if kind in ("set", "several"):
+        # A point is an interval of length 0 that has both ends.
         points = [_end(entry) for entry in form[1:]]
         return [(point, True, point, True) for point in points]
     if kind == "union":
@@ -95,14 +96,14 @@ def _less(x: Any, y: Any) -> bool:
 
 
 def _order(first: tuple, second: tuple) -> int:
-    """By the lower ends; what contains its lower end comes first."""
+    """Order two pieces by the lower ends; what contains its lower end comes first."""
     if same_real(first[0], second[0]):
         return int(second[1]) - int(first[1])
     return -1 if _less(first[0], second[0]) else 1
 
 
 def _joined(pieces: list[tuple]) -> list[tuple]:
-    """In order, with pieces that overlap or touch made one."""
+    """Return the pieces in order, with those that overlap or touch made one."""
     found: list[tuple] = []
     for low, has_low, high, has_high in sorted(pieces, key=cmp_to_key(_order)):
         if found and (
@@ -111,6 +112,7 @@ def _joined(pieces: list[tuple]) -> list[tuple]:
             first_low, first_has_low, last_high, last_has_high = found[-1]
             if same_real(high, last_high):
                 found[-1] = (first_low, first_has_low, high, has_high or last_has_high)
+            # A piece that ends within the one before it adds nothing.
             elif _less(last_high, high):
                 found[-1] = (first_low, first_has_low, high, has_high)
         else:
@@ -122,6 +124,7 @@ def _without_region(whole: list[tuple], taken: list[tuple]) -> list[tuple]:
     for low, has_low, high, has_high in taken:
         left: list[tuple] = []
         for first, has_first, last, has_last in whole:
+            # The parts of a piece below the cut and above it; empty ones are dropped at the end.
             below = (
                 (first, has_first, low, not has_low)
                 if _less(low, last)

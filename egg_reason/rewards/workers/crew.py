@@ -159,6 +159,7 @@ class Crew:
 
     def _stop_pool(self) -> None:
         if self._pool is not None:
+            # Pebble joins only a pool that was stopped.
             self._pool.stop()
             self._pool.join()
             self._pool = None

@@ -37,7 +37,8 @@ class Scorer:
     whole population together: what it gives a completion must not depend on the others.
 
     >>> with Scorer([Reward.of("gsm8k")]) as scorer:
-    ...     scorer.score(prompts=["2+2="], completions=["So the answer is 4."], columns={"answer": ["4"]}).total
+    ...     scores = scorer.score(["2+2="], ["So the answer is 4."], columns={"answer": ["4"]})
+    >>> scores.total
     array([1.], dtype=float32)
     """
 
@@ -128,8 +129,8 @@ class Scorer:
         return Pending(self.crew, count, self._failure, trainer_state)
 
     def equivalent(self, reward: str, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
-        """Whether the two extracted answers of each pair are the same answer, by the `equivalent` function of
-        the reward of that name.
+        """Return whether the two extracted answers of each pair are the same answer, by the `equivalent`
+        function of the reward of that name.
 
         Text equality where the reward has none. None where it failed or ran out of time.
         """
