@@ -64,8 +64,8 @@ def plan_reading(
     whole_batches = possible // batch * batch
     for_idle_lanes = min(possible, math.ceil(needed_missing / batch) * batch)
     count = max(whole_batches, for_idle_lanes)
-    # All texts of the stream that some job still waits for, the wanted and the later ones, less those in
-    # slots.
+    # All texts of the stream that some job still waits for, the wanted and the later ones, less those that
+    # stay in slots.
     unread = len(queues.waiting_for) - (len(slot_of) - len(drop))
     if possible == unread:  # all that is left of this stream's texts: no batch will ever be fuller
         count = possible

@@ -108,7 +108,8 @@ class Checkpoints:
                 ones are a ValueError.
             most: checkpoints of later steps are passed over.
         """
-        # The newest first; a damaged one costs the steps since the one before, which are replayed.
+        # The newest first. A damaged one costs the steps since the one before: they are replayed or taken
+        # again.
         for step, path in reversed(self._entries()):
             if most is not None and step > most:
                 continue

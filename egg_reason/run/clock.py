@@ -51,7 +51,7 @@ class TrainingClock:
     def _add(start: float, end: float) -> None:
         spans = TrainingClock._spans
         with TrainingClock._lock:  # several devices compile at the same time
-            # A span that ended after this one began lies within it, or overlaps by rounding: one of both.
+            # A span that ended after this one began lies within it, or overlaps by rounding: they are joined.
             while spans and spans[-1][1] > start:
                 start = min(start, spans.pop()[0])
             spans.append((start, end))

@@ -245,8 +245,8 @@ def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv, 
     # log w = -exp(-1/2) sigmoid(decay), so that w is in (0.545, 1).
     log_w = -DECAY_SCALE * jax.nn.sigmoid(per_head(decay))
     kk = per_head(k * p.k_k)
-    # The direction that is removed from the state has length 1 in each head; 1e-12 as `torch.normalize` has
-    # it.
+    # The direction that is removed from the state has length 1 in each head; 1e-12 as in
+    # `torch.nn.functional.normalize`.
     kk = kk / jnp.maximum(jnp.sqrt((kk * kk).sum(-1, keepdims=True)), 1e-12)
     # The key that is written: scaled by the in-context learning rate a, as far as k_a says.
     k = per_head(k * (1 + (a - 1) * p.k_a))
