@@ -40,9 +40,8 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
     folder = Folder(plan, out)
     try:
         with sole(out / ".lock", tell) as lock:
-            do(
-                folder.start(), plan.jobs, lock, tell
-            )  # first: a mistake in the other task should not wait for hours
+            # First: a mistake in the other task should not wait for hours.
+            do(folder.start(), plan.jobs, lock, tell)
             do(folder.tuning(), plan.jobs, lock, tell)
             do(folder.final(), plan.jobs, lock, tell)
     except Failed as failure:
@@ -63,8 +62,9 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
 
 
 def _claim(plan: Plan, out: Path) -> bool:
-    """Whether the folder is new. Writes plan.json, or compares with it."""
-    path, wanted = out / "plan.json", json.loads(json.dumps(plan.table()))
+    """Write plan.json into the folder, or compare with the one there. Return whether the folder is new."""
+    path = out / "plan.json"
+    wanted = json.loads(json.dumps(plan.table()))
     if path.is_file():
         there = json.loads(path.read_text())
         for name in wanted | there:

@@ -1,4 +1,4 @@
-"""How far training has moved the weights."""
+"""The distance that training has moved the weights."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["distance"]
 
 
 def distance(before: str | Path, after: str | Path) -> dict[str, Any]:
-    """Of the weights that differ at all, as they lie in the two models.
+    """Return the distance of two models, over the tensors that differ at all.
 
     Returns: rms: root mean square change per weight of the tensors that changed; relative: norm of the change
     over norm of those tensors before; by_kind: {dotted name of the tensor: rms change}, of those that
@@ -25,12 +25,15 @@ def distance(before: str | Path, after: str | Path) -> dict[str, Any]:
     for (path, old), new in zip(
         jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(second), strict=True
     ):
-        old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
+        old = np.asarray(old, np.float64)
+        new = np.asarray(new, np.float64)
         if (old == new).all():
             continue
         kind = jax.tree_util.keystr(path, simple=True, separator=".")
         changes.setdefault(kind, []).append(new - old)
-        squares, base, count = squares + ((new - old) ** 2).sum(), base + (old**2).sum(), count + old.size
+        squares = squares + ((new - old) ** 2).sum()
+        base = base + (old**2).sum()
+        count = count + old.size
     return {
         "rms": float(np.sqrt(squares / count)) if count else 0.0,
         "relative": float(np.sqrt(squares / base)) if base else 0.0,

@@ -22,7 +22,8 @@ class Folder:
     """DIR: where everything lies, and the work that fills it."""
 
     def __init__(self, plan: Plan, out: Path):
-        self.plan, self.out = plan, out
+        self.plan = plan
+        self.out = out
 
     def trial(self, algorithm: str, number: int) -> Path:
         return self.out / "tuning" / f"{algorithm}-{number}"
@@ -59,7 +60,7 @@ class Folder:
         return json.loads(path.read_text())["heldout_after"]["accuracy"] if path.is_file() else None
 
     def config(self, algorithm: str, seed: int) -> TrainConfig:
-        """Of a final run: with the best trial's settings."""
+        """The settings of a final run: those of the best trial, for this seed."""
         best = self.best(algorithm)
         return self.plan.config(
             algorithm, seed, chosen=self.plan.drawn(algorithm, best) if best is not None else None
@@ -97,7 +98,8 @@ class Folder:
         def finished() -> None:
             if not (run / "summary.json").is_file():  # a trial that failed
                 return
-            summary, plan = json.loads((run / "summary.json").read_text()), self.plan
+            summary = json.loads((run / "summary.json").read_text())
+            plan = self.plan
             if summary["steps"] <= 1 and plan.budget != "updates" and not tuning:
                 took = f"{summary['training_minutes']:.3g} minutes, {summary['training_tokens']:,} tokens"
                 raise ValueError(

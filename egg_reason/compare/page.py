@@ -79,7 +79,7 @@ def write_page(found: dict[str, Any], target: Path) -> None:
 
 
 def _problems(found: dict[str, Any]) -> str:
-    """How many problems the points of the curves have."""
+    """Return the number of problems that the points of the curves have."""
     counts = sorted({point["problems"] for one in found["algorithms"].values() for point in one["curve"]})
     return " to ".join(map(str, counts[:1] + counts[1:][-1:])) or "no"
 
@@ -89,7 +89,8 @@ def curves(found: dict[str, Any]) -> str:
     figure, axes = _figure(3, 13, 4.4)
     for axis, (name, label) in zip(axes, AXES.items(), strict=True):
         for algorithm, one in found["algorithms"].items():
-            points, colour = one["curve"], COLOURS[algorithm]
+            points = one["curve"]
+            colour = COLOURS[algorithm]
             for seed in range(found["plan"]["seeds"]):
                 line = [point["by_seed"][seed] for point in points]
                 axis.plot(

@@ -1,4 +1,4 @@
-"""What a comparison runs: settings of every run and trial, all drawn and checked before anything starts."""
+"""The plan of a comparison: settings of every run and trial, all drawn and checked before anything starts."""
 
 import math
 import random
@@ -218,8 +218,8 @@ class Plan:
         return config.replace(evaluations=0, validation=self.problems)
 
     def drawn(self, algorithm: str, number: int) -> dict[str, Any]:
-        """What trial `number` has in the place of the defaults, as a run of the whole budget would have
-        it."""
+        """Return the settings of trial `number` in the place of the defaults, as a run of the whole budget
+        would have it."""
         if number == 0:
             return {}
         draw = random.Random(f"{algorithm}/{number}")
@@ -248,7 +248,7 @@ class Plan:
         return found
 
     def _given(self, algorithm: str, name: str) -> bool:
-        """Whether the user decided the setting."""
+        """Return whether the user decided the setting."""
         return name in self.settings or name in self.own.get(algorithm, {})
 
     def order(self, number: int) -> list[str]:
@@ -257,7 +257,7 @@ class Plan:
         return [*self.algorithms[start:], *self.algorithms[:start]]
 
     def table(self) -> dict[str, Any]:
-        """As plan.json keeps it."""
+        """Return the plan as plan.json keeps it."""
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()
         }

@@ -1,4 +1,4 @@
-"""What came of a comparison, as numbers: everything that results.json holds but the words. Reads folders,
+"""The results of a comparison, as numbers: everything that results.json holds but the words. Reads folders,
 computes nothing by itself."""
 
 import json
@@ -91,8 +91,8 @@ def curve(runs: Sequence[Path], parts: int) -> list[dict[str, Any]]:
 
 
 def _points(run: Path, parts: int) -> dict[int, dict[str, Any]]:
-    """Of one run: part of the budget -> updates, minutes, tokens and each problem's share of right
-    completions."""
+    """Return the curve of one run: part of the budget -> updates, minutes, tokens and each problem's share of
+    right completions."""
     found: dict[int, dict[str, Any]] = {}
     spent = {"minutes": 0.0, "tokens": 0.0}
     for line in read_metrics(run / "metrics.jsonl"):
@@ -109,7 +109,8 @@ class _Measures:
     """Evaluations of the weights of several seeds, by kind."""
 
     def __init__(self, folder: Folder, whats: Sequence[str]):
-        plan, self.folder = folder.plan, folder
+        plan = folder.plan
+        self.folder = folder
         task = folder.plan.config(plan.algorithms[0], 0).task.task
         self.accuracy = [read_samples(folder.measure(what, "accuracy"), task) for what in whats]
         self.spread = [read_samples(folder.measure(what, "spread"), task) for what in whats]
@@ -146,7 +147,7 @@ class _Measures:
         return found
 
     def change(self, start: "_Measures") -> dict[str, Any]:
-        """Of these weights minus those of `start`, problem by problem."""
+        """Return the difference of these weights and those of `start`, problem by problem."""
 
         def paired(after: Sequence, before: Sequence, bound: float = 1.0) -> dict[str, float | None]:
             return _plain(crossed(np.array(after) - np.array(before), -bound, bound))
@@ -168,8 +169,8 @@ class _Measures:
 
 
 def _distinct(folder: Path) -> dict[str, list[float]]:
-    """For each problem how many different completions, and how many different extracted answers, its samples
-    have."""
+    """Return for each problem how many different completions, and how many different extracted answers, its
+    samples have."""
     completions: dict[int, set[str]] = {}
     answers: dict[int, set[str]] = {}
     with open(folder / "samples.jsonl", "rb") as file:
@@ -198,11 +199,12 @@ def _distances(model: str, runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _costs(runs: Sequence[Path]) -> dict[str, Any]:
-    """What the runs took: means over seeds; of memory the most. Seconds: see `Budget`; other: the rest of the
-    run, such as compiling."""
+    """Return the cost of the runs: means over seeds; of memory the most. Seconds: see `Budget`; other: the
+    rest of the run, such as compiling."""
     costs = []
     for run in runs:
-        lines, summary = read_metrics(run / "metrics.jsonl"), json.loads((run / "summary.json").read_text())
+        lines = read_metrics(run / "metrics.jsonl")
+        summary = json.loads((run / "summary.json").read_text())
         seconds = {
             kind: sum(line.get(f"seconds_{kind}", 0.0) for line in lines)
             for kind in ("generate", "score", "update", "evaluate")
@@ -237,7 +239,7 @@ def _means(correct_PK: Sequence[Sequence[float]]) -> list[float]:
 
 
 def _plain(estimate: Estimate) -> dict[str, float | None]:
-    """As JSON has it: None for an end that is not known."""
+    """Return an interval as JSON has it: None for an end that is not known."""
     return {name: float(value) if np.isfinite(value) else None for name, value in estimate._asdict().items()}
 
 

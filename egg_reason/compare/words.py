@@ -16,11 +16,13 @@ def interval(estimate: dict[str, float | None], form: str = ".3f") -> str:
 
 
 def paragraph(found: dict[str, Any]) -> str:
-    """What was measured, who won where the intervals can tell, whether the policies narrowed or forgot, and
-    what it cost."""
-    plan, algorithms = found["plan"], found["algorithms"]
+    """Say what was measured, who won where the intervals can tell, whether the policies narrowed or forgot,
+    and what it cost."""
+    plan = found["plan"]
+    algorithms = found["algorithms"]
     ranked = sorted(algorithms, key=lambda name: -algorithms[name]["accuracy"]["mean"])
-    seeds, temperature = plan["seeds"], plan["eval_temperature"]
+    seeds = plan["seeds"]
+    temperature = plan["eval_temperature"]
     tuned = (
         f", with the best of {plan['tune']} trials' settings each"
         if plan["tune"]
@@ -55,8 +57,10 @@ def paragraph(found: dict[str, Any]) -> str:
 
 def verdict(difference: dict[str, Any]) -> str:
     """One sentence on two algorithms; difference: second - first in accuracy, with its interval."""
-    first, second = NAMES[difference["first"]], NAMES[difference["second"]]
-    low, high = difference["low"], difference["high"]
+    first = NAMES[difference["first"]]
+    second = NAMES[difference["second"]]
+    low = difference["low"]
+    high = difference["high"]
     if low is not None and low > 0:
         return f"{second} ended above {first} by {interval(difference)}."
     if high is not None and high < 0:
@@ -72,7 +76,8 @@ def fall(name: str, curve: Sequence[dict[str, Any]]) -> str:
     """A sentence where the best point of a curve lies above the interval of its last one; else empty."""
     if not curve:
         return ""
-    best, last = max(curve, key=lambda point: point["accuracy"]["mean"]), curve[-1]
+    best = max(curve, key=lambda point: point["accuracy"]["mean"])
+    last = curve[-1]
     if last["accuracy"]["high"] is None or best["accuracy"]["mean"] <= last["accuracy"]["high"]:
         return ""
     return (
@@ -87,7 +92,9 @@ def _narrowing(found: dict[str, Any]) -> str:
     before = found["start"]
     parts = []
     for name, one in found["algorithms"].items():
-        now, answers, change = one["pass@k"][most], one["distinct_answers"], one["change"]
+        now = one["pass@k"][most]
+        answers = one["distinct_answers"]
+        change = one["change"]
         parts.append(
             f"{NAMES[name]} {now['mean']:.3f} ({changed(change[f'pass@{most}'])}) and {answers['mean']:.1f}"
             f" ({changed(change['distinct_answers'])})"
@@ -113,8 +120,9 @@ def _forgetting(found: dict[str, Any], task: str) -> str:
 
 
 def changed(difference: dict[str, float | None]) -> str:
-    """In a word: whether the interval of a paired difference has 0 in it, or on which side it lies."""
-    low, high = difference["low"], difference["high"]
+    """Say in a word whether the interval of a paired difference has 0 in it, or on which side it lies."""
+    low = difference["low"]
+    high = difference["high"]
     if low is not None and low > 0:
         return "higher"
     return "lower" if high is not None and high < 0 else "not clearly different"
@@ -149,7 +157,8 @@ def rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
     table = [["before", *measured(found["start"]), *["-"] * 6]]
     for name, one in found["algorithms"].items():
-        spent, seconds = one["spent"], one["seconds"]
+        spent = one["spent"]
+        seconds = one["seconds"]
         working = sum(seconds[kind] for kind in ("generate", "score", "update")) or 1.0
         split = " / ".join(f"{seconds[kind] / working:.0%}" for kind in ("generate", "score", "update"))
         moved = f"{one['distance']['rms']['mean']:.4f}, {one['distance']['relative']['mean']:.1%}"
@@ -180,7 +189,7 @@ def trials(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def tuning(found: dict[str, Any]) -> str:
-    """What the table of trials needs to be told."""
+    """Return the notes that the table of trials needs."""
     share = found["plan"]["tune_share"]
     return (
         f"Tuning, {share:.0%} of the budget a trial (* used). Settings are those of a run; evolution's trials"

@@ -26,7 +26,8 @@ class Failed(ValueError):
 
     def __init__(self, work: "Work", reason: str):
         super().__init__(f"{work.name}: {reason} (all that it wrote: {work.log})")
-        self.work, self.reason = work, reason
+        self.work = work
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _start(work: Work, cores: set[int] | None, lock: int) -> subprocess.Popen:
 
 
 def _status(code: int) -> str:
-    """In words, of a process that did not say why it ended."""
+    """Describe the end of a process that gave no reason itself."""
     return (
         f"status {code}"
         if code >= 0

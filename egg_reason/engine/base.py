@@ -44,7 +44,7 @@ class Jobs:
 
 @dataclass
 class Completions:
-    """What the jobs wrote, in job order.
+    """The completions that the jobs wrote, in job order.
 
     tokens: [J, max_tokens] int32, 0 after the end. lengths: [J], the end token included. reasons: [J] index
     into REASONS ('end': end token, 'stop': a stop text, 'length': budget spent, i.e. truncated).
@@ -100,8 +100,11 @@ class PromptLengths:
     def of(cls, prompts: Sequence[Sequence[int]]) -> "PromptLengths":
         texts = [list(prompt) for prompt in prompts]
         lengths = [len(text) for text in texts]
-        first, last = min(texts), max(texts)  # in a dictionary's order: what these two begin with, all do
+        # In the order of a dictionary: what the first and the last begin with, all do.
+        first = min(texts)
+        last = max(texts)
         differ = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+        # One token of every prompt stays unshared: a lane reads the last one itself.
         return cls(max(lengths), max(0, min(next(differ, len(first)), min(lengths) - 1)))
 
 

@@ -1,4 +1,4 @@
-"""How completions end: stop texts, the end token, the budget, and the forced end of a thought."""
+"""The ends of completions: stop texts, the end token, the budget, and the forced end of a thought."""
 
 from collections.abc import Sequence
 from enum import Enum, auto
@@ -15,7 +15,7 @@ THINK_END = "</think>"
 
 
 class Outcome(Enum):
-    """What becomes of a job after the tokens that it has written."""
+    """The fate of a job after the tokens that it has written."""
 
     WRITES = auto()  # its lane goes on by itself
     DONE = auto()  # the completion is final
@@ -37,12 +37,13 @@ class Endings:
         samplings: Sequence[Sampling],
         prompt_of_job: np.ndarray,
     ):
-        self.result, self.tokenizer = result, tokenizer
-        self.samplings, self.prompt_of_job = samplings, prompt_of_job
+        self.result = result
+        self.tokenizer = tokenizer
+        self.samplings = samplings
+        self.prompt_of_job = prompt_of_job
         self.think_end = tokenizer.encode(THINK_END)
-        self.think = np.array(
-            [sampling.think_tokens or 0 for sampling in samplings], np.int32
-        )  # 0: no budget
+        # 0: no budget.
+        self.think = np.array([sampling.think_tokens or 0 for sampling in samplings], np.int32)
         self.most = np.array([sampling.max_tokens for sampling in samplings], np.int32)
         self.cut_tokens = 0
 
@@ -50,9 +51,10 @@ class Endings:
         return self.samplings[self.prompt_of_job[job]]
 
     def limits(self, jobs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the lanes of these jobs have to stop, int32, and whether the completion ends there, bool. A
+        """Return where the lanes of these jobs have to stop, int32, and if the completion ends there, bool. A
         job within its thinking budget stops when that is spent: the host says how it goes on."""
-        prompt, written = self.prompt_of_job[jobs], self.result.lengths[jobs]
+        prompt = self.prompt_of_job[jobs]
+        written = self.result.lengths[jobs]
         limit = np.where(written < self.think[prompt], self.think[prompt], self.most[prompt])
         return limit, limit == self.most[prompt]
 
@@ -61,7 +63,9 @@ class Endings:
 
         running: whether its lane goes on by itself.
         """
-        result, sampling, end = self.result, self.sampling(job), self.tokenizer.end
+        result = self.result
+        sampling = self.sampling(job)
+        end = self.tokenizer.end
         # A stop text comes first: what was written behind it, an end token too, was never asked for.
         if sampling.stop and self._cut_at_stop(job):
             return Outcome.DONE
@@ -90,7 +94,9 @@ class Endings:
     def _cut_at_stop(self, job: int) -> bool:
         """Ends a job at the first stop text it wrote: tokens up to the one that completes the text, text
         before it. Returns whether there was one."""
-        result, stops, length = self.result, self.sampling(job).stop, int(self.result.lengths[job])
+        result = self.result
+        stops = self.sampling(job).stop
+        length = int(self.result.lengths[job])
         tokens = result.tokens[job, :length]
         text = self._text(tokens)
         if not any(stop in text for stop in stops):
@@ -101,6 +107,7 @@ class Endings:
             text = self._text(tokens[:keep])
             if any(stop in text for stop in stops):
                 break
+        # The lane has drawn these too; they count as useless steps.
         self.cut_tokens += length - keep
         result.tokens[job, keep:] = 0
         result.log_probabilities[job, keep:] = 0

@@ -45,7 +45,8 @@ __all__ = [
     "split_jobs",
 ]
 
-STREAM_LANES, STREAM_WEIGHTS = 32, 64 << 20
+STREAM_LANES = 32
+STREAM_WEIGHTS = 64 << 20
 """Lanes and bytes of weights from which, and up to which, several streams on a CPU were faster than one
 (docs/performance.md)."""
 
@@ -101,6 +102,7 @@ def default_streams(params: object, lanes: int, group: int) -> int:
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     if jax.default_backend() != "cpu" or size > STREAM_WEIGHTS:
         return 1
+    # Each stream keeps whole groups, and enough lanes to be worth its own read of the weights.
     most = max(1, min(os.cpu_count() or 1, lanes // max(group, STREAM_LANES)))
     return 1 << (most.bit_length() - 1)
 
@@ -113,8 +115,7 @@ class _Stopped(Exception):
 class Engine:
     """Generates with a fixed number of lanes. `make_engine` makes one for a model.
 
-    family: of the model. tokenizer: `end`, `vocab_size`, `encode`,
-        `decode`.
+    family: of the model. tokenizer: `end`, `vocab_size`, `encode`, `decode`.
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
     streams: sets that the lanes of a device stand in, each stepped by itself; a power of two, at most lanes /
         group. On a CPU several keep its cores busy, where a model is small (docs/performance.md).
@@ -227,7 +228,8 @@ class Engine:
             piece: tokens that are read of a prompt at a time.
             readers: members that read prompts. texts: different (member, prompt) that they read.
         """
-        shared, beginnings = lengths.shared // piece * piece, 0
+        shared = lengths.shared // piece * piece
+        beginnings = 0
         if shared and texts > readers:  # with one prompt for each member nothing is read twice
             # Two members to a group, and all those whose prompts are in slots.
             beginnings = min(readers, max(self.slots, 2 * self.stream_lanes // self.group))
@@ -272,7 +274,8 @@ class Engine:
             numbers: what names each prompt in the randomness; None: its index.
         """
         begun = time.perf_counter()
-        lock, stopped = threading.Lock(), threading.Event()
+        lock = threading.Lock()
+        stopped = threading.Event()
 
         def announce(result: Completions, newly: list[int]) -> None:
             with lock:
@@ -286,6 +289,7 @@ class Engine:
         targets = [target for target in self.devices or (None,) for _ in range(self.streams)]
         weights = {target: self._weights_on(target, members.params) for target in dict.fromkeys(targets)}
         expected = work.lengths.expected(work.result)[work.lengths.text_of_job]
+        # Stable: jobs of the same expected length keep the order of their numbers.
         longest_first = np.argsort(-expected, kind="stable")
         jobs_of_stream = split_jobs(members, jobs, longest_first, len(targets))
 
@@ -294,6 +298,8 @@ class Engine:
                 return None
             target = targets[number]
             try:
+                # The default device is set for this thread: all that the stream makes must lie where its
+                # weights are.
                 with jax.default_device(target) if target is not None else contextlib.nullcontext():
                     stream = Stream(work, weights[target], jobs_of_stream[number])
                     stream.run()
@@ -303,7 +309,8 @@ class Engine:
                 raise
 
         ran = [run(0)] if len(targets) == 1 else _at_once(run, len(targets), stopped)
-        streams, result = [stream for stream in ran if stream is not None], work.result
+        streams = [stream for stream in ran if stream is not None]
+        result = work.result
         result.prompt_tokens = sum(stream.prompt_tokens for stream in streams)
         result.lane_steps = sum(stream.lane_steps for stream in streams)
         result.useful_lane_steps = sum(stream.useful_lane_steps for stream in streams)
@@ -325,8 +332,11 @@ class Engine:
         announce: Callable[[Completions, list[int]], None],
     ) -> Work:
         """Settles all that the streams share."""
-        members, jobs, prompts = request.members, request.jobs, request.prompts
-        these, piece = PromptLengths.of(prompts), usual_piece()
+        members = request.members
+        jobs = request.jobs
+        prompts = request.prompts
+        these = PromptLengths.of(prompts)
+        piece = usual_piece()
         if lengths is not None:
             longest = max(lengths.longest, these.longest)
             piece = piece_length(longest - 1)

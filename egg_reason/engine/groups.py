@@ -54,17 +54,20 @@ class Groups:
         # is negative where lanes stand still for nothing, as for groups without a direction.
         spare = {direction: queues.left(direction) - idle[direction] for direction in served}
         changed = []
+        # In order of the groups, each seeing what those before it took: two do not help with the same jobs.
         for group, jobs in enumerate(self.job_of_lane.reshape(-1, self.size)):
             own = int(self.direction_of_group[group])
             if (jobs >= 0).any() or spare[own] + idle[own] > 0:  # it writes, or has something left
                 continue
             if self.unassigned:
+                # New directions first: helping a direction that has a group costs a second draw of its noise.
                 direction = self.unassigned.popleft()
                 spare[direction] = queues.left(direction)
             else:
                 direction = max(spare, key=spare.__getitem__)
                 if spare[direction] <= 0:
                     break  # nobody needs help: neither for this group nor for those that follow
+            # The lanes of this group will take so many.
             spare[direction] -= self.size
             self.direction_of_group[group] = direction
             changed.append(group)

@@ -201,8 +201,11 @@ def decode(
         def one(carry):
             lanes, placed = carry
             fits = fitting(lanes, placed)
+            # The first that fits somewhere, since the most urgent stand first; then the first lane that it
+            # fits.
             which = jnp.argmax(fits.any(1))
-            lane, slot = jnp.argmax(fits[which]), waiting.slot[which]
+            lane = jnp.argmax(fits[which])
+            slot = waiting.slot[which]
             lanes = Lanes(
                 state=program.family.enter(lanes.state, lane, slots, slot),
                 token=lanes.token.at[lane].set(waiting.token[which]),
@@ -241,6 +244,7 @@ def decode(
             program.top_p,
             program.vocabulary,
         )
+        # An idle lane has drawn too. Its last token must stay: it says if the lane stopped at an end token.
         token = jnp.where(lanes.running, token, lanes.token)
         position = lanes.position + lanes.running
         running = lanes.running & (token != program.end) & (position < lanes.limit)

@@ -29,7 +29,8 @@ __all__ = [
     "waiting_table",
 ]
 
-PIECE, PIECE_ELSEWHERE = 32, 256
+PIECE = 32
+PIECE_ELSEWHERE = 256
 """Tokens of a prompt that are read at once, on a CPU and on other devices. On a CPU longer pieces are no
 faster with 16 prompts at a time, and more of them is padding (docs/performance.md). Elsewhere, where nothing
 has been measured, few operations one after another should matter more: from 64 tokens on the recurrence goes
@@ -150,6 +151,7 @@ def padded_groups(
 
 def piece_length(tokens: int) -> int:
     """Returns the tokens of a piece, at most the usual: texts of so many are cut into few, the last full."""
+    # As many pieces as the usual length needs, and then the shortest length that this many cover.
     return max(1, -(-tokens // max(1, -(-tokens // usual_piece()))))
 
 

@@ -1,4 +1,4 @@
-"""What generation needs of a device's memory, before anything is allocated.
+"""The memory that generation needs on a device, before anything is allocated.
 
 The engine's own arrays and programs for abstract weights: sizes follow from shapes, and what a program needs
 while it runs is XLA's plan for it (`memory_analysis`), so that the programs are compiled. A run finds them in
@@ -75,7 +75,8 @@ def _one_stream(
     noise = jax.eval_shape(functools.partial(arrays.new_noise, program, layout))
     lanes = jax.eval_shape(functools.partial(arrays.new_lanes, program, layout, params))
     slots = jax.eval_shape(lambda: arrays.new_slots(program, layout, params).states)
-    waiting, pieces = arrays.waiting_table(layout.lanes), arrays.empty_pieces(layout)
+    waiting = arrays.waiting_table(layout.lanes)
+    pieces = arrays.empty_pieces(layout)
     directions = jax.ShapeDtypeStruct((layout.lanes,), jnp.int32)
     programs = [
         device.decode.lower(program, prepared, noise, lanes, slots, waiting, directions, 1, 1),

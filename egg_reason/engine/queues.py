@@ -37,14 +37,16 @@ class Queues:
     def __init__(self, jobs: np.ndarray, directions: np.ndarray, texts: Sequence[Text]):
         """jobs: their numbers [n], in the order in which to take those of the same expected length.
         directions: [n]. texts: n, what each job goes on from."""
-        self.jobs, self.directions = jobs, directions
+        self.jobs = jobs
+        self.directions = directions
         self.direction_of_job: dict[int, int] = dict(zip(jobs.tolist(), directions.tolist(), strict=True))
         self.text_of_job: dict[int, Text] = dict(zip(jobs.tolist(), texts, strict=True))
         self.queues: dict[int, deque[int]] = {}
         for job, direction in self.direction_of_job.items():
             self.queues.setdefault(direction, deque()).append(job)
         self.waiting_for = Counter(self.text_of_job.values())
-        self.count, self.begun = len(jobs), 0
+        self.count = len(jobs)
+        self.begun = 0
 
     def sort(self, prompt_of_job: np.ndarray, expected: np.ndarray) -> None:
         """Puts every queue in order, the longest first.
@@ -62,7 +64,7 @@ class Queues:
             self.queues[direction] = deque(sorted(queue, key=rank.__getitem__))
 
     def left(self, direction: int) -> int:
-        """How many jobs of a direction wait."""
+        """Return the number of jobs of a direction that wait."""
         return len(self.queues.get(direction, ()))
 
     def wanted(self, served: Served) -> Wanted:
@@ -73,14 +75,17 @@ class Queues:
         for direction, lanes in served.lanes.items():
             queue = self.queues.get(direction, ())
             idle = served.idle[direction]
+            # As many as lanes of the direction stand still: those begin before the next step.
             now += islice(queue, idle)
+            # Each lane, those that begin now too, will want one more.
             later += enumerate(islice(queue, idle, idle + lanes))
         later.sort(key=lambda placed: placed[0])  # stable: of the same place in the order of the directions
         return Wanted(now + [job for _, job in later], len(now))
 
     def begin(self, job: int) -> Text | None:
         """Takes out a job that a lane has begun. Returns its text if no other job waits for that."""
-        direction, text = self.direction_of_job[job], self.text_of_job[job]
+        direction = self.direction_of_job[job]
+        text = self.text_of_job[job]
         self.queues[direction].remove(job)
         if not self.queues[direction]:
             del self.queues[direction]
@@ -94,6 +99,7 @@ class Queues:
 
     def put_back(self, job: int, text: Text) -> None:
         """Lets a job that was begun wait again, before all others of its direction, to go on from `text`."""
+        # Its old text was counted down when the job was begun.
         self.text_of_job[job] = text
         self.waiting_for[text] += 1
         self.queues.setdefault(self.direction_of_job[job], deque()).appendleft(job)

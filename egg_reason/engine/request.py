@@ -13,7 +13,7 @@ __all__ = ["Request", "checked", "identity_of", "one_for_each"]
 
 @dataclass(frozen=True)
 class Request:
-    """What `generate` was asked for. samplings: one for each prompt."""
+    """The arguments of one `generate`. samplings: one for each prompt."""
 
     members: Members
     prompts: Sequence[Sequence[int]]

@@ -59,6 +59,7 @@ def lane_key(seed: int, step: Array, sharer: Array, prompt: Array, sample: Array
     """Return the key of one completion, as raw uint32 [2]. sharer: number of the pair or member, or 0, as
     `share_noise` says."""
     key = jax.random.key_data(jax.random.key(seed))
+    # In this order for ever: another one would name other random numbers.
     for number in (step, sharer, prompt, sample):
         key = random.fold_in(key, number)
     return jnp.stack(key)
@@ -92,6 +93,7 @@ def choose(
 
     Returns: (tokens int32 [B], log-probabilities float32 [B]).
     """
+    # Logits beyond the tokenizer's ids belong to no token: -inf gives them the weight 0.
     if vocabulary is not None and vocabulary < logits_BV.shape[-1]:
         logits_BV = logits_BV + np.where(np.arange(logits_BV.shape[-1]) < vocabulary, 0, -np.inf).astype(
             np.float32
@@ -108,9 +110,11 @@ def choose(
     elif top_k == 0 and top_p == 1:
         tokens = _inverse_cdf(weights, in_block, uniforms_B)
     else:
+        # With top-p alone the whole vocabulary is sorted.
         size = scaled.shape[-1] if top_k == 0 else min(top_k, scaled.shape[-1])
         kept, ids = jax.lax.top_k(scaled, size)
         kept = jnp.exp(kept - highest[:, None])
+        # The probability of all likelier tokens, within those that top-k kept.
         before = (jnp.cumsum(kept, -1) - kept) / kept.sum(-1, keepdims=True)
         kept = jnp.where(before < top_p, kept, 0)  # the smallest set that reaches top_p: never empty
         tokens = jnp.take_along_axis(ids, inverse_cdf(kept, uniforms_B)[:, None], -1)[:, 0].astype(jnp.int32)
@@ -146,6 +150,7 @@ def _first_in_blocks(blocks, which):
 def _inverse_cdf(weights, in_block, uniforms_B):
     """Return what `inverse_cdf` returns. weights: [B, blocks, entries]. in_block: [B, blocks], their sums."""
     cumulated = jnp.cumsum(in_block, -1)
+    # The goal is scaled by the total instead of the weights by its inverse: no division of V numbers.
     goal = uniforms_B * cumulated[:, -1]
     which = _first_above(cumulated, goal, in_block)
     # What is left of the goal after all blocks before the chosen one.

@@ -1,4 +1,4 @@
-"""What the host decides between two decodes: which texts to read ahead, and when to look again.
+"""The host's decisions between two decodes: which texts to read ahead, and when to look again.
 
 Pure functions of the queues and of what is in the slots. They decide when jobs are written, and no bit of
 what is written.
@@ -16,7 +16,7 @@ __all__ = ["Look", "ReadingPlan", "next_look", "plan_reading"]
 
 
 class ReadingPlan(NamedTuple):
-    """Which texts leave their slots, and which are then read, each for a job that begins with it."""
+    """The texts that leave their slots, and those that are then read, each for a job that begins with it."""
 
     drop: list[Text]
     read: list[tuple[Text, int]]
@@ -58,10 +58,14 @@ def plan_reading(
     drop += more
     free += len(more)
 
+    # A batch that is not full costs as much as a full one: it is read only where a lane stands still for it,
+    # rounded up so that the rest of that batch is used too.
     possible = min(free, len(missing))
     whole_batches = possible // batch * batch
     for_idle_lanes = min(possible, math.ceil(needed_missing / batch) * batch)
     count = max(whole_batches, for_idle_lanes)
+    # All texts of the stream that some job still waits for, the wanted and the later ones, less those that
+    # stay in slots.
     unread = len(queues.waiting_for) - (len(slot_of) - len(drop))
     if possible == unread:  # all that is left of this stream's texts: no batch will ever be fuller
         count = possible
@@ -89,6 +93,7 @@ def next_look(
     # Before the first step, lanes that stand still take up what their direction is offered.
     begin_at_once = {direction: min(count, offers[direction]) for direction, count in idle.items()}
     taken = sum(begin_at_once.values())
+    # A direction lacks texts if its idle lanes get fewer jobs from the offer than its queue could give them.
     lacking = any(
         begin_at_once[direction] < min(count, queues.left(direction)) for direction, count in idle.items()
     )

@@ -58,7 +58,12 @@ class Slots:
         beginnings: int,
         capacity: int,
     ):
-        self.program, self.params, self.size, self.length, self.shared = program, params, size, length, shared
+        self.program = program
+        self.params = params
+        self.size = size
+        self.length = length
+        self.shared = shared
+        # Out of range: reading from there begins with an empty state, writing there is dropped.
         self.nowhere = count + beginnings
         self.states = program.family.init_state(self.nowhere, capacity, dtype_of(params))
         self.slot_of: dict[Text, int] = {}
@@ -73,7 +78,8 @@ class Slots:
     def read(self, noise: Drawn, texts: Iterable[tuple[Text, Sequence[int], int, float]]) -> None:
         """Reads texts, at most as many as slots are free. Each with its tokens, a group, and its member's
         scale."""
-        beginnings, whole = [], []
+        beginnings = []
+        whole = []
         for text, tokens, group, scale in texts:
             before = self.nowhere
             if self.shared:
@@ -82,6 +88,7 @@ class Slots:
                     beginnings.append(Reading(tokens[: self.shared], before, group, scale, 0, self.nowhere))
             self.slot_of[text] = slot = self.free.popleft()
             whole.append(Reading(tokens, slot, group, scale, self.shared, before))
+        # All beginnings before the texts that go on from them.
         for some in (beginnings, whole):
             while some:  # those with most left first, so that few batches are not full
                 some.sort(key=lambda one: one.done - len(one.tokens))
@@ -93,6 +100,7 @@ class Slots:
         used for longest."""
         known = member in self.beginning_of
         if known:
+            # Taken out and put in again: the order of the dictionary is that of the last use.
             slot = self.beginning_of.pop(member)
         elif self.free_for_beginnings:
             slot = self.free_for_beginnings.popleft()
@@ -103,14 +111,23 @@ class Slots:
 
     def _fill(self, noise: Drawn, readings: Sequence[Reading]) -> None:
         """Reads the next piece of each."""
-        tokens, length = np.zeros((self.size, self.length), np.int32), np.zeros(self.size, np.int32)
-        slot, before = np.full(self.size, self.nowhere, np.int32), np.full(self.size, self.nowhere, np.int32)
-        group, scale = np.zeros(self.size, np.int32), np.zeros(self.size, np.float32)
+        tokens = np.zeros((self.size, self.length), np.int32)
+        length = np.zeros(self.size, np.int32)
+        slot = np.full(self.size, self.nowhere, np.int32)
+        before = np.full(self.size, self.nowhere, np.int32)
+        group = np.zeros(self.size, np.int32)
+        scale = np.zeros(self.size, np.float32)
         for row, one in enumerate(readings):
             piece = one.tokens[one.done : one.done + self.length]
-            tokens[row, : len(piece)], length[row] = piece, len(piece)
-            slot[row], before[row], group[row], scale[row] = one.slot, one.before, one.group, one.scale
-            one.done, one.before = one.done + len(piece), one.slot
+            tokens[row, : len(piece)] = piece
+            length[row] = len(piece)
+            slot[row] = one.slot
+            before[row] = one.before
+            group[row] = one.group
+            scale[row] = one.scale
+            one.done = one.done + len(piece)
+            # The next piece goes on from where this one has left its state.
+            one.before = one.slot
         self.tokens_read += int(length.sum())
         pieces = device.Pieces(slot, before, group, tokens, length, scale)
         self.states = device.fill(self.program, self.params, noise, self.states, pieces)

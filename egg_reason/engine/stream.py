@@ -34,8 +34,9 @@ __all__ = ["Request", "Stream", "Work"]
 
 @dataclass(frozen=True)
 class Work:
-    """What the streams of one `generate` share. Each writes the rows of its own jobs into `result` and reads
-    the rest.
+    """The parts that the streams of one `generate` share.
+
+    Each stream writes the rows of its own jobs into `result` and reads the rest.
 
     program, layout: what is compiled, and the sizes of a stream's arrays.
     identity: int32 [J, 4], what names a job's randomness. scales: float32 [J], of the jobs' members.
@@ -71,11 +72,16 @@ class Stream:
     def __init__(self, work: Work, params: object, numbers: np.ndarray):
         """params: the weights as the family prepares them, on the device that the stream works on. numbers:
         the stream's jobs, in the order to take those that are expected to be as long."""
-        jobs, layout, program = work.request.jobs, work.layout, work.program
-        members, prompts = jobs.member[numbers].tolist(), jobs.prompt[numbers].tolist()
+        jobs = work.request.jobs
+        layout = work.layout
+        program = work.program
+        members = jobs.member[numbers].tolist()
+        prompts = jobs.prompt[numbers].tolist()
         directions = np.asarray(work.request.members.direction(jobs.member[numbers]))
         texts: list[Text] = [(member, prompt, 0) for member, prompt in zip(members, prompts, strict=True)]
-        self.work, self.params, self.result = work, params, work.result
+        self.work = work
+        self.params = params
+        self.result = work.result
         self.queues = Queues(numbers, directions, texts)
         self.groups = Groups(layout.groups, layout.group, self.queues.queues)
         self.endings = Endings(work.result, work.tokenizer, work.request.samplings, jobs.prompt)
@@ -84,6 +90,7 @@ class Stream:
         self.slots = arrays.new_slots(program, layout, params)
         self.last_token = np.array([prompt[-1] for prompt in work.request.prompts], np.int32)
         self.lane_steps = self.written_tokens = self.finished = 0
+        # The first reordering comes when a sixteenth of the jobs are done: fewer lengths say little.
         self.lengths_at = max(1, len(numbers) // 16)
 
     @property
@@ -100,6 +107,7 @@ class Stream:
         """Reads, decodes and settles until all jobs are done."""
         self._sort_queues()
         while self.queues.count or self.groups.busy:
+            # Noise before reading: texts are read with the noise of the group that serves their direction.
             self._draw_noise(self.groups.give_directions(self.queues))
             offered, look = self._read_ahead()
             newly = self._settle(self._decode(offered, look))
@@ -113,14 +121,18 @@ class Stream:
 
     def _sort_queues(self) -> None:
         lengths = self.work.lengths
+        # With one text every expected length is the same and no order is better than another.
         if lengths.texts > 1:
             self.queues.sort(lengths.text_of_job, lengths.expected(self.result))
 
     def _draw_noise(self, groups: list[int]) -> None:
         """Draws the noise of groups that have a new direction."""
-        members, size = self.work.request.members, self.work.layout.groups_at_once
+        members = self.work.request.members
+        size = self.work.layout.groups_at_once
+        # A single set of weights has groups too, but nothing to draw for them.
         if not members.noise.parameters:
             return
+        # In calls of one size, the last one padded: any other number of groups would be another program.
         for start in range(0, len(groups), size):
             some = groups[start : start + size]
             directions = self.groups.direction_of_group[some].tolist()
@@ -133,18 +145,22 @@ class Stream:
 
     def _read_ahead(self) -> tuple[list[int], Look]:
         """Reads texts into slots. Returns the jobs that lanes may begin with, and when to look again."""
-        layout, queues, slots = self.work.layout, self.queues, self.slots
+        layout = self.work.layout
+        queues = self.queues
+        slots = self.slots
         served = self.groups.served()
         wanted = queues.wanted(served)
         plan = plan_reading(queues, wanted, slots.slot_of, len(slots.free), layout.pieces)
         for text in plan.drop:
             slots.drop(text)
+        # After the drawing: every direction that is served has a group whose noise is ready.
         group_of = self.groups.group_of_direction()
         slots.read(
             self.noise,
             [
                 (
                     text,
+                    # The lane reads the last token itself, in the step that draws the next.
                     self._tokens(text)[:-1],
                     group_of[queues.direction_of_job[job]],
                     float(self.work.scales[job]),
@@ -174,7 +190,9 @@ class Stream:
     def _decode(self, offered: list[int], look: Look) -> list[Written]:
         """Steps the lanes, which may begin with the jobs offered, and copies what they wrote into the result.
         Returns the jobs that have written."""
-        work, job_of_lane = self.work, self.groups.job_of_lane
+        work = self.work
+        job_of_lane = self.groups.job_of_lane
+        # The old lanes are donated: their arrays must not be read after this call.
         self.lanes, tokens, log_probabilities, steps, placed = device.decode(
             work.program,
             self.params,
@@ -185,9 +203,13 @@ class Stream:
             self.groups.direction_of_lane,
             *look,
         )
-        tokens, log_probabilities = np.asarray(tokens), np.asarray(log_probabilities)
-        taken_by, taken_at = np.asarray(placed.lane), np.asarray(placed.step)
-        position, running = np.asarray(self.lanes.position), np.asarray(self.lanes.running)
+        # From here on the host waits for the device.
+        tokens = np.asarray(tokens)
+        log_probabilities = np.asarray(log_probabilities)
+        taken_by = np.asarray(placed.lane)
+        taken_at = np.asarray(placed.step)
+        position = np.asarray(self.lanes.position)
+        running = np.asarray(self.lanes.running)
         self.lane_steps += int(steps) * work.layout.lanes
 
         # A lane's rows are those of the job it had, then of each job that it took up, one after another.
@@ -196,6 +218,7 @@ class Stream:
             (int(taken_by[index]), int(taken_at[index]), offered[index])
             for index in np.flatnonzero(taken_by >= 0).tolist()
         ]
+        # Sorted by lane and then by row, so that a stretch ends where the next of its lane begins.
         begun = sorted(had + took)
         written = []
         for (lane, start, job), (next_lane, end, _) in zip(begun, [*begun[1:], (-1, 0, -1)], strict=True):
@@ -212,6 +235,7 @@ class Stream:
             self.written_tokens += count
             job_of_lane[lane] = job if last else -1
             written.append(Written(job, lane if last else None, last and bool(running[lane])))
+        # The lanes have taken over the state: a text that no other job waits for may leave its slot.
         for _, _, job in took:
             text = self.queues.begin(job)
             if text is not None:
@@ -220,7 +244,9 @@ class Stream:
 
     def _waiting(self, jobs: list[int]) -> device.Waiting:
         """Tells the device of the jobs that lanes may begin with."""
-        work, result, queues = self.work, self.result, self.queues
+        work = self.work
+        result = self.result
+        queues = self.queues
         which = np.array(jobs, np.int64)
         written = result.lengths[which]
         limit, final = self.endings.limits(which)
@@ -247,6 +273,7 @@ class Stream:
         Returns the finished jobs."""
         done: list[int] = []
         onward: list[int] = []
+        # The device knows of ends at an end token and at max_tokens; only of the others it must be told.
         unknown_to_lanes = False
         for job, lane, running in written:
             outcome = self.endings.settle(job, running)
@@ -272,12 +299,15 @@ class Stream:
 
     def _tell_lanes(self, onward: list[int]) -> None:
         """Tells the lanes which of them are free, and which go on after their thinking budget."""
-        free, count = self.groups.job_of_lane < 0, self.work.layout.lanes
-        goes_on, limit = np.zeros(count, bool), np.zeros(count, np.int32)
+        free = self.groups.job_of_lane < 0
+        count = self.work.layout.lanes
+        goes_on = np.zeros(count, bool)
+        limit = np.zeros(count, np.int32)
         for lane in onward:
             goes_on[lane] = True
             limit[lane] = self.endings.sampling(int(self.groups.job_of_lane[lane])).max_tokens
         lanes = self.lanes
+        # A free lane counts as final: `decode` gives a waiting job to no other (except after an end token).
         self.lanes = lanes.replace(
             running=lanes.running & ~free | goes_on,
             limit=jnp.where(goes_on, limit, lanes.limit),

@@ -27,7 +27,7 @@ class Benchmark:
     rewards: tuple[Reward, ...]
 
     def about(self, samples: int, template: str) -> dict[str, Any]:
-        """What results.json says of it beside the results.
+        """Return the entry of results.json that describes the benchmark, without its results.
 
         data_fingerprint: of the problems without their prompts where they have a `question`, so that models
         with templates of their own can be compared; prompts_fingerprint: of the prompts.

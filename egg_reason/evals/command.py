@@ -57,7 +57,8 @@ def evaluate_model(
     settings = config.flat()
     data_dir = settings.pop("data_dir")  # where the data are is not part of what is measured
     settings["task_options"] = task_options(config.problems.task_options)
-    samples, lanes = config.problems.samples, config.engine.lanes
+    samples = config.problems.samples
+    lanes = config.engine.lanes
     model = model or models.load(config.model.model, config.model.tokenizer)
     benchmarks = known.load(
         config.problems.benchmarks,
@@ -142,7 +143,8 @@ def evaluate_model(
 
 def _sample(benchmarks, job, number, at, completions, scores) -> dict[str, Any]:
     """A line of samples.jsonl. number: of the completion; at: its place in the scores."""
-    benchmark, row = benchmarks[job[0]], benchmarks[job[0]].rows[job[1]]
+    benchmark = benchmarks[job[0]]
+    row = benchmarks[job[0]].rows[job[1]]
     first = benchmark.rewards[0].name
     kinds = [
         scores.failed[reward.name][at]

@@ -17,7 +17,8 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
     Raises FileNotFoundError where a folder has no results.json, ValueError where they share no benchmark or
     its problems differ.
     """
-    before, after = _benchmarks(first), _benchmarks(second)
+    before = _benchmarks(first)
+    after = _benchmarks(second)
     shared = [name for name in before if name in after]
     if not shared:
         raise ValueError(
@@ -42,7 +43,8 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
 
 def print_difference(first: Path, second: Path) -> None:
     """One line a benchmark."""
-    before, after = _benchmarks(first), _benchmarks(second)
+    before = _benchmarks(first)
+    after = _benchmarks(second)
     for name, difference in compare(first, second).items():
         means = [each[name]["avg"]["mean"] for each in (before, after)]
         print(

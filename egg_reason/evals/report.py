@@ -29,7 +29,10 @@ __all__ = ["write_report"]
 BLOCK_CHARACTERS = 500_000
 """Of JSON; one problem's samples are never divided."""
 
-RIGHT, TRUNCATED, NO_ANSWER, FAILED = 1, 2, 4, 8
+RIGHT = 1
+TRUNCATED = 2
+NO_ANSWER = 4
+FAILED = 8
 """Flags of a sample, as page/data.js knows them."""
 
 SCRIPTS = (
@@ -91,7 +94,7 @@ def write_report(folder: str | os.PathLike) -> Path:
 
 
 class _Place(NamedTuple):
-    """Where a sample's line is, and what it is sorted by."""
+    """The position of a sample's line, and what it is sorted by."""
 
     part: int  # order of the benchmark, or of the step
     problem: int
@@ -116,11 +119,14 @@ def _places(sources: dict[Path, int | None], order: list[str]) -> list[_Place]:
                 sample: tuple[int, ...] = (_whole(row.get("sample")),)
                 if name not in order:
                     order.append(name)
-                part, problem = order.index(name), row.get("problem")
+                part = order.index(name)
+                problem = row.get("problem")
                 if not isinstance(problem, int):
                     problem = prompts.setdefault(f"{name} {row.get('id')} {row.get('prompt')}", len(prompts))
             else:
-                name, part, sample = str(step), step, (_whole(row.get("member")), _whole(row.get("sample")))
+                name = str(step)
+                part = step
+                sample = (_whole(row.get("member")), _whole(row.get("sample")))
                 problem = prompts.setdefault(str(row.get("prompt")), len(prompts))
             places.append(_Place(part, problem, sample, name, source, offset))
     return sorted(places)
@@ -133,7 +139,8 @@ def _write_blocks(page: Any, places: list[_Place], sources: list[Path]) -> dict[
     problems: list[list] = []
     flags: list[int] = []
     block: list[str] = []
-    blocks, answers = 0, False
+    blocks = 0
+    answers = False
     with ExitStack() as stack:
         opened = [stack.enter_context(open(path, "rb")) for path in sources]
         for at, rows in _problems(places, opened):
@@ -154,7 +161,8 @@ def _write_blocks(page: Any, places: list[_Place], sources: list[Path]) -> dict[
             block.append(json.dumps(shared | {"samples": samples}, allow_nan=False))
             if sum(map(len, block)) > BLOCK_CHARACTERS:
                 page.write(_BLOCK.format(_packed(f"[{','.join(block)}]")))
-                blocks, block = blocks + 1, []
+                blocks = blocks + 1
+                block = []
         if block:
             page.write(_BLOCK.format(_packed(f"[{','.join(block)}]")))
     return {"parts": parts, "problems": problems, "flags": flags, "answers": answers}

@@ -1,5 +1,5 @@
-"""From graded samples to what results.json says: pure functions of the samples and of which answers are the
-same."""
+"""Results by the fields of results.json, from graded samples: pure functions of the samples and of which
+answers are the same."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,7 +59,7 @@ def summarise(samples: Sequence[dict], problems: int, same: Same) -> dict[str, A
 
 
 def classes_of(answers: Sequence[Sequence[str | None]], same: Same) -> tuple[np.ndarray, int]:
-    """Which samples of a problem have the same answer.
+    """Return which samples of a problem have the same answer.
 
     Args:
         answers: [problem][sample], None for no answer.

@@ -49,7 +49,8 @@ def peek(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
 
 
 def _model(source: str, tokenizer: str | None, checkpoint: Checkpoint, params: object) -> Model:
-    family, path = checkpoint.family, Path(source.removeprefix(HUB))
+    family = checkpoint.family
+    path = Path(source.removeprefix(HUB))
     # A bundled name may hold a dot too: only the suffix of a model file is cut off.
     is_file = path.suffix != "" and path.suffix in family.formats.values()
     name = path.stem if is_file else path.resolve().name

@@ -74,9 +74,8 @@ class NormalNoise:
         rows = [(p.index, layer) for p in self.parameters for layer in range(_layers(p, shape_of[p.name])[0])]
         index, layer = np.array(rows, np.uint32).reshape(-1, 2).T[..., None]
         of_step = random.fold_in(jax.random.key_data(jax.random.key(self.seed)), epoch)
-        keys = random.fold_in(
-            random.fold_in(random.fold_in(of_step, index), layer), directions
-        )  # two uint32 [rows, K]
+        # Two uint32 [rows, K]: row (parameter, layer), column direction.
+        keys = random.fold_in(random.fold_in(random.fold_in(of_step, index), layer), directions)
 
         def one(p):
             # Gathered, where a slice would do, and a and b drawn apart: what is cut out of an array XLA
@@ -85,6 +84,7 @@ class NormalNoise:
             _, inner = _layers(p, shape_of[p.name])
             if not p.low_rank(self.rank):
                 return self._drawn(p, mine, random.counters(inner))
+            # One stream of R (m + n) numbers: the first m of each row are A, the other n are B.
             factors = random.counters((self.rank, sum(inner)))
             a, b = jnp.split(factors, inner[:1], 1)
             return self._drawn(p, mine, a), self._drawn(p, mine, b)
@@ -93,6 +93,7 @@ class NormalNoise:
 
     def _drawn(self, p, keys, counter):
         noise = random.normals(keys, counter).astype(self.dtype)
+        # The axis of the layers comes first; a parameter that is not stacked has one row there.
         return noise if p.stacked else noise[0]
 
     def attach(self, params: Tree, noise: Drawn, scale_B: Array) -> Tree:
@@ -108,12 +109,15 @@ class NormalNoise:
             for path, layer in occurrences(params, p.name):
                 drawn = noise[p.name]
                 if layer is not None:
+                    # Held layer by layer: the noise was drawn for the stack, so that both ways carry the
+                    # same.
                     drawn = jax.tree.map(lambda x, i=layer: x[i], drawn)
                 stacked = p.stacked and layer is None
                 nodes[path] = self._node(p, get(params, path), drawn, scale_B, stacked)
         return put(params, nodes)
 
     def _node(self, p: Parameter, base, drawn, scale_B, stacked: bool) -> LowRank | FullRank | Offset:
+        # `lax.scan` over layers cuts every leaf of a node along axis 0: the scales need that axis too.
         scale = jnp.broadcast_to(scale_B, (*base.shape[:1], *scale_B.shape)) if stacked else scale_B
         if p.low_rank(self.rank):
             a, b = drawn
@@ -132,6 +136,7 @@ class NormalNoise:
             )
             if p.low_rank(self.rank):
                 a, b = own
+                # E = A B^T / sqrt(R); the factor and the scale go to B alone, so that A @ B is what is added.
                 factors[p.name] = jnp.swapaxes(a, -1, -2), scale * self.rank**-0.5 * b
             else:
                 factors[p.name] = scale * own
@@ -154,6 +159,7 @@ class NormalNoise:
                 a = a * (weights * self.rank**-0.5)[:, None, None]
                 total[p.name] = jnp.einsum("...krm,...krn->...mn", a, b, precision=exact)
             else:
+                # The directions first, for the contraction with their weights.
                 dense = jnp.moveaxis(drawn.astype(jnp.float32), 1 if p.stacked else 0, 0)
                 total[p.name] = jnp.tensordot(weights, dense, 1, precision=exact)
         return total
@@ -177,6 +183,7 @@ def put_rows(noise: Drawn, parameters: tuple[Parameter, ...], groups: Array, fre
     out."""
 
     def put_one(x, new, stacked):
+        # Padded calls name a group that does not exist: "drop" leaves its noise out.
         return x.at[:, groups].set(new, mode="drop") if stacked else x.at[groups].set(new, mode="drop")
 
     return {

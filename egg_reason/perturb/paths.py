@@ -41,6 +41,7 @@ def parameters_of(params) -> tuple[Parameter, ...]:
     """
     leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_matrix)
     names = [name_of(path) for path, _ in leaves]
+    # A key may hold dots itself: then two leaves may have one name, and one would be taken for the other.
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(
@@ -58,7 +59,8 @@ def parameters_of(params) -> tuple[Parameter, ...]:
 
 def get(params, name: str):
     """Return the leaf (or node) at a dotted path."""
-    node, keys = params, _keys(name)
+    node = params
+    keys = _keys(name)
     while keys:
         node, keys = _child(node, keys, name)
     return node
@@ -66,6 +68,7 @@ def get(params, name: str):
 
 def put(params: Tree, leaves: Mapping[str, object]) -> Tree:
     """Return `params` with the leaves at the named paths replaced by arrays or by nodes."""
+    # A name that fits nothing would be left out silently below.
     unknown = leaves.keys() - named(params).keys()
     if unknown:
         raise KeyError(f"there is no parameter {min(unknown)}: name one of {', '.join(named(params))}")
@@ -80,7 +83,8 @@ def occurrences(params, name: str) -> list[tuple[str, int | None]]:
     A stack of layers (`blocks.key` of shape [L, ...]) may be held as a sequence of layers instead
     (`blocks.0.key`, `blocks.1.key`, ...): a decode step then cuts no layer out of a stack.
     """
-    node, keys = params, _keys(name)
+    node = params
+    keys = _keys(name)
     while keys:
         if _is_sequence(node) and not keys[0].isdigit():
             # The name goes on with a field, but a sequence has only numbers: they are the layers.

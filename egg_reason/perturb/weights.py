@@ -34,7 +34,9 @@ class LowRank(struct.PyTreeNode):
         """x [B, ..., m] -> [B, ..., n]."""
         x = x / self.one  # exactly x
         groups, rank, _ = self.a.shape
+        # x A, group by group: R numbers a row. Rows of a group stand side by side, tokens too.
         small = jnp.einsum("kxm,krm->kxr", x.reshape(groups, -1, x.shape[-1]), self.a)
+        # s / sqrt(R) (x A) B^T + x W, scaled by row before or after the product with B.
         if rank > SUMS_UP_TO:
             return (
                 by_row(jnp.einsum("kxr,krn->kxn", small, self.b), x, self.scale * rank**-0.5) + x @ self.base
@@ -51,6 +53,7 @@ class LowRank(struct.PyTreeNode):
     def __getitem__(self, ids):
         """Rows of a table: ids int [B, T] -> [B, T, n]."""
         groups, rank, _ = self.a.shape
+        # Row i of A B^T is row i of A times B^T: the table itself is never perturbed as a whole.
         small = jax.vmap(lambda a, i: a[:, i])(self.a, ids.reshape(groups, -1))
         return (
             by_row(jnp.einsum("krx,krn->kxn", small, self.b), ids[..., None], self.scale * rank**-0.5)
@@ -91,6 +94,7 @@ class Offset(struct.PyTreeNode):
 
     def values(self):
         """[B, 1, ...]: each row's own values, with an axis for the tokens."""
+        # From one row a group to one a lane: lanes of a group stand side by side.
         rows = jnp.repeat(self.noise, self.scale.shape[0] // self.noise.shape[0], 0)
         scale = self.scale.astype(self.noise.dtype).reshape(-1, *[1] * self.base.ndim)
         return (self.base + scale * rows)[:, None]
@@ -101,7 +105,8 @@ class Offset(struct.PyTreeNode):
     def __add__(self, x):
         return self.values() + x
 
-    __rmul__, __radd__ = __mul__, __add__
+    __rmul__ = __mul__
+    __radd__ = __add__
 
 
 NODES = (LowRank, FullRank, Offset)
@@ -112,6 +117,7 @@ def rescaled(weights, scale_B):
     to the next."""
 
     def one(node):
+        # A stacked node has scales [L, B].
         return (
             node.replace(scale=jnp.broadcast_to(scale_B, node.scale.shape))
             if isinstance(node, NODES)

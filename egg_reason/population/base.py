@@ -34,7 +34,7 @@ DIFFERENT = (
 
 
 class Problem(Protocol):
-    """What it means to try a member. A context manager: the end stops what it has started."""
+    """The way in which a member is tried. A context manager: the end stops what it has started."""
 
     def try_out(
         self, members: Members, rows: Sequence[dict], step: int, which: range | None = None
@@ -58,7 +58,7 @@ class Problem(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good the weights themselves are, without perturbation, on held-out rows.
+    """The quality of the weights themselves, without perturbation, on held-out rows.
 
     name: of the metric, such as "accuracy". value: its mean over rows, with its 95% interval.
     higher_is_better: which way it should move. metrics: further numbers, by the names of metrics.jsonl.

@@ -51,7 +51,10 @@ class Collector:
         trainer_state: TrainerState,
         scored: Callable[[list[int], Completions, Scores], None] | None = None,
     ):
-        self._questions, self._jobs, self._state, self._scored = questions, jobs, trainer_state, scored
+        self._questions = questions
+        self._jobs = jobs
+        self._state = trainer_state
+        self._scored = scored
         self._waiting: list[int] = []  # finished jobs that are not sent yet
         self._last = time.monotonic()  # when a batch was last sent
         self._sent: deque[tuple[list[int], Pending]] = deque()  # with the workers; only with `scored`
@@ -59,6 +62,7 @@ class Collector:
 
     def add(self, completions: Completions, finished: list[int]) -> None:
         """Takes the jobs that have just finished: for `Engine.generate(finished=...)`."""
+        # Called by one stream at a time (`Engine.generate` holds a lock): no lock here.
         self._waiting += finished
         late = self._scored is not None and time.monotonic() - self._last > LAPSE
         if len(self._waiting) >= BATCH or late:
@@ -80,16 +84,20 @@ class Collector:
         return [pending.result() for pending in self._whole]
 
     def _send(self, completions: Completions) -> None:
+        # A batch goes to one scorer: jobs of different questions are sent apart.
         by_question: dict[int, list[int]] = {}
         for number in self._waiting:
             by_question.setdefault(self._jobs[number][0], []).append(number)
-        self._waiting, self._last = [], time.monotonic()
+        self._waiting = []
+        self._last = time.monotonic()
         for question, numbers in by_question.items():
             rows = [self._questions[question].rows[self._jobs[number][1]] for number in numbers]
             prompts = [row["prompt"] for row in rows]
             texts = [completions.texts[number] for number in numbers]
             tokens = [
-                completions.tokens[number, : completions.lengths[number]].tolist() for number in numbers
+                # Without the zeros behind the end.
+                completions.tokens[number, : completions.lengths[number]].tolist()
+                for number in numbers
             ]
             if self._scored is None:
                 self._whole[question].send(numbers, prompts, texts, tasks.columns(rows), tokens)

@@ -27,7 +27,7 @@ __all__ = ["Environment", "EnvironmentProblem"]
 
 
 class Environment(Protocol):
-    """What the weights act in. metric: the name of what `measure` returns, such as "return"."""
+    """The world that the weights act in. metric: the name of what `measure` returns, such as "return"."""
 
     @property
     def metric(self) -> str: ...

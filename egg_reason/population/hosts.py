@@ -69,7 +69,9 @@ class Hosts:
     """
 
     def __init__(self, machines: Machines):
-        self.number, self.count, self.received = machines.host, machines.hosts, 0
+        self.number = machines.host
+        self.count = machines.hosts
+        self.received = 0
         self.machines = machines
         # The others wait in a collective while the first evaluates: XLA would give up after 30 minutes. A
         # lost host ends it at once.
@@ -95,6 +97,7 @@ class Hosts:
     def exchange(self, message: bytes = b"") -> list[bytes]:
         """Every process's message, in the order of their numbers. Waits until all have called it. Raises Lost
         where one has ended."""
+        # Two collectives, since all must give arrays of one shape: the lengths, then the padded messages.
         lengths = self._gather(np.array([len(message)], np.uint32))[:, 0]
         padded = np.zeros(
             max(SMALLEST_MESSAGE, 1 << (int(lengths.max()) - 1).bit_length() if lengths.max() else 0),
@@ -109,9 +112,8 @@ class Hosts:
 
         def one(leaf):
             leaf = np.asarray(leaf)
-            words = (
-                np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
-            )  # whose sum with zeros is exact: -0.0 + 0.0 would be 0.0
+            # Broadcasting adds zeros of the others. A sum of bytes is exact: -0.0 + 0.0 would be 0.0.
+            words = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
             return self._collective("broadcast_one_to_all", words).view(leaf.dtype).reshape(leaf.shape)
 
         return jax.tree.map(one, tree)
@@ -123,6 +125,7 @@ class Hosts:
         def end():
             sys.stdout.flush()
             sys.stderr.flush()
+            # Not sys.exit: the barrier that JAX keeps at its exit would wait for the others.
             os._exit(status)
 
         atexit.register(end)
@@ -133,7 +136,7 @@ class Hosts:
         return found.reshape(self.count, -1)
 
     def _collective(self, name: str, array: np.ndarray) -> np.ndarray:
-        """In a thread of its own, so that a second Ctrl-C ends the wait."""
+        """Call a collective in a thread of its own, so that a second Ctrl-C ends the wait."""
         from jax.experimental import multihost_utils
 
         found: list[Any] = []
@@ -144,6 +147,7 @@ class Hosts:
             except Exception as error:
                 found.append(error)
 
+        # A daemon: this process may end while the collective still waits for the others.
         thread = threading.Thread(target=call, daemon=True)
         thread.start()
         thread.join()
@@ -164,13 +168,16 @@ class Leader:
     def start(self, parts: Parts, run: Run, state: State, say: Callable[[str], None]) -> None:
         self.parts = parts
         self.run = run
+        # The log has a hash from the first step on only.
         self.first_hash = weights_hash(state.params)
         about = {"config": run.config, "fingerprint": parts.fingerprint(), "step": state.step}
         self.hosts.exchange(json.dumps(about).encode())
+        # Every exchange is one that the others make too: the order of the calls is the protocol.
         for number, reply in enumerate(self.hosts.exchange()):  # when they have loaded the model
             if reply:
                 raise ValueError(f"host {number}: {reply.decode()}")
         self.hosts.exchange(b"go")
+        # At step 0 all have the base weights, whose fingerprint has been compared.
         if state.step:
             self.hosts.broadcast(state)
 
@@ -180,6 +187,7 @@ class Leader:
         self.in_step = True
         # The log has the hash of the weights after each of its steps.
         digest = self.run.scalars.hash_after(step) or self.first_hash
+        # The leader tries its own members between the two exchanges, as the others do.
         replies = self.hosts.exchange(_tried(self.parts, members, rows, step, digest, self.hosts))
         self.in_step = False
         trials = _merged(replies, self.parts.config.algorithm.wire)
@@ -230,6 +238,7 @@ def _follow(hosts: Hosts, about: dict, build: Build) -> tuple[bytes, int]:
             fault = DIFFERENT
     except (ValueError, OSError) as error:
         fault = " ".join(str(error).split())
+    # An empty message where nothing is wrong. The first process answers "go" or ends the run.
     hosts.exchange(fault.encode())
     message = hosts.exchange()[0]
     if message != b"go" or parts is None:
@@ -238,6 +247,8 @@ def _follow(hosts: Hosts, about: dict, build: Build) -> tuple[bytes, int]:
         algorithm = parts.algorithm
         state = algorithm.init(parts.model.params)
         if about["step"]:
+            # The own state gives only the shapes; all hosts go on from the first one's bytes. Its `step` is a
+            # number of the message.
             state = jax.tree.map(jax.numpy.asarray, hosts.broadcast(state).replace(step=about["step"]))
         while (message := hosts.exchange()[0]).startswith(b"step"):
             [spent] = _SPENT.unpack(message[4:])
@@ -267,10 +278,12 @@ def _tried(
     digest: the hash of the weights.
     """
     try:
+        # Whole pairs in the order of the hosts: merged, they are the population in its order.
         which = member_ranges(members.size, hosts.count)[hosts.number]
         trials = parts.problem.try_out(members, rows, step, which)
         return bytes([TRIALS]) + digest + trials.encode(parts.config.algorithm.wire)
     except (ValueError, OSError) as error:
+        # The error must travel: a host that raised here would leave the others waiting for its message.
         kind = REWARD_FAILURE if isinstance(error, RewardFailure) else ERROR
         return bytes([kind]) + " ".join(str(error).split()).encode()
 
@@ -280,6 +293,7 @@ def _merged(replies: list[bytes], wire: str) -> Trials:
         if reply[0] != TRIALS:
             text = f"host {number}: {reply[1:].decode()}"
             raise RewardFailure(text) if reply[0] == REWARD_FAILURE else ValueError(text)
+    # The kind of the message and the hash: what must be alike before fitness is merged.
     start = 1 + HASH_BYTES
     different = [number for number, reply in enumerate(replies) if reply[:start] != replies[0][:start]]
     if different:
@@ -299,6 +313,7 @@ def _one_signal_ignored() -> Iterator[None]:
         return
 
     def once(number, frame):
+        # The next one ends this process at once.
         signal.signal(number, signal.SIG_DFL)
 
     previous = {number: signal.signal(number, once) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -97,6 +97,7 @@ class Worker:
         self.algorithm = replayable(self.parts.algorithm)
         self.state = self.algorithm.init(self.parts.model.params)
         self._advance(0, steps)
+        # A pair on the rows of the next step compiles all programs, before a chunk waits for it.
         self._try_out(range(2), 0.0)
 
     def try_out(self, since: int, steps: list[Advance], members: tuple[int, int], spent: float) -> bytes:
@@ -112,6 +113,8 @@ class Worker:
         return self.parts.problem.try_out(members, self.parts.batch(step), step, which)
 
     def _advance(self, since: int, steps: list[Advance]) -> None:
+        # The list begins at step `since`, as the trainer believes; those that were taken already are passed
+        # over.
         for weights, rate in steps[self.state.step - since :]:
             self.state, _ = self.algorithm.advance(self.state, weights, rate)
 
@@ -135,20 +138,19 @@ class Pool:
         self.seen: dict[Any, int] = {}  # workers that have joined: the step that they are at
         self.idle: set[Any] = set()
         self.starting: dict[Any, tuple[Any, int]] = {}  # ref: worker, and the step that it is brought to
-        self.late: dict[
-            Any, tuple[Any, int]
-        ] = {}  # ref: worker whose chunk was dropped, and the step of that
+        # ref: worker whose chunk was dropped, and the step of that
+        self.late: dict[Any, tuple[Any, int]] = {}
         self.lost = 0  # workers in a row, without a chunk in between
-        self.looked, self.alone_since = 0.0, 0.0
+        self.looked = 0.0
+        self.alone_since = 0.0
         self.sent = self.received = 0
 
     def __enter__(self) -> "Pool":
         address = self.machines.ray_address
         local = {} if address else {"include_dashboard": False, "num_cpus": self.machines.workers or None}
         try:
-            with warnings.catch_warnings(
-                action="ignore"
-            ):  # of Ray about its future versions, of JAX about forks
+            # Warnings of Ray about its future versions, of JAX about forks.
+            with warnings.catch_warnings(action="ignore"):
                 self.ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0][:200]
@@ -197,6 +199,7 @@ class Pool:
         digest = self.run.scalars.hash_after(step) or self.first_hash
         begun = time.monotonic()
         population = members.size
+        # Chunks are whole pairs, so that a dropped chunk leaves no member without its partner.
         chunks = collections.deque(
             member_ranges(population, min(population // 2, CHUNKS_A_WORKER * max(1, len(self.seen))))
         )
@@ -205,7 +208,9 @@ class Pool:
         took: list[float] = []
         while chunks or pending:
             while chunks and self.idle:
-                worker, chunk = self.idle.pop(), chunks.popleft()
+                worker = self.idle.pop()
+                chunk = chunks.popleft()
+                # A worker writes one chunk at a time, and is idle again when its answer is here.
                 pending[self._ask(worker, chunk, members.spent)] = worker, chunk, time.monotonic()
             finished = self._finished([*pending, *self.starting, *self.late])
             self._take_in(finished)
@@ -214,8 +219,10 @@ class Pool:
                     worker, chunk, asked = pending.pop(ref)
                     reply = self._answered(ref, worker)
                     if reply is None:
+                        # Lost with its worker: first in the line for the next one that is idle.
                         chunks.appendleft(chunk)
                         continue
+                    # Fitness of other weights would move ours by what they never did.
                     if reply[:HASH_BYTES] != digest:
                         raise ValueError(
                             "the weights of a worker are not ours: all need the same jax and kind of machine"
@@ -225,6 +232,7 @@ class Pool:
             self._recruit()
             if not chunks and took and self.machines.straggler == "drop":
                 slowest = SLOW * statistics.median(took)
+                # Only when all that is still missing is late: a step then ends at once.
                 if all(time.monotonic() - asked > slowest for _, _, asked in pending.values()):
                     for ref, (worker, chunk, _) in pending.items():
                         self.late[ref] = worker, step
@@ -246,9 +254,11 @@ class Pool:
             self.steps.append((self.algorithm.weigh(scalars.fitness_NP), scalars.learning_rate))
 
     def _ask(self, worker: Any, chunk: range, spent: float) -> Any:
+        # Only the steps since its last chunk travel; the worker takes the updates itself.
         since = self.seen[worker]
         steps = self.steps[since:]
         self.seen[worker] = len(self.steps)
+        # 32 bytes, about, for the numbers of the call.
         self.sent += _size(steps) + 32
         return worker.try_out.remote(since, steps, (chunk.start, chunk.stop), spent)
 
@@ -267,6 +277,7 @@ class Pool:
         """Workers that have started, and late ones that have answered at last."""
         for ref in refs:
             if ref in self.late:
+                # The result is out of date; what counts is that the worker is idle again.
                 self._answered(ref, self.late.pop(ref)[0])
             elif ref in self.starting:
                 worker, step = self.starting.pop(ref)
@@ -290,16 +301,16 @@ class Pool:
         return reply
 
     def _result(self, ref: Any, worker: Any) -> Any:
-        """What the call returned, or LOST. Errors of the run itself are raised, and ValueError where one
-        worker after the other is lost."""
+        """Return the result of the call, or LOST. Errors of the run itself are raised, and ValueError where
+        one worker after the other is lost."""
         try:
             return self.ray.get(ref)
         except self.ray.exceptions.RayTaskError as error:
             self.ray.kill(worker)
+            # An error that the worker's code raised would be raised by every other one too: it is the run's.
             raise error.cause from error
-        except (
-            self.ray.exceptions.RayError
-        ) as error:  # it died, its node did, or Ray killed it for want of memory
+        # It died, its node did, or Ray killed it for want of memory.
+        except self.ray.exceptions.RayError as error:
             self.ray.kill(worker)
             self.lost += 1
             if self.lost == MOST_LOST:
@@ -327,6 +338,7 @@ class Pool:
         self.looked = time.monotonic()
         most = (self.machines.workers or math.inf) - len(self.seen)
         count = int(min(self.ray.available_resources().get("CPU", 0), most))
+        # Put once into the object store, for all workers that start now.
         steps = self.ray.put(self.steps) if count > 0 else None
         for _ in range(count):
             worker = self.actor.remote(self.table, os.getcwd(), self.build)

@@ -26,9 +26,13 @@ def rounded(fitness_NP: np.ndarray, wire: str) -> np.ndarray:
                 f"wire float16 holds rewards up to 65504, not {np.nanmax(np.abs(fitness_NP)):g}: use float32"
             )
         return halves
-    first, second = fitness_NP[0::2].astype(np.float64), fitness_NP[1::2].astype(np.float64)
+    # Ternary from here on. Members 2 k and 2 k + 1 are the pair of direction k, forwards and backwards.
+    first = fitness_NP[0::2].astype(np.float64)
+    second = fitness_NP[1::2].astype(np.float64)
+    # A prompt counts where both have a reward.
     both = ~np.isnan(first - second)
     gain = np.where(both, first - second, 0).sum(1)
+    # The tolerance grows with the rewards: rounding of their sums is no win.
     unit = np.where(both, np.maximum(np.abs(first), np.abs(second)), 0).max(1)
     won = np.where(both.any(1), np.where(np.abs(gain) > 1e-9 * unit, np.sign(gain), 0), np.nan)
     return np.stack([won, -won], 1).reshape(-1, 1).astype(np.float32)
@@ -38,7 +42,9 @@ def encode(fitness: np.ndarray, wire: str) -> bytes:
     """Return the bytes of `rounded` fitness: 2 bits a pair in ternary, else deflated floats."""
     if wire == "ternary":
         won = fitness[0::2, 0]
+        # -1, 0, 1 become LOSS, DRAW, WIN.
         codes = np.where(np.isnan(won), NONE, np.nan_to_num(won) + DRAW).astype(np.uint8)
+        # All high bits, then all low bits; `packbits` fills the last byte with zeros.
         return np.packbits([codes >> 1, codes & 1]).tobytes()
     return zlib.compress(fitness.astype("<f4" if wire == "float32" else "<f2").tobytes())
 
@@ -46,6 +52,7 @@ def encode(fitness: np.ndarray, wire: str) -> bytes:
 def decode(data: bytes, members: int, prompts: int, wire: str) -> np.ndarray:
     """Return what `encode` was given, float32."""
     if wire == "ternary":
+        # N / 2 pairs of 2 bits: as many bits as members. The padding of the last byte is left out.
         high, low = np.unpackbits(np.frombuffer(data, np.uint8), count=members).reshape(2, -1)
         won = np.array([-1, 0, 1, np.nan], np.float32)[2 * high + low]
         return np.stack([won, -won], 1).reshape(-1, 1)

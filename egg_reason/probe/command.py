@@ -45,11 +45,13 @@ FIRST = 0.1
 KEPT = (0.5, 0.9)
 """The grid reaches from a sigma at which members have less than half of the unperturbed accuracy to one at
 which they have 90% of it..."""
-FEWEST, MOST = 4, 8
-"""... but has 4 to 8 sigmas."""
+FEWEST = 4
+MOST = 8
+"""... but has FEWEST to MOST sigmas."""
 WORKING = 0.3
 """Where members have less than this share of the unperturbed model's accuracy, no update is estimated."""
-TABLE_PROMPTS, TABLE_SAMPLES = 2, 4
+TABLE_PROMPTS = 2
+TABLE_SAMPLES = 4
 """The large table has so many times a step's prompts, and at least so many samples."""
 LONGER = 2
 """Doublings by which a line that still rises at its end is extended."""
@@ -132,7 +134,9 @@ class _Probe:
 
     def __init__(self, config: TrainConfig, populations: Populations, count: int):
         assert isinstance(config.algorithm, EvolutionSettings)
-        self.config, self.populations, self.count = config, populations, count
+        self.config = config
+        self.populations = populations
+        self.count = count
         self.algorithm: EvolutionSettings = config.algorithm
         self.levels: dict[float, Level] = {}
 
@@ -253,8 +257,8 @@ class _Probe:
         return points, told
 
     def _table(self, sigma: float) -> list[dict[str, Any]]:
-        """What an update would gain per unit of length from as many completions as a step's, divided in other
-        ways."""
+        """Return what an update would gain per unit of length from as many completions as a step's, divided
+        in other ways."""
         algorithm = self.algorithm
         samples = max(TABLE_SAMPLES, algorithm.samples)
         _say(
@@ -264,7 +268,8 @@ class _Probe:
         level = Level(sigma)
         self.populations.extend(level, 1, samples, first=self.count)
         [fitness] = level.fitness
-        completions, found = algorithm.population * algorithm.prompts * algorithm.samples, []
+        completions = algorithm.population * algorithm.prompts * algorithm.samples
+        found = []
         for prompts in sorted({algorithm.prompts, *_powers(algorithm.prompts)}):
             for drawn in sorted({algorithm.samples, *_powers(samples)}):
                 members = 2 * round(completions / prompts / drawn / 2)
@@ -309,14 +314,20 @@ def suggest(
     chosen = max(table, key=lambda row: row["slope"]["mean"])
     if not 0 < mine["slope"]["mean"] < chosen["slope"]["low"]:
         chosen = mine
-    members, steps, factor = chosen["members"], config.run.steps, 1.0
+    members = chosen["members"]
+    steps = config.run.steps
+    factor = 1.0
     if config.run.minutes is not None:
         step_s = seconds * members * chosen["prompts"] * chosen["samples"]
         steps = max(1, int(config.run.minutes * 60 / step_s))
         while steps < STEPS[0] and members >= 2 * SMALLEST:
-            members, steps, factor = members // 4 * 2, steps * 2, factor / 2
+            members = members // 4 * 2
+            steps = steps * 2
+            factor = factor / 2
         while steps > STEPS[1]:
-            members, steps, factor = members * 2, steps // 2, factor * 2
+            members = members * 2
+            steps = steps // 2
+            factor = factor * 2
     value = schedule(algorithm.learning_rate_schedule, algorithm.learning_rate, algorithm.learning_rate_final)
     shape = np.array([value(step / steps) for step in range(steps)]) / algorithm.learning_rate
     if chosen is not mine:
@@ -342,7 +353,7 @@ def command(config: TrainConfig, found: dict[str, Any]) -> str:
 
 
 def rounded(value: float, digits: int = 2) -> float:
-    """To so many significant digits."""
+    """Round to so many significant digits."""
     return float(f"{value:.{digits}g}")
 
 

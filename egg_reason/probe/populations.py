@@ -29,7 +29,7 @@ __all__ = ["Level", "Populations", "correlation", "plain", "slope_interval"]
 
 @dataclass
 class Level:
-    """What populations at one sigma answered: for each an array [N, P, G].
+    """The answers of populations at one sigma: for each an array [N, P, G].
 
     fitness: NaN where there is no reward. right: bool. base: bool, what the unperturbed model got right with
         the same random numbers.
@@ -43,7 +43,8 @@ class Level:
     @property
     def kept(self) -> float:
         """The members' accuracy as a share of the unperturbed model's; NaN where it gave no right answer."""
-        right, base = np.concatenate(self.right, 1), np.concatenate(self.base, 1)
+        right = np.concatenate(self.right, 1)
+        base = np.concatenate(self.base, 1)
         return float(right.mean() / base.mean()) if base.any() else float("nan")
 
     def described(self, shaping: str) -> dict[str, Any]:
@@ -89,7 +90,9 @@ class Populations:
         self.batches = batches
         self.problems = problems
         self.state = parts.algorithm.init(parts.model.params)
-        self.clock, self.seconds, self.jobs = TrainingClock(), 0.0, 0
+        self.clock = TrainingClock()
+        self.seconds = 0.0
+        self.jobs = 0
         self._base: dict[tuple[int, int], np.ndarray] = {}
 
     def extend(self, level: Level, count: int, samples: int, first: int = 0) -> None:
@@ -98,13 +101,15 @@ class Populations:
             members = self._strategy(level.sigma).ask(self.state.replace(step=k))
             begun = self.clock.now()
             fitness, right = self._answer(members, np.arange(members.size), k, samples)
-            self.seconds, self.jobs = self.seconds + self.clock.now() - begun, self.jobs + right.size
+            self.seconds = self.seconds + self.clock.now() - begun
+            self.jobs = self.jobs + right.size
             level.fitness.append(fitness)
             level.right.append(right)
             level.base.append(self._unperturbed(members, k, samples))
 
     def _unperturbed(self, members: Members, k: int, samples: int) -> np.ndarray:
-        """What the members would have got right at sigma 0; those who share random numbers are asked once."""
+        """Return what the members would have got right at sigma 0; those who share random numbers are asked
+        once."""
         if (k, samples) not in self._base:
             apart = {"pair": 2, "all": members.size, "none": 1}[self.problem.sampling.share_noise]
             _, right = self._answer(
@@ -149,10 +154,8 @@ class Populations:
             weights = pair_weights(strategy.fitness(fitness), strategy.shaping)
             if weights is not None:
                 fresh = strategy.direction(self.state.replace(step=k), weights)
-                total, count = (
-                    (fresh if total is None else {name: total[name] + fresh[name] for name in fresh}),
-                    count + 1,
-                )
+                total = fresh if total is None else {name: total[name] + fresh[name] for name in fresh}
+                count = count + 1
         return total and {name: value * count**-0.5 for name, value in total.items()}, count
 
     def right(self, direction: dict[str, Any] | None = None, length: float = 0.0) -> np.ndarray:
@@ -180,7 +183,8 @@ def correlation(fitness: Sequence[np.ndarray]) -> float | None:
 def slope_interval(by_population: Sequence[np.ndarray]) -> dict[str, float]:
     """The mean over populations of the sums of `slopes_by_pair`, with its interval over pairs."""
     pairs = np.concatenate(by_population)
-    count, populations = len(pairs), len(by_population)
+    count = len(pairs)
+    populations = len(by_population)
     middle = pairs.sum() / populations
     half = t_quantile(count - 1) * pairs.std(ddof=1) * np.sqrt(count) / populations if count > 1 else np.inf
     return {"mean": float(middle), "low": float(middle - half), "high": float(middle + half)}
@@ -191,7 +195,8 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> dict[str, float] | None:
     total = whole.sum()
     if not total:
         return None
-    middle, count = part.sum() / total, len(part)
+    middle = part.sum() / total
+    count = len(part)
     error = np.sqrt(((part - middle * whole) ** 2).sum() * count / max(count - 1, 1)) / total
     half = t_quantile(max(count - 1, 1)) * error
     return {"mean": float(middle), "low": float(max(0, middle - half)), "high": float(min(1, middle + half))}

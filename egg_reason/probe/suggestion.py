@@ -1,5 +1,5 @@
-"""What a probe's measurements say of a run to come: how far to step, and where to spend completions. NumPy
-and SciPy only; no model.
+"""Suggestions for a run to come, from a probe's measurements: how far to step, and where to spend
+completions. NumPy and SciPy only; no model.
 
 An update moves the weights by `learning_rate` along a direction d of unit RMS (see `es`): a part that the
 gradient explains, and noise that the population could not average away. The first part turns wrong answers
@@ -56,7 +56,8 @@ class Line:
 
         shape: [S], the schedule as a share of its start; the rate is that of the start.
         """
-        slope, squares = self.slope * np.sqrt(size / self.populations) * shape.sum(), (shape**2).sum()
+        slope = self.slope * np.sqrt(size / self.populations) * shape.sum()
+        squares = (shape**2).sum()
         return _highest(self.start, slope, self.noise * squares)
 
 
@@ -79,7 +80,8 @@ def fit(start: float, lines: Sequence[Points]) -> list[Line | None]:
     unit = max(float(line.lengths.max()) for line in lines)
 
     def misses(found):
-        noise, slopes = found[0], found[1:]
+        noise = found[0]
+        slopes = found[1:]
         return np.concatenate(
             [
                 (
@@ -105,7 +107,7 @@ def fit(start: float, lines: Sequence[Points]) -> list[Line | None]:
 
 
 def steepest(sigmas: Sequence[float], slopes: Sequence[float]) -> int:
-    """Which of the sigmas (rising) has the highest slope for one population.
+    """Return which of the sigmas (rising) has the highest slope for one population.
 
     Small sigmas drown in sampling noise, large ones break members, and between them the slope changes slowly:
     of four sigmas or more the highest point of a parabola in log sigma, fitted by least squares, is taken,
@@ -147,9 +149,11 @@ def pair_correlation(fitness_NPG: np.ndarray) -> float:
     where they do not differ.
     """
     means = mean(fitness_NPG, (1, 2))
-    plus, minus = means[0::2], means[1::2]
+    plus = means[0::2]
+    minus = means[1::2]
     known = ~np.isnan(plus + minus)
-    plus, minus = plus[known], minus[known]
+    plus = plus[known]
+    minus = minus[known]
     return (
         float(np.corrcoef(plus, minus)[0, 1])
         if len(plus) and plus.std() > 0 and minus.std() > 0
@@ -160,7 +164,7 @@ def pair_correlation(fitness_NPG: np.ndarray) -> float:
 def slopes_by_pair(
     fitness_NPG: np.ndarray, sigma: float, prompts: int, samples: int, shaping: str, splits: int = 16
 ) -> np.ndarray:
-    """What each pair adds to the slope of an update, measured on prompts that the update has not seen:
+    """Return what each pair adds to the slope of an update, measured on prompts that the update has not seen:
     float64 [N / 2].
 
     The update is made from `prompts` of the table's P prompts and `samples` of its G samples

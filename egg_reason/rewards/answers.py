@@ -1,4 +1,5 @@
-r"""Where the answer of a completion is, numbers in plain digits, and what every grader says about an answer.
+r"""Rules that all graders share: the answer in a completion, numbers in plain digits, the words for an
+answer.
 
 Only what follows the thought counts (`after_thought`). In it `<answer>...</answer>`, `\boxed{...}` and last
 numbers are found here; which of them counts, each grader's docstring says. Everything is linear in the length
@@ -119,8 +120,8 @@ def _thought_at_end(prompt: str) -> str:
 
 
 def after_thought(text: str, require_think: bool = False) -> str | None:
-    """What follows the last `</think>`; None where a thought is opened and not closed after it: then there is
-    no answer.
+    """Return what follows the last `</think>`; None where a thought is opened and not closed after it: then
+    there is no answer.
 
     Text without any tag is returned whole, or is None with `require_think`.
     """
@@ -129,7 +130,7 @@ def after_thought(text: str, require_think: bool = False) -> str | None:
 
 
 def last_tagged(text: str) -> str | None:
-    """What stands in the last `<answer>...</answer>`; None where there is none."""
+    """Return what stands in the last `<answer>...</answer>`; None where there is none."""
     end = text.rfind("</answer>")
     begin = text.rfind("<answer>", 0, end) if end >= 0 else -1
     if begin < 0:
@@ -139,8 +140,8 @@ def last_tagged(text: str) -> str | None:
 
 
 def last_boxed(text: str, longest: int = LONGEST) -> str | None:
-    r"""What stands in the last `\boxed{...}` or `\fbox{...}`; None without one, or where it does not close
-    within `longest` characters."""
+    r"""Return what stands in the last `\boxed{...}` or `\fbox{...}`; None without one, or where it does not
+    close within `longest` characters."""
     box = _box_before(text, len(text), longest)
     return box[2] if box else None
 
@@ -163,7 +164,8 @@ def last_boxes(text: str, adjacent: bool = False) -> tuple[int, str] | None:
         gap = text[before[1] : begin]
         if not (BETWEEN.fullmatch(gap) or (adjacent and not gap.strip("$ \n"))):
             break
-        begin, content = before[0], f"{before[2]}, {content}"
+        begin = before[0]
+        content = f"{before[2]}, {content}"
     return begin, content
 
 

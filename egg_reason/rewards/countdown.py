@@ -42,8 +42,8 @@ TOKEN = re.compile(r"[0-9]+|[-+*/()]")
 
 
 def equivalent(a: str, b: str) -> bool:
-    """Whether two answers are the same answer to one problem, for votes: both can be computed and have the
-    same value.
+    """Return whether two answers are the same answer to one problem, for votes: both can be computed and have
+    the same value.
 
     Which numbers they use is not compared, as it cannot be known here which were given.
     """
@@ -111,8 +111,8 @@ def _verdicts(completions, numbers, target, prompts, require_think) -> list[Verd
 
 
 def verdict(completion: str, numbers: Sequence[int], target: int, require_think: bool = True) -> Verdict:
-    """Whether the answer in `completion` (see `answer_of`) uses each of `numbers` exactly once and equals
-    `target` exactly.
+    """Return whether the answer in `completion` (see `answer_of`) uses each of `numbers` exactly once and
+    equals `target` exactly.
 
     An answer of the form `expression = number` is read as the expression; the number must then be the target.
 
@@ -128,7 +128,8 @@ def verdict(completion: str, numbers: Sequence[int], target: int, require_think:
         return Verdict(answer[:LONGEST], False, f"longer than {LONGEST} characters")
     expression, equals, claim = answer.rpartition("=")
     if equals:
-        expression, claim = expression.strip(), claim.strip()
+        expression = expression.strip()
+        claim = claim.strip()
         if not _is_number(claim):
             return Verdict(answer, False, "what follows the equals sign is not a number")
         if int(claim) != target:

@@ -64,7 +64,8 @@ def score_with(
 
 def _called(function: Callable, name: str, rows: dict[str, list]) -> Reply:
     """Call a reward function with all rows. It gets lists of its own: it may change them."""
-    count, reply = len(rows["completions"]), Reply()
+    count = len(rows["completions"])
+    reply = Reply()
     own = {key: list(column) for key, column in rows.items()}
     settle(reply, invoke(function, own, {"trainer_state": NO_RUN}, reply, count), count, name)
     if reply.bad:

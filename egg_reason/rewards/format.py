@@ -44,8 +44,8 @@ def format(
 
 
 def well_formed(text: str, answer_tags: bool = False) -> bool:
-    """Whether a text is `<think>`, a thought, `</think>` and an answer that is not blank, with each tag once
-    and nothing before it.
+    """Return whether a text is `<think>`, a thought, `</think>` and an answer that is not blank, with each
+    tag once and nothing before it.
 
     >>> well_formed("<think>3 and 4</think>7"), well_formed("7"), well_formed("<think>3 and 4</think> ")
     (True, False, False)

@@ -183,7 +183,8 @@ def describe(error: BaseException, path: Path | None = None) -> str:
     except Exception:  # of a class whose __str__ raises
         text = ""
     if isinstance(error, SyntaxError):
-        file, line = error.filename, error.lineno
+        file = error.filename
+        line = error.lineno
         text = error.msg
     else:
         frames = traceback.extract_tb(error.__traceback__)

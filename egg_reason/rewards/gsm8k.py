@@ -49,8 +49,9 @@ ANOTHER = re.compile(
 
 
 def equivalent(a: str, b: str) -> bool:
-    """Whether two extracted answers are the same number."""
-    x, y = read_number(a), read_number(b)
+    """Return whether two extracted answers are the same number."""
+    x = read_number(a)
+    y = read_number(b)
     return x == y if x is not None and y is not None else False
 
 
@@ -89,7 +90,7 @@ def gsm8k(
 def verdict(
     completion: str, gold: object, require_think: bool = False, require_marks: bool = False
 ) -> Verdict:
-    """Whether the number in `completion` (see `answer_of`) is the one in `gold`.
+    """Return whether the number in `completion` (see `answer_of`) is the one in `gold`.
 
     >>> verdict("2 * 9 = 18, so she makes $18.00.", "...#### 18")
     Verdict(answer='18.00', correct=True, reason='right')

@@ -49,21 +49,23 @@ DENIAL = re.compile(r"(?i)\b(?:not|never|cannot|neither|nor|isn't|aren't|can't|u
 
 
 def equivalent(gold: str, answer: str) -> bool:
-    """Whether two answers are the same by the conventions of `docs/graders.md`. Never raises; False where it
-    cannot be told.
+    """Return whether two answers are the same by the conventions of `docs/graders.md`. Never raises; False
+    where it cannot be told.
 
     Nearly symmetric: an equation states its right side as an answer more freely than as the right answer.
     """
     if gold == answer:
         return bool(gold.strip())
-    x, y = _number(gold), read_number(answer)
+    x = _number(gold)
+    y = read_number(answer)
     if x is not None and y is not None:
         return x == y
     if not gold or not answer or len(answer) > LONGEST or len(gold) > LONGEST:
         return False
     fresh_budget()
     try:
-        first, second = forms.read_known(gold), forms.read(answer)
+        first = forms.read_known(gold)
+        second = forms.read(answer)
         if comparison.same(first, second):
             return True
     except Unreadable:
@@ -101,7 +103,7 @@ def math(
 
 
 def verdict(completion: str, gold: object, require_think: bool = False) -> Verdict:
-    r"""Whether the answer in `completion` (see `answer_of`) is equivalent to the one in `gold` (see
+    r"""Return whether the answer in `completion` (see `answer_of`) is equivalent to the one in `gold` (see
     `gold_of`).
 
     >>> verdict(r"<think>...</think>So it is \boxed{\frac{3}{6}}.", "0.5")
@@ -163,7 +165,7 @@ def _answer_without_box(text: str) -> str | None:
 
 
 def _last_of(text: str) -> str | None:
-    """What comes last in a text, mathematics between dollar signs or a number."""
+    """Return what comes last in a text, mathematics between dollar signs or a number."""
     spans = list(SPAN.finditer(text))
     number = last_number(text)
     if spans and (number is None or text.rfind(number) < spans[-1].end()):
@@ -206,7 +208,7 @@ def _joined_spans(text: str, spans: list) -> str:
 
 
 def _is_mathematics(text: str) -> bool:
-    """Whether a text can be read as a whole: not as words."""
+    """Return whether a text can be read as a whole: not as words."""
     if len(text) > 300 or text.count(" ") > 40:
         return False
     return read_number(text) is not None or not _wordy(forms.read(text))
@@ -241,8 +243,8 @@ REFUSED = re.compile(
 
 
 def _same_to_math_verify(gold: str, answer: str) -> bool:
-    """What math-verify says of two answers neither of which `forms` can read; False at once where one of them
-    is not short and simple.
+    """Return what math-verify says of two answers neither of which `forms` can read; False at once where one
+    of them is not short and simple.
 
     Its time limits need the main thread and a signal, so they are switched off, and SIMPLE and REFUSED take
     their place: without long numbers, towers of powers, sums, products, limits and integrals sympy has

@@ -29,8 +29,8 @@ def reasoning_gym(
     log_extra: Callable | None = None,
     **kwargs: Any,
 ) -> list[float]:
-    """What the data set's `score_answer` gives, from 0 to 1; only 1.0 is right. Many sets give a little for a
-    wrong answer.
+    """Return what the data set's `score_answer` gives, from 0 to 1; only 1.0 is right. Many sets give a
+    little for a wrong answer.
 
     A reward function in TRL's signature. The answer (`answer_of`) is what stands in the last
     `<answer>...</answer>` after the thought, or all of the text after the thought where there is none. A

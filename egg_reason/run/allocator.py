@@ -1,4 +1,4 @@
-"""What this process holds of the machine's memory, and how freed memory is kept where malloc is glibc's
+"""The memory that this process holds, and settings of how freed memory is kept where malloc is glibc's
 (elsewhere nothing happens).
 
 glibc gives threads arenas of their own, up to eight a core, and each keeps what was freed in it. Lanes, noise
@@ -19,8 +19,8 @@ ARENA_MAX = -8
 
 
 def share_arenas() -> None:
-    """As many arenas as there are cores. To be called before threads allocate: the limit stands once it has
-    been looked at."""
+    """Allow as many arenas as there are cores. To be called before threads allocate: the limit stands once it
+    has been looked at."""
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(ARENA_MAX, os.cpu_count() or 1)
 
@@ -43,6 +43,7 @@ def resident() -> tuple[int, int]:
         if "VmRSS" in found and "VmHWM" in found:
             now, most = (int(found[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
             return now, most
+    # ru_maxrss: bytes on macOS, KiB elsewhere.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return most, most
 

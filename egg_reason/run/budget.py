@@ -1,5 +1,5 @@
-"""What a run has spent of its budget: steps, seconds of training, generated tokens. It ends when the first of
-them is spent."""
+"""The part of its budget that a run has spent: steps, seconds of training, generated tokens. The run ends
+when the first of them is spent."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,8 @@ from egg_reason.config import TrainConfig
 
 __all__ = ["SECONDS", "TOKENS", "Budget"]
 
-SECONDS, TOKENS = "training_seconds", "training_tokens"
+SECONDS = "training_seconds"
+TOKENS = "training_tokens"
 """Metrics of a step: spent so far, this step included."""
 
 
@@ -41,7 +42,9 @@ class Budget:
     def add(self, seconds: float, tokens: int) -> dict[str, float]:
         """One more step. Returns the step's metrics of it."""
         self._spent_before = self.spent
-        self.steps, self.seconds, self.tokens = self.steps + 1, self.seconds + seconds, self.tokens + tokens
+        self.steps = self.steps + 1
+        self.seconds = self.seconds + seconds
+        self.tokens = self.tokens + tokens
         return {SECONDS: self.seconds, TOKENS: self.tokens}
 
     @property
@@ -55,7 +58,8 @@ class Budget:
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether the last step reached one of `evaluations` equal parts of the budget."""
+        """True when the last step reached one of `evaluations` equal parts of the budget."""
+        # 1e-9: a part that is reached exactly must not be missed by rounding.
         return int(self.spent * self._evaluations + 1e-9) > int(self._spent_before * self._evaluations + 1e-9)
 
     def seconds_left(self, last_step: float) -> float:

@@ -49,6 +49,7 @@ def add(run: Path, step: int, changes: Mapping[str, Any]) -> None:
 def applied(table: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a table of settings, in sections or flat as in earlier versions, with these changes."""
     result = {name: dict(value) if isinstance(value, Mapping) else value for name, value in table.items()}
+    # Runs of earlier versions have flat settings.
     in_sections = any(isinstance(value, dict) for value in result.values())
     known = TrainConfig.known()
     for name, value in (pair for one in changes for pair in one.items()):

@@ -46,7 +46,9 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, damaged ones included, in order."""
-        return [step for step, path in self._entries() if path.suffix]
+        return [
+            step for step, path in self._entries() if path.suffix
+        ]  # folders of earlier versions have none
 
     def save(self, step: int, arrays: Any) -> None:
         """Keep the arrays as they are after `step`; returns when they are on the disk.
@@ -63,10 +65,12 @@ class Checkpoints:
 
         path = self._path(step)
         leaves = {name: _on_host(name, leaf) for name, leaf in _named(arrays).items()}
+        # The hash is that of the arrays before any is stored as uint8.
         metadata = {"step": str(step), "hash": weights_hash(leaves).hex()}
         foreign = {name: leaf.dtype.name for name, leaf in leaves.items() if _is_foreign(leaf.dtype)}
         if foreign:
             metadata["dtypes"] = json.dumps(foreign)
+            # The same bytes under a dtype that the library knows; `_read` turns them back.
             leaves |= {name: leaves[name].view(np.uint8) for name in foreign}
         try:
             self.folder.mkdir(exist_ok=True)
@@ -77,6 +81,7 @@ class Checkpoints:
                 # The library lets nobody else read the file; the folder's mode follows the umask.
                 temporary.chmod(self.folder.stat().st_mode & 0o666)
                 sync(temporary)
+            # The rename itself is on the disk only when the folder is.
             sync(self.folder)
         except (OSError, SafetensorError) as error:
             number = re.search(r"\(os error (\d+)\)", str(error))  # of the library, which knows no OSError
@@ -84,6 +89,7 @@ class Checkpoints:
             raise OSError(
                 f"{path} could not be written ({reason}): make room on the disk, or mend it, and resume"
             ) from None
+        # Only now, with the new one safe, do older ones go.
         kept = [saved for saved in self.steps() if saved <= step][-KEPT:]
         for saved, entry in self._entries():
             # A folder of an earlier version goes once a newer checkpoint is there, not before: of GRPO it may
@@ -102,6 +108,8 @@ class Checkpoints:
                 ones are a ValueError.
             most: checkpoints of later steps are passed over.
         """
+        # The newest first. A damaged one costs the steps since the one before: they are replayed or taken
+        # again.
         for step, path in reversed(self._entries()):
             if most is not None and step > most:
                 continue
@@ -162,6 +170,7 @@ def _read(path: Path, step: int) -> dict[str, np.ndarray]:
             leaves[name] = leaves[name].view(dtype)
     except (SafetensorError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a whole safetensors file: {_reason(error)}") from None
+    # A file that was renamed: its step decides which steps are taken again.
     if metadata.get("step") != str(step):
         raise ValueError(f"it is of step {metadata.get('step')}")
     if metadata.get("hash") != weights_hash(leaves).hex():
@@ -183,6 +192,7 @@ def _arrange(leaves: dict[str, np.ndarray], like: Any, path: Path) -> Any:
     import jax
 
     wanted = _named(like)
+    # Other names: the settings have changed, and leaves would be put into the wrong places.
     if different := sorted(leaves.keys() ^ wanted.keys()):
         raise ValueError(
             f"{path} holds other arrays than this run needs ({', '.join(different[:5])}): resume with the"

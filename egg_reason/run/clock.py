@@ -44,17 +44,18 @@ class TrainingClock:
     @staticmethod
     def _hear(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
+            # JAX tells of the end: the beginning follows from the duration.
             TrainingClock._add(time.perf_counter() - duration_secs, time.perf_counter())
 
     @staticmethod
     def _add(start: float, end: float) -> None:
         spans = TrainingClock._spans
         with TrainingClock._lock:  # several devices compile at the same time
-            while (
-                spans and spans[-1][1] > start
-            ):  # it began before this one ended, and ended before: within, or overlapping by rounding
+            # A span that ended after this one began lies within it, or overlaps by rounding: they are joined.
+            while spans and spans[-1][1] > start:
                 start = min(start, spans.pop()[0])
             spans.append((start, end))
-            if len(spans) > 1000:  # of which only the newest can still be swallowed
+            # Only the newest can still be swallowed: the lengths of older ones are summed up and forgotten.
+            if len(spans) > 1000:
                 TrainingClock._before += sum(end - start for start, end in spans[:500])
                 del spans[:500]

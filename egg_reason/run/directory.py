@@ -111,7 +111,9 @@ class Run:
                 " this run"
             )
 
+        # Beside the directory: a rename within one file system is one step, which a crash cannot halve.
         temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}")
+        # Parents that this call makes are taken away again if it fails.
         missing = [parent for parent in path.parents if not parent.exists()]
         lock = None
         try:
@@ -125,6 +127,8 @@ class Run:
             header = {"fingerprint": fingerprint, "config": tomllib.loads(text), "made_with": made_with}
             ScalarLog.create(temporary / "scalars" / "log.bin", header).close()
             sync(temporary)
+            # Before it has its name: nobody else can open it in between. The lock belongs to the file and
+            # moves along.
             lock = take_lock(temporary)
             os.rename(temporary, path)  # takes the place of an empty directory too
             sync(path.parent)
@@ -163,6 +167,7 @@ class Run:
         try:
             run = cls(path, lock, steps)
             if steps is not None:
+                # Fewer steps than the run took: it goes on, and is finished only when it writes a new one.
                 (path / "summary.json").unlink(missing_ok=True)
             return run
         except BaseException:
@@ -171,7 +176,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end: its summary is written."""
+        """True when the run came to its end: its summary is written."""
         return (self.path / "summary.json").exists()
 
     # What is written for people
@@ -190,6 +195,7 @@ class Run:
                 f" rewind({step - 1}) first"
             )
         numbers = _json_data(values)
+        # Not flushed to the disk: a line that is lost or torn costs a point of a curve and no step.
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"step": int(step), "time": round(self.seconds, 3), **numbers}) + "\n")
         self._last_step = step
@@ -245,6 +251,7 @@ class Run:
 
         They must be settings that decide no weight (`egg_reason.config.resume`).
         """
+        # The record first: `_checked_config` mends config.toml from it, never the other way round.
         changes.add(self.path, step, settings)
         self.config = changes.applied(self.config, [settings])
         _write(self.path / "config.toml", tomli_w.dumps(self.config, multiline_strings=False))
@@ -252,12 +259,15 @@ class Run:
     def _checked_config(self) -> dict[str, Any]:
         """The settings at the start, with the changes since. config.toml, which is for people, must hold the
         same; that of the log has a checksum."""
-        path, start, since = self.path / "config.toml", self.scalars.header["config"], changes.read(self.path)
+        path = self.path / "config.toml"
+        start = self.scalars.header["config"]
+        since = changes.read(self.path)
         config = changes.applied(start, since)
         if not path.exists():
             log.warning("%s: missing, written anew from the scalar log", path)
             _write(path, tomli_w.dumps(config, multiline_strings=False))
-        there, known = flattened(_read_config(path)), flattened(config)
+        there = flattened(_read_config(path))
+        known = flattened(config)
         if since and there != known and there == flattened(changes.applied(start, since[:-1])):
             # The process died between recording a change and writing it here.
             _write(path, tomli_w.dumps(config, multiline_strings=False))
@@ -274,6 +284,7 @@ class Run:
     def _keep_metrics(self, lines: list[dict[str, Any]]) -> None:
         _write(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self._last_step = lines[-1]["step"] if lines else -1
+        # The run's clock goes on from the last line; the pause does not count.
         self._seconds_before = lines[-1]["time"] if lines else 0.0
 
 
@@ -301,8 +312,8 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def storage(path: str | os.PathLike) -> Iterator[None]:
-    """What the file system refuses to a run (full, read-only, no permission) becomes one line: what, why, and
-    how to go on."""
+    """Turn a refusal of the file system (full, read-only, no permission) into one line: what, why, and how to
+    go on."""
     try:
         yield
     except OSError as error:
@@ -350,6 +361,5 @@ def _json_data(value: Any) -> Any:
 def _write(path: Path, text: str) -> None:
     """Replace the file as a whole or leave it as it was."""
     with replacing(path) as temporary:
-        temporary.write_text(
-            text, encoding="utf-8", errors="backslashreplace"
-        )  # a lone surrogate becomes its JSON escape
+        # A lone surrogate becomes its JSON escape.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -30,6 +30,7 @@ def take_lock(path: Path) -> int:
         os.ftruncate(file, 0)
         os.write(file, f"{os.getpid()}\n".encode())
     except OSError as error:
+        # Another process's number, which it wrote when it took the lock.
         holder = os.pread(file, 32, 0).decode().strip()
         os.close(file)
         if isinstance(error, BlockingIOError):

@@ -45,6 +45,7 @@ HASH_BYTES = 16
 _FRAME = struct.Struct("<4sqII")  # magic, step, payload length, payload CRC; its own CRC follows
 _CRC = struct.Struct("<I")
 _FRAME_BYTES = _FRAME.size + _CRC.size
+# Learning rate, sigma, N, P, number of hash bytes.
 _STEP = struct.Struct("<ddIII")
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class StepScalars:
-    """What one step hands to the update.
+    """The scalars that one step hands to the update.
 
     Attributes:
         fitness_NP: float32 [N, P], member by prompt, as `tell` receives it; NaN where no answer applies.
@@ -79,6 +80,7 @@ class ScalarLog:
     def __init__(self, path: str | os.PathLike, *, writable: bool, steps: int | None = None):
         self.path = Path(path)
         try:
+            # O_APPEND: a write goes behind the last frame, wherever reading has been.
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND if writable else os.O_RDONLY)
         except FileNotFoundError:
             raise FileNotFoundError(
@@ -91,6 +93,7 @@ class ScalarLog:
             if self.cut_bytes and writable:
                 os.ftruncate(self._file, self._end)
                 flush(self._file)
+                # Frames behind the steps that are to be kept are cut off on purpose: no warning then.
                 if steps != len(self):
                     log.warning(
                         "%s: the last record was torn (%d bytes) and is cut off: step %d is to be taken"
@@ -117,6 +120,7 @@ class ScalarLog:
                 " another directory"
             )
         payload = json.dumps({**header, "format": FORMAT_VERSION}).encode()
+        # The header is on the disk before the file has its name: a log without one cannot be left behind.
         with replacing(path) as temporary, open(temporary, "wb") as file:
             file.write(_frame(HEADER_STEP, payload))
             file.flush()
@@ -166,20 +170,21 @@ class ScalarLog:
                 f" append step {len(self)}"
             )
         try:
+            # One write for the whole frame: what can be torn is the last record alone.
             written = os.write(self._file, frame)
             if written != len(frame):
                 raise OSError(f"only {written} of {len(frame)} bytes went in")
             flush(self._file)
         except OSError as error:
-            with contextlib.suppress(
-                OSError
-            ):  # what cannot be cut off now is a torn record to the next process
+            # What cannot be cut off now is a torn record to the next process.
+            with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
             reason = error.strerror or error
             raise OSError(
                 f"{self.path}: step {step} could not be written ({reason}): make room on the disk, or mend"
                 " it, and resume"
             ) from None
+        # Known only when it is on the disk: `len` never counts a step that a crash could take back.
         self._offsets.append(self._end)
         self._end += len(frame)
 
@@ -218,16 +223,16 @@ class ScalarLog:
 
     def _frame_at(self, step: int) -> bytes:
         start = self._offsets[step]
+        # Up to the next frame. `_scan` has checked that nothing lies between.
         end = self._offsets[step + 1] if step + 1 < len(self) else self._end
         return os.pread(self._file, end - start, start)
 
     def _damage(self, step: int, offset: int, note: str = "") -> str:
-        what, again = (
-            f"step {step}{note}",
-            f"take the steps again from there with egg-reason train --resume RUN --rewind {step}",
-        )
+        what = f"step {step}{note}"
+        again = f"take the steps again from there with egg-reason train --resume RUN --rewind {step}"
         if step == HEADER_STEP:
-            what, again = "the header", "start a new run"
+            what = "the header"
+            again = "start a new run"
         return (
             f"{self.path}: the record of {what} at byte {offset} is damaged: restore the file from a copy, or"
             f" {again}"
@@ -242,6 +247,7 @@ class ScalarLog:
                 f"{self.path}: not a scalar log: it does not start with {MAGIC!r}; give the scalars/log.bin"
                 " of a run"
             )
+        # Mapped: a log of many gigabytes is checked without being held in memory.
         with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as data:
             length = _length(data, 0)
             if length is None or not _intact(data[:length]):
@@ -258,6 +264,7 @@ class ScalarLog:
                 length = _length(data, offset)
                 frame = data[offset : offset + length] if length else b""
                 if not _intact(frame):
+                    # Damage in the middle must not be cut off with all good steps behind it.
                     if _another_frame_follows(data, offset, length):
                         raise ValueError(self._damage(len(self), offset))
                     break  # torn: the write was cut short, and nothing was written after it
@@ -287,6 +294,7 @@ def weights_hash(arrays: Any) -> bytes:
     ]
     digest = hashlib.blake2b(digest_size=HASH_BYTES)
     for name, leaf in sorted(leaves, key=lambda pair: pair[0]):
+        # Of 0-d arrays it makes 1-d ones: the shape is that of the leaf itself.
         value = np.ascontiguousarray(leaf)
         digest.update(json.dumps([name, value.dtype.name, np.shape(leaf)]).encode())
         digest.update(value.reshape(-1).view(np.uint8).data)
@@ -294,6 +302,7 @@ def weights_hash(arrays: Any) -> bytes:
 
 
 def _frame(step: int, payload: bytes) -> bytes:
+    # A checksum of its own for the head: a damaged length must not lead the reader astray.
     head = _FRAME.pack(MAGIC, step, len(payload), zlib.crc32(payload))
     return head + _CRC.pack(zlib.crc32(head)) + payload
 
@@ -318,10 +327,11 @@ def _intact(frame: bytes) -> bool:
 
 
 def _another_frame_follows(data, offset: int, length: int | None) -> bool:
-    """Whether anything was written after the bad frame at `offset`: then it is not the last one, and cutting
+    """Tell if anything was written after the bad frame at `offset`: then it is not the last one, and cutting
     would lose good steps."""
     if length is not None:
         return offset + length < len(data)
+    # The length cannot be believed: any intact head further on is a later record.
     while (offset := data.find(MAGIC, offset + 1)) >= 0:
         if _length(data, offset) is not None:
             return True
@@ -347,5 +357,6 @@ def _encode(scalars: StepScalars) -> bytes:
 def _decode(payload: bytes) -> StepScalars:
     learning_rate, sigma, members, prompts, hash_length = _STEP.unpack_from(payload)
     start = _STEP.size + hash_length
+    # Bytes are copied as they are: NaN payloads survive, and a step that is repeated compares equal.
     fitness = np.frombuffer(payload, "<f4", offset=start).astype(np.float32).reshape(members, prompts)
     return StepScalars(fitness, learning_rate, sigma, payload[_STEP.size : start] or None)

@@ -1,5 +1,5 @@
-"""What decided a run's weights, step by step: read from its scalar log, or from a pack, one small file that
-can be mailed.
+"""The numbers that decided a run's weights, step by step: read from its scalar log, or from a pack, one small
+file that can be mailed.
 
 A pack is a safetensors file within an xz file (whose checksums cover every byte), so other programs can read
 it too. S steps, K = N / 2 directions:
@@ -58,7 +58,7 @@ class Recording:
         return len(self.moved)
 
     def hash_after(self, steps: int) -> bytes | None:
-        """Of the weights after so many steps, 1 to len; None where it was not recorded."""
+        """Return the hash of the weights after so many steps, 1 to len; None where it was not recorded."""
         return self.weights_hash[steps - 1].tobytes() if self.weights_hash[steps - 1].any() else None
 
 
@@ -70,8 +70,10 @@ def from_log(log: ScalarLog, weigh: Weigh | None) -> Recording:
     """
     records = [scalars for _, scalars in log.records()]
     weights = [weigh(scalars.fitness_NP) if weigh else None for scalars in records]
+    # A step in which all scored the same has no row: zeros of the common width stand for it.
     width = max((len(row) for row in weights if row is not None), default=0)
     still = np.zeros(width, np.float32)
+    # 16 zero bytes: not recorded. A true hash is that with a chance of 2^-128.
     hashes = b"".join(scalars.weights_hash or bytes(HASH_BYTES) for scalars in records)
     return Recording(
         str(log.path.parent.parent),
@@ -86,7 +88,7 @@ def from_log(log: ScalarLog, weigh: Weigh | None) -> Recording:
 
 
 def read(path: str | os.PathLike) -> Recording:
-    """Of a run directory (also while it runs) or of a pack.
+    """Return the recording of a run directory (also while it runs) or of a pack.
 
     Raises FileNotFoundError where nothing is there, and ValueError, one line, where it is neither or damaged.
     """

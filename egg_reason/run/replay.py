@@ -53,6 +53,7 @@ def start(
     if saved is None:
         return state
     step, arrays = saved
+    # The log is what is believed. At step 0 it has no hash to compare with.
     if step and weights_hash(arrays["params"]) != recorded.hash_after(step):
         log.warning(
             "%s: the checkpoint of step %d holds other weights than the scalar log says and is passed over",
@@ -73,8 +74,10 @@ def follow(
     until: how many steps of the run to take; None: all that are recorded.
     """
     for step in range(state.step, len(recorded) if until is None else until):
+        # None: all members scored the same, and the update leaves the weights as they are.
         weights = recorded.weights[step] if recorded.moved[step] else None
         state, _ = algorithm.advance(state, weights, float(recorded.learning_rate[step]))
+        # A step without a recorded hash cannot be wrong.
         yield state, recorded.hash_after(step + 1) in (None, weights_hash(state.params))
 
 
@@ -87,6 +90,7 @@ def replay(
 ) -> State:
     """The last state of `follow`. Raises ValueError at the first step whose weights are not the recorded
     ones, unless `allow_drift`."""
+    # `state` stays the one before, so that the error can name the step that differs.
     for after, same in follow(algorithm, state, recorded, until):
         if not (same or allow_drift):
             raise ValueError(difference(recorded, state.step))
@@ -124,13 +128,15 @@ class Replay:
         from_base: pass over checkpoints. allow_drift: do not insist on the recorded hashes.
         Raises ValueError for a step that was not recorded, and for weights that are not the run's.
         """
-        recorded, steps = self.recorded, len(self.recorded)
+        recorded = self.recorded
+        steps = len(self.recorded)
         step = steps if step is None else step
         if not 0 <= step <= steps:
             raise ValueError(
                 f"{recorded.name}: {steps} steps are recorded: give a step from 0 to {steps}, not {step}"
             )
         state = self.algorithm.init(self.base.params)
+        # A checkpoint saves replaying; the hashes of the steps after it are compared all the same.
         if not from_base:
             state = start(self.checkpoints, state, recorded, step)
         state = replay(self.algorithm, state, recorded, step, allow_drift)
@@ -145,6 +151,7 @@ class Replay:
         none.
         """
         state = self.algorithm.init(self.base.params)
+        # One hash for each number of steps: checkpoints are of one step, model.pth of any.
         masters = [weights_hash(state.params)]
         models_ = [self._hash_of_model(state, masters[0])]
         for after, same in follow(self.algorithm, state, self.recorded):
@@ -157,6 +164,7 @@ class Replay:
     def _hash_of_model(self, state: State, master: bytes) -> bytes:
         """Return the hash of the weights as a model file holds them. master: that of the master weights."""
         weights = self.algorithm.weights(state)
+        # The master weights are hashed already; hashing reads every byte.
         return master if weights is state.params else weights_hash(weights)
 
     def _files_differ(self, hashes: list[bytes], model_hashes: list[bytes]) -> str | None:
@@ -169,6 +177,7 @@ class Replay:
         for step in self.checkpoints.steps():
             if fault := self.checkpoints.fault(step):
                 return f"{self.checkpoints.folder}: the checkpoint of step {step} is damaged: {fault}"
+            # `fault` has found it whole: the newest up to this step is this one.
             saved = self.checkpoints.load(like, most=step)
             if saved is None or [weights_hash(saved[1]["params"])] != hashes[step : step + 1]:
                 return (

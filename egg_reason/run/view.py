@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a live panel on a terminal, plain lines everywhere else. Both fit 80
+"""The display of a run while it goes: a live panel on a terminal, plain lines everywhere else. Both fit 80
 columns."""
 
 import itertools
@@ -46,7 +46,8 @@ class Display:
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._evaluations: list[tuple[int, Interval]] = []
         self._failures: Counter[tuple[str, str]] = Counter()
-        self._phase, self._phase_started = "start", time.monotonic()
+        self._phase = "start"
+        self._phase_started = time.monotonic()
         self._sample = ""
         self._live = (
             None
@@ -72,7 +73,8 @@ class Display:
     def phase(self, name: str) -> None:
         """Name what is going on now, such as "generate", "score", "update", "evaluate", "compile". The panel
         alone shows it."""
-        self._phase, self._phase_started = name, time.monotonic()
+        self._phase = name
+        self._phase_started = time.monotonic()
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Show a finished step. Metrics that are absent, None or not finite are shown as "-".
@@ -81,7 +83,8 @@ class Display:
         completion_length, truncated (0 to 1), and seconds_ + each of PHASES, which are added up over the run
         for the time split.
         """
-        self._step, self._metrics = step, metrics
+        self._step = step
+        self._metrics = metrics
         for name in PHASES:
             self._seconds[name] += _finite(metrics.get(f"seconds_{name}")) or 0.0
         reward = _finite(metrics.get("reward_mean"))
@@ -163,17 +166,17 @@ class Display:
         table.add_row("reward", reward)
         held_out = "-"
         if self._evaluations:
-            (first_step, first), (last_step, last) = self._evaluations[0], self._evaluations[-1]
+            first_step, first = self._evaluations[0]
+            last_step, last = self._evaluations[-1]
             held_out = f"{last} at step {last_step}"
             if last_step != first_step:
                 held_out += f" (from {first.mean:.3f})"
         table.add_row("held-out accuracy", held_out)
         table.add_row("signal to noise", _number(metrics.get("signal_to_noise"), ".2f"))
-        length, truncated = (
-            _number(metrics.get("completion_length"), ".0f"),
-            _number(metrics.get("truncated"), ".0%"),
-        )
-        speed, occupancy = _count(metrics.get("tokens_per_second")), _number(metrics.get("occupancy"), ".0%")
+        length = _number(metrics.get("completion_length"), ".0f")
+        truncated = _number(metrics.get("truncated"), ".0%")
+        speed = _count(metrics.get("tokens_per_second"))
+        occupancy = _number(metrics.get("occupancy"), ".0%")
         table.add_row("speed", f"{speed} tokens/s, occupancy {occupancy}")
         table.add_row("completions", f"{length} tokens, {truncated} truncated")
         if self._failures:
@@ -202,11 +205,13 @@ def sparkline(values: list[float], width: int, ascii_only: bool = False) -> str:
     there are more."""
     bars = ".:-=+*#@" if ascii_only else "▁▂▃▄▅▆▇█"
     if len(values) > width:
+        # Stretches that differ by one value at most, so that none is empty.
         edges = [index * len(values) // width for index in range(width + 1)]
         values = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
     if not values:
         return ""
-    low, high = min(values), max(values)
+    low = min(values)
+    high = max(values)
     scale = (len(bars) - 1) / (high - low) if high > low else 0.0
     return "".join(bars[round((value - low) * scale)] for value in values)
 
@@ -235,6 +240,7 @@ def _count(value: Any) -> str:
     if number is None:
         return "-"
     for scale, unit in ((1e6, "M"), (1e3, "k")):
+        # 999.5 would be rounded to 1000: it is shown as 1.0k.
         if number >= 0.9995 * scale:
             scaled = number / scale
             return f"{scaled:.1f}{unit}" if scaled < 99.95 else f"{scaled:.0f}{unit}"

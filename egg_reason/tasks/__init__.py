@@ -150,7 +150,8 @@ def overlaps(
     together = overlap.find(
         task.train, [row for rows in compared.values() for row in rows], runs=not task.generated
     )
-    found, first = {}, 0
+    found = {}
+    first = 0
     for name, rows in compared.items():
         places = range(first, first + len(rows))
         found[name] = (

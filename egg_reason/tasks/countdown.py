@@ -81,7 +81,8 @@ def generate(
         )
     draw = random.Random(f"countdown/{split}/{seed}").random
     found: dict[tuple, Problem] = {}
-    misses, size = 0, None
+    misses = 0
+    size = None
     while len(found) < count:
         # A size is kept until a draw of it comes out, so that sizes appear equally often although most draws
         # of many numbers fail.

@@ -126,8 +126,8 @@ def as_text(value: Any) -> str:
 
 
 def at_hand(source: Source, data_dir: str | Path | None) -> bool:
-    """Whether `load` would need no network: the data are in the folder, or, without one, in the cache of
-    `datasets`."""
+    """Return whether `load` would need no network: the data are in the folder, or, without one, in the cache
+    of `datasets`."""
     if data_dir is not None:
         return (
             _file(source, Path(data_dir).expanduser()) is not None

@@ -46,7 +46,8 @@ def make(
     name = Path(path).stem
     rows = _rows(path, name, prompt_column, answer_column)
     if isinstance(heldout, str):
-        train, test = rows, _rows(heldout, f"{name}-heldout", prompt_column, answer_column)
+        train = rows
+        test = _rows(heldout, f"{name}-heldout", prompt_column, answer_column)
     else:
         train, test = data.divided(name, rows, heldout)
     boxed = rewards[0] == "math"

@@ -1,4 +1,4 @@
-"""What a task is, which of its rows a training step uses, and whether its data are sound."""
+"""The definition of a task, the choice of rows for a training step, and the check of a task's data."""
 
 import functools
 import random
@@ -119,7 +119,7 @@ def _shuffle(count: int, seed: int, epoch: int) -> list[int]:
 
 
 def validate(task: Task) -> list[str]:
-    """What is wrong with a task's data, one line each; empty where nothing is.
+    """Return the faults of a task's data, one line each; empty where nothing is.
 
     Every row's `solution`, written as an answer (after a closed thought where the prompt opens one), must get
     1 from every default reward, and neither a prompt may be in both splits nor an `id` be given twice.

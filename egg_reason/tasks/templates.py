@@ -29,7 +29,7 @@ TURN = ("\n\nUser:",)
 
 @dataclass(frozen=True)
 class Template:
-    """How a question becomes a prompt.
+    """A template that makes a prompt of a question.
 
     Attributes:
         name: one of NAMES, 'compact', or 'jinja'.
@@ -133,7 +133,8 @@ def _chat(tokenizer_name: str | None) -> Template:
             " the path of a tokenizer.json with tokenizer_config.json beside it"
         )
     folder = Path(str(tokenizer_name)).parent
-    path, jinja = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    path = folder / "tokenizer_config.json"
+    jinja = folder / "chat_template.jinja"
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:

@@ -15,7 +15,9 @@ from egg_reason.models.formats.pth import DTYPES
 
 __all__ = ["CONFIG", "INDEX", "WEIGHTS", "SafeTensor", "read_json", "read_tensors"]
 
-WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
 SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 

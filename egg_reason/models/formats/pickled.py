@@ -20,11 +20,9 @@ STORAGES = {
     "torch HalfStorage": "float16",
     "torch BFloat16Storage": "bfloat16",
 }
-ORDERED_DICT, TENSOR, PARAMETER = (
-    "collections OrderedDict",
-    "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_parameter",
-)
+ORDERED_DICT = "collections OrderedDict"
+TENSOR = "torch._utils _rebuild_tensor_v2"
+PARAMETER = "torch._utils _rebuild_parameter"
 LARGEST_SIZE = 2**48
 
 
@@ -95,6 +93,8 @@ def _interpret(pickle: bytes) -> Any:
             expect(isinstance(key, str), "a dictionary with text keys")
             stack[-1][key] = value
 
+    # A machine with a stack, marks and a memo, as the pickle expects one, that can build nothing but these
+    # values.
     argument: Any
     for opcode, argument, _ in pickletools.genops(pickle):
         match opcode.name:
@@ -106,9 +106,11 @@ def _interpret(pickle: bytes) -> Any:
             case "MARK":
                 marks.append(len(stack))
             case "GLOBAL":
+                # GLOBAL pushes a name, not what it names.
                 stack.append(_admitted(argument))
             case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
+                name = stack.pop()
+                module = stack.pop()
                 stack.append(
                     _admitted(
                         f"{module} {name}" if isinstance(name, str) and isinstance(module, str) else "?"
@@ -123,13 +125,15 @@ def _interpret(pickle: bytes) -> Any:
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(opcode.name[-1])
                 expect(len(stack) >= count, "a tuple")
+                # TUPLEn has no mark: it takes the topmost n.
                 stack[-count:] = [tuple(stack[-count:])]
             case "TUPLE":
                 stack.append(tuple(popped_to_mark()))
             case "EMPTY_DICT":
                 stack.append({})
             case "SETITEM":
-                value, key = stack.pop(), stack.pop()
+                value = stack.pop()
+                key = stack.pop()
                 set_items([key, value])
             case "SETITEMS":
                 set_items(popped_to_mark())
@@ -142,7 +146,8 @@ def _interpret(pickle: bytes) -> Any:
             case "BINPERSID":
                 stack.append(_storage(stack.pop()))
             case "REDUCE":
-                arguments, function = stack.pop(), stack.pop()
+                arguments = stack.pop()
+                function = stack.pop()
                 stack.append(_rebuilt(function, arguments))
             case "BUILD":  # the attributes of a module's state_dict (its `_metadata`), which no reader needs
                 stack.pop()
@@ -169,6 +174,7 @@ def _storage(identifier: Any) -> Storage:
         isinstance(identifier, tuple) and len(identifier) == 5 and identifier[0] == "storage",
         "a storage's identifier",
     )
+    # ("storage", class, key, device, numbers); the device that it was on does not matter.
     _, kind, key, _, numbers = identifier
     expect(isinstance(kind, Name) and kind.text in STORAGES, f"a storage among {', '.join(STORAGES)}")
     expect(
@@ -190,6 +196,7 @@ def _rebuilt(function: Any, arguments: Any) -> Any:
     expect(
         function.text == TENSOR and len(arguments) in (6, 7) and isinstance(arguments[0], Storage), "a tensor"
     )
+    # Then requires_grad, backward hooks and, in newer files, metadata: nothing that values depend on.
     where, offset, shape, strides = arguments[:4]
     expect(
         isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= 8,
@@ -200,6 +207,7 @@ def _rebuilt(function: Any, arguments: Any) -> Any:
         all(type(number) is int and 0 <= number < LARGEST_SIZE for number in numbers),
         "sizes, strides and offset of 0 or more",
     )
+    # The highest number that the view touches; strides are not negative.
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if math.prod(shape) and (last >= where.numbers or math.prod(shape) > where.numbers):
         raise Refused(
@@ -211,6 +219,7 @@ def _rebuilt(function: Any, arguments: Any) -> Any:
 
 def dump_tensors(views: dict[str, View]) -> bytes:
     """The pickle of a dictionary of tensors, in protocol 2 as torch.save writes it."""
+    # PROTO 2, EMPTY_DICT, MARK, keys and values, SETITEMS, STOP.
     return b"\x80\x02}(" + b"".join(_dumped(key, view) for key, view in views.items()) + b"u."
 
 
@@ -226,6 +235,7 @@ def _dumped(key: str, view: View) -> bytes:
 
     def integer(value: int) -> bytes:
         if value < 2**31:
+            # BININT has 4 bytes, signed; LONG1 here 8, whose length stands before them.
             return b"J" + struct.pack("<i", value)
         return b"\x8a\x08" + struct.pack("<q", value)  # LONG1
 
@@ -257,7 +267,8 @@ def short(text: str) -> str:
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides, step = [], 1
+    strides = []
+    step = 1
     for size in reversed(shape):
         strides.append(step)
         step *= size

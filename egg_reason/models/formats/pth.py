@@ -66,11 +66,14 @@ class Entry:
     def read(self) -> np.ndarray:
         """The tensor as an array of its own, in its dtype. ValueError when the file was cut off or its
         checksum is wrong."""
-        shape, strides = self.shape, self.view.strides
+        shape = self.shape
+        strides = self.view.strides
         if not math.prod(shape):
             return np.empty(shape, self.dtype)
         contiguous = strides == row_major(shape)
+        # From the first number of the view to the last, whatever lies between.
         span = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        # Stored without compression: the numbers are read where they stand, without the archive.
         flat = np.fromfile(
             self.path, self.dtype, span, offset=self.position + self.view.offset * self.dtype.itemsize
         )
@@ -106,6 +109,7 @@ def read_pth(path: str | os.PathLike) -> dict[str, Entry]:
         except Refused as error:
             reason = str(error)
         except zipfile.BadZipFile as error:
+            # A directory at the end makes it an archive, though a damaged one.
             reason = f"damaged: {error}" if zipfile.is_zipfile(file) else _not_a_zip(file)
         except (
             ValueError,
@@ -142,6 +146,7 @@ def _entries(path: Path, archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, 
     folders = [
         name.removesuffix("data.pkl") for name in records if name == "data.pkl" or name.endswith("/data.pkl")
     ]
+    # The folder has the name under which the file was first saved.
     if len(folders) != 1:
         raise Refused(
             f"a zip archive with {len(folders)} data.pkl records, where torch.save writes one; another"
@@ -153,11 +158,13 @@ def _entries(path: Path, archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, 
             raise Refused(
                 f"record {short(info.filename)} is compressed or encrypted; torch.save stores it plainly"
             )
+    # Absent in files of older versions of torch, which are little-endian on all common machines.
     order = records.get(folder + "byteorder")
     if order is not None and archive.read(order) != b"little":
         raise Refused(
             "written on a big-endian machine; load it there and save it again with little byte order"
         )
+    # Before it is read: a file may claim any size.
     if records[folder + "data.pkl"].file_size > LARGEST_PICKLE:
         raise Refused(
             f"data.pkl has {records[folder + 'data.pkl'].file_size} bytes; {LARGEST_PICKLE} at most are read"
@@ -169,7 +176,9 @@ def _entries(path: Path, archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, 
         record = records.get(f"{folder}data/{view.storage.key}")
         if record is None:
             raise Refused(f"storage {short(view.storage.key)} is missing from the archive")
-        numbers, dtype = view.storage.numbers, view.storage.dtype
+        numbers = view.storage.numbers
+        dtype = view.storage.dtype
+        # Views were checked against the storage; here the storage against its record.
         if numbers * DTYPES[dtype].itemsize > record.file_size:
             raise Refused(
                 f"storage {short(view.storage.key)} should hold {numbers} numbers of {dtype}, but has"
@@ -185,6 +194,7 @@ def _data_position(file: BinaryIO, record: zipfile.ZipInfo, file_bytes: int) -> 
     """Return where a stored record's bytes begin: after its local header, whose lengths may differ from the
     directory's."""
     file.seek(record.header_offset)
+    # The local header: 30 bytes, then name and extra field, whose lengths stand at 26 and 28.
     header = file.read(30)
     expect(
         len(header) == 30 and header[:4] == b"PK\x03\x04", f"the header of record {short(record.filename)}"
@@ -227,8 +237,10 @@ def as_bytes(array: np.ndarray) -> memoryview:
 
 
 def _add(archive: zipfile.ZipFile, name: str, data) -> None:
+    # The earliest date that zip knows: equal tensors give equal files.
     info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     info.file_size = len(data)
+    # 30 bytes of local header, the name, 4 bytes before the padding of the extra field.
     unpadded = archive.fp.tell() + 30 + len(name) + 4  # type: ignore[union-attr]
     padding = -unpadded % ALIGNMENT
     info.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding  # the field in which torch.save pads

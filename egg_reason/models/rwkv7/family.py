@@ -69,16 +69,22 @@ class RWKV7Family:
     def parameters(self, vectors: bool = False, embeddings: bool = False) -> tuple[Parameter, ...]:
         """Return what is perturbed: every matrix of the blocks; with `vectors` also norms, biases, mixes and
         r_k; with `embeddings` table and head."""
+        # Of the shape alone: names and order, with no array allocated.
         tree = jax.eval_shape(lambda: random_params(self.shape, jax.random.key(0)))
         wanted = []
+        # The index counts all leaves, chosen or not: it decides the random keys, which must not depend on
+        # what else is perturbed.
         for index, name in enumerate(named(tree)):
             kind: Kind
             if name in ("emb", "head"):
-                kind, chosen = ("table" if name == "emb" else "matrix"), embeddings
+                kind = "table" if name == "emb" else "matrix"
+                chosen = embeddings
             elif name.rsplit(".", 1)[-1] in MATRICES:
-                kind, chosen = "matrix", True
+                kind = "matrix"
+                chosen = True
             else:
-                kind, chosen = "vector", vectors
+                kind = "vector"
+                chosen = vectors
             if chosen:
                 wanted.append(Parameter(name, index, kind, stacked=name.startswith("blocks.")))
         return tuple(wanted)

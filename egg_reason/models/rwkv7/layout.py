@@ -164,6 +164,8 @@ class Contents:
             array = self.tensors[key].read()
             target = values[leaf.path] if layer is None else values[leaf.path][layer]
             transposed = _layout(leaf, self.format) == "transposed"
+            # Into the stack in place, and cast to float32 on the way: one tensor at a time beside the
+            # parameters.
             target[...] = array.T if transposed else array.reshape(target.shape)
         return _node(RWKV7, "", values)
 
@@ -175,11 +177,13 @@ class Contents:
 def inspect(tensors: Mapping[str, Tensor], format: Format, source: str) -> Contents:
     """Check the named tensors of either format. `source` begins every error."""
     block = re.compile(r"blocks\.(\d{1,4})\." if format == "pth" else r"model\.layers\.(\d{1,4})\.")
+    # The highest number, not the count: a gap shows as missing keys.
     layers = 1 + max((int(match[1]) for match in map(block.match, tensors) if match), default=0)
     block0_has_v = any(_key(leaf, format, 0) in tensors for leaf in LEAVES if leaf.path in BLOCK0_OPTIONAL)
     expected = _expected(format, layers, block0_has_v)
     _check_keys(tensors, expected, source)
     sizes = _sizes(tensors, expected, format, source)
+    # One layer without v1 and v2 says nothing of their rank; zeros of rank 1 stand for them.
     sizes.setdefault("v", 1)
     return Contents(tensors, expected, format, layers, sizes, block0_has_v)
 
@@ -235,6 +239,7 @@ def cast(tensors: Iterator[tuple[str, np.ndarray]], dtype: str) -> Iterator[tupl
     for key, array in tensors:
         with np.errstate(over="ignore"):
             rounded = array.astype(DTYPES[dtype])
+        # Refused only where the tensor was finite: an infinity that it had before is kept.
         if np.isfinite(array).all() and not np.isfinite(rounded).all():
             raise ValueError(
                 f"{key}: {float(np.abs(array).max()):g} is beyond the range of {dtype}; write float32 instead"
@@ -274,6 +279,7 @@ def _expected(format: Format, layers: int, block0_has_v: bool) -> dict[str, tupl
     """Every key of a checkpoint, with its leaf and layer (None: not in a block of RWKV7)."""
     blocks = [leaf for leaf in LEAVES if "{}" in leaf.pth]
     start = LEAVES.index(blocks[0])
+    # In the order of the files: what stands before the blocks, each block, what stands behind them.
     expected: dict[str, tuple[Leaf, int | None]] = {
         _key(leaf, format, None): (leaf, None) for leaf in LEAVES[:start]
     }
@@ -313,8 +319,10 @@ def _sizes(
         axes = leaf.axes.split()
         if _layout(leaf, format) == "transposed":
             axes.reverse()
-        # a vector may be [1, 1, D]
+        # A vector may be [1, 1, D].
         compared = tuple(size for size in shape if size != 1) if len(axes) == 1 else shape
+        # Letters are bound by the first tensor that has them, and only once all of its axes fit: an error
+        # then names sizes that other tensors agree on.
         bound = dict(sizes)
         fits = len(compared) == len(axes) and all(
             bound.setdefault(axis, size) == size > 0 for axis, size in zip(axes, compared, strict=True)

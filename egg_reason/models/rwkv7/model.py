@@ -152,7 +152,8 @@ def shape_of(params: RWKV7) -> Shape:
 
 def init_state(shape: Shape, rows: int, dtype=jnp.float32) -> State:
     """The state before any token, for `rows` lanes; dtype is that of the activations."""
-    shift, wkv = (rows, shape.width), (rows, shape.heads, shape.head_size, shape.head_size)
+    shift = (rows, shape.width)
+    wkv = (rows, shape.heads, shape.head_size, shape.head_size)
     return tuple(
         LayerState(jnp.zeros(shift, dtype), jnp.zeros(shift, dtype), jnp.zeros(wkv, jnp.float32))
         for _ in range(shape.layers)
@@ -195,7 +196,7 @@ def forward(
         )
 
     carry = (x, jnp.zeros_like(x))
-    # one after another in the program: nothing is copied into or out of stacks
+    # One after another in the program: nothing is copied into or out of stacks.
     if tokens == 1 or isinstance(params.blocks, tuple):
         new = []
         for index, (block, old) in enumerate(zip(unstacked(params.blocks), state, strict=True)):
@@ -223,33 +224,47 @@ def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv, 
     0."""
     rows, tokens, width = x.shape
     heads = wkv_state.shape[1]
+    # The token shift: every projection reads its own mix of a token and the one before it.
     dx = shifted(x, shift) - x
 
     r = (x + dx * p.x_r) @ p.receptance
     k = (x + dx * p.x_k) @ p.key
     xv = x + dx * p.x_v
     v = xv @ p.value
+    # w0 + tanh(x w1) w2: the logit of the decay; a, g and the mix of v are low-rank maps likewise.
     decay = p.w0 + (jnp.tanh((x + dx * p.x_w) @ p.w1) @ p.w2)
     a = jax.nn.sigmoid(p.a0 + ((x + dx * p.x_a) @ p.a1) @ p.a2)
     g = jax.nn.sigmoid((x + dx * p.x_g) @ p.g1) @ p.g2
+    # Later layers mix their values with those of layer 0, which keeps its own: there v_first is v.
     v_first = jnp.where(is_first, v, v_first)
     v = v + (v_first - v) * jax.nn.sigmoid(p.v0 + (xv @ p.v1) @ p.v2)
 
     def per_head(y):
         return y.astype(jnp.float32).reshape(rows, tokens, heads, -1)
 
+    # log w = -exp(-1/2) sigmoid(decay), so that w is in (0.545, 1).
     log_w = -DECAY_SCALE * jax.nn.sigmoid(per_head(decay))
     kk = per_head(k * p.k_k)
+    # The direction that is removed from the state has length 1 in each head; 1e-12 as in
+    # `torch.nn.functional.normalize`.
     kk = kk / jnp.maximum(jnp.sqrt((kk * kk).sum(-1, keepdims=True)), 1e-12)
+    # The key that is written: scaled by the in-context learning rate a, as far as k_a says.
     k = per_head(k * (1 + (a - 1) * p.k_a))
-    r, v, a = per_head(r), per_head(v), per_head(a)
+    r = per_head(r)
+    v = per_head(v)
+    a = per_head(a)
     kk_a = kk * a
+    # The token reads its own value past the state and past the group norm.
     bonus = (r * k * p.r_k).sum(-1, keepdims=True) * v
 
     k_in = k
     if mask_BT1 is not None:
+        # Padding: w = exp(0) = 1, and nothing is removed or written, so that the state stays bit for bit. The
+        # bonus keeps the true k; its rows are read by nobody.
         real = mask_BT1[..., None]
-        log_w, k_in, kk_a = log_w * real, k * real, kk_a * real
+        log_w = log_w * real
+        k_in = k * real
+        kk_a = kk_a * real
     if tokens == 1:
         y, wkv_state = step(wkv_state, *(t[:, 0] for t in (r, log_w, k_in, v, -kk, kk_a)))
         y = y[:, None]
@@ -259,18 +274,20 @@ def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv, 
     mean = y.mean(-1, keepdims=True)
     variance = ((y - mean) ** 2).mean(-1, keepdims=True)
     y = ((y - mean) * jax.lax.rsqrt(variance + GROUP_NORM_EPS)).reshape(rows, tokens, width)
+    # A group norm: one group a head, weights and biases for each channel.
     y = y * p.ln_x.weight + p.ln_x.bias + bonus.reshape(rows, tokens, width)
     return (y.astype(x.dtype) * g) @ p.output, v_first, wkv_state
 
 
 def channel_mix(p: ChannelMix, x, shift):
     """x [B, T, D] after ln2 -> [B, T, D]."""
+    # Squared ReLU.
     hidden = jax.nn.relu((x + (shifted(x, shift) - x) * p.x_k) @ p.key)
     return (hidden * hidden) @ p.value
 
 
 def layer_norm(x, p: LayerNorm):
-    """In float32, returned in the dtype of x."""
+    """Return the layer norm of x, computed in float32, in the dtype of x."""
     y = x.astype(jnp.float32)
     mean = y.mean(-1, keepdims=True)
     variance = ((y - mean) ** 2).mean(-1, keepdims=True)
@@ -290,6 +307,7 @@ def last_token(x, shift, lengths_B):
         last = x[:, 0]
     else:
         last = jnp.take_along_axis(x, jnp.maximum(lengths_B - 1, 0)[:, None, None], 1)[:, 0]
+    # A row without tokens in this call keeps what it had.
     return jnp.where((lengths_B > 0)[:, None], last, shift)
 
 
@@ -307,7 +325,9 @@ def random_params(shape: Shape, key) -> RWKV7:
     def norm(*dims):
         return LayerNorm(draw(*dims, shape.width, scale=0.1, mean=1.0), draw(*dims, shape.width, scale=0.1))
 
-    layers, width, ffn = shape.layers, shape.width, shape.ffn
+    layers = shape.layers
+    width = shape.width
+    ffn = shape.ffn
     mix = {f"x_{name}": jax.random.uniform(next(keys), (layers, width)) for name in "rwkvag"}
     loras: dict[str, jax.Array] = {}
     for name, rank in (("w", shape.rank_w), ("a", shape.rank_a), ("v", shape.rank_v), ("g", shape.rank_g)):

@@ -49,9 +49,12 @@ def wkv_step(state, r, log_w, k, v, a, b):
     Returns: (y [B, H, V], new state).
     """
     w = jnp.exp(log_w)
+    # [a; w r] times S: rows S^T a and S^T (w r), from one pass over the state.
     products = jnp.stack([a, w * r], -2) @ state
-    state_a, state_wr = products[..., 0, :], products[..., 1, :]
+    state_a = products[..., 0, :]
+    state_wr = products[..., 1, :]
     y = state_wr + state_a * (b * r).sum(-1, keepdims=True) + v * (k * r).sum(-1, keepdims=True)
+    # diag(w) S + b (S^T a)^T + k v^T.
     new_state = state * w[..., None] + b[..., None] * state_a[..., None, :] + k[..., None] * v[..., None, :]
     return y, new_state
 
@@ -64,10 +67,12 @@ def wkv_scan(state, r, log_w, k, v, a, b):
     def step(state, token):
         readers, w, k, v, b = token
         products = readers @ state
+        # The outputs are made of the products after the scan: they need no state.
         return state * w[..., None] + b[..., None] * products[..., :1, :] + k[..., None] * v[
             ..., None, :
         ], products
 
+    # `lax.scan` runs over axis 0: tokens first.
     tokens = tuple(jnp.moveaxis(x, 1, 0) for x in (jnp.stack([a, w * r], -2), w, k, v, b))
     state, products = jax.lax.scan(step, state, tokens)
     state_a, state_wr = jnp.moveaxis(products, (0, -2), (2, 0))
@@ -94,10 +99,14 @@ def wkv_chunked(state, r, log_w, k, v, a, b, chunk=CHUNK):
         return x.reshape(rows, chunks, chunk, heads, size).transpose(1, 0, 3, 2, 4)
 
     r, log_w, k, v, a, b = map(split, (r, log_w, k, v, a, b))
+    # log W_t, the token itself included.
     log_decay = jnp.cumsum(log_w, -2)
+    # 1 / W_t, the one factor that grows; CHUNK bounds it.
     undo = jnp.exp(-log_decay)
+    # r~ and a~: a reads the state before its token, so that its own decay is taken out (W_{t-1}).
     reads = jnp.concatenate([r * jnp.exp(log_decay), a * jnp.exp(log_decay - log_w)], -2)
     writes = jnp.concatenate([b * undo, k * undo], -2)
+    # W of a whole chunk is that of its last token.
     y, state = _chunks(state, reads, writes, v, log_decay[..., -1, :])
     y = y.transpose(1, 0, 3, 2, 4).reshape(rows, chunks * chunk, heads, size)
     return y[:, :tokens], state
@@ -121,13 +130,17 @@ def _chunks(state, reads, writes, v, log_whole):
 
 def _forward(state, reads, writes, v, log_whole):
     chunk = v.shape[-2]
+    # X Z^T, masked: [2 C, 2 C], rows r~ then a~, columns b~ then k~.
     scores = reads @ _transposed(writes) * _visible(chunk, v.dtype)
-    of_r, of_ak = scores[..., :chunk, :], scores[..., chunk:, chunk:]
+    of_r = scores[..., :chunk, :]
+    # A_ak; the block beside it is A_ab, of the system (I - A_ab) U = a~ S0 + A_ak V.
+    of_ak = scores[..., chunk:, chunk:]
     solve = unit_lower_inverse(-scores[..., chunk:, :chunk])
     whole = jnp.exp(log_whole)[..., None]
 
     def step(state, part):
         reads, writes, v, of_r, of_ak, solve, whole = part
+        # X S0: what r~ and a~ read of the state before the chunk.
         read = reads @ state
         u = solve @ (read[..., chunk:, :] + of_ak @ v)
         written = jnp.concatenate([u, v], -2)
@@ -135,6 +148,7 @@ def _forward(state, reads, writes, v, log_whole):
         return whole * (state + _transposed(writes) @ written), (y, state, written)
 
     end, (y, starts, written) = jax.lax.scan(step, state, (reads, writes, v, of_r, of_ak, solve, whole))
+    # The last state of a chunk is the first of the next.
     ends = jnp.concatenate([starts[1:], end[None]])
     return (y, end), (reads, writes, written, of_r, of_ak, solve, whole, starts, ends)
 
@@ -146,14 +160,20 @@ def _backward(kept, gradients):
 
     def step(d_end, part):
         reads, writes, written, of_r, of_ak, solve, whole, start, end, d_y = part
+        # S1 = diag(W) (S0 + Z^T [U; V]): the gradient of the sum in brackets.
         d_sum = whole * d_end
+        # [U; V] is read by Y and written into S1.
         d_written = _transposed(of_r) @ d_y + writes @ d_sum
+        # The gradient of the right side of the system: the transposed inverse, as forwards.
         d_solved = _transposed(solve) @ d_written[..., :chunk, :]
+        # Of X S0, and at the same time of X Z^T [U; V], since U reads the earlier U by A_ab.
         d_read = jnp.concatenate([d_y, d_solved], -2)
         d_scores = d_read @ _transposed(written) * visible
+        # X meets S0 and Z; Z meets X and, in S1, [U; V].
         d_reads = d_read @ _transposed(start) + d_scores @ writes
         d_writes = written @ _transposed(d_sum) + _transposed(d_scores) @ reads
         d_v = d_written[..., chunk:, :] + _transposed(of_ak) @ d_solved
+        # The last: the gradient of log W is S1 * dS1, summed over the columns.
         return d_sum + _transposed(reads) @ d_read, (d_reads, d_writes, d_v, (end * d_end).sum(-1))
 
     d_state, d_parts = jax.lax.scan(step, d_end, (*kept, d_y), reverse=True)

@@ -1,4 +1,4 @@
-r"""Whether two forms are the same answer; `docs/graders.md` states the conventions.
+r"""Comparison of two forms: are they the same answer? `docs/graders.md` states the conventions.
 
 Forms are those of `forms`. The first one is the right answer: an equation states its right side as an answer
 more freely than as the right answer, and an answer may list an entry twice.
@@ -19,13 +19,14 @@ __all__ = ["same"]
 
 
 def same(gold: tuple, answer: tuple) -> bool:
-    """Whether an answer is the same as the right one. Raises Unreadable where a value is beyond the limits of
-    `values`."""
+    """Return whether an answer is the same as the right one. Raises Unreadable where a value is beyond the
+    limits of `values`."""
     if gold == answer:
         return True
     if gold[0] == "equation" or answer[0] == "equation":
         return _same_equation(gold, answer)
     if gold[0] == "member" or answer[0] == "member":
+        # x in a set is the set itself, but two memberships must be of one name.
         if gold[0] == answer[0] and gold[1] != answer[1]:
             return False
         return same(gold[2] if gold[0] == "member" else gold, answer[2] if answer[0] == "member" else answer)
@@ -39,19 +40,22 @@ def same(gold: tuple, answer: tuple) -> bool:
         return _same_set(gold[1:], answer[1:])
     if "set" in kinds and "value" in kinds:
         entries = gold if gold[0] == "set" else answer
+        # A set of one entry, {3}, is that entry; right answer and answer keep their places.
         return len(entries) == 2 and same(*((entries[1], answer) if entries is gold else (gold, entries[1])))
     if kinds == {"value", "words"}:
         words, value = (gold, answer) if gold[0] == "words" else (answer, gold)
         return words[1] == value[3].lower()
     if kinds == {"value", "several"}:
         value, several = (gold, answer) if gold[0] == "value" else (answer, gold)
+        # "2, 2" for 2; or 2,74 for 2.74.
         return all(same(value, entry) for entry in several[1:]) or _decimal_comma(several, value)
     if kinds == {"ratio", "value"}:
         return _same_values(_quotient(gold), _quotient(answer))
     if kinds == {"relation"} and _names_of(gold) != _names_of(answer):
         return False
     if kinds & {"union", "minus", "relation", "reals"} or (kinds == {"tuple"} and gold[1] != answer[1]):
-        first, second = region(gold), region(answer)
+        first = region(gold)
+        second = region(answer)
         return first is not None and second is not None and same_region(first, second)
     return False
 
@@ -60,16 +64,19 @@ def _same_kind(gold: tuple, answer: tuple) -> bool:
     """Two forms of one kind, compared part by part."""
     kind = gold[0]
     if kind == "value":
+        # Units differ only where both are known ones: an unknown word says nothing.
         if gold[2] and answer[2] and gold[2] != answer[2] and known_unit(gold[2]) and known_unit(answer[2]):
             return False
         return _same_values(gold[1], answer[1])
     if kind == "several":
         if len(gold) == len(answer):
             return _same_multiset(gold[1:], answer[1:])
+        # An answer may list an entry twice; where the right answer does so itself, it means it.
         return len(answer) > len(gold) and not _repeats(gold[1:]) and _same_set(gold[1:], answer[1:])
     if kind == "set":
         return _same_set(gold[1:], answer[1:])
     if kind == "tuple":
+        # Of two entries the brackets count, since they may be an interval; a longer tuple is never one.
         return (gold[1] == answer[1] or len(gold) > 4) and _in_order(gold[2:], answer[2:])
     if kind == "ratio":
         return len(gold) == len(answer) and (
@@ -84,8 +91,11 @@ def _same_kind(gold: tuple, answer: tuple) -> bool:
 def _same_values(gold: tuple, answer: tuple) -> bool:
     """Two trees, with the signs of degree and percent at their roots: a degree sign counts for nothing, and
     44% is 44 as well as 0.44."""
-    gold, answer = _without(gold, "degree"), _without(answer, "degree")
-    plain_gold, plain_answer = _without(gold, "percent"), _without(answer, "percent")
+    gold = _without(gold, "degree")
+    answer = _without(answer, "degree")
+    plain_gold = _without(gold, "percent")
+    plain_answer = _without(answer, "percent")
+    # Both with a percent sign, or none of them: the sign changes nothing.
     if (plain_gold is gold) == (plain_answer is answer):
         return same_value(plain_gold, plain_answer)
     return same_value(plain_gold, plain_answer) or same_value(gold, answer)
@@ -118,6 +128,7 @@ def _same_multiset(gold: tuple, answer: tuple) -> bool:
         found = next((place for place, other in enumerate(left) if same(entry, other)), None)
         if found is None:
             return False
+        # Each entry of the answer serves one of the right answer.
         del left[found]
     return not left
 
@@ -154,7 +165,8 @@ def _same_equation(gold: tuple, answer: tuple) -> bool:
         value = _value_of(gold) if NAME.fullmatch(gold[1]) or _is_number(gold[2]) else None
         return value is not None and same(value, answer)
     if compact(gold[1]) == compact(answer[1]):
-        first, second = _value_of(gold), _value_of(answer)
+        first = _value_of(gold)
+        second = _value_of(answer)
         if first is not None and second is not None and same(first, second):
             return True
     if len(gold) != 4 or len(answer) != 4:
@@ -163,7 +175,8 @@ def _same_equation(gold: tuple, answer: tuple) -> bool:
         return True
     differences = []
     for form in (gold, answer):
-        left, right = form[2], form[3]
+        left = form[2]
+        right = form[3]
         if left[0] != "value" or right[0] != "value":
             return False
         differences.append(("+", left[1], ("negative", right[1])))
@@ -179,8 +192,8 @@ def _same_pair(gold: tuple, answer: tuple) -> bool:
 
 
 def _states_value(equation: tuple) -> bool:
-    """Whether the left side of an answer's equation stands for a value: letters, with digits as powers,
-    indices and arguments only."""
+    """Return whether the left side of an answer's equation stands for a value: letters, with digits as
+    powers, indices and arguments only."""
     left = equation[1]
     if NAME.fullmatch(left):
         return True
@@ -208,7 +221,7 @@ def _value_of(equation: tuple) -> tuple | None:
 
 
 def _rounds(decimal: tuple, exact: tuple) -> bool:
-    """Whether a decimal of at least two places is another value, rounded or cut off."""
+    """Return whether a decimal of at least two places is another value, rounded or cut off."""
     found = (
         re.fullmatch(r"-?[0-9]*\.([0-9]{2,})", decimal[3])
         if decimal[0] == "value" and exact[0] == "value"

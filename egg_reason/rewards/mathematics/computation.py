@@ -116,7 +116,7 @@ class Computation:
             self.longest = max(
                 self.longest, value.numerator.bit_length() - 32, value.denominator.bit_length() - 32
             )
-        self.mp.prec = self.precision
+        self.mp.prec = self.precision  # another computation of the thread may have set it
         return floating(value)
 
     def function_cost(self) -> None:
@@ -136,6 +136,7 @@ class Computation:
             raise Beyond("computes with infinity")
         if self.point is None:
             raise Beyond("has variables")
+        # The values follow from name and point alone: two expressions get the same ones, on any machine.
         draw = zlib.crc32(f"{name} {self.point}".encode())
         size = 1 + draw % 995
         if self.point == "fraction" and name != "\\base":
@@ -222,6 +223,7 @@ class Computation:
                 if is_exact(x)
                 else abs(self.mp.mag(x))
             )
+            # Before it is computed: x^y has at least so many bits.
             if (bits - 1) * abs(y) > LARGEST:
                 raise Beyond("a number of more than 4,800 digits")
             if is_exact(x):
@@ -229,6 +231,7 @@ class Computation:
             self.function_cost()
             return self.rounded(x) ** y
         self.function_cost()
+        # The real root of odd degree, where there is one, and not the principal one.
         if isinstance(y, Fraction) and y.denominator % 2 and is_real(x) and x < 0:
             size = self.rounded(-x) ** self.rounded(y)
             return -size if y.numerator % 2 else size
@@ -330,14 +333,8 @@ class Computation:
             return abs(x) if name == "abs" else x.real if name == "Re" else x.imag
         if name in ("floor", "ceil") and not is_real(x):
             raise Beyond("rounds what is not real")
-        arc = {
-            "arcsin": "asin",
-            "arccos": "acos",
-            "arctan": "atan",
-            "arccot": "acot",
-            "arcsec": "asec",
-            "arccsc": "acsc",
-        }
+        # mpmath's names of the inverse functions.
+        arc = {f"arc{ratio}": f"a{ratio}" for ratio in ("sin", "cos", "tan", "cot", "sec", "csc")}
         if abs(self.mp.mag(x)) > 200 and x:
             raise Beyond("a function of a number that is too large")
         if name in ("sinh", "cosh", "tanh", "coth") and abs(x) > 5000:

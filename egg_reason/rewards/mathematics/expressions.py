@@ -69,7 +69,7 @@ def names_in(tree: tuple) -> frozenset[str]:
 
 
 def mentions(tree: tuple, name: str) -> bool:
-    """Whether a constant occurs in a tree."""
+    """Return whether a constant occurs in a tree."""
     if tree[0] in ("name", "number"):
         return tree == ("name", name)
     parts = tree[1:] if tree[0] != "matrix" else [cell for row in tree[1:] for cell in row]
@@ -84,7 +84,7 @@ class _Reader:
         self.tokens = tokenize(text)
         self.place = 0
         self.depth = 0
-        # whether a "|" would close one that was opened; a bracket hides those outside it
+        # Whether a "|" would close one that was opened; a bracket hides those outside it
         self.bars: list[bool] = []
 
     @property
@@ -121,6 +121,7 @@ class _Reader:
 
     def signed(self, part) -> tuple:
         negative = False
+        # Three signs in a row at most: 3--2 is read, a longer row is no expression.
         for _ in range(3):
             if self.next not in ("+", "-"):
                 break
@@ -142,8 +143,8 @@ class _Reader:
                 return tree
 
     def starts_factor(self) -> bool:
-        """Whether the next token may be multiplied to what stands before it without a sign. A number may not:
-        `2 3`, `x2`."""
+        """Return whether the next token may be multiplied to what stands before it without a sign. A number
+        may not: `2 3`, `x2`."""
         if self.kind == "letters":
             return True
         if self.next == "|":
@@ -190,7 +191,8 @@ class _Reader:
         return tree
 
     def exponent(self) -> tuple:
-        """Of `^`: a group, or one sign and factor; `2^10` is read as people write it, not as TeX would."""
+        """Read the exponent of `^`: a group, or one sign and factor; `2^10` is read as people write it, not
+        as TeX would."""
         if self.next == "{":
             return self.group()
         self.deeper()
@@ -207,6 +209,7 @@ class _Reader:
         return self.inside("}")
 
     def inside(self, close: str) -> tuple:
+        # Within |...| a bar closes; within brackets in it, a bar opens again.
         self.bars.append(close in ("|", "\\rvert"))
         tree = self.sum()
         self.bars.pop()
@@ -214,11 +217,12 @@ class _Reader:
         return tree
 
     def argument(self) -> tuple:
-        r"""Of \frac and \sqrt: a group, or one digit, letter or command, as TeX reads it."""
+        r"""Read an argument of \frac or \sqrt: a group, or one digit, letter or command, as TeX reads it."""
         if self.next == "{":
             return self.group()
         if self.kind == "number":
             digits = str(self.next)
+            # TeX takes one digit: of \frac12 the other stays in its token for the next argument.
             self.tokens[self.place] = ("number", digits[1:])
             if len(digits) == 1:
                 self.place += 1
@@ -231,7 +235,8 @@ class _Reader:
         return tree
 
     def base(self) -> tuple:
-        kind, text = self.kind, self.take()
+        kind = self.kind
+        text = self.take()
         if kind == "number":
             value = ("number", decimal(text))
             if self.next == "\\frac" and "." not in text:
@@ -261,7 +266,8 @@ class _Reader:
         r"""`3\frac{1}{2}`: three and a half. Anything but a proper fraction of digits behind a number is not
         read."""
         self.expect("\\frac")
-        above, below = self.argument(), self.argument()
+        above = self.argument()
+        below = self.argument()
         if not (above[0] == below[0] == "number" and isinstance(above[1], int) and isinstance(below[1], int)):
             return ("*", ("number", int(whole)), ("/", above, below))
         return _mixed(int(whole), above[1], below[1])
@@ -310,7 +316,8 @@ class _Reader:
 
     def function(self, name: str) -> tuple:
         self.deeper()
-        base, power = None, None
+        base = None
+        power = None
         while self.next in ("_", "^", "**"):
             if self.take() == "_":
                 base = self.argument() if self.kind != "number" else ("number", decimal(self.take()))
@@ -318,8 +325,10 @@ class _Reader:
                 power = self.exponent()
         argument = self.function_argument()
         name = INVERSE.get(name, name)
+        # \sin^{-1} is the inverse function, not the reciprocal.
         if power == ("negative", ("number", 1)) and name in TRIGONOMETRIC:
-            name, power = f"arc{name}", None
+            name = f"arc{name}"
+            power = None
         if name == "log" or base is not None:
             if name not in ("log", "lg"):
                 raise Unreadable(f"an index at {name}")

@@ -68,12 +68,12 @@ def read(text: str) -> tuple:
 
 @lru_cache(4096)
 def read_known(text: str) -> tuple:
-    """As `read`, remembered: for the right answers, which come again."""
+    """Return what `read` returns, and remember it: right answers come again."""
     return read(text)
 
 
 def has_other(form: tuple) -> bool:
-    """Whether a part of a form is "other"."""
+    """Return whether a part of a form is "other"."""
     return form[0] == "other" or any(
         isinstance(part, tuple) and part and has_other(part) for part in form[1:] if form[0] != "value"
     )
@@ -86,6 +86,7 @@ def _read_clean(text: str, depth: int = 0) -> tuple:
         return ("other", compact(text[:LONGEST]))
     if pieces[0][0] == "{" and _closes_at_end(pieces):
         return _read_clean(text[1:-1], depth + 1)
+    # Of a chain of conclusions the last one is the answer.
     text = _split(pieces, ARROWS)[-1].strip()
     entries = [part.strip() for part in _split(_scan(text) or [], SEPARATORS) if part.strip()]
     if not entries or len(entries) > MOST:
@@ -98,6 +99,7 @@ def _read_clean(text: str, depth: int = 0) -> tuple:
         return _read_one(entries[0], depth)
     found: list[tuple] = []
     for form in (_read_clean(entry, depth + 1) for entry in entries):
+        # A list within a list is one list: 1, \pm 2 are three answers.
         found += form[1:] if form[0] == "several" else [form]
     if len(found) > MOST:
         return ("other", compact(text))
@@ -118,6 +120,7 @@ def _read_one(text: str, depth: int) -> tuple:
             tuple(operators),
             *(_read_clean(side, depth + 1) for side in _split(pieces, OPERATORS.keys())),
         )
+    # From the loosest to the tightest: the first that stands outside brackets divides the text.
     for sign in ("=", "\\approx", "\\in", "\\cup", "\\setminus"):
         parts = [part.strip() for part in _split(pieces, {sign})]
         if len(parts) == 1:
@@ -153,12 +156,14 @@ def _read_one(text: str, depth: int) -> tuple:
 
 def _bracketed(text: str, pieces: list, depth: int) -> tuple | None:
     """A set, tuple or interval; None for anything else."""
-    first, last = pieces[0][0], pieces[-1][0]
+    first = pieces[0][0]
+    last = pieces[-1][0]
     if not _closes_at_end(pieces):
         return None
     inner = text[len(first) : -len(last)]
     if first == "\\{" and last == "\\}":
         if built := BUILDER.fullmatch(inner):
+            # {x | condition}: the condition is what it describes.
             return _read_clean(built[2], depth + 1)
         form = _read_clean(inner, depth + 1) if inner.strip() else ("several",)
         return ("set", *(form[1:] if form[0] == "several" else (form,)))
@@ -195,8 +200,8 @@ def _read_value(text: str, pieces: list) -> tuple:
 
 
 def _are_words(runs: list[str]) -> bool:
-    """Whether runs of letters are words and not variables and functions: one of four letters or more, or two
-    of two or three in a row."""
+    """Return whether runs of letters are words and not variables and functions: one of four letters or more,
+    or two of two or three in a row."""
     unknown = [0 if run in FUNCTIONS or run in CONSTANTS or run == "sqrt" else len(run) for run in runs]
     return max(unknown) > 3 or any(first > 1 and second > 1 for first, second in pairwise(unknown))
 
@@ -204,9 +209,11 @@ def _are_words(runs: list[str]) -> bool:
 def _scan(text: str) -> list[tuple[str, int]] | None:
     """(piece, brackets open around it) for each command or sign; None where brackets do not match in number
     or lie too deep."""
-    found, level = [], 0
+    found = []
+    level = 0
     for piece in SCAN.findall(text):
         closes = piece in CLOSING or piece.startswith("\\end")
+        # A bracket has the level of the text around it, at both ends.
         level -= closes
         if level < 0:
             return None
@@ -216,12 +223,13 @@ def _scan(text: str) -> list[tuple[str, int]] | None:
 
 
 def balanced(text: str) -> bool:
-    """Whether every bracket that is opened is closed by one of some kind, and none is closed before."""
+    """Return whether every bracket that is opened is closed by one of some kind, and none is closed
+    before."""
     return _scan(text) is not None
 
 
 def _closes_at_end(pieces: list[tuple[str, int]]) -> bool:
-    """Whether the bracket that the first piece opens is closed by the last piece."""
+    """Return whether the bracket that the first piece opens is closed by the last piece."""
     return (
         len(pieces) > 1
         and pieces[0][0] in OPENING

@@ -213,6 +213,7 @@ def clean(text: str) -> str:
         text = SQUARED_UNIT.sub(r"\\text{\1}\2", text).translate(SIGN_TABLE)
     text = without_dollars(TRAILING_MARKS.sub("", LEADING_MARKS.sub("", text)))
     if "{" in text:
+        # A comma in braces is of a number: of thousands before three digits, else a decimal comma.
         text = re.sub(r"(?<=[0-9])\s*\{\s*,\s*\}\s*(?=[0-9])", r",\\!", text)
     if "\\" in text:
         text = re.sub(
@@ -220,6 +221,7 @@ def clean(text: str) -> str:
         )
         text = re.sub(r"(?<=[0-9]),?\s*\\[!,;:]\s*(?=[0-9]{3})", "\\\\,", text)
         text = re.sub(r"(?<=[0-9]),\\!\s*(?=[0-9])", ".", text)  # a decimal comma in braces
+    # Digits and signs alone, as in most answers, have one spelling already.
     if not PLAIN.fullmatch(text):
         for pattern, spelling in SPELLINGS:
             text = pattern.sub(spelling, text)
@@ -250,8 +252,10 @@ def _without_thousands(text: str) -> str:
     pair."""
     if not THOUSANDS.search(text):
         return text
+    # (1,234) is a pair. Where entries have a blank behind their comma, (1,234, 5) is 1234 and 5.
     inner = THOUSANDS_IN_LIST if re.search(r",\s", text) else THOUSANDS_IN_BRACKET
-    depth, pieces = 0, []
+    depth = 0
+    pieces = []
     for piece in PIECE.findall(text):
         depth += (piece in OPENING) - (piece in CLOSING)
         if len(piece) > 4 and piece[0].isdigit():
@@ -273,11 +277,14 @@ def split_unit(text: str) -> tuple[str, str]:
     unit = ""
     for sign, name in CURRENCY.items():
         if sign in text:
-            text, unit = text.replace(sign, "", 1).strip(), name
+            text = text.replace(sign, "", 1).strip()
+            unit = name
+    # From the end, since a unit may be several \text{...} one after the other.
     for _ in range(4):
         found = TEXT_AT_END.search(text)
         if found and (words := _unit_words(found[1], LETTER_UNITS)) and found.start() > 0:
-            text, unit = text[: found.start()], f"{words}{found[2] or ''} {unit}".strip()
+            text = text[: found.start()]
+            unit = f"{words}{found[2] or ''} {unit}".strip()
             continue
         found = FRACTION_AT_END.search(text)
         if (
@@ -289,7 +296,8 @@ def split_unit(text: str) -> tuple[str, str]:
             return text[: found.start()], f"{above}/{below}{re.sub('[^0-9]', '', found[3])}"
         found = WORDS_AT_END.search(text)
         if found and (words := _unit_words(found[1], {}, shortest=4)) and found.start() > 0:
-            text, unit = text[: found.start()].rstrip(), f"{words} {unit}".strip()
+            text = text[: found.start()].rstrip()
+            unit = f"{words} {unit}".strip()
         break
     return text.strip(), unit
 
@@ -316,6 +324,6 @@ def _unit_words(text: str, letters: dict[str, str], shortest: int = 1) -> str:
 
 
 def known_unit(unit: str) -> bool:
-    """Whether every word of a unit is one of this file's."""
+    """Return whether every word of a unit is one of this file's."""
     words = re.findall("[a-z]+", unit)
     return bool(words) and all(word in WORD_UNITS for word in words)

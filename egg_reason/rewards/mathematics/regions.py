@@ -39,13 +39,15 @@ def _region(form: tuple) -> list[tuple] | None:
             else None
         )
     if kind in ("set", "several"):
+        # A point is an interval of length 0 that has both ends.
         points = [_end(entry) for entry in form[1:]]
         return [(point, True, point, True) for point in points]
     if kind == "union":
         parts = [_region(part) for part in form[1:]]
         return None if None in parts else [piece for part in parts for piece in part or []]
     if kind == "minus":
-        whole, taken = _region(form[1]), _region(form[2])
+        whole = _region(form[1])
+        taken = _region(form[2])
         return None if whole is None or taken is None else _without_region(_joined(whole), _joined(taken))
     return _region_of_relation(form) if kind == "relation" else None
 
@@ -66,10 +68,12 @@ def _region_of_relation(form: tuple) -> list[tuple] | None:
         form = turned(form)
     if not _names(form[2]):
         return None
-    end, operator = _end(form[3]), form[1][0]
+    end = _end(form[3])
+    operator = form[1][0]
     if operator == "!=":
         return _without_region(EVERYTHING, [(end, True, end, True)])
-    low, high = -float("inf"), float("inf")
+    low = -float("inf")
+    high = float("inf")
     return (
         [(low, False, end, operator == "<=")]
         if operator[0] == "<"
@@ -92,14 +96,14 @@ def _less(x: Any, y: Any) -> bool:
 
 
 def _order(first: tuple, second: tuple) -> int:
-    """By the lower ends; what contains its lower end comes first."""
+    """Order two pieces by the lower ends; what contains its lower end comes first."""
     if same_real(first[0], second[0]):
         return int(second[1]) - int(first[1])
     return -1 if _less(first[0], second[0]) else 1
 
 
 def _joined(pieces: list[tuple]) -> list[tuple]:
-    """In order, with pieces that overlap or touch made one."""
+    """Return the pieces in order, with those that overlap or touch made one."""
     found: list[tuple] = []
     for low, has_low, high, has_high in sorted(pieces, key=cmp_to_key(_order)):
         if found and (
@@ -108,6 +112,7 @@ def _joined(pieces: list[tuple]) -> list[tuple]:
             first_low, first_has_low, last_high, last_has_high = found[-1]
             if same_real(high, last_high):
                 found[-1] = (first_low, first_has_low, high, has_high or last_has_high)
+            # A piece that ends within the one before it adds nothing.
             elif _less(last_high, high):
                 found[-1] = (first_low, first_has_low, high, has_high)
         else:
@@ -119,6 +124,7 @@ def _without_region(whole: list[tuple], taken: list[tuple]) -> list[tuple]:
     for low, has_low, high, has_high in taken:
         left: list[tuple] = []
         for first, has_first, last, has_last in whole:
+            # The parts of a piece below the cut and above it; empty ones are dropped at the end.
             below = (
                 (first, has_first, low, not has_low)
                 if _less(low, last)

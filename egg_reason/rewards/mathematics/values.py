@@ -1,4 +1,4 @@
-"""Whether two expressions have the same value: in exact arithmetic where it stays rational, else to a
+"""Comparison of the values of two expressions: in exact arithmetic where it stays rational, else to a
 precision that decides.
 
 Without variables, numbers are kept as fractions as long as every step is rational; after a root, a logarithm,
@@ -31,8 +31,8 @@ PRECISION = 192
 
 
 def same_value(a: tuple, b: tuple) -> bool:
-    """Whether two trees have the same value, whatever the values of their variables. Raises Beyond where one
-    has none."""
+    """Return whether two trees have the same value, whatever the values of their variables. Raises Beyond
+    where one has none."""
     if a == b:
         return True
     infinite = infinite_sign(a), infinite_sign(b)
@@ -41,6 +41,7 @@ def same_value(a: tuple, b: tuple) -> bool:
     if not names_in(a) | names_in(b):
         return _agree(a, b, None)
     complex_too = mentions(a, "i") or mentions(b, "i")
+    # At real values first. Where fewer than two points have one, complex values are compared.
     for real_only in (False,) if complex_too else (True, False):
         compared = 0
         for point in POINTS:
@@ -51,6 +52,7 @@ def same_value(a: tuple, b: tuple) -> bool:
             if not agree:
                 return False
             compared += 1
+        # One point alone may agree by chance.
         if compared >= 2:
             return True
     return False
@@ -100,7 +102,7 @@ def real_value(tree: tuple) -> Any:
 
 
 def same_real(x: Any, y: Any) -> bool:
-    """Whether two results of `real_value` are the same."""
+    """Return whether two results of `real_value` are the same."""
     if isinstance(x, float) or isinstance(y, float):
         return x == y
     return _close(x, y, PRECISION)
@@ -111,14 +113,16 @@ class _Passed(Exception):
 
 
 def _agree(a: tuple, b: tuple, point: str | None, real_only: bool = False) -> bool:
-    """Whether two trees have the same value at a point. Raises _Passed where the point does not count, Beyond
-    without a point."""
+    """Return whether two trees have the same value at a point. Raises _Passed where the point does not count,
+    Beyond without a point."""
     precision = PRECISION
     distance = None
     for _ in range(4):
         try:
-            first, second = Computation(point, precision), Computation(point, precision)
-            x, y = first.value(a), second.value(b)
+            first = Computation(point, precision)
+            second = Computation(point, precision)
+            x = first.value(a)
+            y = second.value(b)
         except Beyond:
             if point is None or budget_left() < 0:
                 raise
@@ -129,13 +133,16 @@ def _agree(a: tuple, b: tuple, point: str | None, real_only: bool = False) -> bo
             return x == y
         if real_only and not (is_real(x) and is_real(y)):
             raise _Passed
+        # Long exact numbers that cancel take bits with them: as many more are computed.
         needed = PRECISION + 2 * (first.longest + second.longest)
         if needed > precision:
             precision = needed
             continue
         if _close(x, y, precision):
             return True
-        before, distance = distance, abs(floating(x) - floating(y))
+        before = distance
+        distance = abs(floating(x) - floating(y))
+        # Apart by more than any rounding could explain.
         if distance > context(precision).ldexp(1, -(precision // 2)):
             return False
         if before is not None:  # a difference that shrinks with the precision is none
@@ -147,7 +154,8 @@ def _agree(a: tuple, b: tuple, point: str | None, real_only: bool = False) -> bo
 def _close(x: Any, y: Any, precision: int) -> bool:
     if is_exact(x) and is_exact(y):
         return bool(x == y)
-    x, y = floating(x), floating(y)
+    x = floating(x)
+    y = floating(y)
     return bool(abs(x - y) <= max(abs(x), abs(y)) * context(precision).ldexp(1, 32 - precision))
 
 

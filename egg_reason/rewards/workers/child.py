@@ -64,6 +64,7 @@ def serve(connection: Connection, output: int, rewards: Sequence[Reward], memory
     os.setsid()  # what a reward starts is killed with this process, and Ctrl-C is not for it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     kill_when_parent_dies()
+    # Descriptors and not only sys.stdout: what C code prints is kept too.
     os.dup2(output, 1)
     os.dup2(output, 2)
     # line by line: this process may be killed at any time
@@ -82,7 +83,8 @@ def serve(connection: Connection, output: int, rewards: Sequence[Reward], memory
         return connection.send(str(error))
     connection.send(None)
     allowed = limit_memory(memory)
-    process, batch = os.getpid(), b""
+    process = os.getpid()
+    batch = b""
     while True:
         try:
             sent, start, stop = connection.recv()
@@ -219,6 +221,7 @@ def limit_memory(gib: float) -> tuple[int, int]:
     if gib and sys.platform == "linux":
         with open("/proc/self/status") as status:
             held = next(int(line.split()[1]) for line in status if line.startswith("VmData:")) * 1024
+        # The limit is of this process as a whole, with what it holds already.
         wanted = held + int(gib * 2**30)
         if before[1] == resource.RLIM_INFINITY or wanted < before[1]:
             resource.setrlimit(resource.RLIMIT_DATA, (wanted, before[1]))
@@ -226,7 +229,8 @@ def limit_memory(gib: float) -> tuple[int, int]:
 
 
 def kill_when_parent_dies() -> None:
-    """On Linux; elsewhere a process that hangs can outlive a run that was killed."""
+    """Have the kernel kill this process when its parent dies. On Linux; elsewhere a process that hangs can
+    outlive a run that was killed."""
     prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     parent = multiprocessing.parent_process()
     if parent and os.getppid() != parent.pid:  # it has died already

@@ -33,7 +33,8 @@ class Call:
     """A batch of rows that a worker has been sent."""
 
     def __init__(self, send: Callable[[], Future[Outcome]], count: int):
-        self._send, self._count = send, count
+        self._send = send
+        self._count = count
         self._future = send()
 
     def outcome(self) -> Outcome:
@@ -79,7 +80,9 @@ class Crew:
             raise ValueError(f"rewards: at least 1 worker is needed, got {workers}")
         self.rewards = tuple(replace(reward, spec=_absolute(reward.spec)) for reward in rewards)
         self.log = PrintLog()
-        self._timeout, self._workers, self._memory = timeout, workers, memory
+        self._timeout = timeout
+        self._workers = workers
+        self._memory = memory
         self._spawn = Spawn()
         self._pool: ProcessPool | None = None
         self._loaded: Future[str | None] | None = None
@@ -156,6 +159,7 @@ class Crew:
 
     def _stop_pool(self) -> None:
         if self._pool is not None:
+            # Pebble joins only a pool that was stopped.
             self._pool.stop()
             self._pool.join()
             self._pool = None

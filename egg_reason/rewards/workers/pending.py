@@ -39,7 +39,10 @@ class Pending:
     """
 
     def __init__(self, crew: Crew, count: int, failure: str, trainer_state: TrainerState):
-        self._crew, self._count, self._failure, self._state = crew, count, failure, trainer_state
+        self._crew = crew
+        self._count = count
+        self._failure = failure
+        self._state = trainer_state
         self._batches: list[_Batch] = []
         self._scores: Scores | None = None
 

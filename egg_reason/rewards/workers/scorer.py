@@ -22,23 +22,24 @@ class Scorer:
 
     Args:
         rewards: at least one, with different names, at least one of them with a weight other than 0.
-        timeout: seconds a reward may take for one call, which is a batch of up to BATCH rows, or a part of
-            one after a failure. A batch takes at most 21 times as long whatever happens in it (`Worker.run`).
+        timeout: seconds a reward may take for one call, which is a batch of up to BATCH rows, or a part
+            of one after a failure. A batch takes at most 21 times as long whatever happens in it
+            (`Worker.run`).
         workers: processes that call rewards at the same time.
         memory: GiB that a reward may allocate over what it holds when it is loaded; 0: no limit.
-        failure: what becomes of a job one of whose rewards failed. 'zero': that reward counts 0. 'drop': the
-            job has no total, if the reward has a weight. 'stop': `result` raises RewardFailure. Whichever it
-            is, failures are counted.
+        failure: what becomes of a job one of whose rewards failed. 'zero': that reward counts 0. 'drop':
+            the job has no total, if the reward has a weight. 'stop': `result` raises RewardFailure.
+            Whichever it is, failures are counted.
 
     Attributes:
         crew: the worker processes.
 
-    A function sees the rows of one batch, in the order in which they were finished, and never those of the
-    whole population together: what it gives a completion must not depend on the others.
+    A function sees the rows of one batch, in the order in which they were finished, and never those of
+    the whole population together: what it gives a completion must not depend on the others.
 
     >>> with Scorer([Reward.of("gsm8k")]) as scorer:
-    ...     scorer.score(["2+2="], ["So the answer is 4."], columns={"answer": ["4"]}).total
-    array([1.], dtype=float32)
+        ...     scorer.score(["2+2="], ["So the answer is 4."], columns={"answer": ["4"]}).total
+        array([1.], dtype=float32)
     """
 
     def __init__(
@@ -128,8 +129,8 @@ class Scorer:
         return Pending(self.crew, count, self._failure, trainer_state)
 
     def equivalent(self, reward: str, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
-        """Whether the two extracted answers of each pair are the same answer, by the `equivalent` function of
-        the reward of that name.
+        """Return whether the two extracted answers of each pair are the same answer, by the `equivalent`
+        function of the reward of that name.
 
         Text equality where the reward has none. None where it failed or ran out of time.
         """

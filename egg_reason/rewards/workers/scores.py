@@ -1,4 +1,4 @@
-"""What rewards gave to completions, as the rest of the program sees it."""
+"""The scores that rewards gave to completions, as the rest of the program sees it."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -71,6 +71,8 @@ class Child:
             target=self._run, args=(theirs, output, rewards, memory)
         )
         self._process.start()
+        # The other ends belong to the child alone: an end that is open here would hide that the child is
+        # gone.
         theirs.close()
         os.close(output)
         self._sources: list[Any] = [self._connection, self._output]
@@ -131,7 +133,7 @@ class Child:
         return not self._connection.closed and self._process.is_alive()
 
     def _receive(self, limit: float):
-        """What the child sends next. TimeoutError after `limit` seconds, EOFError where it has ended."""
+        """Return the child's next message. Raises TimeoutError after `limit` seconds, EOFError at its end."""
         deadline = time.monotonic() + limit
         while True:
             # Looks up now and then: a process that the child left behind keeps the connection open when the
@@ -181,7 +183,9 @@ class Worker:
     """
 
     def __init__(self, rewards: Sequence[Reward], timeout: float, memory: float):
-        self.rewards, self.timeout, self.memory = rewards, timeout, memory
+        self.rewards = rewards
+        self.timeout = timeout
+        self.memory = memory
         # reward -> those of its quickest and slowest call that went well
         self.seconds: dict[str, tuple[float, float]] = {}
         self._child: Child | None = None
@@ -211,7 +215,9 @@ class Worker:
         comes on top.
         """
         outcome = Outcome([None] * count)
-        timeouts, spent, most = 0, 0.0, MOST * self.timeout
+        timeouts = 0
+        spent = 0.0
+        most = MOST * self.timeout
         parts = [(0, count)] if count else []
         knows = None  # the child that has been sent the batch
         while parts:
@@ -220,11 +226,13 @@ class Worker:
             if child.fault:
                 outcome.fault = child.fault
                 return outcome
+            # Out of time: what is left fails without a call, so that one batch cannot hold up a step.
             untried = spent > most
             if untried:
                 reply = Reply(("timeout", f"untried: its batch of {count} had taken over {most:g} s"))
             else:
                 began = time.monotonic()
+                # The bytes travel once to each child.
                 reply = child.call(
                     None if knows is child else batch, start, stop, self._limit(name, timeouts)
                 )
@@ -253,8 +261,10 @@ class Worker:
             elif untried or stop - start == 1:
                 outcome.failed.update(dict.fromkeys(range(start, stop), reply.failure))
             else:
+                # At the pace of the quickest call so far, all rows one by one stay within a limit.
                 quick = self.seconds.get(name, (math.inf, 0.0))[0] * (stop - start) < self.timeout
                 size = 1 if quick else -(-(stop - start) // PARTS)
+                # A stack: reversed, the parts are taken in the order of the rows.
                 parts += reversed([(at, min(at + size, stop)) for at in range(start, stop, size)])
             timeouts += kind == "timeout"
         return outcome
