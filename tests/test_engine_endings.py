@@ -15,6 +15,7 @@ import pytest
 from flax import struct
 
 from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling, Single
+from egg_reason.engine.base import REASONS
 from egg_reason.models.tokenizers import ByteTokenizer
 
 LONGEST = 64
@@ -264,3 +265,13 @@ def test_another_seed_draws_anew_and_the_same_seed_the_same():
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).sum() >= 6
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_lane_whose_stop_text_ends_with_its_thinking_budget_takes_the_next_job(lanes):
+    """The lane has stopped by itself, for the host to say how the thought goes on; the host ends it there."""
+    texts = ["abc;def\0", "ghi;jkl\0", "mno\0"]
+    result = recite(texts, lanes=lanes, stop=(";",), think_tokens=4)
+    assert result.texts[:2] == ["abc", "ghi"]
+    assert result.lengths[:2].tolist() == [4, 4]
+    assert [REASONS[reason] for reason in result.reasons[:2]] == ["stop", "stop"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from egg_reason.engine import lanes as device
 from egg_reason.engine import layout as arrays
-from egg_reason.engine.base import Completions
+from egg_reason.engine.base import REASONS, Completions
 from egg_reason.engine.endings import Endings, Outcome
 from egg_reason.engine.groups import Groups
 from egg_reason.engine.layout import Layout
@@ -281,9 +281,10 @@ class Stream:
                 continue
             if outcome is Outcome.DONE:
                 done.append(job)
-                unknown_to_lanes |= running  # cut at a stop text: its lane would write on
                 if lane is not None:
                     self.groups.job_of_lane[lane] = -1
+                    # A lane that was cut would write on; one that stopped at a thinking budget would wait.
+                    unknown_to_lanes |= self.result.reasons[job] == REASONS.index("stop")
                 continue
             assert lane is not None  # a lane at the end of a thinking budget takes up no other job
             unknown_to_lanes = True
