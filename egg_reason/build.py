@@ -6,11 +6,11 @@ Everything is checked before anything is written.
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from egg_reason import models, tasks
 from egg_reason.algorithms import registry
 from egg_reason.algorithms.base import Algorithm, replayable
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
+from egg_reason.config.resume import resumed
 from egg_reason.engine import Generator, PromptLengths, Sampling
 from egg_reason.engine.engine import GENERATORS
 from egg_reason.evals.heldout import TextEvaluator
@@ -31,6 +32,7 @@ from egg_reason.population.pool import Pool
 from egg_reason.rewards import Reward, Scorer, TrainerState
 from egg_reason.run import recording
 from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.directory import read_settings
 from egg_reason.run.replay import Replay, check_base
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "build_sampling",
     "build_task",
     "check",
+    "check_resume",
     "checked",
     "make_generator",
     "open_population",
@@ -158,6 +161,15 @@ def check(configs: Sequence[TrainConfig]) -> None:
             model,
             validation_split(task, config.evaluation.validation) if config.evaluation.validation else task,
         )
+
+
+def check_resume(path: str | os.PathLike, changes: Mapping[str, Any], machines: Machines = HERE) -> None:
+    """Raise what resuming a run with these settings would be refused for. Change nothing."""
+    config, fingerprint = read_settings(path)
+    config, _ = resumed(config, changes, path)
+    parts = build(config, resumed=True, machines=machines)
+    with parts.problem:
+        check_base(parts.model, fingerprint, path)
 
 
 def build_remote(machines: Machines = HERE) -> Build:

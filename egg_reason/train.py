@@ -15,7 +15,7 @@ from typing import Any
 from egg_reason.algorithms.base import Replayable
 from egg_reason.algorithms.registry import weigh_of
 from egg_reason.algorithms.state import State
-from egg_reason.build import build, build_remote, open_population
+from egg_reason.build import build, build_remote, check_resume, open_population
 from egg_reason.config import HERE, Machines, TrainConfig
 from egg_reason.config.resume import resumed
 from egg_reason.population.base import Parts, Population
@@ -43,7 +43,7 @@ def run_steps(session: Session, parts: Parts, population: Population, state: Sta
                 trials = population.try_out(members, rows, step)  # generate and score: here or elsewhere
             with session.phase("update"):
                 after, update = algorithm.tell(state, trials, budget.spent)
-            session.record(step, trials, update, after)  # metrics, then scalars, both durable: now it counts
+            session.record(step, trials, update, after)  # once the scalars are on the disk, it counts
             state = after
             session.monitor()  # checkpoint and held-out accuracy, where they are due
         return session.finish()
@@ -106,6 +106,8 @@ def resume(
     if machines.host:
         return follow(Hosts(machines), build_remote(machines))
     with open_population(machines) as population:
+        if rewind is not None:
+            check_resume(path, changes or {}, machines)  # before steps are cut off
         with storage(path):
             run = Run.open(path, rewind)
         with run:

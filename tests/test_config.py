@@ -469,3 +469,18 @@ def test_a_change_that_died_half_written_is_completed(tmp_path):
     (tmp_path / "run" / "config.toml").write_text(after.replace("sigma = 0.02", "sigma = 0.03"))
     with pytest.raises(ValueError, match=r"sigma = 0.03 is not what the run was started with \(0.02\)"):
         Run.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["sigma", "eval_temperature", "temperature", "minutes", "learning_rate"])
+def test_numbers_must_be_finite(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a finite number, not {value}"):
+        TrainConfig.of(**{name: value})
+
+
+def test_an_evaluation_takes_the_settings_of_a_run():
+    run = TrainConfig.of(model="runs/x", task="gsm8k", temperature=0.7, think_tokens=9, max_tokens=20)
+    config = EvalConfig.from_table(run.to_table())
+    assert config.problems.benchmarks == ("gsm8k",)
+    assert (config.model.model, config.sampling.temperature) == ("runs/x", 0.7)
+    assert (config.sampling.think_tokens, config.sampling.max_tokens) == (9, 20)

@@ -273,3 +273,14 @@ def test_a_checkpoint_of_other_weights_is_passed_over(finished_run, stopped_run,
     assert np.array_equal(
         *(Checkpoints(run / "checkpoints").steps() for run in (stopped_run, finished_run[0]))
     )
+
+
+def test_a_resume_that_is_refused_cuts_off_nothing(finished_run, tmp_path, capsys):
+    """Rewinding deletes steps: whatever is wrong with the command must be found before."""
+    run = shutil.copytree(finished_run[0], tmp_path / "run")
+    before = (run / "scalars" / "log.bin").read_bytes()
+    for words in (["--sigma", "0.5"], ["--steps", "9"], ["--reward-workers", "0"], ["--eval-problems", "0"]):
+        assert cli.main(["train", "--plain", "--resume", str(run), "--rewind", "1", *words]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        assert (run / "scalars" / "log.bin").read_bytes() == before
+        assert (run / "summary.json").is_file()

@@ -72,8 +72,8 @@ def typed(boxes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _flags(title: str, boxes: Mapping[str, tuple[str, Iterable[tuple[Setting, str]]]]) -> Any:
-    """Make a type that tyro parses. boxes: {title: (description, settings, each with its default in"
-    " words)}."""
+    """Make a type that tyro parses. boxes: {title: (description, settings, each with its default in
+    words)}."""
     fields: dict[str, Any] = {}
     for name, (description, settings) in boxes.items():
         box = _typed_dict(name, {one.name: _flag(one, default) for one, default in settings}, total=False)

@@ -98,8 +98,8 @@ class ComparisonSettings:
 def read_probe(
     table: Mapping[str, Any], source: str, algorithm: str = ""
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a file's settings of the probe (from [probe], or at the top) and of the run, both by flat"
-    " names."""
+    """Return a file's settings of the probe (from [probe], or at the top) and of the run, both by flat
+    names."""
     own, rest = _taken(ProbeSettings, "probe", table, source)
     return own, TrainConfig.read_table(rest, source, algorithm)
 

@@ -1,11 +1,13 @@
 """The settings of `egg-reason eval`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from egg_reason.config.sections import ModelSettings, at_least
 from egg_reason.config.setting import setting
 from egg_reason.config.table import Sections
+from egg_reason.config.train import TrainConfig
 
 __all__ = ["EvalConfig"]
 
@@ -100,3 +102,15 @@ class EvalConfig(Sections):
     problems: BenchmarkSettings = field(default_factory=BenchmarkSettings)
     sampling: EvalSamplingSettings = field(default_factory=EvalSamplingSettings)
     engine: EvalEngineSettings = field(default_factory=EvalEngineSettings)
+
+    @classmethod
+    def read_table(cls, table: Mapping[str, Any], source: str = "config.toml") -> dict[str, Any]:
+        """Return the settings that a table gives. Of a training run's settings those that an evaluation has
+        too are taken, and its task as the benchmark."""
+        if "algorithm" not in table:
+            return super().read_table(table, source)
+        run = TrainConfig.of(**TrainConfig.read_table(table, source)).flat()
+        names = cls.known().keys() - {"streams"}  # which suit the lanes of training
+        shared = {name: run[name] for name in names if run.get(name) is not None}
+        temperature = run["temperature"] if run["eval_temperature"] is None else run["eval_temperature"]
+        return shared | {"benchmarks": (run["task"],), "temperature": temperature}

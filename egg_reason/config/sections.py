@@ -165,8 +165,8 @@ class EvaluationSettings:
     )
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "final_problems")
-        at_least(self, 0, "eval_every", "evaluations", "eval_problems", "validation")
+        at_least(self, 1, "final_problems", "eval_problems")
+        at_least(self, 0, "eval_every", "evaluations", "validation")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """One setting: its default, help text, choices and typical value; and whether a value is of its kind."""
 
 import dataclasses
+import math
 import types
 from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -79,6 +80,8 @@ def converted(name: str, value: Any, kind: Any) -> Any:
         if possible is float and type(value) is int:
             return float(value)
         if type(value) is possible:
+            if possible is float and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, not {value}")
             return value
     raise ValueError(f"{name} must be {_words(kind)}, not {value!r}")
 

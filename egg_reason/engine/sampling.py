@@ -40,7 +40,7 @@ class Sampling:
     def __post_init__(self):
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must be at least 0 (0: greedy), not {self.temperature}")
         if self.top_k < 0:
             raise ValueError(f"top_k must be at least 0 (0: all tokens), not {self.top_k}")

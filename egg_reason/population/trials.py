@@ -72,7 +72,8 @@ class Trials:
             tokens = sums["tokens"] + sums["prompt_tokens"]
             values["completion_length"] = sums["tokens"] / completions
             values["truncated"] = sums["truncated"] / completions
-            values["tokens_per_second"] = tokens / self.seconds
+            if self.seconds > 0:  # a generator need not measure it
+                values["tokens_per_second"] = tokens / self.seconds
             values["occupancy"] = sums["useful_lane_steps"] / max(sums["lane_steps"], 1)
         if "cells" in sums:
             values["reward_mean"] = sums["reward"] / sums["cells"] if sums["cells"] else float("nan")

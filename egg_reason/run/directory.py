@@ -31,7 +31,7 @@ from typing import Any
 
 import tomli_w
 
-from egg_reason.config import flattened
+from egg_reason.config import TrainConfig, flattened
 from egg_reason.files import replacing, sync
 from egg_reason.run import changes
 from egg_reason.run.checkpoints import Checkpoints
@@ -39,7 +39,7 @@ from egg_reason.run.events import Events
 from egg_reason.run.lock import release_lock, take_lock
 from egg_reason.run.log import ScalarLog
 
-__all__ = ["Run", "read_metrics", "storage"]
+__all__ = ["Run", "read_metrics", "read_settings", "storage"]
 
 _STORAGE = {
     errno.ENOSPC: "make room on the disk",
@@ -286,6 +286,18 @@ class Run:
         self._last_step = lines[-1]["step"] if lines else -1
         # The run's clock goes on from the last line; the pause does not count.
         self._seconds_before = lines[-1]["time"] if lines else 0.0
+
+
+def read_settings(path: str | os.PathLike) -> tuple[TrainConfig, str]:
+    """Return the settings of a run, changes on resume included, and the fingerprint of its base model.
+
+    Nothing is written or cut off, and the steps of its log may be damaged.
+    """
+    path = Path(path)
+    log_file = ScalarLog(path / "scalars" / "log.bin", writable=False, steps=0)
+    with log_file:
+        table = changes.applied(log_file.header["config"], changes.read(path))
+        return TrainConfig.from_table(table), log_file.header["fingerprint"]
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
