@@ -57,9 +57,8 @@ class Algorithm(Protocol):
 
     parameters: what is trained. population: how many members are tried in a step. noise: what their
     perturbations are drawn from. wants_rollouts: `tell` reads the completions themselves, so that a run needs
-    one process.
-    replayable: the scalars of a log rebuild the weights (`Replayable`). standstill: why a step moved nothing,
-    in a few words for the user.
+    one process. standstill: why a step moved nothing, in a few words for the user. An algorithm whose weights
+    follow from the scalars of a log is also a `Replayable`.
     """
 
     @property
