@@ -95,6 +95,7 @@ OTHER = {
 }
 """Every setting, with a value that is no algorithm's default."""
 NEEDED = {
+    "sigma_schedule": {"sigma_final": 0.001},
     "sigma_final": {"sigma_schedule": "linear"},
     "learning_rate_final": {"learning_rate_schedule": "linear"},
 }
@@ -187,7 +188,7 @@ def test_an_evaluation_is_the_same_in_every_form():
 
 
 def test_what_was_typed_counts_as_typed_also_where_it_is_the_default():
-    words = "--sigma 0.02 --no-vectors --remat True --learning-rate=0.004 --eval_every 10 --minutes None"
+    words = "--sigma 0.02 --no-vectors --remat --learning-rate=0.004 --eval_every 10 --minutes None"
     assert typed(tyro.cli(TrainFlags, args=words.split())) == {
         "sigma": 0.02,
         "vectors": False,
@@ -292,7 +293,7 @@ def test_flags_count_more_than_a_file_and_a_file_than_defaults(command, tmp_path
     [
         ("sed = 1", "sed is not a setting; the nearest is seed"),
         ("sed = ", "is not valid TOML"),
-        (None, "no such file"),
+        (None, "No such file"),
     ],
 )
 def test_a_file_that_cannot_be_is_one_line(name, text, message, command, tmp_path):
@@ -314,6 +315,7 @@ def test_the_files_of_probe_and_compare_hold_their_own_settings_and_those_of_run
         {"seeds": 2, "minutes": 1.0},
         {"lanes": 64, "task": "gsm8k"},
         {"grpo": {"samples": 8}},
+        [],
     )
     with pytest.raises(ValueError, match=r"x: \[compare\] has no setting seed; the nearest is seeds"):
         read_comparison({"compare": {"seed": 2}}, "x")
@@ -360,11 +362,12 @@ def test_help_shows_sections_and_effective_defaults(command, monkeypatch):
         assert f"--{name.replace('_', '-')} " in text or f"--{name.replace('_', '-')}," in text
         assert all(choice in text for choice in setting.choices)
     for default in (
-        "(default: 0.3, grpo: 1.0)",
-        "(default: 8, grpo: 16)",
-        "(default: 0.004, grpo: 0.0003)",
+        "(default: 0.3, grpo: 1; at least 0)",
+        "(default: 8, grpo: 16; at least 1)",
+        "(default: 0.004, grpo: 0.0003; above 0)",
         "(default: linear, grpo: constant)",
-        "(default: the task's own; e.g. 1024)",
+        "(default: a quarter of --learning-rate, grpo: none; at least 0)",
+        "(default: the task's own; at least 1; e.g. 1024)",
     ):
         assert default in text
 

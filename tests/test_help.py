@@ -66,7 +66,8 @@ def test_help_of_train_has_sections(help_of) -> None:
         (["help"], ["--help"]),
         (["help", "train"], ["train", "--help"]),
         (["help", "models", "show"], ["models", "show", "--help"]),
-        (["help", "tasks"], ["--help"]),
+        (["help", "tasks"], ["tasks", "--help"]),
+        (["tasks"], ["tasks", "--help"]),
     ],
     ids=lambda words: " ".join(words) or "bare",
 )

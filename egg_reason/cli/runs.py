@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import tyro
 
 from egg_reason.cli.clock import BEGUN
-from egg_reason.cli.flags import ComparisonFlags, MachineFlags, ProbeFlags, TrainFlags, named, option, typed
+from egg_reason.cli.flags import (
+    ComparisonFlags,
+    MachineFlags,
+    ProbeFlags,
+    TrainFlags,
+    named,
+    number,
+    option,
+    typed,
+)
 from egg_reason.config import Machines, TrainConfig, read_toml
 from egg_reason.config.commands import ProbeSettings, read_comparison, read_probe
 
@@ -15,6 +24,7 @@ __all__ = ["compare", "pack", "probe", "replay", "train", "verify"]
 
 BASE = option("the base model, if it has moved", "the one that the run's settings name", "MODEL")
 OVERRULES = "; flags count more than the file"
+RUNS = "runs"
 
 
 def train(
@@ -29,13 +39,15 @@ def train(
         ),
     ] = None,
     name: Annotated[str | None, option("name of the run directory", "task, date and time", "TEXT")] = None,
-    runs: Annotated[Path, option("folder that holds the run directories", "runs")] = Path("runs"),
+    runs: Annotated[Path | None, option("folder that holds the run directories", RUNS, "DIR")] = None,
     resume: Annotated[
-        Path | None, option("a run directory to go on with, with its own settings", "a new run", "DIR")
+        Path | None,
+        option("a run directory to go on with, with the settings it was started with", "a new run", "DIR"),
     ] = None,
     replace: Annotated[bool, option("delete an existing run of that name first", "no")] = False,
     rewind: Annotated[
         int | None,
+        number("rewind", int | None, least=0),
         option(
             "with --resume: keep only so many steps and take the others again, for example if the scalar"
             " log is damaged",
@@ -53,7 +65,9 @@ def train(
         ),
     ] = False,
     memory_budget: Annotated[
-        float | None, option("GiB; a run that is predicted to need more is not begun", "no limit", "GIB")
+        float | None,
+        number("memory_budget", float | None, above=0),
+        option("GiB; a run that is predicted to need more is not begun", "no limit", "GIB"),
     ] = None,
 ) -> int:
     """Fine-tune a model by evolution strategies or GRPO. Without options: EGGROLL, the bundled model,
@@ -61,6 +75,12 @@ def train(
     flags = typed(settings)
     given = _given(config, flags)
     where = Machines(**typed(machines))
+    if resume is not None:
+        for flag, value in (("--name", name), ("--runs", runs), ("--replace", replace or None)):
+            if value is not None:
+                raise ValueError(
+                    f"{flag} is for a new run, and --resume {resume} names one: leave out {flag}"
+                )
     if dry_run or memory_budget is not None:
         if where.pool or where.hosts > 1:
             raise ValueError(
@@ -89,7 +109,7 @@ def train(
     else:
         chosen = TrainConfig.of(**given)
         stem = Path(chosen.task.task.partition(":")[0]).stem
-        path = runs / (name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+        path = (runs or Path(RUNS)) / (name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         summary = training.train(chosen, path, show, BEGUN, replace, where)
     return 0 if summary else 130
 
@@ -104,7 +124,7 @@ def _given(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
 def probe(
     settings: TrainFlags,
     options: ProbeFlags,
-    out: Annotated[Path, tyro.conf.arg(help="folder for results.json and probe.png")],
+    out: Annotated[Path, tyro.conf.arg(help="folder for results.json and probe.png", metavar="DIR")],
     config: Annotated[
         Path | None,
         option(
@@ -130,7 +150,8 @@ def compare(
     out: Annotated[
         Path,
         tyro.conf.arg(
-            help="folder for everything: runs, evaluations, results.json, comparison.md and report.html"
+            help="folder for everything: runs, evaluations, results.json, comparison.md and report.html",
+            metavar="DIR",
         ),
     ],
     config: Annotated[
@@ -148,8 +169,13 @@ def compare(
     from egg_reason.compare.command import compare as run
     from egg_reason.compare.plan import plan_of
 
-    in_file = read_comparison(read_toml(config), str(config)) if config else ({}, {}, {})
-    found = run(plan_of(typed(options), *in_file), out)
+    table = read_toml(config) if config else {}
+    in_file, common, by_algorithm, left_out = read_comparison(table, str(config))
+    plan = plan_of(typed(options), in_file, common, by_algorithm)
+    left_out += [f"[{name}]" for name in by_algorithm if name not in plan.algorithms]
+    if left_out:
+        print(f"{config}: left out, the comparison decides them: {', '.join(left_out)}")
+    found = run(plan, out)
     print(f"\n{found['words']}\n\n{out / 'report.html'}  {out / 'comparison.md'}  {out / 'results.json'}")
     return 0
 
@@ -157,8 +183,12 @@ def compare(
 def replay(
     source: Annotated[Path, named("RUN")],
     /,
-    out: Annotated[Path, tyro.conf.arg(help="the .pth file to write, float32")],
-    step: Annotated[int | None, option("give the weights after so many steps", "all", "STEP")] = None,
+    out: Annotated[Path, tyro.conf.arg(help="the .pth file to write, float32", metavar="FILE")],
+    step: Annotated[
+        int | None,
+        number("step", int | None, least=0),
+        option("give the weights after so many steps; 0: before the first", "all", "STEP"),
+    ] = None,
     model: Annotated[str | None, BASE] = None,
     from_base: Annotated[bool, option("from the base model even where a checkpoint is nearer", "no")] = False,
     allow_drift: Annotated[
@@ -203,7 +233,9 @@ def verify(source: Annotated[Path, named("RUN")], /, model: Annotated[str | None
 
 
 def pack(
-    run: Annotated[Path, named("RUN")], /, out: Annotated[Path, tyro.conf.arg(help="the file to write")]
+    run: Annotated[Path, named("RUN")],
+    /,
+    out: Annotated[Path, tyro.conf.arg(help="the file to write", metavar="FILE")],
 ) -> int:
     """Write a run as one small file, from which `egg-reason replay` rebuilds its weights wherever the base
     model is.
