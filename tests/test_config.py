@@ -1,5 +1,6 @@
 """Settings: sections, flat names, TOML and flags say the same; what is refused, also on resume."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -471,6 +472,24 @@ def test_a_change_that_died_half_written_is_completed(tmp_path):
     assert (tmp_path / "run" / "config.toml").read_text() == after != before
     (tmp_path / "run" / "config.toml").write_text(after.replace("sigma = 0.02", "sigma = 0.03"))
     with pytest.raises(ValueError, match=r"sigma = 0.03 is not what the run was started with \(0.02\)"):
+        Run.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": 0.5}, "sigma = 0.5 cannot be a change, a run keeps its sigma"),
+        ({"steps": 80}, "steps = 80 cannot be a change"),
+        ({"eval_every": 5, "algorithm": "openes"}, "algorithm = 'openes' cannot be a change"),
+        ({"sigm": 0.5}, "sigm is not a setting; the nearest is sigma"),
+    ],
+)
+def test_a_change_that_no_resume_allows_is_refused(change, message, tmp_path):
+    """Whoever wrote it into the file: it would train on as another run."""
+    with Run.create(tmp_path / "run", TrainConfig().to_table(), "0" * 16):
+        pass
+    (tmp_path / "run" / CHANGES).write_text(json.dumps({"step": 0, "changes": change}) + "\n")
+    with pytest.raises(ValueError, match=f"^{CHANGES}: {message}"):
         Run.open(tmp_path / "run")
 
 

@@ -67,7 +67,6 @@ def test_help_of_train_has_sections(help_of) -> None:
         (["help", "train"], ["train", "--help"]),
         (["help", "models", "show"], ["models", "show", "--help"]),
         (["help", "tasks"], ["tasks", "--help"]),
-        (["tasks"], ["tasks", "--help"]),
     ],
     ids=lambda words: " ".join(words) or "bare",
 )

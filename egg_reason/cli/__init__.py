@@ -87,7 +87,7 @@ def _run(given: Sequence[str]) -> int:
         if name in COMMANDS:
             return _call(name, given[len(name.split()) :])
     group = {name: call for name, call in COMMANDS.items() if name.startswith(f"{given[0]} ")}
-    if group and given[1:] in ([], ["--help"], ["-h"]):
+    if group and given[1:] in (["--help"], ["-h"]):
         return _list_commands("egg-reason", group)
     known = ", ".join(group or COMMANDS)
     words = " ".join(given[:2] if group else given[:1])

@@ -42,7 +42,12 @@ def train(
     runs: Annotated[Path | None, option("folder that holds the run directories", RUNS, "DIR")] = None,
     resume: Annotated[
         Path | None,
-        option("a run directory to go on with, with the settings it was started with", "a new run", "DIR"),
+        option(
+            "go on with this run, with its own settings; those of them that decide no weight (limits of"
+            " rewards, evaluations, checkpoints, samples) may be given anew",
+            "a new run",
+            "DIR",
+        ),
     ] = None,
     replace: Annotated[bool, option("delete an existing run of that name first", "no")] = False,
     rewind: Annotated[

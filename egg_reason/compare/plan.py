@@ -9,7 +9,7 @@ from typing import Any
 
 from egg_reason.config import ALGORITHMS, EvolutionSettings, TrainConfig, task_options
 from egg_reason.config.commands import DECIDED, ComparisonSettings
-from egg_reason.config.setting import checked, settings_of
+from egg_reason.config.setting import checked, read_text, settings_of
 
 __all__ = ["MACHINE", "SHARED", "Plan", "plan_of"]
 
@@ -106,7 +106,7 @@ class Plan:
             if one.name in vars(self):
                 checked(one, getattr(self, one.name))
             elif one.name == self.budget:
-                checked(one, self.amount)
+                checked(one, int(self.amount) if float(self.amount).is_integer() else self.amount)
         for name in self.own:
             if name not in self.algorithms:
                 raise ValueError(
@@ -295,7 +295,8 @@ def parse_settings(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """('lanes=64', 'grpo.learning_rate=1e-3') -> settings of all runs, and settings of one algorithm's.
 
-    A value is what TOML makes of it (numbers, true, ["a", "b"], "text"), else the text itself.
+    A value is what TOML makes of it (numbers, true, ["a", "b"], "text"), else what a flag makes of it: a
+    text, or a list whose entries are separated by commas.
     """
     common: dict[str, Any] = {}
     own: dict[str, dict[str, Any]] = {}
@@ -304,13 +305,16 @@ def parse_settings(
         if not equals or not name:
             raise ValueError(f"--set must read name=value or algorithm.name=value, not {pair!r}")
         algorithm, dot, setting = name.rpartition(".")
-        (own.setdefault(algorithm, {}) if dot else common)[setting.replace("-", "_")] = _value(text)
+        (own.setdefault(algorithm, {}) if dot else common)[setting.replace("-", "_")] = _value(
+            setting.replace("-", "_"), text
+        )
     return common, own
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
     try:
         value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
-        return text
+        known = TrainConfig.known()
+        return read_text(text, known[name][0].kind) if name in known else text
     return tuple(value) if isinstance(value, list) else value

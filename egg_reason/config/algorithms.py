@@ -193,7 +193,8 @@ class Grpo(AlgorithmSettings):
     loss_type: str = setting("dapo", "form of the loss", choices=("grpo", "dapo", "dr_grpo", "gspo"))
     scale_rewards: str = setting(
         "group",
-        "whose standard deviation of rewards divides advantages; none: nobody's",
+        "advantages are divided by the standard deviation of rewards in the group, or in the batch; none:"
+        " they are not divided",
         choices=("group", "batch", "none"),
     )
     epsilon_low: float = setting(

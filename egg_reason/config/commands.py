@@ -85,7 +85,13 @@ class ComparisonSettings(Section):
         1, "runs at the same time, each on its own equal share of the cores", range=Range(least=1)
     )
     model: str = inherited(ModelSettings, "model", "countdown-0.7m")
-    task: str = inherited(TaskSettings, "task", "countdown")
+    task: str = inherited(
+        TaskSettings,
+        "task",
+        "countdown",
+        help="a built-in task (`egg-reason tasks list`), a data file (--set reward=NAME grades it), or"
+        " my_task.py:make",
+    )
     task_options: tuple[str, ...] = inherited(TaskSettings, "task_options", ())
     other_task: str | None = setting(
         None, "a task that is measured before and after, and not trained on", unset="none", typical="gsm8k"
@@ -104,7 +110,7 @@ class ComparisonSettings(Section):
     )
     problems: int = setting(
         512,
-        "held-out problems of each of them; as many training problems judge the trials",
+        "held-out problems of each of the --evaluations; as many training problems judge the --tune trials",
         range=Range(least=1),
     )
     final_samples: int = setting(

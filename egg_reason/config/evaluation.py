@@ -56,7 +56,7 @@ class BenchmarkSettings(Section):
     reward_timeout: float = inherited(RewardSettings, "reward_timeout", 10.0)
     template: str = inherited(TaskSettings, "template", "auto")
     task_options: tuple[str, ...] = setting(
-        (), "options of the tasks as name=value", unset="none", typical="numbers=3,4 largest=50"
+        (), "the benchmarks' own options as name=value", unset="none", typical="numbers=3,4 largest=50"
     )
 
 
@@ -103,7 +103,8 @@ class EvalConfig(Sections):
         if "algorithm" not in table:
             return super().read_table(table, source)
         run = TrainConfig.of(**TrainConfig.read_table(table, source)).flat()
-        names = cls.known().keys() - {"streams"}  # which suit the lanes of training
+        # Streams suit the lanes of training, and its samples are those of a member.
+        names = cls.known().keys() - {"streams", "samples"}
         shared = {name: run[name] for name in names if run.get(name) is not None}
         temperature = run["temperature"] if run["eval_temperature"] is None else run["eval_temperature"]
         return shared | {"benchmarks": (run["task"],), "temperature": temperature}

@@ -10,7 +10,7 @@ __all__ = ["HERE", "Machines"]
 
 @dataclass(frozen=True)
 class Machines(Section):
-    """Where the run is computed. Not in config.toml: a resumed run takes those of its command."""
+    """Where the run is computed. config.toml does not keep it: give it again when a run is resumed."""
 
     devices: int = setting(
         1,

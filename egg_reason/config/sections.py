@@ -23,8 +23,8 @@ __all__ = [
 
 POWER_OF_TWO = Range(least=1, form="a power of two")
 SEEDS = Range(least=0, most=2**31 - 1)
-TOKENS = Range(least=1, most=10**15)
-"""For budgets, which may be above what 32 bits hold."""
+TOKENS = Range(least=1, largest=10**15)
+"""Budgets are not computed with in 32 bits."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,19 @@ import types
 from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Range", "Section", "Setting", "checked", "converted", "inherited", "setting", "settings_of"]
+__all__ = [
+    "Range",
+    "Section",
+    "Setting",
+    "checked",
+    "converted",
+    "inherited",
+    "read_text",
+    "setting",
+    "settings_of",
+]
 
-LARGEST = 2**31 - 1
-"""The largest whole number where a range has no `most`: JAX computes with 32 bits."""
+INT32 = 2**31 - 1
 SIZES = (1.2e-38, 3.4e38)
 """The sizes of numbers that float32 holds, beside 0."""
 
@@ -21,7 +30,8 @@ class Range:
     """The numbers that a setting may have.
 
     least, above, most, below: bounds; None: there is none. form: "even", or "a power of two" (0 too, if least
-    is 0). why: the reason, in words, for error lines.
+    is 0). why: the reason, in words, for error lines. largest: a bound on whole numbers that only an error
+    line tells: JAX computes with 32 bits.
     """
 
     least: float | None = None
@@ -30,6 +40,7 @@ class Range:
     below: float | None = None
     form: str = ""
     why: str = ""
+    largest: int = INT32
 
     def holds(self, value: float) -> bool:
         """Tell whether a number is in the range."""
@@ -117,7 +128,7 @@ class Setting:
     def from_text(self, text: str) -> Any:
         """Return the value that was typed; the word None gives None where the setting may be that. Raises
         ValueError, one line that names the flag."""
-        return checked(self, _typed(text, self.kind), self.flag)
+        return checked(self, read_text(text, self.kind), self.flag)
 
 
 _SETTINGS: dict[type, tuple[Setting, ...]] = {}
@@ -160,8 +171,8 @@ def _check_number(name: str, value: float, range: Range) -> None:
     if not range.holds(value):
         why = f" ({range.why})" if range.why else ""
         raise ValueError(f"{name} must be {range.words}{why}, not {_short(value)}")
-    if isinstance(value, int) and range.most is None and abs(value) > LARGEST:
-        raise ValueError(f"{name} must be at most {LARGEST}, not {_short(value)}")
+    if isinstance(value, int) and value > range.largest:
+        raise ValueError(f"{name} must be at most {range.largest}, not {_short(value)}")
     if isinstance(value, float) and value and not SIZES[0] <= abs(value) <= SIZES[1]:
         raise ValueError(f"{name} must be a number that float32 holds, not {value}")
 
@@ -208,12 +219,12 @@ def _words(kind: Any) -> str:
     return " or ".join(_NAMES[possible] for possible in _kinds(kind) if possible in _NAMES)
 
 
-def _typed(text: str, kind: Any) -> Any:
+def read_text(text: str, kind: Any) -> Any:
     """Return what a text says, as a value of this kind; the text itself if it is none."""
     for possible in _kinds(kind):
         if get_origin(possible) is tuple:
             [entry, _] = get_args(possible)
-            return tuple(_typed(one.strip(), entry) for one in text.split(",")) if text else ()
+            return tuple(read_text(one.strip(), entry) for one in text.split(",")) if text else ()
         if possible in (int, float):
             try:
                 return possible(text)
