@@ -258,6 +258,26 @@ def test_a_mistake_in_a_file_names_the_file_and_the_section(name, text, message,
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "flags", "named"),
+    [
+        ("sigma_final = 0.1\n", "", True),
+        ('algorithm = "openes"\nrank = 2\n', "--sigma 0.1", True),
+        ("sigma = 0.1\n", "--sigma-final 0.1", False),
+        ("rank = 2\n", "--algorithm openes", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["train --dry-run", "probe --out x"])
+def test_settings_that_do_not_go_together_name_the_file_that_has_them(
+    name, text, flags, named, command, tmp_path
+):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    status, _, error = command(*name.split(), "--config", file, *flags.split())
+    assert status == 2 and error.count("\n") == 1
+    assert error.startswith(f"egg-reason: {file}: ") == named
+
+
 def test_the_sections_of_probe_and_compare_and_eval_are_checked_too(command, tmp_path):
     with pytest.raises(ValueError, match=r"^x: \[probe\] problems must be at least 32, not 8$"):
         read_probe({"probe": {"problems": 8}}, "x")
@@ -325,3 +345,72 @@ def test_an_evaluation_of_a_runs_file_has_its_own_number_of_samples():
     table = tomllib.loads('algorithm = "grpo"\n[grpo]\nsamples = 16\n[sampling]\nmax_tokens = 99\n')
     config = EvalConfig.from_table(table, "x")
     assert (config.problems.samples, config.sampling.max_tokens) == (1, 99)
+
+
+ENVIRONMENT = """
+import numpy as np
+from egg_reason.tasks import Task
+
+
+class Still:
+    metric = "stillness"
+
+    def try_out(self, members, rows, step, which):
+        return np.zeros((len(which), len(rows)), np.float32)
+
+    def measure(self, params, rows):
+        return np.zeros(len(rows))
+
+
+def make():
+    rows = [{"target": number} for number in range(8)]
+    return Task("still", "nothing to do", train=rows, heldout=rows[:4], environment=Still())
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--reward", "gsm8k"], "reward"),
+        (["--reward-workers", "2", "--reward-failure", "drop"], "reward_workers, reward_failure"),
+        (["--top-k", "5", "--think-tokens", "9"], "top_k, think_tokens"),
+        (["--max-tokens", "5", "--temperature", "0.9", "--samples", "2"], "samples, temperature, max_tokens"),
+        (["--eval-temperature", "0", "--share-noise", "all"], "share_noise, eval_temperature"),
+    ],
+)
+def test_settings_of_texts_are_refused_for_an_environment(flags, named, command, tiny_checkpoint, tmp_path):
+    (tmp_path / "world.py").write_text(ENVIRONMENT)
+    words = ["--model", tiny_checkpoint, "--task", f"{tmp_path / 'world.py'}:make", "--dry-run"]
+    assert command("train", *words, *flags) == (
+        2,
+        "",
+        "egg-reason: task still is an environment, without prompts, completions and rewards: leave out"
+        f" {named}\n",
+    )
+
+
+def test_a_template_is_refused_by_a_task_that_makes_its_own_prompts(command, tiny_checkpoint, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from egg_reason.tasks import Task\n"
+        "def make():\n"
+        "    rows = [{'prompt': f'{n}=', 'answer': str(n)} for n in range(16)]\n"
+        "    return Task('mine', 'copy', train=rows, heldout=rows[:4], rewards=('gsm8k',), max_new_tokens=4)\n"
+    )
+    spec = f"{tmp_path / 'mine.py'}:make"
+    for words in (["train", "--task", spec, "--dry-run"], ["eval", "--benchmarks", spec]):
+        status, _, error = command(*words, "--model", tiny_checkpoint, "--template", "plain")
+        assert status == 2 and error.startswith("egg-reason: template 'plain' has no effect, ")
+        assert error.endswith("makes its own prompts: leave it out\n") and error.count("\n") == 1
+
+
+def test_rewards_of_an_evaluation_are_recorded_beside_those_of_a_benchmark(tmp_path):
+    from egg_reason.evals import benchmarks
+
+    rows = tmp_path / "rows.csv"
+    rows.write_text("question,answer\n" + "".join(f"{n}+1=?,{n + 1}\n" for n in range(40)))
+    options = {"reward": ("gsm8k", "format"), "tokenizer_name": "byte", "heldout_count": 4, "train_count": 4}
+    [countdown] = benchmarks.load(["countdown"], options, None, 4, {})
+    assert [reward.name for reward in countdown.rewards] == ["countdown", "gsm8k", "format"]
+    with_file = {"reward": ("gsm8k",), "tokenizer_name": "byte"}
+    both = benchmarks.load(["countdown", str(rows)], with_file, 4, 4, {})
+    assert [[reward.name for reward in one.rewards] for one in both] == [["countdown"], ["gsm8k"]]

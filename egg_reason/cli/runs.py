@@ -1,6 +1,7 @@
 """Commands of runs: train, probe, compare; replay, verify, pack."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,7 +79,7 @@ def train(
     """Fine-tune a model by evolution strategies or GRPO. Without options: EGGROLL, the bundled model,
     Countdown."""
     flags = typed(settings)
-    given = _given(config, flags)
+    in_file = _read(config, flags)
     where = Machines(**typed(machines))
     if resume is not None:
         for flag, value in (("--name", name), ("--runs", runs), ("--replace", replace or None)):
@@ -98,7 +99,7 @@ def train(
             )
         from egg_reason import memory
 
-        prediction = memory.predict(TrainConfig.of(**given), where.devices)
+        prediction = memory.predict(_config(config, in_file, flags), where.devices)
         if dry_run:
             print("\n".join(memory.lines(prediction)))
         memory.refuse(prediction, memory_budget)
@@ -108,22 +109,36 @@ def train(
 
     show = True if plain else None
     if resume is not None:
-        summary = training.resume(resume, given, show, BEGUN, rewind, where)
+        summary = training.resume(resume, in_file | flags, show, BEGUN, rewind, where)
     elif rewind is not None:
         raise ValueError("--rewind goes with --resume: name the run whose steps are to be taken again")
     else:
-        chosen = TrainConfig.of(**given)
+        chosen = _config(config, in_file, flags)
         stem = Path(chosen.task.task.partition(":")[0]).stem
         path = (runs or Path(RUNS)) / (name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         summary = training.train(chosen, path, show, BEGUN, replace, where)
     return 0 if summary else 130
 
 
-def _given(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's settings by flat names: those of a file, then those that were typed."""
-    if config is None:
-        return flags
-    return TrainConfig.read_table(read_toml(config), str(config), flags.get("algorithm", "")) | flags
+def _read(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file by flat names. flags: those that were typed."""
+    if file is None:
+        return {}
+    return TrainConfig.read_table(read_toml(file), str(file), flags.get("algorithm", ""))
+
+
+def _config(file: Path | None, in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> TrainConfig:
+    """Return a run's settings: those of a file, then those that were typed. An error of the file alone names
+    it."""
+    try:
+        return TrainConfig.of(**{**in_file, **flags})
+    except ValueError as error:
+        try:
+            TrainConfig.of(**in_file)
+        except ValueError as alone:
+            if str(alone) == str(error):
+                raise ValueError(f"{file}: {error}") from None
+        raise
 
 
 def probe(
@@ -141,12 +156,10 @@ def probe(
     the command of the run. The run's budget is --minutes, or else --steps."""
     from egg_reason.probe.command import probe as run
 
-    own, flags = typed(options), typed(settings)
-    if config is None:
-        run(TrainConfig.of(**flags), out, ProbeSettings(**own))
-        return 0
-    in_file, of_run = read_probe(read_toml(config), str(config), flags.get("algorithm", ""))
-    run(TrainConfig.of(**of_run | flags), out, ProbeSettings(**in_file | own))
+    flags = typed(settings)
+    table = read_toml(config) if config else {}
+    in_file, of_run = read_probe(table, str(config), flags.get("algorithm", ""))
+    run(_config(config, of_run, flags), out, ProbeSettings(**in_file | typed(options)))
     return 0
 
 
