@@ -3,8 +3,10 @@ read a help text."""
 
 from egg_reason.cli.clock import BEGUN  # noqa: F401, I001 (first: see there)
 
+import contextlib
 import difflib
 import functools
+import io
 import logging
 import os
 import sys
@@ -98,7 +100,15 @@ def _call(name: str, words: Sequence[str]) -> int:
     """Parse the words of one command, and call it if all of them were understood."""
     later = _later(COMMANDS[name])
     prog = f"egg-reason {name}"
-    call, unknown = tyro.cli(later, prog=prog, args=list(words), return_unknown_args=True)
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            call, unknown = tyro.cli(later, prog=prog, args=list(words), return_unknown_args=True)
+    except SystemExit as end:
+        if not end.code:  # after a help text
+            raise
+        _, *lines = shown.getvalue().splitlines()  # a box, whose first line is its title
+        raise Mistake(" ".join(line.strip("│╰╯─ ") for line in lines)) from None
     if unknown:
         word = unknown[0].partition("=")[0]
         if not word.startswith("-"):
