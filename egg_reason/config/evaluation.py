@@ -17,7 +17,7 @@ from egg_reason.config.setting import Range, Section, inherited, setting
 from egg_reason.config.table import Sections
 from egg_reason.config.train import TrainConfig
 
-__all__ = ["EvalConfig"]
+__all__ = ["EvalConfig", "EvalEngineSettings", "EvalSamplingSettings"]
 
 
 @dataclass(frozen=True)
