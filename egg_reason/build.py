@@ -20,6 +20,8 @@ from egg_reason.algorithms import registry
 from egg_reason.algorithms.base import Algorithm, replayable
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
 from egg_reason.config.resume import resumed
+from egg_reason.config.sections import RewardSettings, SamplingSettings
+from egg_reason.config.setting import settings_of
 from egg_reason.engine import Generator, PromptLengths, Sampling
 from egg_reason.engine.engine import GENERATORS
 from egg_reason.evals.heldout import TextEvaluator
@@ -30,6 +32,7 @@ from egg_reason.population.here import Here, TextProblem
 from egg_reason.population.hosts import Hosts, Leader
 from egg_reason.population.pool import Pool
 from egg_reason.rewards import Reward, Scorer, TrainerState
+from egg_reason.rewards.functions import BUILT_IN, load
 from egg_reason.run import recording
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.directory import read_settings
@@ -132,6 +135,8 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
 
     model: its parameters may be abstract.
     """
+    if task.environment is not None:
+        _refuse_settings_of_texts(config, task)
     sampling = build_sampling(config, task)
     algorithm = registry.make(config, model, sampling)
     generator = make_generator(config, model, algorithm, machines)
@@ -148,6 +153,19 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
         return Checked(task, sampling, algorithm, generator, (), PromptLengths(1, 0))
     lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.sampling.max_prompt_tokens)
     return Checked(task, sampling, algorithm, generator, build_rewards(config, task), lengths)
+
+
+def _refuse_settings_of_texts(config: TrainConfig, task: tasks.Task) -> None:
+    """Raise ValueError where a setting of prompts, completions or rewards is given for an environment."""
+    usual = TrainConfig.of(algorithm=config.algorithm.name).flat()
+    names = {one.name for kind in (RewardSettings, SamplingSettings) for one in settings_of(kind)}
+    names |= {"samples", "aggregate", "share_noise", "template", "eval_temperature"}
+    given = [name for name, value in config.flat().items() if name in names and value != usual[name]]
+    if given:
+        raise ValueError(
+            f"task {task.name} is an environment, without prompts, completions and rewards: leave out"
+            f" {', '.join(given)}"
+        )
 
 
 def check(configs: Sequence[TrainConfig]) -> None:
@@ -255,6 +273,12 @@ def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
 def build_task(config: TrainConfig, tokenizer_name: str) -> tasks.Task:
     """Return the task of a run, with its validation problems in the place of the held-out ones if it has
     some."""
+    template = config.task.template
+    if template != "auto" and not tasks.takes(config.task.task, "template"):
+        raise ValueError(
+            f"template {template!r} has no effect, task {config.task.task} makes its own prompts: leave it"
+            " out"
+        )
     columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
     task = tasks.make(
         config.task.task,
@@ -285,6 +309,9 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
     """Return the task's own rewards, then the user's that are not among them (a data file has only the
     user's)."""
     specs = task.rewards + tuple(spec for spec in config.rewards.reward if spec not in task.rewards)
+    for spec in specs:
+        if ":" not in spec and spec not in BUILT_IN:
+            load(spec)  # says which there are
     weights = config.rewards.reward_weights or (1.0,) * len(specs)
     if len(weights) != len(specs):
         raise ValueError(

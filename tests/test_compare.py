@@ -135,7 +135,7 @@ MISTAKES = [
     ({"algorithms": ("grpo", "eggroll", "grpo")}, "grpo is there twice"),
     ({"seeds": 0}, "seeds must be at least 1, not 0"),
     ({"amount": 0.0}, "minutes must be above 0, not 0"),
-    ({"budget": "tokens", "amount": 0.5}, "tokens must be at least 1, not 0.5"),
+    ({"budget": "tokens", "amount": 0.5}, "tokens must be a whole number, not 0.5"),
     ({"tune_share": 2.0}, "tune_share must be above 0 and at most 1, not 2"),
     ({"own": {"ppo": {"lanes": 1}}}, "ppo is not among the algorithms"),
 ]
@@ -154,11 +154,14 @@ def test_a_plan_that_cannot_be_is_refused(changes, message):
     [
         ((), "needs one budget"),
         (("--minutes", 1, "--updates", 3), "not minutes and updates"),
-        (("--updates", 1, "--set", "sigma=wide"), "--set sigma: 'wide' is not of the setting's kind"),
+        (("--updates", 1, "--set", "sigma=wide"), "--set sigma must be a number, not 'wide'"),
         (("--updates", 1, "--set", "grpo.sigma=1.0"), "sigma is a setting of eggroll and openes"),
         (("--updates", 1, "--set", "seed=1"), "the comparison decides it"),
         (("--updates", 1, "--set", "sigmas=1"), "not a setting of a run"),
-        (("--minutes", 1, "--set", "eggroll.sigma_schedule=linear"), "a linear schedule needs a final value"),
+        (
+            ("--minutes", 1, "--set", "eggroll.sigma_schedule=linear"),
+            "sigma_schedule linear needs a sigma to end at",
+        ),
         (("--updates", 1, "--jobs", 1000), "jobs must be at most the"),
         (
             ("--updates", 1, "--set", "grpo.max_tokens=16"),
@@ -166,7 +169,7 @@ def test_a_plan_that_cannot_be_is_refused(changes, message):
         ),
         (
             ("--updates", 1, "--set", "grpo.loss_type=ppo"),
-            "loss_type must be one of grpo, dapo, dr_grpo, gspo, not 'ppo'",
+            "--set loss_type must be one of grpo, dapo, dr_grpo, gspo, not 'ppo'",
         ),
         (("--updates", 1, "--model", "nowhere.pth"), "nowhere.pth: no such file or folder"),
     ],
@@ -179,8 +182,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing(words, message, command, tmp_p
 
 def test_settings_are_read_as_toml_or_text():
     pairs = ["lanes=64", "grpo.learning-rate=1e-3", "template=plain", 'reward=["a.py:f"]', "vectors=true"]
+    pairs += ["tokenizer=world", "optimiser=sgd", "warp=9x"]
+    assert parse_settings([*pairs, "reward=gsm8k,a.py:f"], ())[0]["reward"] == ("gsm8k", "a.py:f")
     assert parse_settings(pairs, ()) == (
-        {"lanes": 64, "template": "plain", "reward": ("a.py:f",), "vectors": True},
+        {"lanes": 64, "template": "plain", "reward": ("a.py:f",), "vectors": True}
+        | {"tokenizer": "world", "optimiser": "sgd", "warp": "9x"},
         {"grpo": {"learning_rate": 1e-3}},
     )
 

@@ -1,5 +1,6 @@
 """Settings: sections, flat names, TOML and flags say the same; what is refused, also on resume."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -95,6 +96,7 @@ OTHER = {
 }
 """Every setting, with a value that is no algorithm's default."""
 NEEDED = {
+    "sigma_schedule": {"sigma_final": 0.001},
     "sigma_final": {"sigma_schedule": "linear"},
     "learning_rate_final": {"learning_rate_schedule": "linear"},
 }
@@ -187,7 +189,7 @@ def test_an_evaluation_is_the_same_in_every_form():
 
 
 def test_what_was_typed_counts_as_typed_also_where_it_is_the_default():
-    words = "--sigma 0.02 --no-vectors --remat True --learning-rate=0.004 --eval_every 10 --minutes None"
+    words = "--sigma 0.02 --no-vectors --remat --learning-rate=0.004 --eval_every 10 --minutes None"
     assert typed(tyro.cli(TrainFlags, args=words.split())) == {
         "sigma": 0.02,
         "vectors": False,
@@ -292,7 +294,7 @@ def test_flags_count_more_than_a_file_and_a_file_than_defaults(command, tmp_path
     [
         ("sed = 1", "sed is not a setting; the nearest is seed"),
         ("sed = ", "is not valid TOML"),
-        (None, "no such file"),
+        (None, "No such file"),
     ],
 )
 def test_a_file_that_cannot_be_is_one_line(name, text, message, command, tmp_path):
@@ -314,6 +316,7 @@ def test_the_files_of_probe_and_compare_hold_their_own_settings_and_those_of_run
         {"seeds": 2, "minutes": 1.0},
         {"lanes": 64, "task": "gsm8k"},
         {"grpo": {"samples": 8}},
+        [],
     )
     with pytest.raises(ValueError, match=r"x: \[compare\] has no setting seed; the nearest is seeds"):
         read_comparison({"compare": {"seed": 2}}, "x")
@@ -360,11 +363,12 @@ def test_help_shows_sections_and_effective_defaults(command, monkeypatch):
         assert f"--{name.replace('_', '-')} " in text or f"--{name.replace('_', '-')}," in text
         assert all(choice in text for choice in setting.choices)
     for default in (
-        "(default: 0.3, grpo: 1.0)",
-        "(default: 8, grpo: 16)",
-        "(default: 0.004, grpo: 0.0003)",
+        "(default: 0.3, grpo: 1; at least 0)",
+        "(default: 8, grpo: 16; at least 1)",
+        "(default: 0.004, grpo: 0.0003; above 0)",
         "(default: linear, grpo: constant)",
-        "(default: the task's own; e.g. 1024)",
+        "(default: a quarter of --learning-rate, grpo: none; at least 0)",
+        "(default: the task's own; at least 1; e.g. 1024)",
     ):
         assert default in text
 
@@ -468,6 +472,24 @@ def test_a_change_that_died_half_written_is_completed(tmp_path):
     assert (tmp_path / "run" / "config.toml").read_text() == after != before
     (tmp_path / "run" / "config.toml").write_text(after.replace("sigma = 0.02", "sigma = 0.03"))
     with pytest.raises(ValueError, match=r"sigma = 0.03 is not what the run was started with \(0.02\)"):
+        Run.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": 0.5}, "sigma = 0.5 cannot be a change, a run keeps its sigma"),
+        ({"steps": 80}, "steps = 80 cannot be a change"),
+        ({"eval_every": 5, "algorithm": "openes"}, "algorithm = 'openes' cannot be a change"),
+        ({"sigm": 0.5}, "sigm is not a setting; the nearest is sigma"),
+    ],
+)
+def test_a_change_that_no_resume_allows_is_refused(change, message, tmp_path):
+    """Whoever wrote it into the file: it would train on as another run."""
+    with Run.create(tmp_path / "run", TrainConfig().to_table(), "0" * 16):
+        pass
+    (tmp_path / "run" / CHANGES).write_text(json.dumps({"step": 0, "changes": change}) + "\n")
+    with pytest.raises(ValueError, match=f"^{CHANGES}: {message}"):
         Run.open(tmp_path / "run")
 
 

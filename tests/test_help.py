@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,12 +67,17 @@ def test_help_of_train_has_sections(help_of) -> None:
         (["help"], ["--help"]),
         (["help", "train"], ["train", "--help"]),
         (["help", "models", "show"], ["models", "show", "--help"]),
-        (["help", "tasks"], ["--help"]),
+        (["help", "tasks"], ["tasks", "--help"]),
     ],
     ids=lambda words: " ".join(words) or "bare",
 )
 def test_help_is_a_command_too(words: list[str], same: list[str], help_of) -> None:
     assert help_of(*words) == help_of(*same)
+
+
+def test_the_version_is_that_of_the_package(command) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert command("--version") == (0, f"egg-reason {project['version']}\n", "")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["eval", "--help"], ["help", "generate"]])

@@ -148,7 +148,7 @@ def test_what_float16_cannot_hold_is_refused():
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"wire": "float8"}, "wire must be float32, float16 or ternary, not 'float8'"),
+        ({"wire": "float8"}, "wire must be one of float32, float16, ternary, not 'float8'"),
         (
             {"wire": "ternary"},
             "wire ternary tells who won of each pair, which is enough for shaping sign alone, not group",

@@ -276,16 +276,16 @@ def test_a_worker_with_other_rewards_ends_the_run(with_ray, settings, rewards_fi
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--pool", "slurm"), "pool must be ray, or left out, not 'slurm'"),
+        (("--pool", "slurm"), "--pool must be one of ray, not 'slurm'"),
         (
             ("--pool", "ray", "--devices", "2"),
             "pool has its own workers in the place of --hosts and --devices: leave these out",
         ),
         (
             ("--pool", "ray", "--workers", "-1"),
-            "workers must be at least 1, or 0 for as many as there is room for, not -1",
+            "--workers must be at least 0, not -1",
         ),
-        (("--pool", "ray", "--straggler", "kill"), "straggler must be wait or drop, not 'kill'"),
+        (("--pool", "ray", "--straggler", "kill"), "--straggler must be one of wait, drop, not 'kill'"),
         (("--workers", "2"), "workers is for a pool: give --pool ray too"),
         (
             ("--pool", "ray", "--dry-run"),

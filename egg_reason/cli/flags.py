@@ -1,13 +1,13 @@
 """Settings as flags: sections are boxes of `--help`, and what was not typed is not in the result.
 
 A section becomes a TypedDict without required keys. tyro leaves out the keys of flags that were not typed, so
-that a typed value counts as typed even if it equals the default. Values are checked afterwards, when the
-sections are made: every mistake is one line.
+that a typed value counts as typed even if it equals the default. A typed text becomes a value by the rules of
+its setting: every mistake is one line.
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypedDict, cast, get_args, get_origin
+from typing import Annotated, Any, TypedDict, cast
 
 import tyro
 
@@ -20,45 +20,74 @@ from egg_reason.config import (
     Machines,
     TrainConfig,
 )
-from egg_reason.config.commands import ComparisonSettings, ProbeSettings
-from egg_reason.config.setting import Setting, settings_of
+from egg_reason.config.commands import ComparisonSettings, GenerateSettings, ProbeSettings, TaskDataSettings
+from egg_reason.config.setting import Range, Setting, settings_of
 from egg_reason.config.words import SPACED
 
 __all__ = [
     "ComparisonFlags",
     "EvalFlags",
+    "GenerateFlags",
     "MachineFlags",
-    "Numbers",
+    "Mistake",
     "ProbeFlags",
-    "Texts",
+    "TaskDataFlags",
     "TrainFlags",
     "named",
+    "number",
     "option",
     "typed",
 ]
 
 
+class Mistake(Exception):
+    """A typed value that cannot be: one line. No ValueError, which tyro would show in its own way."""
+
+
 _typed_dict = cast(Any, TypedDict)  # made from names that the type checker does not know
 
 
-def _separated(kind: type, name: str) -> tyro.constructors.PrimitiveConstructorSpec:
-    """A tuple that is one argument on the command line, its entries separated by commas."""
+def _spec(setting: Setting) -> tyro.constructors.PrimitiveConstructorSpec:
+    """Return how a flag is read: one argument, whose text becomes a value by the setting's rules."""
+
+    def read(words: list[str]) -> Any:
+        try:
+            return tuple(words) if setting.name in SPACED else setting.from_text(words[0])
+        except ValueError as error:
+            raise Mistake(str(error)) from None
+
     return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=f"{name},...",
-        instance_from_str=lambda given: tuple(kind(entry) for entry in given[0].split(",") if entry),
-        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(one, kind) for one in value),
-        str_from_instance=lambda value: [",".join(map(str, value))],
+        nargs="*" if setting.name in SPACED else 1,
+        metavar=_metavar(setting),
+        instance_from_str=read,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(value)],
     )
 
 
-Texts = Annotated[tuple[str, ...], _separated(str, "TEXT")]
-Numbers = Annotated[tuple[float, ...], _separated(float, "NUMBER")]
+def _metavar(setting: Setting) -> str:
+    if setting.choices:
+        return "{" + ",".join(setting.choices) + "}"
+    if setting.name in SPACED:
+        return "[NAME=VALUE ...]" if setting.name != "stop" else "[TEXT ...]"
+    kinds = {
+        int: "INT",
+        float: "FLOAT",
+        str: "TEXT",
+        tuple[str, ...]: "TEXT,...",
+        tuple[float, ...]: "NUMBER,...",
+    }
+    return next(word for kind, word in kinds.items() if setting.kind in (kind, kind | None))
 
 
 def option(help: str, default: str, metavar: str | None = None) -> Any:
     """Mark an argument of a command: its help text, and its default in words."""
     return tyro.conf.arg(help=help, help_behavior_hint=f"(default: {default})", metavar=metavar)
+
+
+def number(name: str, kind: Any, least: float | None = None, above: float | None = None) -> Any:
+    """Mark an argument of a command that is a number in a range. name: of its parameter."""
+    return _spec(Setting(name, kind, None, "", range=Range(least=least, above=above)))
 
 
 def named(metavar: str) -> Any:
@@ -82,22 +111,11 @@ def _flags(title: str, boxes: Mapping[str, tuple[str, Iterable[tuple[Setting, st
 
 
 def _flag(setting: Setting, default: str) -> Any:
-    kind, marks = setting.kind, []
-    metavar = "TEXT" if kind is str else None
-    if get_origin(kind) is tuple and setting.name not in SPACED:
-        kind = Numbers if get_args(kind)[0] is float else Texts
-    elif type(None) in get_args(kind):  # `--minutes None` takes back what a file says
-        [inner] = (one for one in get_args(kind) if one is not type(None))
-        metavar = {str: "TEXT", int: "INT", float: "FLOAT"}[inner]
-    elif get_origin(kind) is tuple:
-        metavar = "[NAME=VALUE ...]"
-    if setting.choices:
-        metavar = "{" + ",".join(setting.choices) + "}"
-    if kind is bool and not setting.switch:
-        marks.append(tyro.conf.FlagConversionOff)
-    hint = f"(default: {default}" + (f"; e.g. {setting.typical})" if setting.typical else ")")
-    about = tyro.conf.arg(help=setting.help, help_behavior_hint=hint, metavar=metavar)
-    return cast(Any, Annotated)[(kind, about, *marks)]
+    told = [f"default: {default}", setting.range.words, setting.typical and f"e.g. {setting.typical}"]
+    about = tyro.conf.arg(help=setting.help, help_behavior_hint=f"({'; '.join(filter(None, told))})")
+    if setting.kind is bool:
+        return cast(Any, Annotated)[(bool, about)]
+    return cast(Any, Annotated)[(Any, _spec(setting), about)]
 
 
 def _plain(section: type) -> tuple[str, list[tuple[Setting, str]]]:
@@ -136,7 +154,7 @@ def _train_boxes() -> dict[str, tuple[str, list[tuple[Setting, str]]]]:
             [(one, one.default_text) for one in settings_of(Grpo) if one.name not in shared],
         )
     description, settings = boxes["sampling"]
-    temperatures = {name: str(kind.default_temperature) for name, kind in ALGORITHMS.items()}
+    temperatures = {name: f"{kind.default_temperature:g}" for name, kind in ALGORITHMS.items()}
     boxes["sampling"] = (
         description,
         [(one, _joined(temperatures) if one.name == "temperature" else default) for one, default in settings],
@@ -167,3 +185,5 @@ MachineFlags = _flags("MachineFlags", {"machines": _plain(Machines)})
 EvalFlags = _flags("EvalFlags", {name: _plain(kind) for name, kind in EvalConfig.section_types().items()})
 ProbeFlags = _flags("ProbeFlags", {"probe": _plain(ProbeSettings)})
 ComparisonFlags = _flags("ComparisonFlags", {"comparison": _plain(ComparisonSettings)})
+GenerateFlags = _flags("GenerateFlags", {"sampling": _plain(GenerateSettings)})
+TaskDataFlags = _flags("TaskDataFlags", {"data": _plain(TaskDataSettings)})

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from egg_reason.cli.flags import named, option
+from egg_reason.cli.flags import GenerateFlags, named, option, typed
 from egg_reason.cli.table import print_table
+from egg_reason.config.commands import GenerateSettings
 
 __all__ = ["export", "generate", "models_list", "models_show"]
 
@@ -13,61 +14,22 @@ def generate(
     model: Annotated[str, named("MODEL")],
     prompt: Annotated[str, named("PROMPT")],
     /,
-    samples: int = 1,
-    max_tokens: int = 256,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    think_tokens: Annotated[
-        int | None, option("after so many tokens without </think> the tag is forced", "never", "INT")
-    ] = None,
-    stop: Annotated[
-        tuple[str, ...], option("texts at which a completion ends", "the end token alone", "[TEXT ...]")
-    ] = (),
-    seed: int = 0,
-    tokenizer: Annotated[
-        str | None,
-        option("byte, world, or the path of a tokenizer.json", "by the size of the vocabulary", "TEXT"),
-    ] = None,
-    dtype: Annotated[
-        str,
-        option(
-            "precision of the computation; auto: bfloat16 on an accelerator",
-            "auto",
-            "{auto,float32,bfloat16}",
-        ),
-    ] = "auto",
+    settings: GenerateFlags,
 ) -> int:
     """Write completions of a prompt.
 
     Args:
         model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
         prompt: the text to continue, as it is.
-        samples: how many completions.
-        max_tokens: longest completion.
-        temperature: 0 is greedy.
-        top_k: draw from the k likeliest tokens; 0: from all.
-        top_p: draw from the likeliest tokens whose probabilities add up to p; 1: from all.
-        seed: random seed of the sampling.
     """
+    chosen = vars(GenerateSettings(**typed(settings)))
     from egg_reason import api, models
 
-    texts = api.generate(
-        models.load(model, tokenizer),
-        prompt,
-        samples,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        think_tokens=think_tokens,
-        stop=stop,
-        seed=seed,
-        dtype=dtype,
-    )
-    for number, text in enumerate(texts):
+    loaded = models.load(model, chosen.pop("tokenizer"))
+    samples = chosen.pop("samples")
+    for number, text in enumerate(api.generate(loaded, prompt, samples, **chosen), start=1):
         if samples > 1:
-            print(f"--- {number + 1}")
+            print(f"--- {number}")
         print(prompt + text)
     return 0
 

@@ -33,12 +33,12 @@ def evaluate(
     return 0
 
 
-def eval_diff(first: Annotated[Path, named("FOLDER")], second: Annotated[Path, named("FOLDER")], /) -> int:
+def eval_diff(first: Annotated[Path, named("FIRST")], second: Annotated[Path, named("SECOND")], /) -> int:
     """Compare two evaluations of the same problems: difference, 95% interval, paired permutation test.
 
     Args:
         first: folder of an evaluation.
-        second: another one; differences are second - first.
+        second: folder of another one; differences are second - first.
     """
     from egg_reason.evals.difference import print_difference
 

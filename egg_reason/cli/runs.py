@@ -1,13 +1,23 @@
 """Commands of runs: train, probe, compare; replay, verify, pack."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from egg_reason.cli.clock import BEGUN
-from egg_reason.cli.flags import ComparisonFlags, MachineFlags, ProbeFlags, TrainFlags, named, option, typed
+from egg_reason.cli.flags import (
+    ComparisonFlags,
+    MachineFlags,
+    ProbeFlags,
+    TrainFlags,
+    named,
+    number,
+    option,
+    typed,
+)
 from egg_reason.config import Machines, TrainConfig, read_toml
 from egg_reason.config.commands import ProbeSettings, read_comparison, read_probe
 
@@ -15,6 +25,7 @@ __all__ = ["compare", "pack", "probe", "replay", "train", "verify"]
 
 BASE = option("the base model, if it has moved", "the one that the run's settings name", "MODEL")
 OVERRULES = "; flags count more than the file"
+RUNS = "runs"
 
 
 def train(
@@ -29,13 +40,20 @@ def train(
         ),
     ] = None,
     name: Annotated[str | None, option("name of the run directory", "task, date and time", "TEXT")] = None,
-    runs: Annotated[Path, option("folder that holds the run directories", "runs")] = Path("runs"),
+    runs: Annotated[Path | None, option("folder that holds the run directories", RUNS, "DIR")] = None,
     resume: Annotated[
-        Path | None, option("a run directory to go on with, with its own settings", "a new run", "DIR")
+        Path | None,
+        option(
+            "go on with this run, with its own settings; those of them that decide no weight (limits of"
+            " rewards, evaluations, checkpoints, samples) may be given anew",
+            "a new run",
+            "DIR",
+        ),
     ] = None,
     replace: Annotated[bool, option("delete an existing run of that name first", "no")] = False,
     rewind: Annotated[
         int | None,
+        number("rewind", int | None, least=0),
         option(
             "with --resume: keep only so many steps and take the others again, for example if the scalar"
             " log is damaged",
@@ -53,14 +71,22 @@ def train(
         ),
     ] = False,
     memory_budget: Annotated[
-        float | None, option("GiB; a run that is predicted to need more is not begun", "no limit", "GIB")
+        float | None,
+        number("memory_budget", float | None, above=0),
+        option("GiB; a run that is predicted to need more is not begun", "no limit", "GIB"),
     ] = None,
 ) -> int:
     """Fine-tune a model by evolution strategies or GRPO. Without options: EGGROLL, the bundled model,
     Countdown."""
     flags = typed(settings)
-    given = _given(config, flags)
+    in_file = _read(config, flags)
     where = Machines(**typed(machines))
+    if resume is not None:
+        for flag, value in (("--name", name), ("--runs", runs), ("--replace", replace or None)):
+            if value is not None:
+                raise ValueError(
+                    f"{flag} is for a new run, and --resume {resume} names one: leave out {flag}"
+                )
     if dry_run or memory_budget is not None:
         if where.pool or where.hosts > 1:
             raise ValueError(
@@ -73,7 +99,7 @@ def train(
             )
         from egg_reason import memory
 
-        prediction = memory.predict(TrainConfig.of(**given), where.devices)
+        prediction = memory.predict(_config(config, in_file, flags), where.devices)
         if dry_run:
             print("\n".join(memory.lines(prediction)))
         memory.refuse(prediction, memory_budget)
@@ -83,28 +109,42 @@ def train(
 
     show = True if plain else None
     if resume is not None:
-        summary = training.resume(resume, given, show, BEGUN, rewind, where)
+        summary = training.resume(resume, in_file | flags, show, BEGUN, rewind, where)
     elif rewind is not None:
         raise ValueError("--rewind goes with --resume: name the run whose steps are to be taken again")
     else:
-        chosen = TrainConfig.of(**given)
+        chosen = _config(config, in_file, flags)
         stem = Path(chosen.task.task.partition(":")[0]).stem
-        path = runs / (name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+        path = (runs or Path(RUNS)) / (name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         summary = training.train(chosen, path, show, BEGUN, replace, where)
     return 0 if summary else 130
 
 
-def _given(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's settings by flat names: those of a file, then those that were typed."""
-    if config is None:
-        return flags
-    return TrainConfig.read_table(read_toml(config), str(config), flags.get("algorithm", "")) | flags
+def _read(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file by flat names. flags: those that were typed."""
+    if file is None:
+        return {}
+    return TrainConfig.read_table(read_toml(file), str(file), flags.get("algorithm", ""))
+
+
+def _config(file: Path | None, in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> TrainConfig:
+    """Return a run's settings: those of a file, then those that were typed. An error of the file alone names
+    it."""
+    try:
+        return TrainConfig.of(**{**in_file, **flags})
+    except ValueError as error:
+        try:
+            TrainConfig.of(**in_file)
+        except ValueError as alone:
+            if str(alone) == str(error):
+                raise ValueError(f"{file}: {error}") from None
+        raise
 
 
 def probe(
     settings: TrainFlags,
     options: ProbeFlags,
-    out: Annotated[Path, tyro.conf.arg(help="folder for results.json and probe.png")],
+    out: Annotated[Path, tyro.conf.arg(help="folder for results.json and probe.png", metavar="DIR")],
     config: Annotated[
         Path | None,
         option(
@@ -116,12 +156,10 @@ def probe(
     the command of the run. The run's budget is --minutes, or else --steps."""
     from egg_reason.probe.command import probe as run
 
-    own, flags = typed(options), typed(settings)
-    if config is None:
-        run(TrainConfig.of(**flags), out, ProbeSettings(**own))
-        return 0
-    in_file, of_run = read_probe(read_toml(config), str(config), flags.get("algorithm", ""))
-    run(TrainConfig.of(**of_run | flags), out, ProbeSettings(**in_file | own))
+    flags = typed(settings)
+    table = read_toml(config) if config else {}
+    in_file, of_run = read_probe(table, str(config), flags.get("algorithm", ""))
+    run(_config(config, of_run, flags), out, ProbeSettings(**in_file | typed(options)))
     return 0
 
 
@@ -130,7 +168,8 @@ def compare(
     out: Annotated[
         Path,
         tyro.conf.arg(
-            help="folder for everything: runs, evaluations, results.json, comparison.md and report.html"
+            help="folder for everything: runs, evaluations, results.json, comparison.md and report.html",
+            metavar="DIR",
         ),
     ],
     config: Annotated[
@@ -148,8 +187,13 @@ def compare(
     from egg_reason.compare.command import compare as run
     from egg_reason.compare.plan import plan_of
 
-    in_file = read_comparison(read_toml(config), str(config)) if config else ({}, {}, {})
-    found = run(plan_of(typed(options), *in_file), out)
+    table = read_toml(config) if config else {}
+    in_file, common, by_algorithm, left_out = read_comparison(table, str(config))
+    plan = plan_of(typed(options), in_file, common, by_algorithm)
+    left_out += [f"[{name}]" for name in by_algorithm if name not in plan.algorithms]
+    if left_out:
+        print(f"{config}: left out, the comparison decides them: {', '.join(left_out)}")
+    found = run(plan, out)
     print(f"\n{found['words']}\n\n{out / 'report.html'}  {out / 'comparison.md'}  {out / 'results.json'}")
     return 0
 
@@ -157,8 +201,12 @@ def compare(
 def replay(
     source: Annotated[Path, named("RUN")],
     /,
-    out: Annotated[Path, tyro.conf.arg(help="the .pth file to write, float32")],
-    step: Annotated[int | None, option("give the weights after so many steps", "all", "STEP")] = None,
+    out: Annotated[Path, tyro.conf.arg(help="the .pth file to write, float32", metavar="FILE")],
+    step: Annotated[
+        int | None,
+        number("step", int | None, least=0),
+        option("give the weights after so many steps; 0: before the first", "all", "STEP"),
+    ] = None,
     model: Annotated[str | None, BASE] = None,
     from_base: Annotated[bool, option("from the base model even where a checkpoint is nearer", "no")] = False,
     allow_drift: Annotated[
@@ -203,7 +251,9 @@ def verify(source: Annotated[Path, named("RUN")], /, model: Annotated[str | None
 
 
 def pack(
-    run: Annotated[Path, named("RUN")], /, out: Annotated[Path, tyro.conf.arg(help="the file to write")]
+    run: Annotated[Path, named("RUN")],
+    /,
+    out: Annotated[Path, tyro.conf.arg(help="the file to write", metavar="FILE")],
 ) -> int:
     """Write a run as one small file, from which `egg-reason replay` rebuilds its weights wherever the base
     model is.

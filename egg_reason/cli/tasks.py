@@ -1,13 +1,15 @@
 """Commands of tasks: tasks list, tasks show, tasks validate, tasks overlap."""
 
-import dataclasses
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
-from egg_reason.cli.flags import Texts, named, option
+from egg_reason.cli.flags import TaskDataFlags, named, number, option, typed
 from egg_reason.cli.table import print_table
 from egg_reason.config import task_options
+from egg_reason.config.commands import TaskDataSettings
+
+if TYPE_CHECKING:
+    from egg_reason import tasks
 
 __all__ = ["tasks_list", "tasks_overlap", "tasks_show", "tasks_validate"]
 
@@ -23,50 +25,32 @@ def tasks_list() -> int:
 OPTIONS = option("the task's own options", "none", "[NAME=VALUE ...]")
 
 
-@dataclasses.dataclass
-class _TaskFlags:
-    data_dir: Annotated[str | None, option("folder of the data sets", "the Hugging Face hub", "FOLDER")] = (
-        None
-    )
-    template: str = "auto"
-    """auto, g1, g1-nothink, plain, chat, compact, a Jinja text with {{ question }}, or @file"""
-    tokenizer: str = "byte"
-    """name of the tokenizer that `auto` decides by, or path of the tokenizer.json for `chat`"""
-    prompt_column: Annotated[
-        str | None, option("of a data file: the column of problems", "question", "TEXT")
-    ] = None
-    answer_column: Annotated[
-        str | None, option("of a data file: the column of answers", "answer", "TEXT")
-    ] = None
-    reward: Annotated[
-        Texts, option("of a data file: the rewards that grade its answers, separated by commas", "none")
-    ] = ()
+def _make(task: str, data: Mapping[str, Mapping[str, Any]], options: tuple[str, ...] = ()) -> "tasks.Task":
+    """Make the task that a command names. data: the flags that were typed."""
+    from egg_reason import tasks
 
-    def make(self, task: str, options: tuple[str, ...] = (), **given):
-        from egg_reason import tasks
-
-        given = {key: value for key, value in vars(self).items() if value is not None} | given
-        return tasks.make(task, **{"tokenizer_name": given.pop("tokenizer")} | given | task_options(options))
-
-
-TaskFlags = tyro.conf.OmitArgPrefixes[_TaskFlags]
+    given = {
+        name: value for name, value in vars(TaskDataSettings(**typed(data))).items() if value is not None
+    }
+    return tasks.make(task, tokenizer_name=given.pop("tokenizer"), **given | task_options(options))
 
 
 def tasks_show(
     task: Annotated[str, named("TASK")],
     options: Annotated[tuple[str, ...], OPTIONS] = (),
     /,
-    sample: int = 3,
-    flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
+    *,
+    data: TaskDataFlags,
+    sample: Annotated[
+        int, number("sample", int, least=0), option("how many problems of each split", "3", "INT")
+    ] = 3,
 ) -> int:
     """Show a task: its splits and some problems as the model sees them.
 
     Args:
         task: a built-in task, a data file or my_task.py:make.
-        sample: how many problems of each split.
-        flags: where the data are, and how they become prompts.
     """
-    made = flags.make(task, options)
+    made = _make(task, data, options)
     print_table(
         {
             "name": made.name,
@@ -89,17 +73,17 @@ def tasks_validate(
     task: Annotated[str, named("TASK")],
     options: Annotated[tuple[str, ...], OPTIONS] = (),
     /,
-    flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
+    *,
+    data: TaskDataFlags,
 ) -> int:
     """Check a task's data: every gold answer must pass its own verifier. Exit status 1 if one does not.
 
     Args:
         task: a built-in task, a data file or my_task.py:make.
-        flags: where the data are, and how they become prompts.
     """
     from egg_reason import tasks
 
-    made = flags.make(task, options)
+    made = _make(task, data, options)
     faults = tasks.validate(made)
     for fault in faults:
         print(fault)
@@ -116,38 +100,35 @@ def tasks_overlap(
     other: Annotated[
         str | None,
         option(
-            "another one",
-            "the task's own held-out problems, and every benchmark whose data are at hand",
+            "the task whose held-out problems are looked for",
+            "the first task itself, and every benchmark whose data are at hand",
             "[OTHER]",
         ),
     ] = None,
     /,
-    show: int = 20,
-    flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
+    *,
+    data: TaskDataFlags,
+    show: Annotated[int, number("show", int, least=0), option("how many pairs to print", "20", "INT")] = 20,
 ) -> int:
-    """Look for problems that two tasks share: training problems of the first, held-out ones of the second.
-    Exit status 1 if there are any.
-
-    A task that has one of the two only is compared with that.
+    """Look for problems that two tasks share: training problems of the first, held-out ones of the second; of
+    a task that has only one of these, that one. Exit status 1 if there are any.
 
     Args:
         task: a built-in task, a data file or my_task.py:make.
-        show: how many pairs to print.
-        flags: where the data are.
     """
     from egg_reason import tasks
 
-    made = flags.make(task)
+    made = _make(task, data)
     rows = made.train or made.heldout
     if other is None:
-        compared = tasks.overlaps(made, flags.data_dir)
+        compared = tasks.overlaps(made, typed(data).get("data_dir"))
         if not compared:
             raise ValueError(
                 f"task {task}: nothing to compare its training problems with; name another task, or give"
                 " --data-dir"
             )
     else:
-        second = flags.make(other)
+        second = _make(other, data)
         known = second.heldout or second.train
         runs = not (made.generated or second.generated)
         compared = {second.name: (tasks.overlap.find(rows, known, runs), known)}

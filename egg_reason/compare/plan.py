@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from egg_reason.config import ALGORITHMS, EvolutionSettings, TrainConfig, task_options
-from egg_reason.config.commands import ComparisonSettings
-from egg_reason.config.setting import converted
+from egg_reason.config.commands import DECIDED, ComparisonSettings
+from egg_reason.config.setting import checked, read_text, settings_of
 
 __all__ = ["MACHINE", "SHARED", "Plan", "plan_of"]
 
@@ -102,38 +102,11 @@ class Plan:
         twice = [name for name in ALGORITHMS if self.algorithms.count(name) > 1]
         if twice:
             raise ValueError(f"algorithms must be named once each, {twice[0]} is there twice: leave one out")
-        for name in (
-            "seeds",
-            "jobs",
-            "evaluations",
-            "problems",
-            "final_samples",
-            "spread_samples",
-            "spread_problems",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.tune < 0:
-            raise ValueError(f"tune must be at least 0 trials, not {self.tune}")
-        if not 0 < self.tune_share <= 1:
-            raise ValueError(f"tune_share must be above 0 and at most 1, not {self.tune_share:g}")
-        if not self.amount > 0 or (self.budget != "minutes" and self.amount < 1):
-            raise ValueError(
-                f"{self.budget} must be {'above 0' if self.budget == 'minutes' else 'at least 1'}, not"
-                f" {self.amount:g}"
-            )
-        reserved = {
-            "algorithm",
-            "seed",
-            "steps",
-            "minutes",
-            "tokens",
-            "evaluations",
-            "validation",
-            "eval_every",
-            "final_problems",
-        }
-        reserved |= {"eval_problems", "eval_temperature"}
+        for one in settings_of(ComparisonSettings):
+            if one.name in vars(self):
+                checked(one, getattr(self, one.name))
+            elif one.name == self.budget:
+                checked(one, int(self.amount) if float(self.amount).is_integer() else self.amount)
         for name in self.own:
             if name not in self.algorithms:
                 raise ValueError(
@@ -146,19 +119,14 @@ class Plan:
                     raise ValueError(
                         f"--set …{name}: it must be the same for all algorithms: give --set {name}=…"
                     )
-                if name in reserved:
+                if name in DECIDED:
                     raise ValueError(
                         f"--set {name}: the comparison decides it; leave it out (see egg-reason compare"
                         " --help)"
                     )
                 if name not in known:
                     raise ValueError(f"--set {name}: not a setting of a run; see egg-reason train --help")
-                try:
-                    converted(name, value, known[name][0].kind)
-                except ValueError:
-                    raise ValueError(
-                        f"--set {name}: {value!r} is not of the setting's kind; see egg-reason train --help"
-                    ) from None
+                checked(known[name][0], value, f"--set {name}")
         for algorithm in self.algorithms:
             self.config(algorithm, 0)
         if self.other_options and self.other_task is None:
@@ -280,7 +248,8 @@ def plan_of(
         in_file: settings of the comparison in a file. A budget or `--set` that was typed replaces that of the
             file; other flags count more than it, one by one.
         common: settings of all runs in the file.
-        by_algorithm: settings of one algorithm's runs in the file.
+        by_algorithm: settings of one algorithm's runs in the file; those of others than are compared are
+            left out.
     """
     budgets = ("minutes", "tokens", "updates")
     if any(typed.get(name) is not None for name in budgets):
@@ -298,9 +267,8 @@ def plan_of(
     [(budget, amount)] = amounts.items()
     for_all, for_one = parse_settings(settings.set, settings.algorithms)
     rest = {name: value for name, value in common.items() if name not in of_runs}
-    own = {
-        name: dict(by_algorithm.get(name, {})) | for_one.get(name, {}) for name in (*by_algorithm, *for_one)
-    }
+    in_sections = {name: own for name, own in by_algorithm.items() if name in settings.algorithms}
+    own = {name: in_sections.get(name, {}) | for_one.get(name, {}) for name in (*in_sections, *for_one)}
     return Plan(
         algorithms=settings.algorithms,
         seeds=settings.seeds,
@@ -327,7 +295,8 @@ def parse_settings(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """('lanes=64', 'grpo.learning_rate=1e-3') -> settings of all runs, and settings of one algorithm's.
 
-    A value is what TOML makes of it (numbers, true, ["a", "b"], "text"), else the text itself.
+    A value is what TOML makes of it (numbers, true, ["a", "b"], "text"), else what a flag makes of it: a
+    text, or a list whose entries are separated by commas.
     """
     common: dict[str, Any] = {}
     own: dict[str, dict[str, Any]] = {}
@@ -336,13 +305,16 @@ def parse_settings(
         if not equals or not name:
             raise ValueError(f"--set must read name=value or algorithm.name=value, not {pair!r}")
         algorithm, dot, setting = name.rpartition(".")
-        (own.setdefault(algorithm, {}) if dot else common)[setting.replace("-", "_")] = _value(text)
+        (own.setdefault(algorithm, {}) if dot else common)[setting.replace("-", "_")] = _value(
+            setting.replace("-", "_"), text
+        )
     return common, own
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
     try:
         value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
-        return text
+        known = TrainConfig.known()
+        return read_text(text, known[name][0].kind) if name in known else text
     return tuple(value) if isinstance(value, list) else value

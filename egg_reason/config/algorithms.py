@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from egg_reason.config.sections import at_least
-from egg_reason.config.setting import inherited, setting
+from egg_reason.config.setting import Range, Section, inherited, setting
 
 __all__ = [
     "ALGORITHMS",
@@ -25,16 +24,18 @@ OPTIMISERS = ("sgd", "momentum", "adam", "adamw", "radam", "lion")
 
 
 @dataclass(frozen=True)
-class AlgorithmSettings:
+class AlgorithmSettings(Section):
     """What every algorithm has: the size of a step, the optimiser, and which weights are trained."""
 
     name: ClassVar[str]
     default_temperature: ClassVar[float]
     """Temperature of training completions if none is given."""
 
-    prompts: int = setting(8, "prompts per step; every member answers all of them")
+    prompts: int = setting(8, "prompts per step; every member answers all of them", range=Range(least=1))
     samples: int = setting(
-        1, "completions per member and prompt; for grpo the group that an advantage compares"
+        1,
+        "completions per member and prompt; for grpo the group that an advantage compares, at least 2",
+        range=Range(least=1),
     )
     aggregate: str = setting(
         "mean",
@@ -43,16 +44,20 @@ class AlgorithmSettings:
     )
     learning_rate: float = setting(
         0.004,
-        "for evolution strategies with sgd: RMS change of a weight per step, whatever population, sigma and"
-        " rank",
+        "size of a step; for evolution strategies with sgd the RMS change of a weight per step, whatever"
+        " population, sigma and rank",
+        range=Range(above=0),
     )
     learning_rate_schedule: str = setting(
         "linear",
-        "from learning_rate to learning_rate_final as the budget (steps, minutes, tokens) is spent",
+        "from --learning-rate to --learning-rate-final as the budget (steps, minutes, tokens) is spent",
         choices=SCHEDULES,
     )
     learning_rate_final: float | None = setting(
-        None, "end of the schedule", unset="a quarter of learning_rate"
+        None,
+        "learning rate at the end of the schedule, if it is not constant",
+        unset="a quarter of --learning-rate",
+        range=Range(least=0),
     )
     optimiser: str = setting(
         "sgd", "how a gradient becomes an update; momentum: sgd with 0.9", choices=OPTIMISERS
@@ -71,11 +76,16 @@ class AlgorithmSettings:
         return "float32"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _schedule_ends(self, "learning_rate")
         if self.learning_rate_schedule != "constant" and self.learning_rate_final is None:
             # The dataclass is frozen; this default follows from another setting.
             object.__setattr__(self, "learning_rate_final", FINAL_SHARE * self.learning_rate)
-        at_least(self, 1, "prompts", "samples")
+        if self.learning_rate_schedule == "exponential" and self.learning_rate_final == 0:
+            raise ValueError(
+                "learning_rate_final must be above 0 for an exponential schedule, which never reaches 0: give"
+                " it, or --learning-rate-schedule linear"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,13 +94,21 @@ class EvolutionSettings(AlgorithmSettings):
 
     default_temperature: ClassVar[float] = 0.3
 
-    population: int = setting(128, "members per step, an even number: they come in antithetic pairs")
-    sigma: float = setting(0.02, "standard deviation of a perturbed weight")
+    population: int = setting(
+        128,
+        "members per step: perturbed models, in antithetic pairs",
+        range=Range(least=2, form="even", why="members come in antithetic pairs"),
+    )
+    sigma: float = setting(0.02, "standard deviation of the perturbation of a weight", range=Range(above=0))
     sigma_schedule: str = setting(
-        "constant", "from sigma to sigma_final as the budget is spent", choices=SCHEDULES
+        "constant", "from --sigma to --sigma-final as the budget is spent", choices=SCHEDULES
     )
     sigma_final: float | None = setting(
-        None, "end of the schedule; required unless it is constant", unset="none", typical="0.005"
+        None,
+        "sigma at the end of the schedule; required unless it is constant",
+        unset="none",
+        typical="0.005",
+        range=Range(above=0),
     )
     shaping: str = setting(
         "group",
@@ -98,9 +116,12 @@ class EvolutionSettings(AlgorithmSettings):
         " step, rank and sign use the order only",
         choices=("group", "zscore", "rank", "sign"),
     )
-    noise_reuse: int = setting(1, "steps that share one draw of noise; 0: all steps")
+    noise_reuse: int = setting(1, "steps that share one draw of noise; 0: all steps", range=Range(least=0))
     anchor_decay: float = setting(
-        0.0, "share of the way back to the starting weights that is taken after each step", typical="0.01"
+        0.0,
+        "share of the way back to the starting weights that is taken after each step",
+        typical="0.01",
+        range=Range(least=0, below=1),
     )
     share_noise: str = setting(
         "pair",
@@ -109,8 +130,8 @@ class EvolutionSettings(AlgorithmSettings):
     )
     wire: str = setting(
         "float32",
-        "what of a member's fitness passes between machines; float16 rounds it, ternary tells who won each"
-        " pair (with shaping sign, which reads no more); the same on one machine",
+        "how fitness is written where it passes between machines, and rounded on one too: float16 rounds it,"
+        " ternary tells which member of each pair won (with --shaping sign, which reads no more)",
         choices=("float32", "float16", "ternary"),
     )
 
@@ -120,13 +141,13 @@ class EvolutionSettings(AlgorithmSettings):
         return 0
 
     def __post_init__(self) -> None:
-        _schedule_ends(self, "sigma")
-        at_least(self, 1, "population")
         super().__post_init__()
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be above 0, not {self.sigma}")
-        if self.wire not in ("float32", "float16", "ternary"):
-            raise ValueError(f"wire must be float32, float16 or ternary, not {self.wire!r}")
+        _schedule_ends(self, "sigma")
+        if self.sigma_schedule != "constant" and self.sigma_final is None:
+            raise ValueError(
+                f"sigma_schedule {self.sigma_schedule} needs a sigma to end at: give --sigma-final, or leave"
+                " the schedule constant"
+            )
         if self.wire == "ternary" and self.shaping != "sign":
             raise ValueError(
                 "wire ternary tells who won of each pair, which is enough for shaping sign alone, not"
@@ -139,11 +160,7 @@ class Eggroll(EvolutionSettings):
     """EGGROLL: evolution strategies with low-rank noise."""
 
     name: ClassVar[str] = "eggroll"
-    rank: int = setting(1, "eggroll: rank of the perturbations", typical="1 to 8")
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "rank")
-        super().__post_init__()
+    rank: int = setting(1, "eggroll: rank of the perturbations", typical="4", range=Range(least=1))
 
 
 @dataclass(frozen=True)
@@ -161,43 +178,68 @@ class Grpo(AlgorithmSettings):
     default_temperature: ClassVar[float] = 1.0
 
     prompts: int = inherited(AlgorithmSettings, "prompts", 16)
-    samples: int = inherited(AlgorithmSettings, "samples", 16)
+    samples: int = inherited(
+        AlgorithmSettings,
+        "samples",
+        16,
+        range=Range(least=2, why="an advantage compares completions of the same prompt"),
+    )
     learning_rate: float = inherited(AlgorithmSettings, "learning_rate", 3e-4)
     learning_rate_schedule: str = inherited(AlgorithmSettings, "learning_rate_schedule", "constant")
+    learning_rate_final: float | None = inherited(
+        AlgorithmSettings, "learning_rate_final", None, unset="none"
+    )
     optimiser: str = inherited(AlgorithmSettings, "optimiser", "adam")
     loss_type: str = setting("dapo", "form of the loss", choices=("grpo", "dapo", "dr_grpo", "gspo"))
     scale_rewards: str = setting(
-        "group", "what divides advantages: a standard deviation of this", choices=("group", "batch", "none")
+        "group",
+        "advantages are divided by the standard deviation of rewards in the group, or in the batch; none:"
+        " they are not divided",
+        choices=("group", "batch", "none"),
     )
-    epsilon_low: float = setting(0.2, "probability ratios are clipped below at 1 - epsilon_low")
+    epsilon_low: float = setting(
+        0.2, "probability ratios are clipped below at 1 - epsilon_low", range=Range(above=0, most=1)
+    )
     epsilon_high: float = setting(
-        0.2, "probability ratios are clipped above at 1 + epsilon_high", typical="0.28"
+        0.2,
+        "probability ratios are clipped above at 1 + epsilon_high",
+        typical="0.28",
+        range=Range(above=0),
     )
-    beta: float = setting(0.0, "weight of the KL divergence to the reference; 0: none", typical="0.04")
+    beta: float = setting(
+        0.0,
+        "weight of the KL divergence to the reference; 0: none",
+        typical="0.04",
+        range=Range(least=0),
+    )
     reference: str | None = setting(
-        None, "model of the KL divergence, named as in --model", unset="the starting weights"
+        None,
+        "model of the KL divergence, named as in --model; needs --beta above 0",
+        unset="the starting weights",
     )
-    iterations: int = setting(1, "passes over the completions of a step")
-    minibatches: int = setting(1, "updates in a pass, each of a random part of the completions")
+    iterations: int = setting(1, "passes over the completions of a step", range=Range(least=1))
+    minibatches: int = setting(
+        1, "updates in a pass, each of a random part of the completions", range=Range(least=1)
+    )
     backward_tokens: int = setting(
         4096,
         "tokens in one backward pass, prompts and padding included; a step sums several passes; decides how"
         " much memory is needed",
+        range=Range(least=1),
     )
-    recompute: bool = setting(
-        False, "take the old log-probabilities from the trainer instead of the sampler", switch=False
-    )
+    recompute: bool = setting(False, "take the old log-probabilities from the trainer instead of the sampler")
     overlong: str = setting(
         "keep",
         "completions that spent all their tokens: keep, or mask (no part in the loss; the reward `length`"
         " is a softer way)",
         choices=("keep", "mask"),
     )
-    max_gradient_norm: float = setting(1.0, "longer gradients are scaled down to it; 0: never")
+    max_gradient_norm: float = setting(
+        1.0, "longer gradients are scaled down to this length; 0: never", range=Range(least=0)
+    )
     remat: bool = setting(
         True,
         "compute layers again in the backward pass instead of keeping them: needs less memory",
-        switch=False,
     )
 
 

@@ -1,19 +1,36 @@
-"""The settings that `probe` and `compare` have beside those of the runs."""
+"""The settings of the other commands: `probe` and `compare` (beside those of their runs), `generate`,
+`tasks`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from egg_reason.config.algorithms import ALGORITHMS
-from egg_reason.config.setting import Setting, converted, setting, settings_of
-from egg_reason.config.table import entries, nearest
+from egg_reason.config.evaluation import EvalEngineSettings, EvalSamplingSettings
+from egg_reason.config.sections import TOKENS, EvaluationSettings, ModelSettings, TaskSettings
+from egg_reason.config.setting import Range, Section, Setting, checked, inherited, setting, settings_of
+from egg_reason.config.table import at, entries, nearest
 from egg_reason.config.train import TrainConfig
 
-__all__ = ["ComparisonSettings", "ProbeSettings", "read_comparison", "read_probe"]
+__all__ = [
+    "DECIDED",
+    "ComparisonSettings",
+    "GenerateSettings",
+    "ProbeSettings",
+    "TaskDataSettings",
+    "read_comparison",
+    "read_probe",
+]
+
+DECIDED = (
+    *("algorithm", "seed", "steps", "minutes", "tokens", "evaluations", "validation", "eval_every"),
+    *("eval_problems", "final_problems", "eval_temperature"),
+)
+"""Settings of a run that a comparison decides itself."""
 
 
 @dataclass(frozen=True)
-class ProbeSettings:
+class ProbeSettings(Section):
     """What the probe measures."""
 
     sigmas: tuple[float, ...] = setting(
@@ -21,53 +38,61 @@ class ProbeSettings:
         "sigmas to try, separated by commas",
         unset="4 to 8 of them, a factor of 2 apart",
         typical="0.01,0.02,0.04",
+        range=Range(above=0),
     )
-    populations: int = setting(4, "populations at each sigma, each as large as a step's")
-    problems: int = setting(512, "problems on which each step along an update is measured")
-
-    def __post_init__(self) -> None:
-        if self.populations < 1 or self.problems < 32:
-            raise ValueError(
-                f"probe needs at least 1 population and 32 problems, not {self.populations} and"
-                f" {self.problems}"
-            )
-        if any(not sigma > 0 for sigma in self.sigmas):
-            raise ValueError(
-                f"sigmas must be above 0, not {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"
-            )
+    populations: int = setting(
+        4, "populations at each sigma, each as large as a step's", range=Range(least=1)
+    )
+    problems: int = setting(
+        512, "problems on which each step along an update is measured", range=Range(least=32)
+    )
 
 
 @dataclass(frozen=True)
-class ComparisonSettings:
+class ComparisonSettings(Section):
     """What is compared, on which budget, and how it is measured."""
 
     algorithms: tuple[str, ...] = setting(
-        ("eggroll", "grpo", "openes"), "of eggroll, openes and grpo, separated by commas"
+        ("eggroll", "grpo", "openes"), "what is compared: some of eggroll, openes, grpo, separated by commas"
     )
     minutes: float | None = setting(
         None,
         "budget of a run: minutes of generating, scoring and updating (evaluating and compiling are free)",
-        unset="one of --minutes, --tokens and --updates is required",
+        unset="none; one of --minutes, --tokens and --updates is required",
         typical="10",
+        range=Range(above=0),
     )
     tokens: int | None = setting(
-        None, "budget of a run: generated tokens", unset="see --minutes", typical="5000000"
+        None,
+        "budget of a run: generated tokens",
+        unset="none; see --minutes",
+        typical="5000000",
+        range=TOKENS,
     )
-    updates: int | None = setting(None, "budget of a run: updates", unset="see --minutes", typical="40")
-    seeds: int = setting(3, "runs of each algorithm")
+    updates: int | None = setting(
+        None, "budget of a run: updates", unset="none; see --minutes", typical="40", range=Range(least=1)
+    )
+    seeds: int = setting(3, "runs of each algorithm", range=Range(least=1))
     tune: int = setting(
         0,
         "trials of a random search for each algorithm before the runs, with other seeds, judged on training"
-        " problems that are then left out; the first trial has the defaults",
+        " problems that are then left out; the first trial has the defaults; 0: no tuning",
         typical="8",
+        range=Range(least=0),
     )
-    tune_share: float = setting(0.2, "share of the budget that a trial gets")
-    jobs: int = setting(1, "runs at the same time, each on its own equal share of the cores")
-    model: str = setting("countdown-0.7m", "as in train")
-    task: str = setting("countdown", "as in train")
-    task_options: tuple[str, ...] = setting(
-        (), "options of the task as name=value", unset="none", typical="numbers=3,4"
+    tune_share: float = setting(0.2, "share of the budget that a trial gets", range=Range(above=0, most=1))
+    jobs: int = setting(
+        1, "runs at the same time, each on its own equal share of the cores", range=Range(least=1)
     )
+    model: str = inherited(ModelSettings, "model", "countdown-0.7m")
+    task: str = inherited(
+        TaskSettings,
+        "task",
+        "countdown",
+        help="a built-in task (`egg-reason tasks list`), a data file (--set reward=NAME grades it), or"
+        " my_task.py:make",
+    )
+    task_options: tuple[str, ...] = inherited(TaskSettings, "task_options", ())
     other_task: str | None = setting(
         None, "a task that is measured before and after, and not trained on", unset="none", typical="gsm8k"
     )
@@ -79,20 +104,61 @@ class ComparisonSettings:
         unset="none",
         typical="lanes=64 grpo.learning_rate=1e-4",
     )
-    eval_temperature: float = setting(
-        0.3, "temperature of held-out completions, for all algorithms; 0 is greedy"
+    eval_temperature: float = inherited(EvaluationSettings, "eval_temperature", 0.3, unset="", typical="")
+    evaluations: int = setting(
+        10, "held-out evaluations of a run, after equal parts of the budget", range=Range(least=1)
     )
-    evaluations: int = setting(10, "held-out evaluations of a run, after equal parts of the budget")
     problems: int = setting(
-        512, "held-out problems of each of them; as many training problems judge the trials"
+        512,
+        "held-out problems of each of the --evaluations; as many training problems judge the --tune trials",
+        range=Range(least=1),
     )
     final_samples: int = setting(
-        2, "completions per problem of the last evaluation, on all held-out problems"
+        2, "completions per problem of the last evaluation, on all held-out problems", range=Range(least=1)
     )
     spread_samples: int = setting(
-        16, "completions per problem at temperature 1, for pass@k and distinct answers"
+        16, "completions per problem at temperature 1, for pass@k and distinct answers", range=Range(least=1)
     )
-    spread_problems: int = setting(256, "problems of that")
+    spread_problems: int = setting(
+        256, "problems that get --spread-samples completions each", range=Range(least=1)
+    )
+
+
+@dataclass(frozen=True)
+class GenerateSettings(Section):
+    """How completions are drawn."""
+
+    samples: int = setting(1, "completions to write", typical="4", range=Range(least=1))
+    max_tokens: int = inherited(EvalSamplingSettings, "max_tokens", 256, unset="", typical="1024")
+    temperature: float = inherited(EvalSamplingSettings, "temperature", 1.0)
+    top_k: int = inherited(EvalSamplingSettings, "top_k", 0)
+    top_p: float = inherited(EvalSamplingSettings, "top_p", 1.0)
+    think_tokens: int | None = inherited(EvalSamplingSettings, "think_tokens", None)
+    stop: tuple[str, ...] = setting(
+        (), "texts at which a completion ends", unset="the end token alone", typical="User: Question:"
+    )
+    seed: int = inherited(EvalSamplingSettings, "seed", 0)
+    tokenizer: str | None = inherited(ModelSettings, "tokenizer", None)
+    dtype: str = inherited(EvalEngineSettings, "dtype", "auto")
+
+
+@dataclass(frozen=True)
+class TaskDataSettings(Section):
+    """Where the data are, and how they become prompts."""
+
+    data_dir: str | None = inherited(TaskSettings, "data_dir", None)
+    template: str = inherited(TaskSettings, "template", "auto")
+    tokenizer: str = setting(
+        "byte", "name of the tokenizer that `auto` decides by, or path of the tokenizer.json for `chat`"
+    )
+    prompt_column: str | None = inherited(TaskSettings, "prompt_column", None)
+    answer_column: str | None = inherited(TaskSettings, "answer_column", None)
+    reward: tuple[str, ...] = setting(
+        (),
+        "rewards that grade the answers of a data file, separated by commas",
+        unset="none",
+        typical="gsm8k",
+    )
 
 
 def read_probe(
@@ -106,9 +172,10 @@ def read_probe(
 
 def read_comparison(
     table: Mapping[str, Any], source: str
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]], list[str]]:
     """Return a file's settings of the comparison (from [compare], or at the top), of all runs, and of each
-    algorithm's runs (from [eggroll], [openes] and [grpo])."""
+    algorithm's runs (from [eggroll], [openes] and [grpo]); and the names of those that are left out, because
+    the comparison decides them: a run's own config.toml has them."""
     own, rest = _taken(ComparisonSettings, "compare", table, source)
     common: dict[str, Any] = {}
     by_algorithm: dict[str, dict[str, Any]] = {}
@@ -117,7 +184,8 @@ def read_comparison(
             by_algorithm[name] = TrainConfig.read_table({name: value}, source, name)
         else:
             common |= TrainConfig.read_table({name: value}, source)
-    return own, common, by_algorithm
+    left_out = [name for name in common if name in DECIDED]
+    return own, {name: common[name] for name in common if name not in DECIDED}, by_algorithm, left_out
 
 
 def _taken(
@@ -140,5 +208,5 @@ def _taken(
             raise ValueError(
                 f"{source}: {name} is given twice, in [{where or title}] and at the top: leave one out"
             )
-        own[name] = converted(name, value, known[name].kind)
+        own[name] = checked(known[name], value, at(source, where, name))
     return own, rest

@@ -4,12 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from egg_reason.config.sections import ModelSettings, at_least
-from egg_reason.config.setting import setting
+from egg_reason.config.sections import (
+    POWER_OF_TWO,
+    SEEDS,
+    EngineSettings,
+    ModelSettings,
+    RewardSettings,
+    SamplingSettings,
+    TaskSettings,
+)
+from egg_reason.config.setting import Range, Section, inherited, setting
 from egg_reason.config.table import Sections
 from egg_reason.config.train import TrainConfig
 
-__all__ = ["EvalConfig"]
+__all__ = ["EvalConfig", "EvalEngineSettings", "EvalSamplingSettings"]
 
 
 @dataclass(frozen=True)
@@ -18,73 +26,58 @@ class EvalModelSettings(ModelSettings):
 
 
 @dataclass(frozen=True)
-class BenchmarkSettings:
+class BenchmarkSettings(Section):
     """The problems that it is measured on."""
 
     benchmarks: tuple[str, ...] = setting(
         ("countdown",),
-        "tasks, separated by commas, whose held-out problems are used: built-in tasks, data files,"
-        " my_task.py:make",
+        "tasks, separated by commas, whose held-out problems are used: built-in tasks (`egg-reason tasks"
+        " list`), data files, my_task.py:make",
         typical="gsm8k,math500",
     )
-    samples: int = setting(1, "completions per problem", typical="16")
+    samples: int = setting(1, "completions per problem", typical="16", range=Range(least=1))
     problems: int | None = setting(
-        None, "use the first so many problems of each benchmark", unset="all", typical="256"
+        None,
+        "use the first so many problems of each benchmark",
+        unset="all",
+        typical="256",
+        range=Range(least=1),
     )
-    data_dir: str | None = setting(None, "folder of the data sets", unset="the Hugging Face hub")
-    prompt_column: str | None = setting(None, "column of the problems in a data file", unset="question")
-    answer_column: str | None = setting(None, "column of the answers in a data file", unset="answer")
+    data_dir: str | None = inherited(TaskSettings, "data_dir", None)
+    prompt_column: str | None = inherited(TaskSettings, "prompt_column", None)
+    answer_column: str | None = inherited(TaskSettings, "answer_column", None)
     reward: tuple[str, ...] = setting(
         (),
-        "for a data file: the rewards that grade its answers, separated by commas; the first tells right from"
-        " wrong",
+        "rewards that grade a data file, separated by commas; the first tells right from wrong. Benchmarks"
+        " that grade themselves record them beside their own, if no data file is among the benchmarks",
         unset="none",
         typical="gsm8k",
     )
-    reward_timeout: float = setting(
-        10.0, "seconds that a reward may take for a batch of 256 completions before its process is killed"
-    )
-    template: str = setting(
-        "auto",
-        "how a question becomes a prompt: auto, g1, g1-nothink, plain, chat, compact, a Jinja text with"
-        " {{ question }}, or @file",
-    )
+    reward_timeout: float = inherited(RewardSettings, "reward_timeout", 10.0)
+    template: str = inherited(TaskSettings, "template", "auto")
     task_options: tuple[str, ...] = setting(
-        (), "options of the tasks as name=value", unset="none", typical="numbers=3,4 largest=50"
+        (), "the benchmarks' own options as name=value", unset="none", typical="numbers=3,4 largest=50"
     )
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "samples")
 
 
 @dataclass(frozen=True)
-class EvalSamplingSettings:
+class EvalSamplingSettings(Section):
     """How completions are drawn."""
 
-    temperature: float = setting(1.0, "0 is greedy", typical="0.6")
-    top_k: int = setting(0, "draw from the k likeliest tokens; 0: from all", typical="50")
-    top_p: float = setting(
-        1.0, "draw from the likeliest tokens whose probabilities add up to p; 1: from all", typical="0.95"
-    )
-    max_tokens: int | None = setting(
-        None, "longest completion, in tokens", unset="each task's own", typical="1024"
-    )
-    think_tokens: int | None = setting(
-        None, "force the tag </think> after so many tokens without it", unset="never", typical="512"
-    )
-    seed: int = setting(0, "random seed of the sampling")
+    temperature: float = inherited(SamplingSettings, "temperature", 1.0, unset="", typical="0.6")
+    top_k: int = inherited(SamplingSettings, "top_k", 0)
+    top_p: float = inherited(SamplingSettings, "top_p", 1.0)
+    max_tokens: int | None = inherited(SamplingSettings, "max_tokens", None, unset="each task's own")
+    think_tokens: int | None = inherited(SamplingSettings, "think_tokens", None)
+    seed: int = setting(0, "random seed of the sampling", range=SEEDS)
 
 
 @dataclass(frozen=True)
-class EvalEngineSettings:
+class EvalEngineSettings(Section):
     """How completions are computed."""
 
-    lanes: int = setting(256, "completions written at the same time, a power of two")
-    streams: int = setting(
-        0,
-        "sets of lanes, each with a thread of its own; 0: by the number of cores for a small model on a CPU,"
-        " otherwise 1",
-    )
+    lanes: int = setting(256, "completions written at the same time", range=POWER_OF_TWO)
+    streams: int = inherited(EngineSettings, "streams", 0)
     dtype: str = setting(
         "auto",
         "precision of the computation; auto: bfloat16 on an accelerator",
@@ -110,7 +103,8 @@ class EvalConfig(Sections):
         if "algorithm" not in table:
             return super().read_table(table, source)
         run = TrainConfig.of(**TrainConfig.read_table(table, source)).flat()
-        names = cls.known().keys() - {"streams"}  # which suit the lanes of training
+        # Streams suit the lanes of training, and its samples are those of a member.
+        names = cls.known().keys() - {"streams", "samples"}
         shared = {name: run[name] for name in names if run.get(name) is not None}
         temperature = run["temperature"] if run["eval_temperature"] is None else run["eval_temperature"]
         return shared | {"benchmarks": (run["task"],), "temperature": temperature}

@@ -3,28 +3,30 @@ them."""
 
 from dataclasses import dataclass
 
-from egg_reason.config.setting import setting
+from egg_reason.config.setting import Range, Section, setting
 
 __all__ = ["HERE", "Machines"]
 
 
 @dataclass(frozen=True)
-class Machines:
-    """Where the run is computed. Not in config.toml: a resumed run takes those of its command."""
+class Machines(Section):
+    """Where the run is computed. config.toml does not keep it: give it again when a run is resumed."""
 
     devices: int = setting(
         1,
         "devices of this process that write completions, each an equal range of the pairs, with --lanes"
         " each; 0: all that it has",
+        range=Range(least=0),
     )
     hosts: int = setting(
         1,
-        "processes of the run, each started with the same command but for --host; each evaluates an equal"
+        "processes of the run, each started with the same command but for --host; each tries out an equal"
         " range of the pairs",
+        range=Range(least=1),
     )
-    host: int = setting(0, "which of them this is; 0 keeps the run directory")
+    host: int = setting(0, "which of the --hosts this is; 0 keeps the run directory", range=Range(least=0))
     coordinator: str | None = setting(
-        None, "ADDRESS:PORT of host 0, where the hosts meet", unset="none", typical="10.0.0.1:9000"
+        None, "address and port of host 0, where the hosts meet", unset="none", typical="10.0.0.1:9000"
     )
     pool: str | None = setting(
         None,
@@ -33,7 +35,10 @@ class Machines:
         unset="none",
     )
     workers: int = setting(
-        0, "workers of the pool, one CPU each; 0: as many as there is room for, also later", typical="8"
+        0,
+        "workers of the pool, one CPU each; 0: as many as there is room for, also later",
+        typical="8",
+        range=Range(least=0),
     )
     ray_address: str | None = setting(
         None, "address of a Ray cluster to join", unset="a cluster of its own on this machine"
@@ -45,27 +50,16 @@ class Machines:
         choices=("wait", "drop"),
     )
 
-    def __post_init__(self):
-        if self.devices < 0:
-            raise ValueError(f"devices must be at least 1, or 0 for all, not {self.devices}")
-        if self.hosts < 1:
-            raise ValueError(f"hosts must be at least 1, not {self.hosts}")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.host < self.hosts:
             raise ValueError(
                 f"host must be from 0 to {self.hosts - 1}, one below the number of hosts, not {self.host}"
             )
-        if self.pool not in (None, "ray"):
-            raise ValueError(f"pool must be ray, or left out, not {self.pool!r}")
         if self.pool and (self.hosts, self.devices) != (1, 1):
             raise ValueError(
                 "pool has its own workers in the place of --hosts and --devices: leave these out"
             )
-        if self.workers < 0:
-            raise ValueError(
-                f"workers must be at least 1, or 0 for as many as there is room for, not {self.workers}"
-            )
-        if self.straggler not in ("wait", "drop"):
-            raise ValueError(f"straggler must be wait or drop, not {self.straggler!r}")
         for name, default in (("workers", 0), ("ray_address", None), ("straggler", "wait")):
             if self.pool is None and getattr(self, name) != default:
                 raise ValueError(f"{name} is for a pool: give --pool ray too")

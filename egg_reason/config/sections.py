@@ -5,9 +5,12 @@ A field's name is the name of its flag: `reward_timeout` is `--reward-timeout`. 
 
 from dataclasses import dataclass
 
-from egg_reason.config.setting import setting
+from egg_reason.config.setting import Range, Section, setting
 
 __all__ = [
+    "POWER_OF_TWO",
+    "SEEDS",
+    "TOKENS",
     "EngineSettings",
     "EvaluationSettings",
     "ModelSettings",
@@ -15,13 +18,17 @@ __all__ = [
     "RunSettings",
     "SamplingSettings",
     "TaskSettings",
-    "at_least",
     "task_options",
 ]
 
+POWER_OF_TWO = Range(least=1, form="a power of two")
+SEEDS = Range(least=0, most=2**31 - 1)
+TOKENS = Range(least=1, largest=10**15)
+"""Budgets are not computed with in 32 bits."""
+
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(Section):
     """The model that is trained."""
 
     model: str = setting(
@@ -35,7 +42,7 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class TaskSettings:
+class TaskSettings(Section):
     """The problems that it is trained on."""
 
     task: str = setting(
@@ -62,7 +69,7 @@ class TaskSettings:
 
 
 @dataclass(frozen=True)
-class RewardSettings:
+class RewardSettings(Section):
     """How completions are graded."""
 
     reward: tuple[str, ...] = setting(
@@ -80,53 +87,81 @@ class RewardSettings:
         typical="1,0.5",
     )
     reward_timeout: float = setting(
-        10.0, "seconds that a reward may take for a batch of 256 completions before its process is killed"
+        10.0,
+        "seconds that a reward may take for a batch of 256 completions before its process is killed",
+        range=Range(above=0, most=86_400),
     )
     reward_memory: float = setting(
-        2.0, "GiB that a reward may allocate beyond what it holds when loaded; 0: no limit. Linux only"
+        2.0,
+        "GiB that a reward may allocate beyond what it holds when loaded; 0: no limit. Linux only",
+        range=Range(least=0, most=2**20),
     )
-    reward_workers: int = setting(1, "processes that call rewards at the same time")
+    reward_workers: int = setting(1, "processes that call rewards at the same time", range=Range(least=1))
     reward_failure: str = setting(
         "zero",
         "if a reward raises, hangs, dies, runs out of memory or gives no number: zero (it counts 0), drop"
-        " (the"
-        " completion is left out of the fitness), stop (the run ends and names it); counted in each case",
+        " (the completion is left out of the fitness), stop (the run ends and names the reward); counted in"
+        " each case",
         choices=("zero", "drop", "stop"),
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reward_weights and not any(self.reward_weights):
+            raise ValueError(
+                "reward_weights must have an entry that is not 0, or nothing is trained on; all"
+                f" {len(self.reward_weights)} are 0"
+            )
+
 
 @dataclass(frozen=True)
-class SamplingSettings:
+class SamplingSettings(Section):
     """How completions are drawn."""
 
-    temperature: float | None = setting(None, "0 is greedy", unset="the algorithm's")
-    top_k: int = setting(0, "draw from the k likeliest tokens; 0: from all", typical="50")
+    temperature: float | None = setting(
+        None,
+        "divides the logits before a token is drawn; 0: always the likeliest token",
+        unset="the algorithm's",
+        range=Range(least=0),
+    )
+    top_k: int = setting(
+        0, "draw from the k likeliest tokens; 0: from all", typical="50", range=Range(least=0)
+    )
     top_p: float = setting(
-        1.0, "draw from the likeliest tokens whose probabilities add up to p; 1: from all", typical="0.9"
+        1.0,
+        "draw from the likeliest tokens whose probabilities add up to p; 1: from all",
+        typical="0.95",
+        range=Range(above=0, most=1),
     )
     max_tokens: int | None = setting(
-        None, "longest completion, in tokens", unset="the task's own", typical="1024"
+        None, "longest completion, in tokens", unset="the task's own", typical="1024", range=Range(least=1)
     )
     think_tokens: int | None = setting(
-        None, "force the tag </think> after so many tokens without it", unset="never", typical="512"
+        None,
+        "write the tag </think> after so many tokens without it; fewer than --max-tokens",
+        unset="never",
+        typical="512",
+        range=Range(least=1),
     )
-    max_prompt_tokens: int = setting(1024, "longest prompt; a longer one is an error and is never cut")
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "max_prompt_tokens")
+    max_prompt_tokens: int = setting(
+        1024, "longest prompt, in tokens; a longer one is an error and is never cut", range=Range(least=1)
+    )
 
 
 @dataclass(frozen=True)
-class EngineSettings:
+class EngineSettings(Section):
     """How completions are computed."""
 
-    engine: str = setting("jax", "what writes completions; jax: this package's own engine")
-    lanes: int = setting(256, "completions written at the same time, a power of two")
-    group: int = setting(4, "lanes that share a perturbation, a power of two")
+    engine: str = setting(
+        "jax", "what writes completions; jax: this package's own engine", choices=("jax",), open=True
+    )
+    lanes: int = setting(256, "completions written at the same time", range=POWER_OF_TWO)
+    group: int = setting(4, "lanes that share a perturbation, at most --lanes", range=POWER_OF_TWO)
     streams: int = setting(
         0,
         "sets of lanes, each with a thread of its own; 0: by the number of cores for a small model on a CPU,"
         " otherwise 1",
+        range=Range(least=0, form="a power of two"),
     )
     dtype: str = setting(
         "auto",
@@ -135,76 +170,72 @@ class EngineSettings:
         choices=("auto", "float32", "bfloat16"),
     )
 
-    def __post_init__(self) -> None:
-        at_least(self, 0, "streams")
-        if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"dtype must be auto, float32 or bfloat16, not {self.dtype!r}")
-
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(Section):
     """When and on what held-out accuracy is measured."""
 
-    eval_every: int = setting(10, "steps between held-out evaluations; 0: only before and after the run")
+    eval_every: int = setting(
+        10, "steps between held-out evaluations; 0: only before and after the run", range=Range(least=0)
+    )
     evaluations: int = setting(
         0,
         "measure after so many equal parts of the budget (the first to be spent of steps, minutes and tokens)"
         " instead of every --eval-every steps; 0: do not",
         typical="10",
+        range=Range(least=0),
     )
-    eval_problems: int = setting(256, "held-out problems of an evaluation during the run")
-    final_problems: int = setting(1024, "held-out problems of the evaluations before and after the run")
+    eval_problems: int = setting(
+        256, "held-out problems of an evaluation during the run", range=Range(least=1)
+    )
+    final_problems: int = setting(
+        1024, "held-out problems of the evaluations before and after the run", range=Range(least=1)
+    )
     validation: int = setting(
         0,
         "hold out so many training problems, drawn at random, and evaluate on them instead of the held-out"
         " ones, to choose settings; 0: none",
         typical="512",
+        range=Range(least=0),
     )
     eval_temperature: float | None = setting(
-        None, "temperature of held-out completions; 0 is greedy", unset="that of training", typical="0.3"
+        None,
+        "temperature of held-out completions; 0: always the likeliest token",
+        unset="that of training",
+        typical="0.3",
+        range=Range(least=0),
     )
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "final_problems", "eval_problems")
-        at_least(self, 0, "eval_every", "evaluations", "validation")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Section):
     """How long it trains, and what it keeps."""
 
-    steps: int = setting(40, "updates of the weights")
+    steps: int = setting(40, "updates of the weights", range=Range(least=1))
     minutes: float | None = setting(
         None,
         "stop after so many minutes of generating, scoring and updating (evaluations and compiling are free)",
-        unset="only --steps ends the run",
+        unset="no limit",
         typical="30",
+        range=Range(above=0),
     )
     tokens: int | None = setting(
-        None, "stop after so many generated tokens", unset="only --steps ends the run", typical="10000000"
+        None,
+        "stop after so many generated tokens",
+        unset="no limit",
+        typical="10000000",
+        range=TOKENS,
     )
-    seed: int = setting(0, "random seed; decides every random number of the run")
+    seed: int = setting(0, "random seed; decides every random number of the run", range=SEEDS)
     checkpoint_every: int = setting(
-        10, "steps between checkpoints; steps in between are replayed from the scalar log (grpo: taken again)"
+        10,
+        "steps between checkpoints, from which a run goes on; 0: none but the last. Steps in between are"
+        " replayed from the scalar log (grpo: taken again)",
+        range=Range(least=0),
     )
-    sample_every: int = setting(10, "steps between saved samples (of the first members, all prompts)")
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "steps")
-        at_least(self, 0, "checkpoint_every", "sample_every")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes must be above 0, not {self.minutes}")
-        if self.tokens is not None and self.tokens < 1:
-            raise ValueError(f"tokens must be at least 1, not {self.tokens}")
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed must be from 0 to {2**31 - 1}, not {self.seed}")
-
-
-def at_least(section: object, least: int, *names: str) -> None:
-    """Raise ValueError where one of these settings is below `least`."""
-    for name in names:
-        if getattr(section, name) < least:
-            raise ValueError(f"{name} must be at least {least}, not {getattr(section, name)}")
+    sample_every: int = setting(
+        10, "steps between saved samples (of the first members, all prompts); 0: none", range=Range(least=0)
+    )
 
 
 def task_options(pairs: tuple[str, ...]) -> dict:

@@ -5,11 +5,11 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast, get_type_hints
 
-from egg_reason.config.setting import Setting, converted, settings_of
+from egg_reason.config.setting import Setting, checked, settings_of
 
-__all__ = ["Sections", "entries", "flattened", "nearest", "read_toml"]
+__all__ = ["Sections", "at", "entries", "flattened", "nearest", "read_toml"]
 
 
 class Sections:
@@ -20,6 +20,15 @@ class Sections:
 
     COMMAND: ClassVar[str]
     """The command whose `--help` explains the settings, for error lines."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no section; sections check their own settings."""
+        for name, kind in get_type_hints(type(self)).items():
+            if name in self.__dict__ and not isinstance(getattr(self, name), kind):
+                raise ValueError(
+                    f"{name} must be the section {kind.__name__}, not {getattr(self, name)!r}: give settings"
+                    f" by their names to {type(self).__name__}.of"
+                )
 
     @classmethod
     def section_types(cls) -> dict[str, type]:
@@ -85,14 +94,16 @@ class Sections:
     @classmethod
     def read_table(cls, table: Mapping[str, Any], source: str = "config.toml") -> dict[str, Any]:
         """Return the settings that a table gives, by flat names. Raises ValueError for unknown names and
-        sections; values are checked by `of`."""
+        sections and for values that cannot be, and names the file and the section."""
         flat: dict[str, Any] = {}
-        known, sections = cls.known(), cls.section_types()
-        for section, name, value in entries(table):
-            if section is not None and section not in sections:
+        known = cls.known()
+        sections = cls.section_types()
+        for title, values in table.items():  # a section without settings, too
+            if isinstance(values, Mapping) and title not in sections:
                 raise ValueError(
-                    f"{source}: [{section}] is not a section; the nearest is {nearest(section, sections)}"
+                    f"{source}: [{title}] is not a section; the nearest is {nearest(title, sections)}"
                 )
+        for section, name, value in entries(table):
             if name not in known:
                 raise ValueError(f"{source}: {cls.unknown(name)}")
             if section is not None and section not in known[name][1]:
@@ -100,7 +111,9 @@ class Sections:
                 raise ValueError(f"{source}: [{section}] has no setting {name}: put it {where}")
             if name in flat:
                 raise ValueError(f"{source}: {name} is given twice: leave one out")
-            flat[name] = value
+            settings = settings_of(sections[section]) if section else (known[name][0],)
+            [setting] = (one for one in settings if one.name == name)
+            flat[name] = checked(setting, value, at(source, section, name))
         return flat
 
     @classmethod
@@ -112,16 +125,12 @@ class Sections:
 
     @classmethod
     def _checked(cls, flat: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the given values, each of its setting's kind. None is left out: it means "not given"."""
+        """Return the given values of settings that there are. None is left out: it means "not given"."""
         known = cls.known()
         for name in flat:
             if name not in known:
                 raise ValueError(cls.unknown(name))
-        return {
-            name: converted(name, value, known[name][0].kind)
-            for name, value in flat.items()
-            if value is not None
-        }
+        return {name: value for name, value in flat.items() if value is not None}
 
 
 def entries(table: Mapping[str, Any]) -> Iterator[tuple[str | None, str, Any]]:
@@ -132,6 +141,11 @@ def entries(table: Mapping[str, Any]) -> Iterator[tuple[str | None, str, Any]]:
                 yield name, inner, one
         else:
             yield None, name, value
+
+
+def at(source: str, section: str | None, name: str) -> str:
+    """Name a setting of a file for an error line: `mine.toml: [run] steps`."""
+    return f"{source}: [{section}] {name}" if section else f"{source}: {name}"
 
 
 def flattened(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +162,13 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a file of settings. Raises a one-line error where there is none, or where it is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise FileNotFoundError(f"{path}: no such file; give a TOML file of settings to --config") from None
+    except IsADirectoryError:
+        raise IsADirectoryError(
+            f"{path} is a folder: give a TOML file of settings to --config, such as {path / 'config.toml'}"
+        ) from None
+    except OSError as error:
+        raise type(error)(
+            f"{path} cannot be read ({error.strerror}): give a TOML file of settings to --config"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML ({error}): repair it") from None

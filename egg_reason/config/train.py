@@ -15,7 +15,7 @@ from egg_reason.config.sections import (
     SamplingSettings,
     TaskSettings,
 )
-from egg_reason.config.setting import Setting, settings_of
+from egg_reason.config.setting import Setting, checked, settings_of
 from egg_reason.config.table import Sections
 
 __all__ = ["TrainConfig"]
@@ -45,6 +45,7 @@ class TrainConfig(Sections):
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.sampling.temperature is None:
             sampling = dataclasses.replace(self.sampling, temperature=self.algorithm.default_temperature)
             object.__setattr__(self, "sampling", sampling)  # frozen; the default depends on another section
@@ -65,7 +66,7 @@ class TrainConfig(Sections):
 
     @classmethod
     def known(cls) -> dict[str, tuple[Setting, list[str]]]:
-        name = Setting("algorithm", str, Eggroll.name, ALGORITHM_HELP, tuple(ALGORITHMS), "", "", False)
+        name = Setting("algorithm", str, Eggroll.name, ALGORITHM_HELP, tuple(ALGORITHMS))
         return {"algorithm": (name, [])} | super().known()
 
     @classmethod
@@ -76,9 +77,9 @@ class TrainConfig(Sections):
         of another kind, and a value that cannot be.
         """
         flat = cls._checked(flat)
-        chosen = section_of(flat.pop("algorithm", Eggroll.name))
-        own = {one.name for one in settings_of(chosen)}
         known = cls.known()
+        chosen = section_of(checked(known["algorithm"][0], flat.pop("algorithm", Eggroll.name)))
+        own = {one.name for one in settings_of(chosen)}
         for name in flat:
             having = known[name][1]
             if having[0] in ALGORITHMS and name not in own:

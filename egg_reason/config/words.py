@@ -4,12 +4,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from egg_reason.config.algorithms import Eggroll
-from egg_reason.config.setting import Setting
 from egg_reason.config.train import TrainConfig
 
 __all__ = ["SPACED", "train_words", "words"]
 
-SPACED = frozenset({"task_options", "other_task_options", "set"})
+SPACED = frozenset({"task_options", "other_task_options", "set", "stop"})
 """Lists that are several words on the command line; others are one word with commas."""
 
 
@@ -31,17 +30,16 @@ def train_words(config: TrainConfig, shown: Collection[str] = ()) -> list[str]:
 
 def words(flat: Mapping[str, Any]) -> list[str]:
     """Return the words that give these settings, or others with a flag of their name. None is left out."""
-    known = TrainConfig.known()
     spelled: list[str] = []
     for name, value in flat.items():
         if value is not None:
-            spelled += _spelled(name, value, known[name][0] if name in known else None)
+            spelled += _spelled(name, value)
     return spelled
 
 
-def _spelled(name: str, value: Any, setting: Setting | None) -> list[str]:
+def _spelled(name: str, value: Any) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
-    if isinstance(value, bool) and (setting is None or setting.switch):
+    if isinstance(value, bool):
         return [flag if value else f"--no-{flag[2:]}"]
     if isinstance(value, list | tuple):
         return [flag, *map(str, value)] if name in SPACED else [flag, ",".join(map(str, value))]

@@ -63,7 +63,8 @@ def load(
 
     Args:
         names: tasks, at least one, each once.
-        options: see `tasks.make`; given to every task.
+        options: see `tasks.make`; given to every task. Rewards that grade none of them are recorded beside
+            each one's own.
         problems: the first so many of each; None: all.
         max_tokens: None: each task's own.
         sampling: further settings of `Sampling`.
@@ -76,11 +77,17 @@ def load(
             f"benchmarks: at least one task, each named once, got {', '.join(names) or 'none'}; see"
             " `egg-reason tasks list`"
         )
-    if problems is not None and problems < 1:
-        raise ValueError(f"problems must be at least 1, not {problems}")
+    template = options.get("template", "auto")
+    if template != "auto" and not any(tasks.takes(name, "template") for name in names):
+        raise ValueError(
+            f"template {template!r} has no effect, {' and '.join(names)} makes its own prompts: leave it out"
+        )
+    made = {name: tasks.make(name, **options) for name in names}
+    beside = tuple(
+        spec for spec in options.get("reward", ()) if not any(spec in task.rewards for task in made.values())
+    )
     found = []
-    for name in names:
-        task = tasks.make(name, **options)
+    for name, task in made.items():
         if not task.heldout:
             raise ValueError(
                 f"benchmark {name} has no held-out problems; name another task, or give this one some"
@@ -91,7 +98,12 @@ def load(
             **sampling,
         )
         found.append(
-            Benchmark(name, task.heldout[:problems], drawn, tuple(Reward.of(spec) for spec in task.rewards))
+            Benchmark(
+                name,
+                task.heldout[:problems],
+                drawn,
+                tuple(Reward.of(spec) for spec in task.rewards + beside),
+            )
         )
     return found
 

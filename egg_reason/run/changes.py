@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from egg_reason.config import TrainConfig
+from egg_reason.config.resume import RULES
 from egg_reason.files import replacing
 
 __all__ = ["CHANGES", "add", "applied", "read"]
@@ -47,7 +48,10 @@ def add(run: Path, step: int, changes: Mapping[str, Any]) -> None:
 
 
 def applied(table: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a table of settings, in sections or flat as in earlier versions, with these changes."""
+    """Return a table of settings, in sections or flat as in earlier versions, with these changes.
+
+    Raises ValueError for a change that `config.resume.RULES` does not allow: nobody made it by a resume.
+    """
     result = {name: dict(value) if isinstance(value, Mapping) else value for name, value in table.items()}
     # Runs of earlier versions have flat settings.
     in_sections = any(isinstance(value, dict) for value in result.values())
@@ -55,6 +59,11 @@ def applied(table: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> d
     for name, value in (pair for one in changes for pair in one.items()):
         if name not in known:
             raise ValueError(f"{CHANGES}: {TrainConfig.unknown(name)}")
+        if RULES.get(name, "bits") != "free":
+            raise ValueError(
+                f"{CHANGES}: {name} = {value!r} cannot be a change, a run keeps its {name}: remove it from"
+                " the file, or start a new run"
+            )
         section = result.setdefault(known[name][1][0], {}) if in_sections else result
         section.pop(name, None)
         if value is not None:  # absent means None

@@ -14,7 +14,18 @@ from egg_reason.rewards.functions import import_function
 from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reasoning_gym
 from egg_reason.tasks.task import Task, batch, columns, validate
 
-__all__ = ["TASKS", "Task", "available", "batch", "columns", "make", "overlaps", "refuse_overlap", "validate"]
+__all__ = [
+    "TASKS",
+    "Task",
+    "available",
+    "batch",
+    "columns",
+    "make",
+    "overlaps",
+    "refuse_overlap",
+    "takes",
+    "validate",
+]
 
 TASKS: dict[str, tuple[Callable[..., Task], str]] = {
     "countdown": (countdown.make, countdown.DESCRIPTION),
@@ -113,6 +124,12 @@ def make(
         known = {pair.training for pair in overlap.find(task.train, rows, runs=not task.generated)}
         task = replace(task, train=[row for place, row in enumerate(task.train) if place not in known])
     return task
+
+
+def takes(name: str, argument: str) -> bool:
+    """Tell whether an argument of `make`, such as template, reaches the function of this task."""
+    parameters = inspect.signature(_function(name)).parameters.values()
+    return any(one.name == argument or one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def _function(name: str) -> Callable[..., Task]:
