@@ -79,7 +79,8 @@ def points_for(a: tuple, b: tuple) -> tuple[tuple[Point, ...], int]:
         ]
     if steps:
         for place, step in enumerate(
-            Fraction(numerator, 1000) for numerator in (0, 0, 0, 1, -1, 250, 500, 750)
+            Fraction(numerator, 10**9)
+            for numerator in (0, 0, 0, 1, -1, 250_000_000, 500_000_000, 750_000_000)
         ):
             points += [
                 Point(f"step {place}", 0, 10, "?", step),
