@@ -41,7 +41,6 @@ MOST = 50
 
 OPERATORS = {"<": "<", ">": ">", "\\leq": "<=", "\\geq": ">=", "\\neq": "!="}
 SEPARATORS = frozenset((",", ";", "\\or", "\\and", "\\gap"))
-ALTERNATIVES = frozenset((";", "\\or"))
 ARROWS = frozenset(
     ("\\Rightarrow", "\\implies", "\\Longrightarrow", "\\therefore", "\\longrightarrow", "\\to")
 )
@@ -110,33 +109,29 @@ def _read_clean(text: str, depth: int = 0) -> tuple:
         ):
             return ("several", *(_read_clean(_signed(entries[0], plus), depth + 1) for plus in (True, False)))
         return _read_one(entries[0], pieces if entries[0] == text else scan(entries[0]) or [], depth)
-    groups = []
-    for alternative in split(pieces, ALTERNATIVES):
-        group: list[tuple] = []
-        for entry in split(scan(alternative) or [], SEPARATORS):
-            form = _read_clean(entry, depth + 1) if entry.strip() else ("several",)
-            # A list within a list is one list: 1, \pm 2 are three answers.
-            group += form[1:] if form[0] == "several" else [form]
-        groups += [group] if group else []
-    if all(len(group) > 1 and _assign(group) for group in groups):
-        return (
-            ("several", *(("assignments", *group) for group in groups))
-            if groups[1:]
-            else ("assignments", *groups[0])
-        )
-    forms = [form for group in groups for form in group]
+    forms: list[tuple] = []
+    for entry in entries:
+        form = _read_clean(entry, depth + 1)
+        # A list within a list is one list: 1, \pm 2 are three answers.
+        forms += form[1:] if form[0] == "several" else [form]
     if len(forms) > MOST:
         return ("other", compact(text))
     if "\\or" in text and all(form[0] == "relation" for form in forms):
         return ("union", *forms)
-    return ("assignments" if _assign(forms) else "several", *forms)
+    assigned = _assigned(forms)
+    return ("several", *assigned) if len(assigned) != 1 else assigned[0]
 
 
-def _assign(forms: list[tuple]) -> bool:
-    """Return whether forms are equations that give values to different names."""
+def _assigned(forms: list[tuple]) -> list[tuple]:
+    """Equations that give values to different names as one form, and p = 5, q = 2, p = 7, q = 2 as two; other
+    forms as they are."""
     if not all(form[0] == "equation" and is_name(form[1]) for form in forms):
-        return False
-    return len({key_of(form[1]) for form in forms}) == len(forms)
+        return forms
+    keys = [key_of(form[1]) for form in forms]
+    names = len(set(keys))
+    if names == 1 or len(keys) % names or keys != keys[:names] * (len(keys) // names):
+        return forms
+    return [("assignments", *forms[start : start + names]) for start in range(0, len(forms), names)]
 
 
 def _read_one(text: str, pieces: Pieces, depth: int) -> tuple:
@@ -216,8 +211,8 @@ def _equation(sides: list[str], depth: int) -> tuple:
             for name, value in zip(forms[0][2:], forms[1][2:], strict=True)
             if name[0] == "value"
         ]
-        if len(values) == len(forms[0]) - 2 and _assign(values):
-            return ("assignments", *values)
+        if len(values) == len(forms[0]) - 2 and len(assigned := _assigned(values)) == 1:
+            return assigned[0]
     return ("equation", sides[0], *forms)
 
 

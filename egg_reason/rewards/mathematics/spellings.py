@@ -176,6 +176,7 @@ _SPELLINGS: list[tuple[str, str, Any]] = [
         r"\\\1",
     ),
     ("upright", r"\\upright", r"\\text"),
+    ("\\text", r"(\\text\s*\{[^{}]*)\^\s*\{(-?[0-9])\}", r"\1^\2"),
     ("\\text", r"\\text\s*\{\s*([A-Z])\s+(and|or)\s+([A-Z])\s*\}", r"\1 \\\2 \3"),
     ("\\text", r"\\text\s*\{\s*,?\s*(and|or)\s*\}", r"\\\1 "),
     ("", r"(?<![A-Za-z\\])(and|or)(?![A-Za-z])", r"\\\1 "),
