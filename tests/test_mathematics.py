@@ -1,6 +1,7 @@
 """The mathematics grader on the kinds of answers that other projects' suites hold; it never raises and never
 takes long, whatever stands on either side."""
 
+import re
 import subprocess
 import sys
 import time
@@ -133,13 +134,16 @@ CHAINS = st.lists(
     st.tuples(st.sampled_from(LINKS), st.sampled_from(EXACT + ROUNDED)), min_size=1, max_size=5
 ).map(lambda links: "".join(link + side for link, side in links)[len(links[0][0]) :])
 
-TOKENS = r"""
+TOKENS = re.findall(
+    r"\S+",
+    r"""
 \frac \dfrac \sqrt \sqrt[3] \left( \right) \left| \right| ( ) [ ] { } \{ \} ^ _ ^{ _{ + - * / ! % \% = < \leq \ne \in
 \cup \setminus \pm , ; . | & \\ \circ x y f g e i n \pi \infty \sin \ln \log_2 \binom 0 1 2 9 12 0.5 1.414 10^{9} ^{2} _0
 \begin{pmatrix} \end{pmatrix} \begin{cases} \end{cases} \text{or} \text{cm} \text{and} \quad \approx \equiv \pmod{5}
 \bmod \mathbb{R} \, \! \lfloor \rfloor \lceil \rceil |x| f(x) f(2) x=1 y=2 \max \gcd \choose \over \overline{AB} \vec{a}
 \times \ddot{x} \Delta \sum_{k=1}^{9} \int \lim \mathrm{m} C: (B) \to \mid x<3 44\% 0,111 1,000 \emptyset \upright \gap
-""".split()
+""",
+)
 SOUPS = st.one_of(
     st.lists(st.sampled_from(TOKENS), max_size=40).map(" ".join),
     st.lists(st.sampled_from(TOKENS), max_size=40).map("".join),
