@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 from itertools import combinations, pairwise
 
-from egg_reason.rewards.mathematics.expressions import parse
+from egg_reason.rewards.mathematics.forms import read
 from egg_reason.rewards.mathematics.latex import known_unit
 from egg_reason.rewards.mathematics.names import is_name, key_of
 from egg_reason.rewards.mathematics.numbers import Beyond, is_real
@@ -47,7 +47,7 @@ def same(gold: tuple, answer: tuple) -> bool:
         return pair[1] == "()" and _in_order(pair[2:], several[1:])
     if kinds == {"several", "set"}:
         return _same_set(gold[1:], answer[1:])
-    if "set" in kinds and "value" in kinds:
+    if kinds in ({"set", "value"}, {"set", "tuple"}):
         entries = gold if gold[0] == "set" else answer
         # A set of one entry, {3}, is that entry; right answer and answer keep their places.
         return len(entries) == 2 and same(*((entries[1], answer) if entries is gold else (gold, entries[1])))
@@ -55,7 +55,10 @@ def same(gold: tuple, answer: tuple) -> bool:
         words, value = (gold, answer) if gold[0] == "words" else (answer, gold)
         return words[1] == value[3].lower()
     if kinds == {"value", "several"}:
-        if gold[0] == "several":
+        several, value = (gold, answer) if gold[0] == "several" else (answer, gold)
+        if len(value[3]) > 1 and value[3].isupper() and _letters(several) == set(value[3]):
+            return len(value[3]) == len(several) - 1  # BCD for B, C, D
+        if several is gold:
             return _decimal_comma(gold, answer)
         # "2, 2" for 2; or 2,74 for 2.74.
         return all(same(gold, entry) for entry in answer[1:]) or _decimal_comma(answer, gold)
@@ -165,16 +168,22 @@ def _same_set(gold: tuple, answer: tuple) -> bool:
     )
 
 
+def _letters(several: tuple) -> set[str]:
+    """The texts of a list of values."""
+    return {entry[3] for entry in several[1:] if entry[0] == "value"}
+
+
 def _decimal_comma(several: tuple, value: tuple) -> bool:
-    """`2,74` for 2.74: two whole numbers written without a blank, where a number with a decimal point is
-    expected."""
-    if (
-        len(several) != 3
-        or not all(form[0] == "value" and form[3].isdigit() for form in several[1:])
-        or "." not in value[3]
-    ):
+    """`2,74` for 2.74, where a decimal point is expected; `0,5` for any number that is one half."""
+    if len(several) != 3 or not all(form[0] == "value" for form in several[1:]):
         return False
-    return _same_values(parse(f"{several[1][3]}.{several[2][3]}"), value[1])
+    whole, decimals = (form[3] for form in several[1:])
+    if not re.fullmatch("-?[0-9]+", whole) or not decimals[0].isdigit():
+        return False
+    if "." not in value[3] and whole.lstrip("-") != "0":
+        return False
+    number = read(f"{whole}.{decimals}")
+    return number[0] == "value" and same(number, value)
 
 
 def _same_choice(gold: tuple, answer: tuple) -> bool:

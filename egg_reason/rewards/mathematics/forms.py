@@ -49,6 +49,8 @@ NUMERAL = re.compile(
     r"(-?[0-9A-Z]*[0-9][0-9A-Z]*)\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*([0-9]{1,2})\s*\}?\s*\}|([0-9]{1,2}))"
 )
 BUILDER = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\reals\s*)?(?:\||:)(.*)", re.DOTALL)
+DECIMALS = re.compile(r"(?:[-+]?[0-9]+(?:,[0-9]+)?\s*;\s*)+[-+]?[0-9]+(?:,[0-9]+)?")
+"""A list whose semicolons say that its commas are decimal ones: `1,5; 2,5`."""
 CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 
 CONGRUENCE = re.compile(r"(?:(.*)\\equiv)?(.*)\\modulo\s*\{([^{}]*)\}\s*", re.DOTALL)
@@ -100,6 +102,8 @@ def _read_clean(text: str, depth: int = 0) -> tuple:
             compact(left or ""),
             *(_read_clean(side, depth + 1) for side in (right, modulus)),
         )
+    if ";" in text and DECIMALS.fullmatch(text):
+        pieces = scan(text.replace(",", ".")) or []
     entries = [entry.strip() for entry in split(pieces, SEPARATORS) if entry.strip()]
     if not entries or len(entries) > MOST:
         return ("other", compact(text))

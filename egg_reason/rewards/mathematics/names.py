@@ -25,6 +25,7 @@ NAME = re.compile(
     rf"\s*(?:\\text\s*\{{[^{{}}0-9]*\}}\s*(?:{_ONE})?|{_ONE}|{_ONE}\s*:\s*{_ONE}"
     rf"|\\frac\s*\{{\s*(?:d\s*)?{_LETTERS}\s*\}}\s*\{{\s*(?:d\s*)?{_LETTERS}\s*\}}"
     r"|(?:\\(?:vec|overrightarrow)\s*\{?[A-Za-z]{1,2}\}?\s*(?:\\cdot)?\s*){2}"
+    r"|(?:[A-Z]|\\complement\s*_\s*\{?[A-Z]\}?\s*[A-Z])(?:\s*\\(?:cup|cap|setminus)\s*[A-Z])*"
     r"|\\(?:sum|prod|int|lim)(?![A-Za-z]).*"
     r"|\([A-Za-z,\s_0-9]*[A-Za-z][A-Za-z,\s_0-9]*\))\s*"
 )

@@ -183,6 +183,7 @@ _SPELLINGS: list[tuple[str, str, Any]] = [
     ("\\text", r"^\\text\s*\{\s*([A-Za-z])\s*\.?\s*\}$", r"\1"),
     ("\\text", r"(^|[,(=]\s*|\\or\s*|\\and\s*)\\text\s*\{\s*([A-Z])\s*\}", r"\1\2"),
     ("\\text", r"\\text\s*\{\s*\(([A-Za-z])\)\s*\.?\s*\}", r" \1 "),
+    ("\\text", r"\\text\s*\{\s*(\([A-Z]\)(?:\s*,\s*\([A-Z]\))+)\s*\}", r"\1"),
     ("\\text", r"\\text\s*\{\s*([A-Z](?:,\s*[A-Z])+)\s*\}", r"\1"),
     (
         "",
