@@ -9,7 +9,7 @@ from egg_reason.rewards.mathematics.tokens import Unreadable
 __all__ = ["is_name", "key_of"]
 
 _MARK = (
-    r"(?:\\(?:angle|triangle|overline|measuredangle|vec|overrightarrow|hat|bar|tilde|Delta|delta|nabla|dim|deg|arg|max"
+    r"(?:\\(?:angle|triangle|overline|measuredangle|vec|overrightarrow|hat|bar|tilde|Delta|delta|nabla|dim|det|deg|arg|max"
     r"|min|sin|cos|tan|cot|sec|csc|sup|inf|widehat|odot)(?![A-Za-z])\s*)"
 )
 _INDEX = (
