@@ -101,6 +101,8 @@ _SPELLINGS: list[tuple[str, str, Any]] = [
     ("\\text", r"\\text\s*\{\s*\\\$\s*\}", r"\\$"),
     ("", r"\A(?:US\\?\$|USD)\s*(?=[0-9.])", r"\\$"),
     ("", r"\A(?:Rs\.?|INR)\s*(?=[0-9.])", r"\\rupee "),
+    ("prime", r"\^\s*\{?\s*((?:\\prime\s*)+)\}?", lambda found: "'" * found[1].count("prime")),
+    ("\\", r"\\(?:\||[lr]?Vert(?![A-Za-z]))", "|"),
     ("\\", r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     ("\\", r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
     ("\\", r"\\(?:le|leqslant)(?![A-Za-z])", r"\\leq"),
