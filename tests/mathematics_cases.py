@@ -655,7 +655,6 @@ SAME = [
     ("a_{n+1}", "a_{n+1}"),
     (r"\alpha+\beta", r"\beta+\alpha"),
     (r"2\alpha", r"\alpha \cdot 2"),
-    (r"\theta = \frac{\pi}{6}", r"30^\circ"),
     (r"\frac{\pi}{6}", r"\pi/6"),
     (r"\frac{2\pi}{3}", r"\frac{2}{3}\pi"),
     (r"0.5\pi", r"\frac{\pi}{2}"),
