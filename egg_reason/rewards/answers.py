@@ -36,18 +36,27 @@ OPEN_THOUGHT = re.compile(r"<think>?\s*(</think>?\s*)?\Z")
 
 BOXES = (r"\boxed", r"\fbox")
 
-BETWEEN = re.compile(
-    r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:!"
-    r" ]|\\quad|\\qquad|"
-    r"\\text\s*\{|\}|,|and\b|or\b)*"
+LIST_MARKS = re.compile(r"\n\s*(?:[-*\u2022]|\*{0,2}\(?(?:[0-9]{1,2}|[a-z])[.)])(?=[\s$*\\])")
+ROWS = re.compile(r"\\\\(?:\[[^\]]*\])?|\\q?quad(?![A-Za-z])|&")
+NAMED = re.compile(
+    r"\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?:\([A-Za-z0-9]\))?\s*=|\bfor\s+(?:part\s+)?\([a-z0-9]\)"
 )
-"""What may stand between boxes that together are one answer: a comma, `and` or `or`, and marks that are not
-seen."""
+UNSEEN = re.compile(r"\\(?:text|mbox)\s*\{|\\[()\[\],;:! ]|[\s${}.*]")
+UNITS = re.compile(r"\A\s*[A-Za-z]{3,12}(?=\s+(?:and|or)\s)")
+JOINT = re.compile(r"(?:,|;|and|or)+")
+
+
+def joins(gap: str) -> bool:
+    r"""Return whether what stands between two boxes makes them one answer: a comma, `and`, `or`, a new row or
+    the mark of the next entry of a list, besides names (`x =`) and marks that are not seen."""
+    gap = UNITS.sub("", NAMED.sub("", ROWS.sub(",", LIST_MARKS.sub(",", gap))))
+    return JOINT.fullmatch(UNSEEN.sub("", gap)) is not None
+
 
 LONGEST_NUMBER = 500
 """Characters of a number in digits."""
 
-_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+_WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 DECIMAL = re.compile(rf"([+-]?)(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)")
 RATIO = re.compile(rf"([+-]?)(?:({_WHOLE})\s+)?({_WHOLE})\s*/\s*({_WHOLE})")
 NUMBER_IN_TEXT = re.compile(
@@ -147,8 +156,7 @@ def last_boxed(text: str, longest: int = LONGEST) -> str | None:
 
 
 def last_boxes(text: str, adjacent: bool = False) -> tuple[int, str] | None:
-    r"""(place, content) of the last `\boxed{...}`; boxes joined by nothing but a comma, `and` or `or`
-    (BETWEEN) are one answer: "1, 2".
+    r"""(place, content) of the last `\boxed{...}`; boxes that `joins` joins are one answer: "1, 2".
 
     Args:
         adjacent: whether boxes without anything between them are one answer too.
@@ -159,10 +167,10 @@ def last_boxes(text: str, adjacent: bool = False) -> tuple[int, str] | None:
     begin, _, content = box
     for _ in range(20):
         before = _box_before(text, begin, LONGEST)
-        if before is None or begin - before[1] > 60:
+        if before is None or begin - before[1] > 80:
             break
         gap = text[before[1] : begin]
-        if not (BETWEEN.fullmatch(gap) or (adjacent and not gap.strip("$ \n"))):
+        if not (joins(gap) or (adjacent and not gap.strip("$ \n"))):
             break
         begin = before[0]
         content = f"{before[2]}, {content}"
