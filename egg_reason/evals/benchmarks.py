@@ -81,6 +81,7 @@ def load(
     found = []
     for name in names:
         task = tasks.make(name, **options)
+        tasks.refuse_environment(task, "eval")
         if not task.heldout:
             raise ValueError(
                 f"benchmark {name} has no held-out problems; name another task, or give this one some"

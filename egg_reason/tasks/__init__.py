@@ -12,9 +12,20 @@ from pathlib import Path
 
 from egg_reason.rewards.functions import import_function
 from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reasoning_gym
-from egg_reason.tasks.task import Task, batch, columns, validate
+from egg_reason.tasks.task import Task, batch, columns, refuse_environment, validate
 
-__all__ = ["TASKS", "Task", "available", "batch", "columns", "make", "overlaps", "refuse_overlap", "validate"]
+__all__ = [
+    "TASKS",
+    "Task",
+    "available",
+    "batch",
+    "columns",
+    "make",
+    "overlaps",
+    "refuse_environment",
+    "refuse_overlap",
+    "validate",
+]
 
 TASKS: dict[str, tuple[Callable[..., Task], str]] = {
     "countdown": (countdown.make, countdown.DESCRIPTION),

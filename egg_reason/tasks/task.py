@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from egg_reason.rewards import Reward, Scorer
 
-__all__ = ["Task", "batch", "columns", "validate"]
+__all__ = ["Task", "batch", "columns", "refuse_environment", "validate"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,15 @@ class Task:
             )
         if self.max_new_tokens < 1:
             raise ValueError(f"task {self.name}: max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+
+
+def refuse_environment(task: Task, command: str) -> None:
+    """Raise ValueError where a task is an environment, for a command that reads completions."""
+    if task.environment is not None:
+        raise ValueError(
+            f"{command} reads completions, and task {task.name} is an environment without any: train on it,"
+            " a run measures it as it goes"
+        )
 
 
 def columns(rows: Sequence[dict]) -> dict[str, list]:
