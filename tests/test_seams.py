@@ -17,14 +17,15 @@ import pytest
 
 from egg_reason import memory, models
 from egg_reason.algorithms import registry
-from egg_reason.algorithms.base import fitness_of
+from egg_reason.algorithms.base import Replayable, fitness_of
 from egg_reason.algorithms.evolution import EvolutionStrategy
-from egg_reason.algorithms.registry import Kind
-from egg_reason.algorithms.shaping import pair_weights
+from egg_reason.algorithms.registry import Entry
 from egg_reason.algorithms.state import State
 from egg_reason.build import open_replay
 from egg_reason.config import EvolutionSettings, TrainConfig
 from egg_reason.config import algorithms as sections
+from egg_reason.config.setting import setting
+from egg_reason.engine import Sampling
 from egg_reason.engine import engine as engines
 from egg_reason.engine.base import Completions
 from egg_reason.perturb.paths import named, put
@@ -115,10 +116,7 @@ def vote():
         fields = {field.name: getattr(like, field.name) for field in dataclasses.fields(like)}
         return Vote(**fields)
 
-    registry.register(
-        VoteSettings,
-        Kind(make, lambda config: lambda fitness: pair_weights(fitness, config.algorithm.shaping)),
-    )
+    registry.register(VoteSettings, Entry(Vote, make))
     yield
     del registry.ALGORITHMS["vote"], sections.ALGORITHMS["vote"]
 
@@ -135,6 +133,59 @@ def test_an_algorithm_with_integer_masters(vote, three_steps, tmp_path, monkeypa
     assert saved is not None and {leaf.dtype.name for leaf in jax.tree.leaves(saved[1]["params"])} == {
         "int32"
     }
+
+
+def test_an_algorithm_says_once_how_a_log_replays_it(vote, tiny_checkpoint):
+    """`Replayable` decides, and what a log is read by is what `tell` weighs by."""
+    fitness = np.random.default_rng(0).normal(size=(128, 3)).astype(np.float32)
+    model = models.load(str(tiny_checkpoint))
+    for name in registry.ALGORITHMS:
+        for shaping in ("group", "sign") if name != "grpo" else (None,):
+            config = TrainConfig.of(algorithm=name, model=str(tiny_checkpoint), shaping=shaping)
+            algorithm = registry.make(config, model, Sampling(max_tokens=4))
+            weigh = registry.weigh_of(config)
+            assert isinstance(algorithm, Replayable) == (weigh is not None) == (name != "grpo")
+            if weigh is not None:
+                np.testing.assert_array_equal(weigh(fitness), algorithm.weigh(fitness))
+
+
+@dataclass(frozen=True)
+class Taken(EvolutionSettings):
+    name: ClassVar[str] = "openes"
+
+
+@dataclass(frozen=True)
+class Clashing(EvolutionSettings):
+    name: ClassVar[str] = "clashing"
+    lanes: int = setting(8, "of something else")
+
+
+@dataclass(frozen=True)
+class Twisted(EvolutionSettings):
+    name: ClassVar[str] = "twisted"
+    rank: str = setting("full", "a word, where eggroll has a number")
+
+
+@dataclass(frozen=True)
+class Section(EvolutionSettings):
+    name: ClassVar[str] = "model"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (Taken, "an algorithm needs a name of its own, openes is taken"),
+        (Section, "an algorithm needs a name of its own, model is taken"),
+        (Clashing, "clashing: a setting needs a name of its own, lanes is one of engine and not the same"),
+        (Twisted, "twisted: a setting needs a name of its own, rank is one of eggroll and not the same"),
+    ],
+)
+def test_an_algorithm_whose_names_clash_is_refused(section, message):
+    before = dict(registry.ALGORITHMS), dict(sections.ALGORITHMS)
+    with pytest.raises(ValueError, match=message) as error:
+        registry.register(section, registry.ALGORITHMS["eggroll"])
+    assert "\n" not in str(error.value)
+    assert before == (registry.ALGORITHMS, sections.ALGORITHMS)
 
 
 # A generator: asks members for their factors, as an engine with adapters would.

@@ -8,13 +8,14 @@ Every call is a pure function of its arguments and the algorithm's settings. `sp
 budget that is spent, 0 to 1, for schedules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.algorithms.state import Params, State
+from egg_reason.config import AlgorithmSettings
 from egg_reason.engine.base import Members
 from egg_reason.needs import Need
 from egg_reason.perturb.base import Noise, Parameter
@@ -25,6 +26,7 @@ __all__ = [
     "Replayable",
     "Tried",
     "Update",
+    "Weigh",
     "fitness_of",
     "replayable",
     "rollouts_of",
@@ -33,6 +35,10 @@ __all__ = [
 Update: TypeAlias = dict[str, float]
 """Metrics of one `tell`: 'learning_rate' and 'update_rms' (RMS change per trained weight; 0: no update), and
 others by the algorithm ('sigma', 'loss', ...)."""
+
+
+Weigh: TypeAlias = Callable[[np.ndarray], np.ndarray | None]
+"""Fitness [N, P] -> what each direction counts in the update; see `Replayable.weigh`."""
 
 
 class NotFinite(ValueError):
@@ -107,7 +113,15 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Replayable(Algorithm, Protocol):
-    """An algorithm whose steps can be taken again from the scalars in a log: no completion is written."""
+    """An algorithm whose steps can be taken again from the scalars in a log: no completion is written.
+
+    Whoever has these methods is one: nothing else says so.
+    """
+
+    @staticmethod
+    def weigher(settings: AlgorithmSettings) -> Weigh:
+        """Return `weigh` from the settings alone: reading a log needs no model."""
+        ...
 
     def weigh(self, fitness_NP: np.ndarray) -> np.ndarray | None:
         """Return how much each direction counts in the update, float32 [directions]; None: nothing moves."""

@@ -27,9 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from egg_reason.algorithms.base import Tried, fitness_of
+from egg_reason.algorithms.base import Tried, Weigh, fitness_of
 from egg_reason.algorithms.shaping import AGGREGATES, SHAPINGS, fitness_metrics, pair_weights
 from egg_reason.algorithms.state import OPTIMISERS, Params, Schedule, State, as_schedule
+from egg_reason.config import AlgorithmSettings, EvolutionSettings
 from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
 from egg_reason.perturb.base import Noise, Parameter
 from egg_reason.perturb.noise import Members, NormalNoise
@@ -185,6 +186,12 @@ class EvolutionStrategy:
         rate = self.rate_at(spent)
         after, rms = self.advance(state, self.weigh(fitness_NP), rate)
         return after, {"update_rms": rms, "learning_rate": rate, "sigma": self.sigma_at(spent)}
+
+    @staticmethod
+    def weigher(settings: AlgorithmSettings) -> Weigh:
+        """Return `weigh` from the settings of a run alone."""
+        assert isinstance(settings, EvolutionSettings)
+        return functools.partial(pair_weights, shaping=settings.shaping)
 
     def weigh(self, fitness_NP: np.ndarray) -> np.ndarray | None:
         """Return what each direction counts in the update, float32 [N / 2]; None: no member was better."""
