@@ -11,11 +11,13 @@ budget that is spent, 0 to 1, for schedules.
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.algorithms.state import Params, State
 from egg_reason.config import AlgorithmSettings
+from egg_reason.config.argument import shown
 from egg_reason.engine.base import Members
 from egg_reason.needs import Need
 from egg_reason.perturb.base import Noise, Parameter
@@ -140,11 +142,24 @@ def replayable(algorithm: Algorithm) -> Replayable:
 
 
 def fitness_of(trials: Tried | np.ndarray) -> np.ndarray:
-    """Return fitness [N, P] of trials or of a bare array [N] or [N, P]."""
-    fitness = (
-        trials if isinstance(trials, np.ndarray | list | tuple) else getattr(trials, "fitness_NP", trials)
-    )
-    fitness = np.asarray(fitness)
+    """Return fitness [N, P] of trials or of a bare array [N] or [N, P]; None counts as NaN.
+
+    Raises ValueError for what holds anything but real numbers.
+    """
+    bare = trials if isinstance(trials, np.ndarray | list | tuple) else getattr(trials, "fitness_NP", trials)
+    try:
+        fitness = np.asarray(bare)
+        if fitness.dtype == object and fitness.ndim:
+            fitness = fitness.astype(np.float64)
+    except (ValueError, TypeError):
+        fitness = np.asarray("")  # lists of different lengths, or of texts
+    if not (fitness.dtype == bool or jnp.issubdtype(fitness.dtype, jnp.integer)) and not jnp.issubdtype(
+        fitness.dtype, jnp.floating
+    ):
+        raise ValueError(
+            "fitness must be real numbers, one for each member, or for each member and prompt, got"
+            f" {shown(bare)}: give an array [N] or [N, P]"
+        )
     return fitness[:, None] if fitness.ndim == 1 else fitness
 
 

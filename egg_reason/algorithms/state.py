@@ -7,7 +7,7 @@ import numpy as np
 import optax
 from flax import struct
 
-__all__ = ["OPTIMISERS", "SCHEDULES", "Params", "Schedule", "State", "as_schedule", "schedule"]
+__all__ = ["OPTIMISERS", "SCHEDULES", "Params", "Schedule", "State", "as_schedule", "check_state", "schedule"]
 
 Params: TypeAlias = Any
 """A pytree of arrays: a model's parameters, or anything else that can be perturbed."""
@@ -67,3 +67,12 @@ class State(struct.PyTreeNode):
     optimiser: Any
     anchor: Any
     step: int = struct.field(pytree_node=False)
+
+
+def check_state(state: object) -> None:
+    """Raise ValueError for what no algorithm has returned as its state."""
+    if not isinstance(state, State):
+        raise ValueError(
+            f"state must be what init or tell returned, got {type(state).__name__}: begin with"
+            " state = es.init(params)"
+        )
