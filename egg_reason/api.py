@@ -63,7 +63,7 @@ def generate(
     >>> [first, second] = egg_reason.generate(model, ["20 5 8=33\\n<think", "3 4=7\\n<think"], n=4)
     >>> len(first)
     4
-    >>> len(model.generate("3 4=7\\n<think", n=2, temperature=0.6, max_tokens=32))
+    >>> len(egg_reason.generate(model, "3 4=7\\n<think", n=2, temperature=0.6, max_tokens=32))
     2
 
     Args:
