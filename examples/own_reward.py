@@ -42,8 +42,6 @@ def right_calculations(completion: str) -> int:
 
 
 def main(steps: int, heldout: int, out: str) -> None:
-    # Imported here, not above: the processes that call the reward import this file, and need no JAX.
-
     config = egg_reason.TrainConfig.of(
         task="countdown",
         # The task has a reward of its own, which comes first. It is recorded and judges the held-out answers;

@@ -61,8 +61,6 @@ def make() -> egg_reason.Task:
 
 
 def main(steps: int, heldout: int, out: str) -> None:
-    # Imported here, not above: the processes that call the reward import this file, and need no JAX.
-
     config = egg_reason.TrainConfig.of(
         task=f"{__file__}:make", steps=steps, final_problems=heldout, eval_every=0
     )
