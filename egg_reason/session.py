@@ -19,7 +19,7 @@ from egg_reason.algorithms.state import State
 from egg_reason.evals.report import write_report
 from egg_reason.perturb.paths import get
 from egg_reason.population.base import Evaluation, Parts, Population
-from egg_reason.population.trials import Trials
+from egg_reason.population.trials import Trials, saves_samples
 from egg_reason.rewards import RewardFailure
 from egg_reason.run.allocator import give_back, peak_memory
 from egg_reason.run.budget import Budget
@@ -233,7 +233,7 @@ class Session:
         self._display.step(step, metrics)
         if trials.samples:  # there are none where the first member was dropped
             self._display.sample(trials.samples[0]["prompt"] + trials.samples[0]["completion"])
-        if trials.samples and self.config.run.sample_every and step % self.config.run.sample_every == 0:
+        if trials.samples and saves_samples(self.config.run.sample_every, step):
             self.run.samples(step, trials.samples)
 
     def _seconds_of(self, trials: Trials) -> dict[str, float]:

@@ -79,7 +79,9 @@ def check_arrays(params) -> None:
                 f" {'model.params' if hasattr(leaf, 'params') else 'NumPy or JAX arrays'}"
             )
     if not leaves:
-        raise ValueError(f"weights must be arrays in a pytree, got {params!r:.40}: give at least one array")
+        raise ValueError(
+            f"weights must be arrays in a pytree, got {params!r:.40}, which has no leaves: give an array"
+        )
 
 
 def get(params, name: str):

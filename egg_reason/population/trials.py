@@ -24,7 +24,7 @@ import numpy as np
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.population.wire import decode, encode
 
-__all__ = ["Trials", "member_ranges", "merge", "missing"]
+__all__ = ["Trials", "member_ranges", "merge", "missing", "saves_samples"]
 
 _LENGTH = struct.Struct("<I")
 
@@ -113,6 +113,11 @@ class Trials:
             about["samples"],
             *about["seconds"],
         )
+
+
+def saves_samples(every: int, step: int) -> bool:
+    """Return whether the completions of a step are kept. every: steps between those; 0: none is."""
+    return every > 0 and step % every == 0
 
 
 def member_ranges(population: int, count: int) -> list[range]:
