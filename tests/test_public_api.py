@@ -259,7 +259,7 @@ def raises(completions, **kwargs):
         ({"rewards": lambda completions: []}, r"has no \*\*kwargs to take those it does not name; define it"),
         (
             {"rewards": later, "completions": "text"},
-            "completions must be a list of texts, not the text 'text'",
+            "completions must be a list of texts, got str 'text'",
         ),
         ({"rewards": later, "prompts": ["a"]}, "rewards: prompts has 1 rows, completions 3"),
         ({"rewards": infinite}, "reward infinite: returned inf for completion 1; return a finite number"),
