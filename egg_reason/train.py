@@ -1,9 +1,8 @@
 """Training: ask for members, try them out, tell the algorithm what came of it. Start reading here.
 
-    summary = train(TrainConfig.of(steps=20, seed=1), "runs/mine")
+    summary = egg_reason.fine_tune(egg_reason.TrainConfig.of(steps=20, seed=1), "runs/mine")
 
-`run_steps` is one step after another. What surrounds it (signals, the view, evaluations, checkpoints, the
-summary) is in `session`; what the parts are made from is in `build`.
+`run_steps` takes one step after another. `session` has what surrounds it, `build` makes the parts.
 """
 
 import shutil
@@ -66,7 +65,8 @@ def train(
     what cannot work, before anything is written.
 
     >>> config = egg_reason.TrainConfig.of(steps=2, population=8, prompts=2, lanes=32, final_problems=8)
-    >>> egg_reason.fine_tune(config, "runs/mine")["steps"]
+    >>> summary = egg_reason.fine_tune(config, "runs/mine")
+    >>> summary["steps"]
     2
     """
     begun = begun or time.time()
