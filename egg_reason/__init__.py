@@ -3,7 +3,7 @@
     import egg_reason
 
     model = egg_reason.load("countdown-0.7m")             # a file, folder, run, hf:... or bundled name
-    texts = model.generate("20 5 8=33\\n<think", n=4)
+    texts = egg_reason.generate(model, "20 5 8=33\\n<think", n=4)
     config = egg_reason.TrainConfig.of(steps=20, seed=1)  # the settings of `egg-reason train`
     summary = egg_reason.fine_tune(config, "runs/mine")   # egg_reason.resume goes on with a stopped run
     results = egg_reason.evaluate("runs/mine", "countdown", problems=256)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def generate(
     >>> [first, second] = egg_reason.generate(model, ["20 5 8=33\\n<think", "3 4=7\\n<think"], n=4)
     >>> len(first)
     4
-    >>> len(model.generate("3 4=7\\n<think", n=2, temperature=0.6, max_tokens=32))
+    >>> len(egg_reason.generate(model, "3 4=7\\n<think", n=2, temperature=0.6, max_tokens=32))
     2
 
     Args:
@@ -88,17 +87,21 @@ def generate(
     import jax.numpy as jnp
 
     from egg_reason import models
+    from egg_reason.config.argument import instance, texts, whole
     from egg_reason.engine import Jobs, Sampling, Single, make_engine
     from egg_reason.perturb.paths import cast
 
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    instance("model", model, models.Model, "a model", "give what egg_reason.load returns")
+    listed = texts("prompts", [prompts] if isinstance(prompts, str) else prompts)
+    n = whole("n", n, 1, "ask for 1 or more completions of each prompt")
+    lanes = whole("lanes", lanes, 1)
+    stops = (stop,) if isinstance(stop, str) else tuple(texts("stop", stop))
     sampling = Sampling(max_tokens, temperature, top_k, top_p, think_tokens, stops, seed)
     params = jax.tree.map(jnp.asarray, cast(model.params, models.compute_dtype(dtype)))
-    needed = 1 << max(len(texts) * n - 1, 0).bit_length()  # no more lanes than completions
+    needed = 1 << max(len(listed) * n - 1, 0).bit_length()  # no more lanes than completions
     engine = make_engine(model.family, model.tokenizer, params, min(lanes, needed), group=1, streams=1)
-    tokens = [model.tokenizer.encode(text) for text in texts]
-    completions = engine.generate(Single(params), tokens, Jobs.grid(1, len(texts), n), sampling).texts
+    tokens = [model.tokenizer.encode(text) for text in listed]
+    completions = engine.generate(Single(params), tokens, Jobs.grid(1, len(listed), n), sampling).texts
     by_prompt = [completions[start : start + n] for start in range(0, len(completions), n)]
     return by_prompt[0] if isinstance(prompts, str) else by_prompt
 
@@ -137,10 +140,32 @@ def score(
     scores. A Python function is called in this process, once, with all rows; what it raises is raised here.
     Raises ValueError, one line, for a reward that cannot be used and for lists that differ in length.
     """
+    from egg_reason.config.argument import instance, real, shown, texts, whole
+    from egg_reason.rewards import Reward
     from egg_reason.rewards.direct import score_with
 
-    several = [rewards] if isinstance(rewards, str) or not isinstance(rewards, Sequence) else list(rewards)
-    return score_with(several, prompts, completions, columns, weights, timeout, workers, memory)
+    several: list[Any] = list(rewards) if isinstance(rewards, list | tuple) else [rewards]
+    for one in several:
+        if not (isinstance(one, str | Reward) or callable(one)):
+            raise ValueError(
+                f"rewards must be names, Rewards or functions, got {shown(one)}: give one, or a list of them"
+            )
+    table = instance("columns", columns or {}, dict, "a dictionary of lists", 'give {"answer": [...]}')
+    for name, listed in {**table, **({} if weights is None else {"weights": weights})}.items():
+        if isinstance(listed, str | bytes | dict) or not hasattr(listed, "__len__"):
+            raise ValueError(f"{name} must be a list, got {shown(listed)}: put it into a list")
+    if weights is not None:
+        weights = [real("weights", weight, "give one number for each reward") for weight in weights]
+    return score_with(
+        several,
+        texts("prompts", prompts, "put it into a list"),
+        texts("completions", completions, "put it into a list"),
+        table,
+        weights,
+        real("timeout", timeout),
+        whole("workers", workers),
+        real("memory", memory),
+    )
 
 
 def evaluate(
@@ -177,12 +202,14 @@ def evaluate(
     from rich.console import Console
 
     from egg_reason.config import EvalConfig
+    from egg_reason.config.argument import location, texts
     from egg_reason.evals.command import evaluate_model
     from egg_reason.models import Model
 
     loaded = model if isinstance(model, Model) else None
-    source = loaded.source if loaded else str(model)
-    names = (benchmarks,) if isinstance(benchmarks, str) else tuple(benchmarks)
+    source = loaded.source if loaded else str(location("model", model))
+    listed = [benchmarks] if isinstance(benchmarks, str) else benchmarks
+    names = tuple(texts("benchmarks", listed, "name tasks, data files or my_task.py:make"))
     config = EvalConfig.of(model=source, benchmarks=names, problems=problems, samples=samples, **settings)
     console = Console(quiet=True) if quiet else None
-    return evaluate_model(config, None if out is None else Path(out), console, loaded)
+    return evaluate_model(config, None if out is None else location("out", out), console, loaded)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from egg_reason.engine.engine import GENERATORS
 from egg_reason.evals.heldout import TextEvaluator
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.population.base import Build, Parts, Population
-from egg_reason.population.environment import Environment, EnvironmentProblem
+from egg_reason.population.environment import EnvironmentProblem, checked_environment
 from egg_reason.population.here import Here, TextProblem
 from egg_reason.population.hosts import Hosts, Leader
 from egg_reason.population.pool import Pool
@@ -87,7 +87,8 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, **made.generator.chosen
     )
     if task.environment is not None:
-        acting = _environment(config, task)
+        environment = checked_environment(task.environment, task.name, config)
+        acting = EnvironmentProblem(environment, task.train, task.heldout, config.algorithm.wire)
         return Parts(config, model, task, made.generator, made.algorithm, acting, acting, compared)
     problem, evaluator = _texts(config, task, made)
     return Parts(config, model, task, made.generator, made.algorithm, problem, evaluator, compared)
@@ -124,11 +125,6 @@ def _texts(config: TrainConfig, task: tasks.Task, made: Checked) -> tuple[TextPr
     return problem, evaluator
 
 
-def _environment(config: TrainConfig, task: tasks.Task) -> EnvironmentProblem:
-    environment = cast(Environment, task.environment)
-    return EnvironmentProblem(environment, task.train, task.heldout, config.algorithm.wire)
-
-
 def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines: Machines = HERE) -> Checked:
     """Return what a run is made of, as far as it needs no process. Raises the one-line errors of its
     settings.
@@ -142,11 +138,13 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     generator = make_generator(config, model, algorithm, machines)
     if not task.heldout:
         raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
-    if task.environment is not None and algorithm.wants_rollouts:
-        raise ValueError(
-            f"{config.algorithm.name} reads completions, and task {task.name} is an environment without any:"
-            " choose eggroll or openes"
-        )
+    if task.environment is not None:
+        checked_environment(task.environment, task.name, config)
+        if algorithm.wants_rollouts:
+            raise ValueError(
+                f"{config.algorithm.name} reads completions, and task {task.name} is an environment without"
+                " any: choose eggroll or openes"
+            )
     # Refuses more prompts a step than there are rows.
     tasks.batch(task.train, 0, config.algorithm.prompts, config.run.seed)
     if task.environment is not None:
@@ -170,9 +168,10 @@ def _refuse_settings_of_texts(config: TrainConfig, task: tasks.Task) -> None:
 
 def check(configs: Sequence[TrainConfig]) -> None:
     """Raise what `build` would raise for each of several runs of one model and task, but for calling rewards.
-    Start nothing."""
+    Their completions are to be compared. Start nothing."""
     model = models.load(configs[0].model.model, configs[0].model.tokenizer)
     task = build_task(configs[0].replace(validation=0), model.tokenizer.name)
+    tasks.refuse_environment(task, "compare")
     for config in configs:
         checked(
             config,

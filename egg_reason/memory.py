@@ -8,12 +8,14 @@ Three phases are told apart, and the worst one counts: while members write, the 
 state of the lanes are held; while the weights move, directions or gradients are; while a checkpoint is saved,
 which writes arrays from where they are. On an accelerator all this is its own memory, on a CPU that of the
 process; the reward workers, processes of their own, come on top there. Of several accelerators it is the
-first one's memory, which has the most to hold. Left out: what a user's task and rewards hold.
+first one's memory, which has the most to hold. Left out: what a user's task and rewards hold, and what the
+members of an environment do.
 
 Upper bounds: completions are taken to spend their whole budget, and GRPO's backward pass to see its widest
 batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,14 +70,16 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     jobs = algorithm.population * config.algorithm.prompts * config.algorithm.samples
     most = made.sampling.max_tokens
 
-    generating = made.generator.needs(
-        algorithm.noise,
-        copy,
-        made.sampling,
-        made.prompt_lengths,
-        algorithm.population,
-        config.algorithm.prompts,
-    )
+    generating: Sequence[Need] = ()
+    if task.environment is None:  # there nothing is written; what members do is left out
+        generating = made.generator.needs(
+            algorithm.noise,
+            copy,
+            made.sampling,
+            made.prompt_lengths,
+            algorithm.population,
+            config.algorithm.prompts,
+        )
     updating = algorithm.needs(weights, jobs, made.prompt_lengths.longest + most - 1)
     parts = [
         Need("master weights, float32", size(weights), ALWAYS),

@@ -19,13 +19,14 @@ from egg_reason.algorithms.state import State
 from egg_reason.evals.report import write_report
 from egg_reason.perturb.paths import get
 from egg_reason.population.base import Evaluation, Parts, Population
-from egg_reason.population.trials import Trials
+from egg_reason.population.trials import Trials, saves_samples
 from egg_reason.rewards import RewardFailure
 from egg_reason.run.allocator import give_back, peak_memory
 from egg_reason.run.budget import Budget
 from egg_reason.run.clock import TrainingClock
 from egg_reason.run.directory import Run, read_metrics, storage
 from egg_reason.run.log import StepScalars, weights_hash
+from egg_reason.run.metric import from_summary, measured
 from egg_reason.run.replay import arrays_of
 from egg_reason.run.view import Display
 
@@ -147,7 +148,10 @@ class Session:
         from egg_reason.run.curve import learning_curve  # matplotlib takes a second to import
 
         title = f"{config.model.model} on {config.task.task}"
-        learning_curve(run.path / "metrics.jsonl", run.path / "learning_curve.png", title)
+        try:
+            learning_curve(run.path / "metrics.jsonl", run.path / "learning_curve.png", title)
+        except ValueError as error:  # nothing could be measured; the run is whole
+            self._display.note(str(error))
         summary = self._summary(after)
         run.summary(summary)
         try:
@@ -195,9 +199,9 @@ class Session:
         self.run.metrics(
             step,
             {
-                **result.value.metrics(f"heldout_{result.name}"),
-                "heldout_problems": result.value.n_problems,
-                **result.metrics,
+                **result.metrics[0].entries(),
+                "heldout_problems": result.rows,
+                **{name: value for one in result.metrics[1:] for name, value in one.entries().items()},
                 "seconds_evaluate": time.perf_counter() - started,
                 "budget_spent": self.budget.spent,
                 **failures,
@@ -205,7 +209,7 @@ class Session:
         )
         if result.correct_PK is not None:
             self.run.evaluation(step, result.correct_PK.astype(int).tolist())
-        self._display.evaluation(step, result.value, result.name)
+        self._display.evaluation(step, result.metrics[0], result.rows)
         self._tell_failures(step, result.failures, result.messages)
         return result
 
@@ -229,7 +233,7 @@ class Session:
         self._display.step(step, metrics)
         if trials.samples:  # there are none where the first member was dropped
             self._display.sample(trials.samples[0]["prompt"] + trials.samples[0]["completion"])
-        if trials.samples and self.config.run.sample_every and step % self.config.run.sample_every == 0:
+        if trials.samples and saves_samples(self.config.run.sample_every, step):
             self.run.samples(step, trials.samples)
 
     def _seconds_of(self, trials: Trials) -> dict[str, float]:
@@ -268,14 +272,11 @@ class Session:
         models.save(trained, self.run.path / models.run_model_name(self.parts.model.family), dtype="float32")
 
     def _summary(self, after: Evaluation) -> Summary:
+        metric = after.metrics[0]
         return {
-            "heldout_before": _first_evaluation(self.run, after.name),
-            "heldout_after": {
-                after.name: float(after.value.mean),
-                "low": float(after.value.low),
-                "high": float(after.value.high),
-                "n": after.value.n_problems,
-            },
+            "heldout_before": _first_evaluation(self.run, metric.name),
+            "heldout_after": metric.summary(after.rows),
+            "higher_is_better": metric.higher_is_better,
             "steps": self.state.step,
             "minutes": self.run.seconds / 60,
             "training_minutes": self.budget.seconds / 60,
@@ -311,10 +312,10 @@ class Session:
 
     def _say_goodbye(self, before: dict | None, after: Evaluation) -> None:
         path = self.run.path
-        if before is not None:
-            first = f"{before[after.name]:.3f} [{before['low']:.3f}, {before['high']:.3f}]"
+        metric = after.metrics[0]
+        if first := from_summary(before):
             self._display.note(
-                f"held-out {after.name} {first} -> {after.value} on {after.value.n_problems} problems,"
+                f"held-out {metric.name} {first} -> {metric} on {after.rows} problems,"
                 f" {self.run.seconds / 60:.1f} minutes"
             )
         name = models.run_model_name(self.parts.model.family)
@@ -349,11 +350,6 @@ def complete_metrics(run: Run, algorithm: Algorithm, steps: int) -> None:
 def _first_evaluation(run: Run, name: str) -> dict | None:
     """Return the evaluation before the first step, from the metrics: another process may have made it."""
     for line in read_metrics(run.path / "metrics.jsonl"):
-        if line["step"] == 0 and f"heldout_{name}" in line:
-            return {
-                name: line[f"heldout_{name}"],
-                "low": line[f"heldout_{name}_low"],
-                "high": line[f"heldout_{name}_high"],
-                "n": int(line["heldout_problems"]),
-            }
+        if line["step"] == 0 and (metric := measured(line, name)):
+            return metric.summary(int(line["heldout_problems"]))
     return None

@@ -1,9 +1,8 @@
 """Training: ask for members, try them out, tell the algorithm what came of it. Start reading here.
 
-    summary = train(TrainConfig.of(steps=20, seed=1), "runs/mine")
+    summary = egg_reason.fine_tune(egg_reason.TrainConfig.of(steps=20, seed=1), "runs/mine")
 
-`run_steps` is one step after another. What surrounds it (signals, the view, evaluations, checkpoints, the
-summary) is in `session`; what the parts are made from is in `build`.
+`run_steps` takes one step after another. `session` has what surrounds it, `build` makes the parts.
 """
 
 import shutil
@@ -17,6 +16,7 @@ from egg_reason.algorithms.registry import weigh_of
 from egg_reason.algorithms.state import State
 from egg_reason.build import build, build_remote, check_resume, open_population
 from egg_reason.config import HERE, Machines, TrainConfig
+from egg_reason.config.argument import instance, location, whole
 from egg_reason.config.resume import resumed
 from egg_reason.population.base import Parts, Population
 from egg_reason.population.hosts import Hosts, follow
@@ -29,10 +29,8 @@ __all__ = ["resume", "run_steps", "train"]
 
 
 def run_steps(session: Session, parts: Parts, population: Population, state: State) -> Summary | None:
-    """Take steps until the budget is spent or the user stops the run. Returns the summary; None if stopped.
-
-    state: before the first step to take.
-    """
+    """Take steps from `state` on until the budget is spent or the user stops the run. Returns the summary;
+    None if stopped."""
     algorithm = parts.algorithm
     budget = session.budget
     with session.running(population, state):
@@ -63,8 +61,8 @@ def train(
     `time.time()` at which the user's wait began; None: now. replace: delete a run that is there already, once
     everything else has proved to be in order. machines: where the run is computed.
 
-    Returns the summary, as in summary.json; None if the run was interrupted. Raises ValueError or OSError,
-    one line, for settings, data or files that cannot work, before anything is written.
+    Returns the summary, as in summary.json; None if interrupted. Raises ValueError or OSError, one line, for
+    what cannot work, before anything is written.
 
     >>> config = egg_reason.TrainConfig.of(steps=2, population=8, prompts=2, lanes=32, final_problems=8)
     >>> summary = egg_reason.fine_tune(config, "runs/mine")
@@ -72,6 +70,8 @@ def train(
     2
     """
     begun = begun or time.time()
+    instance("config", config, TrainConfig, "a TrainConfig", "egg_reason.TrainConfig.of(steps=9) is one")
+    path = location("path", path)
     if machines.host:
         return follow(Hosts(machines), build_remote(machines))
     with open_population(machines) as population:
@@ -97,27 +97,28 @@ def resume(
     """Go on with a run that was interrupted or killed; see `train`.
 
     changes: settings given again, {name: value}; `config.resume` says which may differ from the run's.
-    rewind: keep so many steps and take the others again. machines: where the run is computed, which may be
-    elsewhere than before.
+    rewind: keep so many steps and take the others again. machines: may be others than before.
 
     >>> summary = egg_reason.resume("runs/mine", rewind=1)  # or without rewind, if the run was stopped
     """
     begun = begun or time.time()
+    path = location("path", path)
+    changes = instance("changes", changes or {}, dict, "a dictionary", 'give {"eval_every": 5}')
     if machines.host:
         return follow(Hosts(machines), build_remote(machines))
     with open_population(machines) as population:
         if rewind is not None:
-            check_resume(path, changes or {}, machines)  # before steps are cut off
+            whole("rewind", rewind, 0, "keep so many steps")
+            check_resume(path, changes, machines)  # before steps are cut off
         with storage(path):
             run = Run.open(path, rewind)
         with run:
             config = TrainConfig.from_table(run.config)
             if run.finished and rewind is None:
                 raise ValueError(
-                    f"{path} is finished after {config.run.steps} steps: start a new run from it with --model"
-                    f" {path}"
+                    f"{path} is finished after {config.run.steps} steps: start a new run with --model {path}"
                 )
-            config, changed = resumed(config, changes or {}, path)
+            config, changed = resumed(config, changes, path)
             parts = build(config, resumed=True, machines=machines)
             with parts.problem:
                 state = _restored(parts, run, path, changed)
@@ -128,9 +129,8 @@ def resume(
 def _restored(parts: Parts, run: Run, path: str | Path, changed: Mapping[str, Any]) -> State:
     """Return the state after the last step that counts, and cut off what the run wrote of later ones.
 
-    That is the newest good checkpoint, and then the steps of the log, taken again from their scalars. Where
-    scalars do not give the weights, the steps after the checkpoint are to be trained again. changed: settings
-    that are to be recorded, once everything else has proved to be in order.
+    That is the newest good checkpoint, and then the steps of the log, taken again from their scalars; where
+    these do not give the weights, later steps are to be trained again. changed: settings to record.
     """
     algorithm = parts.algorithm
     check_base(parts.model, run.scalars.header["fingerprint"], path)

@@ -11,8 +11,7 @@ import argparse
 
 import numpy as np
 
-from egg_reason.algorithms.evolution import EvolutionStrategy
-from egg_reason.perturb.paths import parameters_of
+import egg_reason
 
 random = np.random.default_rng(0)
 points = random.uniform(-1, 1, (400, 2))
@@ -34,8 +33,10 @@ def score(weights: dict) -> int:
 
 
 def main(steps: int) -> None:
-    es = EvolutionStrategy(
-        parameters_of(params),  # all float arrays: low-rank noise for matrices, dense noise for others
+    es = egg_reason.EvolutionStrategy(
+        egg_reason.parameters_of(
+            params
+        ),  # all float arrays: low-rank noise for matrices, dense noise for others
         population=64,
         rank=1,
         sigma=0.1,  # standard deviation of the change of a weight, in the weight's own unit

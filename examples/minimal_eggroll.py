@@ -20,8 +20,8 @@ from fractions import Fraction
 
 import numpy as np
 
+import egg_reason
 from egg_reason import models, tasks
-from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.state import State, schedule
 from egg_reason.engine import Jobs, PromptLengths, Sampling, Single, make_engine
 from egg_reason.estimates.intervals import Interval, clustered_mean
@@ -71,7 +71,7 @@ def scored(completions: list[str], rows: list[dict]) -> list[float]:
 
 
 def main(steps: int, heldout: int, save: str | None) -> None:
-    model = models.load("countdown-0.7m")
+    model = egg_reason.load("countdown-0.7m")
     task = tasks.make("countdown", tokenizer_name=model.tokenizer.name)  # rows: prompt, numbers, target
     encode = model.tokenizer.encode
 
@@ -81,7 +81,7 @@ def main(steps: int, heldout: int, save: str | None) -> None:
     lengths = PromptLengths.of([encode(row["prompt"]) for row in task.train + task.heldout])
     sampling = Sampling(task.max_new_tokens, temperature=0.3, stop=task.stop, seed=SEED)
 
-    es = EvolutionStrategy(
+    es = egg_reason.EvolutionStrategy(
         parameters=model.family.parameters(),  # what is perturbed and trained: the matrices of all layers
         population=POPULATION,
         rank=1,
@@ -139,7 +139,7 @@ def main(steps: int, heldout: int, save: str | None) -> None:
         print(f"step {step + 1}/{steps}  mean reward {fitness_NP.mean():.3f}  weights moved {moved:.4f}")
     print(f"held-out accuracy after: {accuracy(state)} on {heldout} problems")
     if save:
-        models.save(replace(model, params=state.params), save, dtype="float32")
+        egg_reason.save(replace(model, params=state.params), save, dtype="float32")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ calculates is told from one that guesses, even if both answer wrong.
 import argparse
 import re
 
+import egg_reason
 from egg_reason.rewards.countdown import countdown
 
 CALCULATION = re.compile(r"([0-9]{1,6})([-+*])([0-9]{1,6})=([0-9]{1,6})")
@@ -41,11 +42,7 @@ def right_calculations(completion: str) -> int:
 
 
 def main(steps: int, heldout: int, out: str) -> None:
-    # Imported here, not above: the processes that call the reward import this file, and need no JAX.
-    from egg_reason.config import TrainConfig
-    from egg_reason.train import train
-
-    config = TrainConfig.of(
+    config = egg_reason.TrainConfig.of(
         task="countdown",
         # The task has a reward of its own, which comes first. It is recorded and judges the held-out answers;
         # with a weight of 0 nothing is trained on it.
@@ -55,7 +52,7 @@ def main(steps: int, heldout: int, out: str) -> None:
         final_problems=heldout,
         eval_every=0,
     )
-    summary = train(config, out, replace=True)
+    summary = egg_reason.fine_tune(config, out, replace=True)
     if summary is None:  # stopped with Ctrl-C
         return
     before, after = summary["heldout_before"], summary["heldout_after"]

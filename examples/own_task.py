@@ -12,7 +12,7 @@ import itertools
 import random
 import re
 
-from egg_reason.tasks import Task
+import egg_reason
 
 ANSWER = re.compile(r"\(([0-9]+)([+-])([0-9]+)\)([+-])([0-9]+)")
 
@@ -33,7 +33,7 @@ def right(completion: str, numbers: list[int], target: int) -> bool:
     return value == target and sorted([first, second, third]) == sorted(numbers)
 
 
-def make() -> Task:
+def make() -> egg_reason.Task:
     """Make the problems. Those that the run is judged by are held out: none of them is trained on."""
     problems = {
         (numbers, numbers[0] * signs[0] + numbers[1] * signs[1] + numbers[2] * signs[2])
@@ -49,7 +49,7 @@ def make() -> Task:
             prompt = f"{' '.join(map(str, shown))}={target}\n<think"
             rows.append({"prompt": prompt, "numbers": shown, "target": target})
     draw.shuffle(rows)
-    return Task(
+    return egg_reason.Task(
         name="plus_minus",
         description="combine three numbers with + and - into the target",
         train=rows[1024:],
@@ -61,12 +61,10 @@ def make() -> Task:
 
 
 def main(steps: int, heldout: int, out: str) -> None:
-    # Imported here, not above: the processes that call the reward import this file, and need no JAX.
-    from egg_reason.config import TrainConfig
-    from egg_reason.train import train
-
-    config = TrainConfig.of(task=f"{__file__}:make", steps=steps, final_problems=heldout, eval_every=0)
-    summary = train(config, out, replace=True)
+    config = egg_reason.TrainConfig.of(
+        task=f"{__file__}:make", steps=steps, final_problems=heldout, eval_every=0
+    )
+    summary = egg_reason.fine_tune(config, out, replace=True)
     if summary is None:  # stopped with Ctrl-C
         return
     before, after = summary["heldout_before"], summary["heldout_after"]

@@ -299,7 +299,7 @@ def test_settings_that_cannot_be_are_refused(changes, message, refused, settings
         (["runs"], "runs is not a run directory (no config.toml)"),
         (
             ["runs/done"],
-            "runs/done is finished after 6 steps: start a new run from it with --model runs/done",
+            "runs/done is finished after 6 steps: start a new run with --model runs/done",
         ),
         (["runs/unfinished", "--sigma", "0.1"], "was started with sigma = 0.05, not 0.1"),
         (["runs/other model"], "other.pth is not the model that runs/other model started from"),

@@ -10,6 +10,7 @@ from egg_reason.compare import results
 from egg_reason.compare.command import compare
 from egg_reason.compare.folder import Folder
 from egg_reason.compare.plan import Plan
+from egg_reason.run.metric import Metric
 
 PROBLEMS = 40
 ACCURACY = {("eggroll", 0): 0.5, ("eggroll", 1): 0.55, ("grpo", 0): 0.8, ("grpo", 1): 0.85}
@@ -61,7 +62,7 @@ def training(run: Path, algorithm: str, final: float) -> None:
             {
                 "step": step,
                 "time": 60.0 * step,
-                "heldout_accuracy": accuracy,
+                **Metric("accuracy", accuracy, accuracy - 0.1, accuracy + 0.1).entries(),
                 "budget_spent": share,
                 "seconds_evaluate": 2.0,
             }

@@ -13,8 +13,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from egg_reason.estimates.intervals import Interval
 from egg_reason.run.curve import learning_curve
+from egg_reason.run.metric import Metric
 from egg_reason.run.view import Display, sparkline
 
 METRICS = {
@@ -29,7 +29,7 @@ METRICS = {
     "completion_length": 321.2,
     "truncated": 0.02,
 }
-INTERVAL = Interval(0.5, 0.4, 0.6, 100, 400)
+ACCURACY = Metric("accuracy", 0.5, 0.4, 0.6)
 HOSTILE = "so [bold]3 * 4[/bold] = 12\x1b[2J\x1b]0;title\x07\r\x00\x9b31m 第五\nthe answer is 12"
 
 
@@ -49,7 +49,8 @@ def test_plain_lines_are_these():
         display.phase("generate")
         display.step(0, METRICS)
         display.sample(HOSTILE)
-        display.evaluation(0, INTERVAL)
+        display.evaluation(0, ACCURACY, 100)
+        display.evaluation(0, Metric("loss", -1.25, higher_is_better=False), 1)
         display.note("compiling")
         display.step(123, {**METRICS, "tokens_per_second": 950, "occupancy": 1.0, "seconds_left": 7})
         display.step(124, {"reward_mean": float("nan"), "seconds_left": None})
@@ -61,6 +62,7 @@ def test_plain_lines_are_these():
         "population  256",
         "step   0/300  reward  0.250  snr  0.50  12.3k tok/s  occ  97%  left 1:02:03",
         "step   0/300  held-out accuracy 0.500 [0.400, 0.600], 100 problems",
+        "step   0/300  held-out loss -1.250, 1 problems, lower is better",
         "compiling",
         "step 123/300  reward  0.250  snr  0.50    950 tok/s  occ 100%  left    0:07",
         "step 124/300  reward      -  snr     -      - tok/s  occ    -  left       -",
@@ -105,11 +107,11 @@ def test_the_panel_shows_the_run_in_80_columns():
     def use(display):
         display.start({"model": "small"})
         display.phase("generate")
-        display.evaluation(0, Interval(0.2, 0.1, 0.3, 100, 400))
+        display.evaluation(0, Metric("return", 0.2, 0.1, 0.3), 100)
         for step in range(200):
             display.step(step, {**METRICS, "reward_mean": step / 200})
             display.failures(step, {("digits", "timeout"): 2} if step % 10 == 0 else {})
-        display.evaluation(199, INTERVAL)
+        display.evaluation(199, Metric("return", 0.5, 0.4, 0.6), 100)
         display.sample("first words " * 100 + HOSTILE)
         display.note("a [bold]note[/bold]")
 
@@ -121,6 +123,7 @@ def test_the_panel_shows_the_run_in_80_columns():
     final = panel[panel.rindex("step 199/300") :]
     for part in (
         " 0.995  ▁",
+        "held-out return",
         "0.500 [0.400, 0.600] at step 199 (from 0.200)",
         "0.50 ",
         "12.3k tokens/s, occupancy 97%",
@@ -162,11 +165,9 @@ def test_sparkline():
     )
 
 
-def write_metrics(path, steps, evaluations):
+def write_metrics(path, steps, evaluations, metric=ACCURACY):
     lines = [{"step": step, "time": 10.0 * step, "reward_mean": step / 10} for step in steps]
-    lines += [
-        {"step": step, "time": 10.0 * step, **INTERVAL.metrics("heldout_accuracy")} for step in evaluations
-    ]
+    lines += [{"step": step, "time": 10.0 * step, **metric.entries()} for step in evaluations]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -182,11 +183,14 @@ BAND = tuple(0.2 * channel + 0.8 for channel in BLUE)
 
 
 @pytest.mark.parametrize(
+    "metric", [ACCURACY, Metric("closeness", -12.5, -13.5, -11.5)], ids=["accuracy", "another"]
+)
+@pytest.mark.parametrize(
     ("steps", "evaluations"),
     [(range(20), (0, 10, 19)), (range(3), (0,)), ((), (0,)), ((0,), ()), (range(9), ())],
 )
-def test_learning_curve_draws_what_there_is(tmp_path, steps, evaluations):
-    write_metrics(tmp_path / "metrics.jsonl", steps, evaluations)
+def test_learning_curve_draws_what_there_is(tmp_path, steps, evaluations, metric):
+    write_metrics(tmp_path / "metrics.jsonl", steps, evaluations, metric)
     learning_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png", "countdown")
     assert sorted(os.listdir(tmp_path)) == ["curve.png", "metrics.jsonl"]
     assert (painted(tmp_path / "curve.png", BLUE) > 50) == bool(evaluations)
@@ -207,7 +211,7 @@ def test_learning_curve_without_bounds(tmp_path):
 def test_learning_curve_of_nothing_is_an_error_and_leaves_the_old_picture(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "time": 1.0, "reward_mean": null}\n')
     (tmp_path / "curve.png").write_text("old")
-    with pytest.raises(ValueError, match="no heldout_accuracy and no reward_mean to draw") as caught:
+    with pytest.raises(ValueError, match="no evaluation and no reward_mean to draw") as caught:
         learning_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png")
     assert "\n" not in str(caught.value)
     assert (tmp_path / "curve.png").read_text() == "old"

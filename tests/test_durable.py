@@ -5,6 +5,7 @@ Cuts at every byte of the log's last record: tests/test_scalars.py. Kills: tests
 """
 
 import errno
+import json
 import logging
 import os
 import random
@@ -260,6 +261,31 @@ def test_a_clock_that_jumps_changes_nothing(finished_run, settings, tmp_path, mo
     assert_same_run(tmp_path / "run", finished_run[0])
     times = [line["time"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert times == sorted(times) and times[0] >= 0 and times[-1] < 600
+
+
+def test_the_metrics_of_a_step_are_on_the_disk_before_it_counts(settings, tmp_path, monkeypatch):
+    """What was spent decides the rates of later steps: power may fail between any two writes."""
+    path = tmp_path / "run" / "metrics.jsonl"
+    safe = b""  # what a failure of power would leave
+    counted = []
+    append = ScalarLog.append
+
+    def flushed(file: int) -> None:
+        nonlocal safe
+        os.fsync(file)
+        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            safe = path.read_bytes()
+
+    def counting(log, step, scalars):
+        steps = [json.loads(line) for line in safe.splitlines()]
+        assert any(line["step"] == step and "training_seconds" in line for line in steps)
+        counted.append(step)
+        append(log, step, scalars)
+
+    monkeypatch.setattr(runs, "flush", flushed)
+    monkeypatch.setattr(ScalarLog, "append", counting)
+    training.train(TrainConfig.of(**settings | {"steps": 2, "eval_every": 0}), tmp_path / "run", plain=True)
+    assert counted == [0, 1]
 
 
 def test_a_checkpoint_of_other_weights_is_passed_over(finished_run, stopped_run, caplog):

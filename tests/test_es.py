@@ -219,7 +219,7 @@ def test_fitness_of_another_shape_is_refused(shape):
         ({"population": 0}, "population must be even and at least 2.*not 0"),
         ({"rank": -1}, "rank must be at least 1, or 0 for full rank, not -1"),
         ({"sigma": lambda step: 0.0}, "sigma must be above 0, not 0.0"),
-        ({"sigma": lambda step: NAN}, "sigma must be above 0, not nan"),
+        ({"sigma": lambda step: NAN}, "sigma must be a finite number, got nan"),
         ({"learning_rate": lambda step: -1e-4}, "learning_rate must be above 0, not -0.0001"),
         ({"aggregate": "median"}, "aggregate must be one of mean, max, not 'median'"),
         ({"shaping": "softmax"}, "fitness shaping must be one of group, zscore, rank, sign, not 'softmax'"),

@@ -18,6 +18,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import egg_reason
+
 ROOT = Path(__file__).resolve().parent.parent
 DOORS = ("models", "tasks", "rewards", "evals")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -83,11 +85,34 @@ def room_imports() -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for path in python_files("egg_reason"):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        room = parts[1]
-        modules = imported_modules(path.read_text(), ".".join(parts[:-1]))
-        ours = {module.split(".")[1] for module in modules if module.startswith("egg_reason.")}
-        graph.setdefault(room, set()).update(name for name in ours - {room} if is_room(name))
+        rooms = rooms_of(path.read_text(), ".".join(parts[:-1]))
+        graph.setdefault(parts[1], set()).update(rooms - {parts[1]})
     return graph
+
+
+def rooms_of(source: str, package: str) -> set[str]:
+    """The rooms that a module imports, by their own names or by a name that the package's front offers
+    lazily (`from egg_reason import generate`, `egg_reason.generate`)."""
+    names = {name.split(".")[1] for name in imported_modules(source, package) if "egg_reason." in name}
+    names |= {
+        node.attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "egg_reason"
+    }
+    offered = {name: module.split(".")[1] for name, (module, _) in egg_reason._SOURCES.items()}
+    return {offered.get(name, name) for name in names if is_room(offered.get(name, name))}
+
+
+def test_rooms_of_sees_what_comes_through_the_front() -> None:
+    source = """
+def later(model):
+    from egg_reason import generate, models
+    import egg_reason
+    return egg_reason.fine_tune
+"""
+    assert rooms_of(source, "egg_reason.models") == {"api", "models", "train"}
 
 
 def is_room(name: str) -> bool:

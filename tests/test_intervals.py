@@ -137,8 +137,3 @@ def test_what_has_no_interval_is_refused(values, message):
 def test_how_an_interval_is_shown():
     interval = Interval(0.5, 0.25, 0.75, 10, 20)
     assert str(interval) == "0.500 [0.250, 0.750]"
-    assert interval.metrics("heldout_accuracy") == {
-        "heldout_accuracy": 0.5,
-        "heldout_accuracy_low": 0.25,
-        "heldout_accuracy_high": 0.75,
-    }

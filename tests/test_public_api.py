@@ -3,6 +3,7 @@ others import from."""
 
 import ast
 import doctest
+import functools
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -145,7 +147,7 @@ def test_the_package_shows_the_way_with_calls_that_exist() -> None:
         for node in ast.walk(ast.parse(code.replace("\\\\", "\\")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     }
-    assert set(called) - {"of", "generate"} <= set(NAMES)
+    assert set(called) - {"of"} <= set(NAMES)
     assert {"load", "generate", "fine_tune", "evaluate", "score", "EvolutionStrategy"} <= set(called)
 
 
@@ -159,24 +161,23 @@ def test_generate_writes_what_the_command_writes(command) -> None:
     assert status == 0
     printed = [text.partition("\n")[2].removesuffix("\n") for text in out.split("--- ")[1:]]
     model = egg_reason.load("countdown-0.7m")
-    texts = model.generate(PROMPT, n=3, seed=5, max_tokens=24)
+    texts = egg_reason.generate(model, PROMPT, n=3, seed=5, max_tokens=24)
     assert [PROMPT + text for text in texts] == printed
-    assert texts == egg_reason.generate(model, PROMPT, 3, seed=5, max_tokens=24)
-    assert len(set(texts)) > 1 and texts != model.generate(PROMPT, n=3, seed=6, max_tokens=24)
+    assert len(set(texts)) > 1 and texts != egg_reason.generate(model, PROMPT, n=3, seed=6, max_tokens=24)
 
 
 def test_generate_gives_a_list_for_each_prompt() -> None:
     model = egg_reason.load("countdown-0.7m")
     prompts = [PROMPT, "3 4=7\n<think", PROMPT]
-    texts = model.generate(prompts, n=2, temperature=0, max_tokens=24)
+    texts = egg_reason.generate(model, prompts, n=2, temperature=0, max_tokens=24)
     assert [len(one) for one in texts] == [2, 2, 2]
     assert len({*texts[0], *texts[2]}) == 1  # greedy: the same prompt, the same text
     assert texts[1][0] != texts[0][0]
-    cut = model.generate(PROMPT, temperature=0, max_tokens=24, stop=")")
+    cut = egg_reason.generate(model, PROMPT, temperature=0, max_tokens=24, stop=")")
     assert cut == [texts[0][0].partition(")")[0]] and ")" in texts[0][0]
-    assert model.generate(prompts, n=2, temperature=0, max_tokens=24, lanes=2) == texts
+    assert egg_reason.generate(model, prompts, n=2, temperature=0, max_tokens=24, lanes=2) == texts
     with pytest.raises(ValueError, match="prompt 1 is empty"):
-        model.generate([PROMPT, ""])
+        egg_reason.generate(model, [PROMPT, ""])
 
 
 def test_a_model_shows_itself_in_one_line() -> None:
@@ -258,7 +259,7 @@ def raises(completions, **kwargs):
         ({"rewards": lambda completions: []}, r"has no \*\*kwargs to take those it does not name; define it"),
         (
             {"rewards": later, "completions": "text"},
-            "completions must be a list of texts, not the text 'text'",
+            "completions must be a list of texts, got str 'text'",
         ),
         ({"rewards": later, "prompts": ["a"]}, "rewards: prompts has 1 rows, completions 3"),
         ({"rewards": infinite}, "reward infinite: returned inf for completion 1; return a finite number"),
@@ -395,3 +396,169 @@ def test_all_lists_only_names_that_are_there() -> None:
         module: ModuleType = importlib.import_module(name)
         wrong += [f"{name}: {one}" for one in public_names(path) or [] if not hasattr(module, one)]
     assert wrong == []
+
+
+# Mistakes of Python callers
+
+
+MODEL = functools.cache(lambda: egg_reason.load("countdown-0.7m"))
+START = {"w": np.zeros(3)}
+
+
+def strategy(**changes: Any) -> egg_reason.EvolutionStrategy:
+    given: dict[str, Any] = {"parameters": egg_reason.parameters_of(START), "population": 4, "rank": 1}
+    return egg_reason.EvolutionStrategy(**given | {"sigma": 0.1, "learning_rate": 0.1} | changes)
+
+
+def generate(**changes: Any) -> Any:
+    return egg_reason.generate(**{"model": MODEL(), "prompts": PROMPT} | changes)
+
+
+def score(**changes: Any) -> Any:
+    given: dict[str, Any] = {"rewards": "gsm8k", "prompts": ["a"], "completions": ["4"]}
+    return egg_reason.score(**given | {"columns": {"answer": ["4"]}} | changes)
+
+
+def tell(fitness: Any) -> Any:
+    es = strategy()
+    return es.tell(es.init(START), fitness)
+
+
+def member(number: Any) -> Any:
+    es = strategy()
+    return es.ask(es.init(START)).weights(number)
+
+
+def task(**changes: Any) -> Any:
+    given: dict[str, Any] = {"name": "t", "description": "d", "train": [{"prompt": "a"}], "heldout": []}
+    return egg_reason.Task(**given | {"rewards": ("gsm8k",), "max_new_tokens": 4} | changes)
+
+
+NAN = float("nan")
+MISTAKES: list[tuple[Any, dict[str, Any] | tuple, str]] = [
+    (generate, {"model": "countdown-0.7m"}, r"model must be a model, got str .*: give what egg_reason.load"),
+    (generate, {"model": None}, "model must be a model, got NoneType None"),
+    (generate, {"prompts": b"a"}, "prompts must be a list of texts, got bytes b'a'"),
+    (generate, {"prompts": ["a", b"b"]}, "prompts must be a list of texts, number 1 is bytes b'b'"),
+    (generate, {"prompts": None}, "prompts must be a list of texts, got NoneType None"),
+    (generate, {"n": 1.5}, "n must be a whole number, got float 1.5: ask for 1 or more"),
+    (generate, {"n": "2"}, "n must be a whole number, got str '2'"),
+    (generate, {"n": True}, "n must be a whole number, got bool True"),
+    (generate, {"n": 0}, "n must be at least 1, got 0"),
+    (generate, {"max_tokens": 1.5}, "max_tokens must be a whole number, got float 1.5"),
+    (generate, {"max_tokens": "8"}, "max_tokens must be a whole number, got str '8'"),
+    (generate, {"temperature": "1"}, "temperature must be a finite number, got str '1'"),
+    (generate, {"temperature": NAN}, "temperature must be a finite number, got nan"),
+    (generate, {"top_k": 1.5}, "top_k must be a whole number, got float 1.5"),
+    (generate, {"top_p": None}, "top_p must be a finite number, got NoneType None"),
+    (generate, {"think_tokens": 1.5}, "think_tokens must be a whole number, got float 1.5"),
+    (generate, {"stop": 3}, "stop must be a list of texts, got int 3"),
+    (generate, {"stop": [b"a"]}, "stop must be a list of texts, number 0 is bytes b'a'"),
+    (generate, {"stop": ""}, "stop must be texts that are not empty"),
+    (generate, {"seed": "x"}, "seed must be a whole number, got str 'x'"),
+    (generate, {"seed": 2**70}, "seed must fit into 64 bits"),
+    (generate, {"lanes": 1.5}, "lanes must be a whole number, got float 1.5"),
+    (generate, {"dtype": None}, "dtype must be auto, float32 or bfloat16, not None"),
+    (egg_reason.fine_tune, ({"steps": 1}, "x"), r"config must be a TrainConfig, got dict .*TrainConfig.of"),
+    (egg_reason.fine_tune, (None, "x"), "config must be a TrainConfig, got NoneType None"),
+    (egg_reason.fine_tune, ("x", egg_reason.TrainConfig.of()), "config must be a TrainConfig, got str 'x'"),
+    (egg_reason.fine_tune, (egg_reason.TrainConfig.of(), None), "path must be a path, got NoneType None"),
+    (egg_reason.resume, (None,), "path must be a path, got NoneType None"),
+    (egg_reason.resume, ("x", ["steps"]), r"changes must be a dictionary, got list \['steps'\]"),
+    (egg_reason.resume, ("x", None, None, None, 1.5), "rewind must be a whole number, got float 1.5"),
+    (strategy, {"optimiser": "adam"}, r"optimiser must be an optax .*, got str 'adam': .*optax.adam\(1.0\)"),
+    (strategy, {"optimiser": None}, "optimiser must be an optax transformation, got NoneType"),
+    (strategy, {"sigma": "0.1"}, "sigma must be a finite number, got str '0.1'"),
+    (strategy, {"sigma": float("inf")}, "sigma must be a finite number, got inf"),
+    (strategy, {"sigma": lambda spent: None}, "sigma must be a finite number, got NoneType None"),
+    (strategy, {"learning_rate": NAN}, "learning_rate must be a finite number, got nan"),
+    (strategy, {"population": "4"}, "population must be a whole number, got str '4'"),
+    (strategy, {"population": 4.0}, "population must be a whole number, got float 4.0"),
+    (strategy, {"rank": 1.5}, "rank must be a whole number, got float 1.5"),
+    (strategy, {"seed": None}, "seed must be a whole number, got NoneType None"),
+    (strategy, {"noise_reuse": 0.5}, "noise_reuse must be a whole number, got float 0.5"),
+    (strategy, {"anchor_decay": NAN}, "anchor_decay must be a finite number, got nan"),
+    (
+        strategy,
+        {"parameters": START},
+        r"parameters must be at least one Parameter, .*parameters_of\(params\)",
+    ),
+    (strategy, {"parameters": ()}, r"parameters must be at least one Parameter, got tuple \(\)"),
+    (strategy, {"parameters": ("w",)}, "parameters must be at least one Parameter, got tuple"),
+    (strategy, {"compute_dtype": "flot32"}, "compute_dtype must be a float dtype, got 'flot32'"),
+    (strategy, {"compute_dtype": "int8"}, "compute_dtype must be a float dtype, got 'int8'"),
+    (strategy().init, ({"w": np.array([1, NAN, 2])},), "must be finite floats, w holds NaN or infinity"),
+    (strategy().init, ({"w": np.zeros(3, int)},), "must be finite floats, w holds int32"),
+    (strategy().init, ({"v": np.zeros(3)},), "there is no parameter w: .*: give the weights that"),
+    (strategy().init, ({"w": [0.0]},), "weights must be arrays in a pytree, got a float at w.0"),
+    (strategy().init, (None,), "weights must be arrays in a pytree, got None"),
+    (strategy().ask, (START,), r"state must be what init or tell returned, got dict: begin with state ="),
+    (strategy().tell, (START, [1, 2, 3, 4]), "state must be what init or tell returned, got dict"),
+    (tell, (None,), "fitness must be real numbers, .*, got NoneType None"),
+    (tell, (["a"] * 4,), "fitness must be real numbers, .*, got list"),
+    (tell, ([[1], [1, 2], [3], [4]],), "fitness must be real numbers, .*, got list"),
+    (tell, (np.ones(4) * 1j,), "fitness must be real numbers, .*, got ndarray"),
+    (tell, ([1, 2, 3],), r"fitness must be \[4 members, prompts\], not \[3, 1\]"),
+    (tell, ([1, 2, 3, float("inf")],), "fitness must be finite or NaN .*: member 3 has"),
+    (member, (4,), "member must be a whole number from 0 to 3, got 4"),
+    (member, (-1,), "member must be a whole number from 0 to 3, got -1"),
+    (member, (1.0,), r"member must be a whole number from 0 to 3, got 1\.0"),
+    (member, ("1",), "member must be a whole number from 0 to 3, got '1'"),
+    (member, (True,), "member must be a whole number from 0 to 3, got True"),
+    (member, (np.arange(2),), "member must be a whole number from 0 to 3, got array"),
+    (lambda: egg_reason.parameters_of(MODEL()), (), "weights must be arrays .* a Model: give model.params"),
+    (egg_reason.parameters_of, ({"w": 1.0},), "weights must be arrays in a pytree, got a float at w: give N"),
+    (egg_reason.parameters_of, (None,), "weights must be arrays in a pytree, got None"),
+    (lambda: egg_reason.save("x", MODEL()), (), "save takes a model and a path, got str and Model"),
+    (lambda: egg_reason.save(MODEL(), None), (), "save takes a model and a path, got Model and NoneType"),
+    (egg_reason.load, (None,), "a model is named by text or a path, got NoneType"),
+    (egg_reason.load, ("countdown-0.7m", 3), "tokenizer must be byte, world or the path .*, got 3"),
+    (egg_reason.Reward.of, (len,), "reward: name and spec are texts, got builtin_function_or_method"),
+    (egg_reason.Reward.of, (None,), "reward: name and spec are texts, got None"),
+    (egg_reason.Reward.of, ("gsm8k", "1"), "reward gsm8k: a weight is a finite number, got '1'"),
+    (egg_reason.Reward.of, ("gsm8k", NAN), "reward gsm8k: a weight is a finite number, got nan"),
+    (score, {"weights": [NAN]}, "weights must be a finite number, got nan: give one number for each"),
+    (score, {"weights": ["x"]}, "weights must be a finite number, got str 'x'"),
+    (score, {"weights": 1.0}, "weights must be a list, got float 1.0"),
+    (score, {"rewards": None}, "rewards must be names, Rewards or functions, got NoneType None"),
+    (score, {"rewards": {"gsm8k"}}, "rewards must be names, Rewards or functions, got set"),
+    (score, {"completions": None}, "completions must be a list of texts, got NoneType None"),
+    (score, {"completions": [4]}, "completions must be a list of texts, number 0 is int 4"),
+    (score, {"columns": ["answer"]}, "columns must be a dictionary of lists, got list"),
+    (score, {"columns": {"answer": "4"}}, "answer must be a list, got str '4': put it into a list"),
+    (score, {"timeout": "x"}, "timeout must be a finite number, got str 'x'"),
+    (score, {"workers": 1.5}, "workers must be a whole number, got float 1.5"),
+    (egg_reason.evaluate, ("countdown-0.7m", 3), "benchmarks must be a list of texts, got int 3"),
+    (egg_reason.evaluate, (None,), "model must be a path, got NoneType None"),
+    (task, {"train": "a"}, "task t: train must be a list of dictionaries, got 'a'"),
+    (task, {"train": ["a"]}, r"task t: train must be a list of dictionaries, got \['a'\]"),
+    (task, {"rewards": (len,)}, "task t: rewards must be a tuple of at least one spec"),
+    (task, {"max_new_tokens": "4"}, "task t: max_new_tokens must be 1 or more, got '4'"),
+    (task, {"stop": (3,)}, r"task t: stop must hold texts that are not empty, got \(3,\)"),
+    (task, {"name": 3}, "task: name must be a text, got 3"),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "message"),
+    MISTAKES,
+    ids=[f"{at}: {one[2][:30]}" for at, one in enumerate(MISTAKES)],
+)
+def test_a_mistake_is_one_line(call: Any, arguments: Any, message: str, tmp_path, monkeypatch) -> None:
+    """The rule, what was given, the way out; and nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message) as error:
+        call(**arguments) if isinstance(arguments, dict) else call(*arguments)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 250
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_any_library_are_numbers() -> None:
+    es = strategy(population=np.int64(4), sigma=np.float32(0.1), learning_rate=jnp.asarray(0.1))
+    state = es.init(START)
+    members = es.ask(state)
+    np.testing.assert_array_equal(members.weights(np.int64(1))["w"], members.weights(1)["w"])
+    after, _ = es.tell(state, [1, 2, None, True])
+    assert np.isfinite(after.params["w"]).all()
+    lower, _ = es.tell(state, jnp.asarray([1, 2, NAN, 1], jnp.bfloat16))
+    np.testing.assert_array_equal(lower.params["w"], after.params["w"])

@@ -4,6 +4,7 @@ and lets no text do anything.
 Needs playwright and chromium, see the fixture `browser`.
 """
 
+import json
 import random
 import time
 from pathlib import Path
@@ -310,6 +311,7 @@ def test_a_training_run(open_page, tmp_path):
         "25.0",
     ]
     assert page.locator(".curve circle.heldout").count() == 2
+    assert page.inner_text(".key.heldout") == "held-out accuracy, 95% interval"
     # Three rewards and two accuracies, at the height of their value: higher values stand higher.
     heights = [
         float(point.split(",")[1])
@@ -326,3 +328,22 @@ def test_a_training_run(open_page, tmp_path):
     assert chips(page) == {"all": 8, "wrong": 6, "right": 2, "truncated": 0, "failed": 0, "disagreeing": 2}
     page.wait_for_selector("#reader .thought")
     assert page.inner_text("#reader .thought") == ">a</think>"
+
+
+def test_a_training_run_is_drawn_by_its_own_metric(open_page, tmp_path):
+    """An environment's, which is no share; its bounds may be unknown, and it may never change."""
+    folder = run_folder(tmp_path / "run", steps=1)
+    lines = [
+        {"step": step, "time": 1.0, "heldout_cost": -12.5, "heldout_cost_low": low, "heldout_cost_high": high}
+        for step, low, high in ((0, -13.0, -12.0), (1, None, None))
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    entry = {"cost": -12.5, "low": None, "high": None, "n": 1}
+    summary = {"heldout_before": entry, "heldout_after": entry, "higher_is_better": False, "steps": 1}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = open_page(write_report(folder))
+    tile = page.locator(".tile").nth(1).inner_text()
+    assert tile.split("\n\n")[:2] == ["Held-out cost after (lower is better)", "-12.5"]
+    assert page.inner_text(".key.heldout") == "held-out cost, 95% interval"
+    assert "NaN" not in page.inner_html(".curve")
+    assert "accuracy" not in page.inner_text("#overview").lower()

@@ -157,6 +157,11 @@ def test_a_damaged_checkpoint_is_passed_over(kept, damage, caplog):
         record.getMessage() for record in caplog.records if record.name == "egg_reason.run.checkpoints"
     ]
     assert f"{path.name}: damaged checkpoint, passed over" in line and "\n" not in line
+    # It does not take the place of the good one among those that are kept.
+    kept.save(4, {"w": np.zeros(3)})
+    assert checkpoint_files(kept) == ["000001.safetensors", "000004.safetensors"]
+    (kept.folder / "000004.safetensors").write_bytes(content[:middle])
+    assert Checkpoints(kept.folder).load(like)[0] == 1
 
 
 def test_every_flipped_bit_cut_and_added_byte_of_a_checkpoint_is_noticed(kept):

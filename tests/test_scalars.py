@@ -167,7 +167,10 @@ def test_repeated_steps_must_be_identical(tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (StepScalars(np.zeros((2, 2)), 1.0, 1.0), r"float32 \[members, prompts\], got float64 \[2, 2\]"),
+        (
+            StepScalars(np.zeros((2, 2)), 1.0, 1.0),
+            r"float32 or int32 \[members, prompts\], got float64 \[2, 2\]",
+        ),
         (StepScalars(np.zeros(2, np.float32), 1.0, 1.0), r"got float32 \[2\]"),
         (StepScalars(np.zeros((2, 2), np.float32), 1.0, 1.0, b"short"), "16 bytes, got 5"),
     ],

@@ -3,6 +3,9 @@ train, resume and replay like those of the package, bit for bit, without a chang
 
 import contextlib
 import dataclasses
+import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,18 +17,21 @@ import pytest
 
 from egg_reason import memory, models
 from egg_reason.algorithms import registry
-from egg_reason.algorithms.base import fitness_of
+from egg_reason.algorithms.base import Replayable, fitness_of
 from egg_reason.algorithms.evolution import EvolutionStrategy
-from egg_reason.algorithms.registry import Kind
-from egg_reason.algorithms.shaping import pair_weights
+from egg_reason.algorithms.registry import Entry
 from egg_reason.algorithms.state import State
 from egg_reason.build import open_replay
 from egg_reason.config import EvolutionSettings, TrainConfig
 from egg_reason.config import algorithms as sections
+from egg_reason.config.setting import setting
+from egg_reason.engine import Sampling
 from egg_reason.engine import engine as engines
 from egg_reason.engine.base import Completions
 from egg_reason.perturb.paths import named, put
+from egg_reason.population.trials import Trials, merge, missing
 from egg_reason.run.checkpoints import Checkpoints
+from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
 from egg_reason.train import resume, train
 from tests.helpers import stub_family
@@ -110,10 +116,7 @@ def vote():
         fields = {field.name: getattr(like, field.name) for field in dataclasses.fields(like)}
         return Vote(**fields)
 
-    registry.register(
-        VoteSettings,
-        Kind(make, lambda config: lambda fitness: pair_weights(fitness, config.algorithm.shaping)),
-    )
+    registry.register(VoteSettings, Entry(Vote, make))
     yield
     del registry.ALGORITHMS["vote"], sections.ALGORITHMS["vote"]
 
@@ -130,6 +133,59 @@ def test_an_algorithm_with_integer_masters(vote, three_steps, tmp_path, monkeypa
     assert saved is not None and {leaf.dtype.name for leaf in jax.tree.leaves(saved[1]["params"])} == {
         "int32"
     }
+
+
+def test_an_algorithm_says_once_how_a_log_replays_it(vote, tiny_checkpoint):
+    """`Replayable` decides, and what a log is read by is what `tell` weighs by."""
+    fitness = np.random.default_rng(0).normal(size=(128, 3)).astype(np.float32)
+    model = models.load(str(tiny_checkpoint))
+    for name in registry.ALGORITHMS:
+        for shaping in ("group", "sign") if name != "grpo" else (None,):
+            config = TrainConfig.of(algorithm=name, model=str(tiny_checkpoint), shaping=shaping)
+            algorithm = registry.make(config, model, Sampling(max_tokens=4))
+            weigh = registry.weigh_of(config)
+            assert isinstance(algorithm, Replayable) == (weigh is not None) == (name != "grpo")
+            if weigh is not None:
+                np.testing.assert_array_equal(weigh(fitness), algorithm.weigh(fitness))
+
+
+@dataclass(frozen=True)
+class Taken(EvolutionSettings):
+    name: ClassVar[str] = "openes"
+
+
+@dataclass(frozen=True)
+class Clashing(EvolutionSettings):
+    name: ClassVar[str] = "clashing"
+    lanes: int = setting(8, "of something else")
+
+
+@dataclass(frozen=True)
+class Twisted(EvolutionSettings):
+    name: ClassVar[str] = "twisted"
+    rank: str = setting("full", "a word, where eggroll has a number")
+
+
+@dataclass(frozen=True)
+class Section(EvolutionSettings):
+    name: ClassVar[str] = "model"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (Taken, "an algorithm needs a name of its own, openes is taken"),
+        (Section, "an algorithm needs a name of its own, model is taken"),
+        (Clashing, "clashing: a setting needs a name of its own, lanes is one of engine and not the same"),
+        (Twisted, "twisted: a setting needs a name of its own, rank is one of eggroll and not the same"),
+    ],
+)
+def test_an_algorithm_whose_names_clash_is_refused(section, message):
+    before = dict(registry.ALGORITHMS), dict(sections.ALGORITHMS)
+    with pytest.raises(ValueError, match=message) as error:
+        registry.register(section, registry.ALGORITHMS["eggroll"])
+    assert "\n" not in str(error.value)
+    assert before == (registry.ALGORITHMS, sections.ALGORITHMS)
 
 
 # A generator: asks members for their factors, as an engine with adapters would.
@@ -215,43 +271,191 @@ from egg_reason.tasks import Task
 class Reach:
     """The mean of one weight matrix is to reach a row's target."""
 
-    metric = "closeness"
+    metrics = {"distance": False, "reached": True}
 
     def try_out(self, members, rows, step, which):
-        return np.array([self.measure(members.weights(number), rows) for number in which], np.float32)
+        away = np.array([self.measure(members.weights(number), rows)["distance"] for number in which])
+        return self.fitness(-away)
+
+    def fitness(self, closeness):
+        return closeness
 
     def measure(self, params, rows):
         mean = float(np.mean(named(params)["blocks.att.key"]))
-        return np.array([-abs(100 * mean - row["target"]) for row in rows])
+        distance = np.array([abs(100 * mean - row["target"]) for row in rows])
+        return {"distance": distance, "reached": distance < 0.1}
+
+
+class Whole(Reach):
+    """Counts in whole numbers that float32 does not hold."""
+
+    def fitness(self, closeness):
+        return (2e8 + 1e6 * closeness).astype(np.int64) | 1
+
+
+class Silent(Reach):
+    """No member ever gets a fitness."""
+
+    def fitness(self, closeness):
+        return np.full(closeness.shape, np.nan)
+
+
+class Fool:
+    metrics = {"return": True}
+
+    def try_out(self, members, rows, step, which):
+        return np.zeros((len(which), len(rows)))
+
+
+class Lost(Reach):
+    def measure(self, params, rows):
+        return {name: values * np.nan for name, values in super().measure(params, rows).items()}
+
+
+class Flat(Reach):
+    metrics = "distance"
+
+
+def task(environment, heldout=4):
+    rows = [{"target": float(number)} for number in range(8)]
+    return Task("reach", "a mean to reach", train=rows, heldout=rows[:heldout], environment=environment)
 
 
 def make():
-    rows = [{"target": float(number)} for number in range(8)]
-    return Task("reach", "a mean to reach", train=rows, heldout=rows[:4], environment=Reach())
+    return task(Reach())
+
+
+def whole():
+    return task(Whole())
+
+
+def silent():
+    return task(Silent(), heldout=1)
+
+
+def fool():
+    return task(Fool())
+
+
+def lost():
+    return task(Lost())
+
+
+def flat():
+    return task(Flat())
 '''
 
 
-def test_an_environment_whose_rows_have_no_prompt(settings, tmp_path, monkeypatch, capfd):
+@pytest.fixture
+def reach(settings, tmp_path) -> Callable[..., TrainConfig]:
+    """Settings of a run in an environment of the file above, by its function."""
     file = tmp_path / "my_environment.py"
     file.write_text(ENVIRONMENT)
-    wanted = (
-        "model",
-        "population",
-        "prompts",
-        "sigma",
-        "learning_rate",
-        "learning_rate_schedule",
-        "lanes",
-        "group",
-    )
-    given = {name: settings[name] for name in wanted}
-    config = TrainConfig.of(**given, task=f"{file}:make", steps=3, eval_every=0, checkpoint_every=2)
-    whole, stopped = stopped_and_resumed(config, tmp_path, monkeypatch)
+    wanted = ("model", "population", "prompts", "sigma", "learning_rate", "learning_rate_schedule")
+    given = {name: settings[name] for name in (*wanted, "lanes", "group")} | {"eval_every": 0}
+
+    def config(function: str = "make", **others) -> TrainConfig:
+        return TrainConfig.of(**{**given, "task": f"{file}:{function}", "steps": 3} | others)
+
+    return config
+
+
+def test_an_environment_whose_rows_have_no_prompt(reach, tmp_path, monkeypatch, capfd):
+    whole, stopped = stopped_and_resumed(reach(checkpoint_every=2), tmp_path, monkeypatch)
     assert_same(whole, stopped)
-    assert "held-out closeness" in capfd.readouterr().out
-    assert (whole / "report.html").is_file()
-    with pytest.raises(ValueError, match="reads completions, and task reach is an environment"):
-        train(TrainConfig.of(algorithm="grpo", model=given["model"], task=f"{file}:make"), tmp_path / "g")
+    printed = capfd.readouterr().out
+    assert "held-out distance" in printed and "4 problems, lower is better" in printed
+    summary = json.loads((whole / "summary.json").read_text())
+    assert set(summary["heldout_after"]) == {"distance", "low", "high", "n"}
+    assert summary["higher_is_better"] is False
+    [first, *_, last] = [line for line in read_metrics(whole / "metrics.jsonl") if "heldout_problems" in line]
+    mean = float(np.mean(named(models.load(str(whole)).params)["blocks.att.key"]))
+    distance = np.mean([abs(100 * mean - target) for target in range(4)])
+    assert last["heldout_distance"] == pytest.approx(distance, rel=1e-4)
+    assert first["heldout_distance"] == summary["heldout_before"]["distance"]
+    assert last["heldout_distance_low"] < last["heldout_distance"] and last["heldout_reached"] == 0
+    assert (whole / "learning_curve.png").is_file() and (whole / "report.html").is_file()
+
+
+def test_whole_fitness_of_an_environment_stays_whole(reach, tmp_path, monkeypatch):
+    whole, stopped = stopped_and_resumed(reach("whole", checkpoint_every=2), tmp_path, monkeypatch)
+    assert_same(whole, stopped)
+    with ScalarLog.read(whole / "scalars" / "log.bin") as log:
+        for _, scalars in log.records():
+            assert scalars.fitness_NP.dtype == np.int32
+            assert (scalars.fitness_NP % 2 == 1).all()  # float32 has no odd number of this size
+    sent = Trials(range(2), np.array([[2**24 + 1], [-1]], np.int32))
+    received = Trials.decode(sent.encode("float32"), "float32").fitness_NP
+    assert received.dtype == np.int32 and received.tolist() == sent.fitness_NP.tolist()
+    some = merge([sent, missing(range(2, 4), sent)]).fitness_NP
+    assert some.dtype == np.float32 and np.isnan(some[2:]).all()
+
+
+def test_an_environment_without_any_fitness_ends_with_its_summary(reach, tmp_path, capfd):
+    summary = train(reach("silent", steps=2), tmp_path / "run", plain=True)
+    assert summary is not None and summary["steps"] == 2
+    assert summary["heldout_after"]["distance"] == summary["heldout_before"]["distance"]
+    assert "all members scored the same, no update" in capfd.readouterr().out
+    assert (tmp_path / "run" / "learning_curve.png").is_file()
+    assert open_replay(tmp_path / "run").verify() == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("function", "others", "message"),
+    [
+        ("make", {"algorithm": "grpo"}, "reads completions, and task reach is an environment"),
+        ("make", {"samples": 2}, "samples = 2 would have no effect: leave it out"),
+        ("make", {"tokens": 100}, "tokens = 100 would have no effect"),
+        ("make", {"temperature": 0.7}, "temperature = 0.7 would have no effect"),
+        ("fool", {}, "has metrics, try_out and measure, Fool has no measure: add"),
+        ("flat", {}, "as in {\"score\": True}, Flat has 'distance': give at least one"),
+    ],
+)
+def test_environments_that_cannot_be_are_refused_before_work(function, others, message, reach, tmp_path):
+    if others.get("algorithm") == "grpo":
+        others |= {"model": reach().model.model, "task": reach().task.task}
+        config = TrainConfig.of(**others)
+    else:
+        config = reach(function, **others)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        train(config, tmp_path / "run", plain=True)
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_a_measure_without_a_finite_number_ends_in_one_line(reach, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"Lost: measure returns 4 finite numbers for distance, got"
+    ) as error:
+        train(reach("lost"), tmp_path / "run", plain=True)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tasks", "overlap", "TASK"),
+        ("tasks", "overlap", "countdown", "TASK"),
+        ("tasks", "validate", "TASK"),
+        ("eval", "--model", "MODEL", "--benchmarks", "TASK"),
+        ("probe", "--model", "MODEL", "--task", "TASK", "--out", "OUT"),
+        ("compare", "--model", "MODEL", "--task", "TASK", "--updates", "2", "--out", "OUT"),
+    ],
+    ids=lambda words: " ".join(words[:3]),
+)
+def test_commands_that_read_texts_refuse_an_environment_in_one_line(words, reach, tmp_path, command):
+    config = reach()
+    names = {"TASK": config.task.task, "MODEL": config.model.model, "OUT": str(tmp_path / "out")}
+    status, _, error = command(*[names.get(word, word) for word in words])
+    assert status != 0 and len(error.strip().splitlines()) == 1
+    assert re.search("reads completions|compares texts|no gold answers", error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_commands_that_need_no_texts_take_an_environment(reach, command):
+    config = reach()
+    status, out, _ = command("tasks", "show", config.task.task)
+    assert status == 0 and "environment  Reach" in out and "target: 1.0" in out
+    assert {part.name for part in memory.predict(config).parts}.isdisjoint({"logits", "state of the lanes"})
 
 
 # A family: see `helpers.stub_family` for what is unusual about it.

@@ -8,13 +8,16 @@ Every call is a pure function of its arguments and the algorithm's settings. `sp
 budget that is spent, 0 to 1, for schedules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.algorithms.state import Params, State
+from egg_reason.config import AlgorithmSettings
+from egg_reason.config.argument import shown
 from egg_reason.engine.base import Members
 from egg_reason.needs import Need
 from egg_reason.perturb.base import Noise, Parameter
@@ -25,6 +28,7 @@ __all__ = [
     "Replayable",
     "Tried",
     "Update",
+    "Weigh",
     "fitness_of",
     "replayable",
     "rollouts_of",
@@ -33,6 +37,10 @@ __all__ = [
 Update: TypeAlias = dict[str, float]
 """Metrics of one `tell`: 'learning_rate' and 'update_rms' (RMS change per trained weight; 0: no update), and
 others by the algorithm ('sigma', 'loss', ...)."""
+
+
+Weigh: TypeAlias = Callable[[np.ndarray], np.ndarray | None]
+"""Fitness [N, P] -> what each direction counts in the update; see `Replayable.weigh`."""
 
 
 class NotFinite(ValueError):
@@ -107,7 +115,15 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Replayable(Algorithm, Protocol):
-    """An algorithm whose steps can be taken again from the scalars in a log: no completion is written."""
+    """An algorithm whose steps can be taken again from the scalars in a log: no completion is written.
+
+    Whoever has these methods is one: nothing else says so.
+    """
+
+    @staticmethod
+    def weigher(settings: AlgorithmSettings) -> Weigh:
+        """Return `weigh` from the settings alone: reading a log needs no model."""
+        ...
 
     def weigh(self, fitness_NP: np.ndarray) -> np.ndarray | None:
         """Return how much each direction counts in the update, float32 [directions]; None: nothing moves."""
@@ -126,11 +142,24 @@ def replayable(algorithm: Algorithm) -> Replayable:
 
 
 def fitness_of(trials: Tried | np.ndarray) -> np.ndarray:
-    """Return fitness [N, P] of trials or of a bare array [N] or [N, P]."""
-    fitness = (
-        trials if isinstance(trials, np.ndarray | list | tuple) else getattr(trials, "fitness_NP", trials)
-    )
-    fitness = np.asarray(fitness)
+    """Return fitness [N, P] of trials or of a bare array [N] or [N, P]; None counts as NaN.
+
+    Raises ValueError for what holds anything but real numbers.
+    """
+    bare = trials if isinstance(trials, np.ndarray | list | tuple) else getattr(trials, "fitness_NP", trials)
+    try:
+        fitness = np.asarray(bare)
+        if fitness.dtype == object and fitness.ndim:
+            fitness = fitness.astype(np.float64)
+    except (ValueError, TypeError):
+        fitness = np.asarray("")  # lists of different lengths, or of texts
+    if not (fitness.dtype == bool or jnp.issubdtype(fitness.dtype, jnp.integer)) and not jnp.issubdtype(
+        fitness.dtype, jnp.floating
+    ):
+        raise ValueError(
+            "fitness must be real numbers, one for each member, or for each member and prompt, got"
+            f" {shown(bare)}: give an array [N] or [N, P]"
+        )
     return fitness[:, None] if fitness.ndim == 1 else fitness
 
 

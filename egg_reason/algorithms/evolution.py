@@ -27,13 +27,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from egg_reason.algorithms.base import Tried, fitness_of
+from egg_reason.algorithms.base import Tried, Weigh, fitness_of
 from egg_reason.algorithms.shaping import AGGREGATES, SHAPINGS, fitness_metrics, pair_weights
-from egg_reason.algorithms.state import OPTIMISERS, Params, Schedule, State, as_schedule
+from egg_reason.algorithms.state import OPTIMISERS, Params, Schedule, State, as_schedule, check_state
+from egg_reason.config import AlgorithmSettings, EvolutionSettings
+from egg_reason.config.argument import instance, real, shown, whole
 from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
 from egg_reason.perturb.base import Noise, Parameter
 from egg_reason.perturb.noise import Members, NormalNoise
-from egg_reason.perturb.paths import cast, get, put
+from egg_reason.perturb.paths import cast, check_arrays, get, put
 
 __all__ = ["EvolutionStrategy"]
 
@@ -90,6 +92,7 @@ class EvolutionStrategy:
     standstill = "all members scored the same"
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if self.population < 2 or self.population % 2:
             raise ValueError(
                 "population must be even and at least 2 (members come in antithetic pairs), not"
@@ -112,22 +115,65 @@ class EvolutionStrategy:
         if not self.rate_at(0) > 0:
             raise ValueError(f"learning_rate must be above 0, not {self.rate_at(0)}")
 
+    def _check_kinds(self) -> None:
+        """Raise ValueError for a setting of another kind, such as a text for a number."""
+        several = isinstance(self.parameters, tuple | list) and self.parameters
+        if not several or not all(isinstance(one, Parameter) for one in several):
+            raise ValueError(
+                f"parameters must be at least one Parameter, got {shown(self.parameters)}: give"
+                " egg_reason.parameters_of(params)"
+            )
+        # Frozen, and programs are compiled for the settings: they must have a hash, which arrays have not.
+        object.__setattr__(self, "parameters", tuple(self.parameters))
+        for name in ("population", "rank", "noise_reuse", "seed", "chunk"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
+        for name in ("sigma", "learning_rate", "anchor_decay"):
+            if not callable(value := getattr(self, name)):
+                object.__setattr__(self, name, real(name, value))
+        instance(
+            *("optimiser", self.optimiser, optax.GradientTransformation, "an optax transformation"),
+            "give one with learning rate 1, such as optax.adam(1.0)",
+        )
+        try:
+            floats = jnp.issubdtype(jnp.dtype(self.compute_dtype), jnp.floating)
+        except TypeError:
+            floats = False
+        if not floats:
+            raise ValueError(
+                f"compute_dtype must be a float dtype, got {self.compute_dtype!r}: give jnp.float32 or"
+                " jnp.bfloat16"
+            )
+
     def sigma_at(self, spent: float) -> float:
         """Return sigma after a share of the budget."""
-        return float(as_schedule(self.sigma)(spent))
+        return real("sigma", as_schedule(self.sigma)(real("spent", spent)))
 
     def rate_at(self, spent: float) -> float:
         """Return the learning rate after a share of the budget."""
-        return float(as_schedule(self.learning_rate)(spent))
+        return real("learning_rate", as_schedule(self.learning_rate)(real("spent", spent)))
 
     @property
     def noise(self) -> Noise:
         return NormalNoise(self.seed, self.rank, self.parameters, self.compute_dtype)
 
     def init(self, params) -> State:
-        """The state before the first step. params: arrays; floats become float32, integers stay."""
+        """The state before the first step.
+
+        params: a pytree of arrays; floats become float32, integers stay. Raises ValueError if a trained one
+        is missing, is not of floats or holds NaN or infinity.
+        """
+        check_arrays(params)
         params = jax.tree.map(jnp.array, cast(params, jnp.float32))
-        leaves = self._leaves(params)
+        try:
+            leaves = self._leaves(params)
+        except KeyError as error:
+            raise ValueError(
+                f"{error.args[0]}: give the weights that the parameters were made from"
+            ) from None
+        for name, leaf in leaves.items():
+            if not jnp.issubdtype(leaf.dtype, jnp.floating) or not jnp.isfinite(leaf).all():
+                kind = f"holds {leaf.dtype}" if leaf.dtype != jnp.float32 else "holds NaN or infinity"
+                raise ValueError(f"weights must be finite floats, {name} {kind}: start from other weights")
         anchor = jax.tree.map(jnp.copy, leaves) if self.anchor_decay else None
         return State(params, self.optimiser.init(leaves), anchor, 0)
 
@@ -137,6 +183,7 @@ class EvolutionStrategy:
 
         spent: share of the run's budget, where sigma has a schedule.
         """
+        check_state(state)
         params = cast(state.params, self.compute_dtype)
         return Members(
             params, self.noise, self.epoch(state.step), self.sigma_at(spent), self.population, spent
@@ -178,6 +225,7 @@ class EvolutionStrategy:
         all fitness is equal, the weights and the optimiser stay as they are and update_rms is 0. Raises
         ValueError for infinite fitness, naming the member, and for fitness of another shape.
         """
+        check_state(state)
         fitness_NP = fitness_of(trials)
         shape = np.shape(fitness_NP)
         if len(shape) != 2 or shape[0] != self.population or shape[1] == 0:
@@ -185,6 +233,12 @@ class EvolutionStrategy:
         rate = self.rate_at(spent)
         after, rms = self.advance(state, self.weigh(fitness_NP), rate)
         return after, {"update_rms": rms, "learning_rate": rate, "sigma": self.sigma_at(spent)}
+
+    @staticmethod
+    def weigher(settings: AlgorithmSettings) -> Weigh:
+        """Return `weigh` from the settings of a run alone."""
+        assert isinstance(settings, EvolutionSettings)
+        return functools.partial(pair_weights, shaping=settings.shaping)
 
     def weigh(self, fitness_NP: np.ndarray) -> np.ndarray | None:
         """Return what each direction counts in the update, float32 [N / 2]; None: no member was better."""

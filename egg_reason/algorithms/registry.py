@@ -2,38 +2,31 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import numpy as np
-
 from egg_reason import models
-from egg_reason.algorithms.base import Algorithm
+from egg_reason.algorithms.base import Algorithm, Weigh
 from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.grpo import GRPO
 from egg_reason.algorithms.objective import Objective
-from egg_reason.algorithms.shaping import pair_weights
 from egg_reason.algorithms.state import OPTIMISERS, schedule
 from egg_reason.config import AlgorithmSettings, EvolutionSettings, Grpo, TrainConfig
 from egg_reason.config import algorithms as config_algorithms
+from egg_reason.config.setting import settings_of
 from egg_reason.engine import Sampling
 
-__all__ = ["ALGORITHMS", "Kind", "Weigh", "make", "register", "weigh_of"]
-
-Weigh = Callable[[np.ndarray], np.ndarray | None]
-"""Fitness [N, P] -> what each direction counts in the update; see `Replayable.weigh`."""
+__all__ = ["ALGORITHMS", "Entry", "make", "register", "weigh_of"]
 
 
 @dataclass(frozen=True)
-class Kind:
+class Entry:
     """One algorithm.
 
-    make: the algorithm for a run's settings, its model and its sampling. weigh: `Replayable.weigh` from the
-    settings alone, without a model; None: a log does not rebuild the weights.
+    algorithm: its class. make: makes it for a run's settings, its model and its sampling.
     """
 
+    algorithm: type[Algorithm]
     make: Callable[[TrainConfig, models.Model, Sampling], Algorithm]
-    weigh: Callable[[TrainConfig], Weigh] | None = None
 
 
 def make(config: TrainConfig, model: models.Model, sampling: Sampling) -> Algorithm:
@@ -41,16 +34,32 @@ def make(config: TrainConfig, model: models.Model, sampling: Sampling) -> Algori
     return ALGORITHMS[config.algorithm.name].make(config, model, sampling)
 
 
-def register(section: type[AlgorithmSettings], kind: Kind) -> None:
-    """Add an algorithm under the name of its settings' class: its flags, its section in TOML, its code."""
+def register(section: type[AlgorithmSettings], entry: Entry) -> None:
+    """Add an algorithm under the name of its settings' class: its flags, its section in TOML, its code.
+
+    Raises ValueError if the name is taken, or if a setting has the name of another one that is not the same.
+    """
+    sections = TrainConfig.section_types()
+    if section.name in sections:
+        raise ValueError(f"an algorithm needs a name of its own, {section.name} is taken: choose another")
+    known = TrainConfig.known()
+    for own in settings_of(section):
+        if own.name not in known:
+            continue
+        other, where = known[own.name]
+        if other.kind != own.kind or not set(where) <= set(ALGORITHMS) or not where:
+            raise ValueError(
+                f"{section.name}: a setting needs a name of its own, {own.name} is one of"
+                f" {' and '.join(where) or 'all runs'} and not the same: choose another"
+            )
     config_algorithms.ALGORITHMS[section.name] = section
-    ALGORITHMS[section.name] = kind
+    ALGORITHMS[section.name] = entry
 
 
 def weigh_of(config: TrainConfig) -> Weigh | None:
     """Return how fitness moves the weights in a run; None: its log does not say it."""
-    kind = ALGORITHMS[config.algorithm.name]
-    return kind.weigh(config) if kind.weigh else None
+    weigher = getattr(ALGORITHMS[config.algorithm.name].algorithm, "weigher", None)
+    return weigher(config.algorithm) if weigher else None
 
 
 def _evolution(config: TrainConfig, model: models.Model, sampling: Sampling) -> EvolutionStrategy:
@@ -66,11 +75,6 @@ def _evolution(config: TrainConfig, model: models.Model, sampling: Sampling) -> 
         noise_reuse=settings.noise_reuse,
         anchor_decay=settings.anchor_decay,
     )
-
-
-def _weigh_by_pairs(config: TrainConfig) -> Weigh:
-    assert isinstance(config.algorithm, EvolutionSettings)
-    return partial(pair_weights, shaping=config.algorithm.shaping)
 
 
 def _grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> GRPO:
@@ -134,9 +138,9 @@ def _reference(config: TrainConfig, settings: Grpo, model: models.Model) -> mode
     return reference
 
 
-ALGORITHMS: dict[str, Kind] = {
-    "eggroll": Kind(_evolution, _weigh_by_pairs),
-    "openes": Kind(_evolution, _weigh_by_pairs),
-    "grpo": Kind(_grpo),
+ALGORITHMS: dict[str, Entry] = {
+    "eggroll": Entry(EvolutionStrategy, _evolution),
+    "openes": Entry(EvolutionStrategy, _evolution),
+    "grpo": Entry(GRPO, _grpo),
 }
 """Algorithms by the name of their settings. To add one: `register`."""

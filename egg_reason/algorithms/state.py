@@ -7,10 +7,11 @@ import numpy as np
 import optax
 from flax import struct
 
-__all__ = ["OPTIMISERS", "SCHEDULES", "Params", "Schedule", "State", "as_schedule", "schedule"]
+__all__ = ["OPTIMISERS", "SCHEDULES", "Params", "Schedule", "State", "as_schedule", "check_state", "schedule"]
 
-Params: TypeAlias = Any
-"""A pytree of arrays: a model's parameters, or anything else that can be perturbed."""
+Params: TypeAlias = object
+"""A pytree of arrays: a model's parameters, or anything else that can be perturbed. Its type is the business
+of who made it: here it is handed on, and taken apart by dotted paths (`perturb.paths`)."""
 
 Schedule: TypeAlias = Callable[[float], float]
 """A value as a function of the share of the run's budget that is spent, 0 to 1."""
@@ -63,7 +64,16 @@ class State(struct.PyTreeNode):
     anchor: the starting leaves, or None. step: how many `tell`s were taken.
     """
 
-    params: Params
+    params: Any  # the type that `init` was given
     optimiser: Any
     anchor: Any
     step: int = struct.field(pytree_node=False)
+
+
+def check_state(state: object) -> None:
+    """Raise ValueError for what no algorithm has returned as its state."""
+    if not isinstance(state, State):
+        raise ValueError(
+            f"state must be what init or tell returned, got {type(state).__name__}: begin with"
+            " state = es.init(params)"
+        )

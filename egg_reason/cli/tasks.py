@@ -57,8 +57,14 @@ def tasks_show(
             "description": made.description,
             "training": f"{len(made.train):,} problems",
             "held out": f"{len(made.heldout):,} problems",
-            "rewards": ", ".join(made.rewards),
-            "completion": f"at most {made.max_new_tokens} tokens",
+            **(
+                {"environment": type(made.environment).__name__}
+                if made.environment is not None
+                else {
+                    "rewards": ", ".join(made.rewards),
+                    "completion": f"at most {made.max_new_tokens} tokens",
+                }
+            ),
         }
     )
     for split, rows in (("train", made.train), ("heldout", made.heldout)):

@@ -12,6 +12,7 @@ from egg_reason.compare.work import Work
 from egg_reason.config import EvalConfig, TrainConfig
 from egg_reason.config.table import Sections
 from egg_reason.files import replacing
+from egg_reason.run.metric import from_summary
 
 __all__ = ["KINDS", "Folder"]
 
@@ -57,7 +58,10 @@ class Folder:
     def score(self, algorithm: str, number: int) -> float | None:
         """None: the trial failed."""
         path = self.trial(algorithm, number) / "summary.json"
-        return json.loads(path.read_text())["heldout_after"]["accuracy"] if path.is_file() else None
+        if not path.is_file():
+            return None
+        metric = from_summary(json.loads(path.read_text())["heldout_after"])
+        return metric.value if metric else None
 
     def config(self, algorithm: str, seed: int) -> TrainConfig:
         """The settings of a final run: those of the best trial, for this seed."""

@@ -19,6 +19,7 @@ from egg_reason.estimates.crossed import Estimate, crossed, over_seeds
 from egg_reason.evals.store import read_samples
 from egg_reason.run.budget import SECONDS, TOKENS
 from egg_reason.run.directory import read_metrics
+from egg_reason.run.metric import judged_by, measured
 
 __all__ = ["gather"]
 
@@ -95,10 +96,12 @@ def _points(run: Path, parts: int) -> dict[int, dict[str, Any]]:
     right completions."""
     found: dict[int, dict[str, Any]] = {}
     spent = {"minutes": 0.0, "tokens": 0.0}
-    for line in read_metrics(run / "metrics.jsonl"):
+    lines = read_metrics(run / "metrics.jsonl")
+    name = judged_by(lines)
+    for line in lines:
         if SECONDS in line:
             spent = {"minutes": line[SECONDS] / 60, "tokens": line[TOKENS]}
-        if "heldout_accuracy" in line:
+        if measured(line, name):
             correct = json.loads((run / "evaluations" / f"step_{line['step']:06d}.json").read_text())
             part = int(line["budget_spent"] * parts + 1e-9)
             found[part] = {"updates": line["step"], **spent, "correct": _means(correct)}

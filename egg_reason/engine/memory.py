@@ -41,7 +41,7 @@ def needs_of(
         params: the compute copy, abstract.
         lengths: of all prompts. population, prompts: members, and prompts of each, in one `generate`.
     """
-    prepared = jax.eval_shape(functools.partial(engine.family.prepared, lanes=engine.stream_lanes), params)
+    prepared = jax.eval_shape(lambda weights: engine.family.prepared(weights, engine.stream_lanes), params)
     piece = piece_length(lengths.longest - 1)
     # An evaluation has many prompts for its one member.
     layouts = {NO_NOISE: engine.layout(NO_NOISE, lengths, [sampling], piece, readers=1, texts=2)}

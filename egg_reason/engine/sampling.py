@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from egg_reason.config.argument import real, texts, whole
 from egg_reason.perturb import threefry as random
 from egg_reason.perturb.base import Array
 
@@ -38,6 +39,18 @@ class Sampling:
     share_noise: str = "pair"
 
     def __post_init__(self):
+        for name in ("max_tokens", "top_k", "seed"):
+            whole(name, getattr(self, name))
+        for name in ("temperature", "top_p"):
+            real(name, getattr(self, name))
+        if self.think_tokens is not None:
+            whole("think_tokens", self.think_tokens, way_out="give so many tokens, or None for no limit")
+        if "" in texts("stop", self.stop):
+            raise ValueError(
+                "stop must be texts that are not empty, got '': every completion would end at once"
+            )
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed must fit into 64 bits, got {self.seed}: choose a smaller one")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
         if not 0 <= self.temperature < float("inf"):

@@ -29,10 +29,6 @@ class Interval:
     n_problems: int
     n_samples: int
 
-    def metrics(self, name: str) -> dict[str, float]:
-        """{name: mean, name_low: low, name_high: high}, as the metrics of a run hold it."""
-        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
-
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 

@@ -88,6 +88,7 @@ def load(
     )
     found = []
     for name, task in made.items():
+        tasks.refuse_environment(task, "eval")
         if not task.heldout:
             raise ValueError(
                 f"benchmark {name} has no held-out problems; name another task, or give this one some"

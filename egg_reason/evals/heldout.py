@@ -16,6 +16,7 @@ from egg_reason.population.base import Evaluation
 from egg_reason.population.collector import Collector, Questions
 from egg_reason.rewards import Scorer, Scores, TrainerState
 from egg_reason.rewards.functions import NO_RUN
+from egg_reason.run.metric import Metric
 
 __all__ = ["EVALUATION_STEP", "Job", "Measured", "Questions", "TextEvaluator", "draw", "evaluate"]
 
@@ -159,12 +160,12 @@ class TextEvaluator:
             trainer_state=dataclasses.replace(self.trainer_state, global_step=step),
         )
         return Evaluation(
-            "accuracy",
-            result.accuracy,
-            {
-                "heldout_truncated": float(result.completions.truncated.mean()),
-                "heldout_completion_length": float(result.completions.lengths.mean()),
-            },
+            (
+                Metric.of("accuracy", result.accuracy),
+                Metric("truncated", float(result.completions.truncated.mean()), higher_is_better=False),
+                Metric("completion_length", float(result.completions.lengths.mean())),
+            ),
+            result.accuracy.n_problems,
             correct_PK=result.correct_PK,
             failures=result.failures,
             messages=result.messages,

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from egg_reason.config import flattened
 from egg_reason.files import replacing
 from egg_reason.run.directory import read_metrics
+from egg_reason.run.metric import Metric, from_summary, judged_by, measured
 
 __all__ = ["write_report"]
 
@@ -45,8 +46,8 @@ SCRIPTS = (
     "reader.js",
     "report.js",
 )
-CURVE = ("step", "time", "reward_mean", "heldout_accuracy", "heldout_accuracy_low", "heldout_accuracy_high")
-"""Metrics of a run that the page draws."""
+CURVE = ("step", "time", "reward_mean")
+"""Metrics of a run that the page draws, beside the one that the run is judged by."""
 
 _BLOCK = '<script type="application/gzip" class="block">{}</script>\n'
 
@@ -198,11 +199,25 @@ def _run(folder: Path) -> dict[str, Any]:
         config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / 'config.toml'} is not valid TOML ({error}): repair it") from None
-    metrics = [
-        {name: line[name] for name in CURVE if name in line}
-        for line in read_metrics(folder / "metrics.jsonl")
-    ]
-    return {"config": flattened(config), "metrics": metrics, "summary": _read_json(folder / "summary.json")}
+    lines = read_metrics(folder / "metrics.jsonl")
+    summary = _read_json(folder / "summary.json")
+    before, after = (from_summary(summary.get(f"heldout_{when}")) for when in ("before", "after"))
+    name = after.name if after else judged_by(lines)
+    return {
+        "config": flattened(config),
+        "metric": {"name": name, "higher": summary.get("higher_is_better", True)},
+        "metrics": [
+            {key: line[key] for key in CURVE if key in line} | {"heldout": _interval(measured(line, name))}
+            for line in lines
+        ],
+        "before": _interval(before),
+        "after": _interval(after),
+        "summary": summary,
+    }
+
+
+def _interval(metric: Metric | None) -> dict[str, float | None] | None:
+    return {"mean": metric.value, "low": metric.low, "high": metric.high} if metric else None
 
 
 def _template() -> str:

@@ -9,9 +9,9 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ Params = TypeVar("Params")
 like arrays (`perturb.weights`)."""
 State = TypeVar("State")
 """What rows remember of the tokens that they have read: any pytree of arrays."""
-PyTree: TypeAlias = Any
+PyTree: TypeAlias = object
 """Arrays nested in a way that only their family knows."""
 
 
@@ -198,20 +198,6 @@ class Model:
     def fingerprint(self) -> str:
         """Identifies the weights; takes about a second a gigabyte, once."""
         return self.family.fingerprint(self.params)
-
-    @overload
-    def generate(self, prompts: str, n: int = ..., **options: Any) -> list[str]: ...
-
-    @overload
-    def generate(self, prompts: Sequence[str], n: int = ..., **options: Any) -> list[list[str]]: ...
-
-    def generate(
-        self, prompts: str | Sequence[str], n: int = 1, **options: Any
-    ) -> list[str] | list[list[str]]:
-        """Write n completions of a text, or of each of several; see `egg_reason.generate` for the options."""
-        from egg_reason import generate  # this room knows no engine; the package's front does
-
-        return generate(self, prompts, n, **options)
 
     def __repr__(self) -> str:
         weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.params))

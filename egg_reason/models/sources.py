@@ -54,6 +54,10 @@ def _model(source: str, tokenizer: str | None, checkpoint: Checkpoint, params: o
     # A bundled name may hold a dot too: only the suffix of a model file is cut off.
     is_file = path.suffix != "" and path.suffix in family.formats.values()
     name = path.stem if is_file else path.resolve().name
+    if not isinstance(tokenizer, str | None):
+        raise ValueError(
+            f"tokenizer must be byte, world or the path of a tokenizer.json, got {tokenizer!r:.40}: name one"
+        )
     chosen = tokenizers.for_vocabulary(family.vocabulary, tokenizer)
     return Model(name, source, family, params, chosen, checkpoint.dtype)
 
@@ -71,6 +75,11 @@ def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype
     >>> egg_reason.load("half.pth").dtype
     'bfloat16'
     """
+    if not isinstance(model, Model) or not isinstance(path, str | os.PathLike):
+        raise ValueError(
+            f"save takes a model and a path, got {type(model).__name__} and {type(path).__name__}: give what"
+            " egg_reason.load returns, then the file or folder to write"
+        )
     formats = list(model.family.formats)
     format = formats[0] if format is None else format
     if format not in formats:
@@ -80,6 +89,11 @@ def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype
 
 def locate(source: str | os.PathLike) -> Path:
     """Return the file or folder that `load` reads; raise what it raises if there is none."""
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            f"a model is named by text or a path, got {type(source).__name__}: give a file, a run directory"
+            " or a bundled name"
+        )
     name = str(source)
     if name.startswith(HUB):
         return _download(name.removeprefix(HUB))

@@ -16,6 +16,7 @@ layer axis [L, ...] and be scanned. Left out of the paper: Bessel-function score
 authors found the Gaussian score best).
 """
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -218,8 +219,9 @@ class Members:
 
         (A [(L,) m, R], B [(L,) R, n]) where low-rank: the member's matrix is W + A @ B. Else an array of the
         parameter's shape, to be added. The factors are those that lanes draw, so that an engine that takes
-        them as an adapter tries the same member.
+        them as an adapter tries the same member. Raises ValueError for a number that no member has.
         """
+        check_member(member, self.size)
         scale = jnp.float32(self.scale(member))
         return _factors(self.noise, self.noise.shapes(self.params), self.epoch, self.direction(member), scale)
 
@@ -232,6 +234,19 @@ class Members:
                 added = jnp.matmul(*added, precision=jax.lax.Precision.HIGHEST)
             leaves[name] = (base + added).astype(base.dtype)
         return put(self.params, leaves)
+
+
+def check_member(member: int, size: int) -> None:
+    """Raise ValueError unless a number is that of one of `size` members."""
+    try:
+        fits = not isinstance(member, bool) and 0 <= operator.index(member) < size
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"member must be a whole number from 0 to {size - 1}, got {member!r:.40}: name one of the {size}"
+            " members"
+        )
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -260,8 +275,10 @@ class Single:
 
     def factors(self, member: int) -> dict[str, Any]:
         """Nothing: the weights stand as they are."""
+        check_member(member, self.size)
         return {}
 
     def weights(self, member: int) -> Any:
         """The weights themselves."""
+        check_member(member, self.size)
         return self.params

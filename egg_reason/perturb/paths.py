@@ -9,7 +9,17 @@ import jax.numpy as jnp
 from egg_reason.perturb.base import Parameter
 from egg_reason.perturb.layouts import Transposed
 
-__all__ = ["cast", "dtype_of", "get", "name_of", "named", "occurrences", "parameters_of", "put"]
+__all__ = [
+    "cast",
+    "check_arrays",
+    "dtype_of",
+    "get",
+    "name_of",
+    "named",
+    "occurrences",
+    "parameters_of",
+    "put",
+]
 
 Tree = TypeVar("Tree")
 
@@ -36,9 +46,10 @@ def parameters_of(params) -> tuple[Parameter, ...]:
     >>> parameters_of({"w": np.zeros((3, 2)), "b": np.zeros(2)})
     (Parameter(name='b', index=0, kind='vector', ...), Parameter(name='w', index=1, kind='matrix', ...))
 
-    Raises ValueError if two arrays have the same dotted path, as in {"a.b": x, "a": {"b": y}}, or if there is
-    no float array.
+    Raises ValueError if two arrays have the same dotted path, as in {"a.b": x, "a": {"b": y}}, if a leaf is
+    no array, or if there is no float array.
     """
+    check_arrays(params)
     leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_matrix)
     names = [name_of(path) for path, _ in leaves]
     # A key may hold dots itself: then two leaves may have one name, and one would be taken for the other.
@@ -55,6 +66,22 @@ def parameters_of(params) -> tuple[Parameter, ...]:
     if not parameters:
         raise ValueError(f"there is no float array to train among {', '.join(names) or 'no leaves'}")
     return parameters
+
+
+def check_arrays(params) -> None:
+    """Raise ValueError unless every leaf of a pytree is an array, and there is one."""
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_matrix)
+    for path, leaf in leaves:
+        if not (hasattr(leaf, "dtype") and hasattr(leaf, "ndim")):
+            at = f" at {name_of(path)}" if path else ""
+            raise ValueError(
+                f"weights must be arrays in a pytree, got a {type(leaf).__name__}{at}: give"
+                f" {'model.params' if hasattr(leaf, 'params') else 'NumPy or JAX arrays'}"
+            )
+    if not leaves:
+        raise ValueError(
+            f"weights must be arrays in a pytree, got {params!r:.40}, which has no leaves: give an array"
+        )
 
 
 def get(params, name: str):

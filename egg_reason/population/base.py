@@ -17,10 +17,10 @@ from egg_reason.algorithms.state import Params, State
 from egg_reason.config import TrainConfig
 from egg_reason.engine import Generator
 from egg_reason.engine.base import Members
-from egg_reason.estimates.intervals import Interval
 from egg_reason.models import Model
 from egg_reason.population.trials import Trials
 from egg_reason.run.directory import Run
+from egg_reason.run.metric import Metric
 from egg_reason.tasks import Task, batch
 
 __all__ = ["DIFFERENT", "Build", "Evaluation", "Evaluator", "Parts", "Population", "Problem"]
@@ -60,16 +60,13 @@ class Problem(Protocol):
 class Evaluation:
     """The quality of the weights themselves, without perturbation, on held-out rows.
 
-    name: of the metric, such as "accuracy". value: its mean over rows, with its 95% interval.
-    higher_is_better: which way it should move. metrics: further numbers, by the names of metrics.jsonl.
-    correct_PK: bool [rows, samples], where answers are right or wrong; else None. failures, messages: as in
-    `Scores`.
+    metrics: at least one, with different names. The run is judged by the first, which has an interval. rows:
+    how many were measured. correct_PK: bool [rows, samples], where answers are right or wrong; else None.
+    failures, messages: as in `Scores`.
     """
 
-    name: str
-    value: Interval
-    metrics: dict[str, float] = field(default_factory=dict)
-    higher_is_better: bool = True
+    metrics: tuple[Metric, ...]
+    rows: int
     correct_PK: np.ndarray | None = None
     failures: Counter = field(default_factory=Counter)
     messages: dict[tuple[str, str], str] = field(default_factory=dict)

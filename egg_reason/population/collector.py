@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from egg_reason import tasks
-from egg_reason.engine import Completions, Generator, Jobs, PromptLengths, Sampling
+from egg_reason.engine import Completions, Sampling
 from egg_reason.rewards import Scorer, Scores, TrainerState
-from egg_reason.rewards.functions import NO_RUN
 from egg_reason.rewards.workers.crew import BATCH
 from egg_reason.rewards.workers.pending import Pending
 
-__all__ = ["Collector", "Questions", "generate_and_score"]
+__all__ = ["Collector", "Questions"]
 
 LAPSE = 5.0
 """Seconds after which finished completions are sent though they do not fill a batch, if scores are wanted as
@@ -112,26 +111,3 @@ class Collector:
         assert self._scored is not None
         numbers, pending = self._sent.popleft()
         self._scored(numbers, completions, pending.result())
-
-
-def generate_and_score(
-    engine: Generator,
-    members,
-    rows: Sequence[dict],
-    jobs: Jobs,
-    sampling: Sampling,
-    scorer: Scorer,
-    step: int = 0,
-    prompt_lengths: PromptLengths | None = None,
-    trainer_state: TrainerState = NO_RUN,
-) -> tuple[Completions, Scores]:
-    """Runs the jobs on the rows' prompts and scores what they wrote.
-
-    step: takes part in the random numbers. trainer_state: what rewards get as `trainer_state`.
-    """
-    answered = [(0, int(row)) for row in jobs.prompt]
-    collector = Collector([Questions(rows, sampling, scorer)], answered, trainer_state)
-    prompts = [engine.tokenizer.encode(row["prompt"]) for row in rows]
-    completions = engine.generate(members, prompts, jobs, sampling, step, prompt_lengths, collector.add)
-    [scores] = collector.finish(completions)
-    return completions, scores

@@ -1,46 +1,91 @@
-"""Members that act in an environment, in the place of writing texts: any function of the weights that scores.
+"""Environments: members act, and what comes of it is their fitness. Rows need no prompt, nothing is written.
 
-    task = Task("balance", "a pole on a cart", train=rows, heldout=others, environment=Balance())
-
-A row holds what an episode starts from (a seed, a level, a target); it needs no prompt. The model's
-weights are the policy's.
+A task whose `environment` is set is tried here. A row is whatever the environment reads: a start, a seed, a
+level.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from egg_reason.algorithms.state import Params
+from egg_reason.config import TrainConfig
 from egg_reason.engine.base import Members
 from egg_reason.estimates.intervals import clustered_mean
 from egg_reason.population.base import Evaluation
 from egg_reason.population.trials import Trials
 from egg_reason.population.wire import rounded
 from egg_reason.run.clock import TrainingClock
+from egg_reason.run.metric import Metric
 
-__all__ = ["Environment", "EnvironmentProblem"]
+__all__ = ["Environment", "EnvironmentProblem", "checked_environment"]
+
+OF_TEXTS = (
+    *("reward", "reward_weights", "reward_timeout", "reward_memory", "reward_workers", "reward_failure"),
+    *("samples", "aggregate", "share_noise", "temperature", "top_k", "top_p", "max_tokens", "think_tokens"),
+    *("max_prompt_tokens", "eval_temperature", "tokens", "sample_every"),
+)
+"""Settings of completions and their rewards, of which an environment has none."""
 
 
 class Environment(Protocol):
-    """The world that the weights act in. metric: the name of what `measure` returns, such as "return"."""
+    """The world that the weights act in.
+
+    metrics: the names of what `measure` returns, such as "return", each with whether higher is better. The
+    run is judged by the first.
+    """
 
     @property
-    def metric(self) -> str: ...
+    def metrics(self) -> Mapping[str, bool]: ...
 
     def try_out(self, members: Members, rows: Sequence[dict], step: int, which: range) -> np.ndarray:
-        """Return the fitness of members `which` on every row, float32 [len(which), len(rows)]; NaN: none.
+        """Return the fitness of members `which` on every row, [len(which), len(rows)]; more is better.
 
-        A member's own weights are `members.weights(number)`. The result depends on (weights, member, row,
-        step) alone, never on who else is tried in the same call.
+        Floats count as float32 (NaN: no fitness), whole numbers as int32. A member's own weights are
+        `members.weights(number)`. The result depends on (weights, member, row, step) alone, never on who else
+        is tried in the same call.
         """
 
-    def measure(self, params: Params, rows: Sequence[dict]) -> np.ndarray:
-        """Return how well the weights themselves do on each row, float [len(rows)]; more is better."""
+    def measure(self, params: Params, rows: Sequence[dict]) -> Mapping[str, np.ndarray]:
+        """Return how well the weights themselves do: for each metric one finite number a row."""
+
+
+def checked_environment(environment: Any, task: str, config: TrainConfig) -> Environment:
+    """Return what a task gives as its environment.
+
+    Raises ValueError where it lacks something, where its metrics are not what `Environment` says, and for a
+    setting that would have no effect.
+    """
+    usual = TrainConfig.of(algorithm=config.algorithm.name).flat()
+    given = config.flat()
+    if idle := [one for one in OF_TEXTS if one in given and given[one] != usual[one]]:
+        raise ValueError(
+            f"task {task} is an environment, which writes no completions: {idle[0]} ="
+            f" {given[idle[0]]!r} would have no effect: leave it out"
+        )
+    name = type(environment).__name__
+    missing = [one for one in ("metrics", "try_out", "measure") if not hasattr(environment, one)]
+    if missing:
+        raise ValueError(
+            f"task {task}: an environment has metrics, try_out and measure, {name} has no"
+            f" {' and no '.join(missing)}: add what is missing"
+        )
+    metrics = environment.metrics
+    fits = isinstance(metrics, Mapping) and metrics
+    if not fits or not all(
+        isinstance(key, str) and key.isidentifier() and isinstance(value, bool)
+        for key, value in metrics.items()
+    ):
+        raise ValueError(
+            f"task {task}: metrics of an environment are names, each with whether higher is better, as in"
+            f' {{"score": True}}, {name} has {metrics!r:.60}: give at least one such name'
+        )
+    return environment
 
 
 @dataclass
@@ -59,12 +104,7 @@ class EnvironmentProblem:
         clock = TrainingClock()
         started = clock.now()
         compiling = clock.compiling()
-        fitness_NP = np.asarray(self.environment.try_out(members, rows, step, which), np.float32)
-        if fitness_NP.shape != (len(which), len(rows)):
-            raise ValueError(
-                f"environment: fitness must be [{len(which)} members, {len(rows)} rows],"
-                f" not {list(fitness_NP.shape)}"
-            )
+        fitness_NP = self._fitness(self.environment.try_out(members, rows, step, which), which, rows)
         known = ~np.isnan(fitness_NP)
         sums = {"reward": float(fitness_NP[known].sum(dtype=np.float64)), "cells": int(known.sum())}
         seconds = clock.now() - started
@@ -76,9 +116,51 @@ class EnvironmentProblem:
             compiling=clock.compiling() - compiling,
         )
 
+    def _fitness(self, returned: Any, which: range, rows: Sequence[dict]) -> np.ndarray:
+        """Return fitness as float32 or int32 [members, rows]. Raises ValueError for what is neither."""
+        fitness = np.asarray(returned)
+        name = type(self.environment).__name__
+        if fitness.shape != (len(which), len(rows)) or fitness.dtype.kind not in "biuf":
+            raise ValueError(
+                f"environment {name}: fitness must be numbers [{len(which)} members, {len(rows)} rows], got"
+                f" {fitness.dtype} {list(fitness.shape)}: return one number for each"
+            )
+        if fitness.dtype.kind == "f":
+            return fitness.astype(np.float32)
+        limits = np.iinfo(np.int32)
+        if fitness.size and not limits.min <= fitness.min() <= fitness.max() <= limits.max:
+            raise ValueError(
+                f"environment {name}: whole fitness must fit into 32 bits, got"
+                f" {fitness.min()} to {fitness.max()}: scale it, or return floats"
+            )
+        return fitness.astype(np.int32)
+
     def evaluate(self, params: Params, count: int, step: int) -> Evaluation:
-        values = np.asarray(self.environment.measure(params, self.heldout[:count]), np.float64)
-        return Evaluation(self.environment.metric, clustered_mean(values[:, None]))
+        rows = self.heldout[:count]
+        returned = self.environment.measure(params, rows)
+        metrics = tuple(
+            Metric.of(name, clustered_mean(self._measured(returned, name, len(rows))[:, None]), higher)
+            for name, higher in self.environment.metrics.items()
+        )
+        return Evaluation(metrics, len(rows))
+
+    def _measured(self, returned: Any, name: str, count: int) -> np.ndarray:
+        """Return one metric, float64 [rows]. Raises ValueError unless it is one finite number a row."""
+        rule = f"environment {type(self.environment).__name__}: measure returns {count} finite numbers"
+        if not isinstance(returned, Mapping) or name not in returned:
+            shown = (
+                ", ".join(map(str, returned)) if isinstance(returned, Mapping) else type(returned).__name__
+            )
+            raise ValueError(
+                f"{rule} for each metric by name, got {shown or 'nothing'} without {name}: add it"
+            )
+        values = np.asarray(returned[name])
+        if values.shape != (count,) or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+            raise ValueError(
+                f"{rule} for {name}, got {values.dtype} {list(values.shape)}"
+                f" {np.array2string(values.reshape(-1)[:4], separator=', ')}: return one for each row"
+            )
+        return values.astype(np.float64)
 
     def log_to(self, path: Path) -> None:
         """Environments print where this process prints."""

@@ -17,7 +17,7 @@ from egg_reason.engine import Completions, Generator, Jobs, PromptLengths, Sampl
 from egg_reason.engine.base import Members
 from egg_reason.population.base import Parts
 from egg_reason.population.collector import Collector, Questions
-from egg_reason.population.trials import Trials
+from egg_reason.population.trials import Trials, saves_samples
 from egg_reason.population.wire import rounded
 from egg_reason.rewards import Scorer, Scores, TrainerState
 from egg_reason.rewards.functions import NO_RUN
@@ -90,7 +90,7 @@ class TextProblem:
         [scores] = collector.finish(completions)
         fitness_NP = self.algorithm.fitness(scores.total.reshape(len(which), len(rows), self.samples))
 
-        saved = self.saves_samples(step)
+        saved = saves_samples(self.sample_every, step)
         chosen = (jobs.member < SAVED_MEMBERS) & (jobs.sample < SAVED_MEMBERS)
         shown = np.flatnonzero(chosen)[: None if saved else 1].tolist()  # one: for the live view
         compiled = TrainingClock.compiling() - compiling
@@ -108,10 +108,6 @@ class TextProblem:
 
     def log_to(self, path: Path) -> None:
         self.scorer.keep_log(path)
-
-    def saves_samples(self, step: int) -> bool:
-        """Return whether the completions of a step are kept."""
-        return self.sample_every > 0 and step % self.sample_every == 0
 
     def fingerprint(self) -> str:
         """Return what names rows, tokenizer and reward files."""

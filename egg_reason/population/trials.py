@@ -5,7 +5,7 @@ As bytes: u32 length of the JSON that follows (members, prompts, sums, failures,
 in little-endian order:
 
     float32, float16    [members, prompts], deflated (zlib): a step of right and wrong answers needs a
-                        fraction of its 4 or 2 bytes each
+                        fraction of its 4 or 2 bytes each; int32 fitness stays int32 on the wire float32
     ternary             2 bits a pair: the first bits of all pairs, then the second ones
 
 `wire` is a setting of the run and not of its machines: fitness is rounded to it on one machine too, so that a
@@ -24,7 +24,7 @@ import numpy as np
 from egg_reason.algorithms.rollouts import Rollouts
 from egg_reason.population.wire import decode, encode
 
-__all__ = ["Trials", "member_ranges", "merge", "missing"]
+__all__ = ["Trials", "member_ranges", "merge", "missing", "saves_samples"]
 
 _LENGTH = struct.Struct("<I")
 
@@ -88,6 +88,7 @@ class Trials:
         about = {
             "members": [self.members.start, self.members.stop],
             "prompts": self.fitness_NP.shape[1],
+            "whole": self.fitness_NP.dtype == np.int32,
             "sums": self.sums,
             "failures": [[*key, count] for key, count in self.failures.items()],
             "messages": [[*key, text] for key, text in self.messages.items()],
@@ -105,13 +106,18 @@ class Trials:
         members = range(*about["members"])
         return cls(
             members,
-            decode(data[start:], len(members), about["prompts"], wire),
+            decode(data[start:], len(members), about["prompts"], wire, about["whole"]),
             about["sums"],
             Counter({(name, kind): count for name, kind, count in about["failures"]}),
             {(name, kind): text for name, kind, text in about["messages"]},
             about["samples"],
             *about["seconds"],
         )
+
+
+def saves_samples(every: int, step: int) -> bool:
+    """Return whether the completions of a step are kept. every: steps between those; 0: none is."""
+    return every > 0 and step % every == 0
 
 
 def member_ranges(population: int, count: int) -> list[range]:
@@ -124,15 +130,19 @@ def member_ranges(population: int, count: int) -> list[range]:
 
 
 def merge(results: Sequence[Trials]) -> Trials:
-    """Join results of one step, made at the same time, into those of all members. results: at least one, in
-    any order."""
+    """Join results of one step, made at the same time, into those of all members.
+
+    results: at least one, in any order. Where some members have no fitness (`missing`), that of the others
+    becomes float32, which has NaN.
+    """
     results = sorted(results, key=lambda trials: trials.members.start)
+    kind = np.int32 if all(trials.fitness_NP.dtype == np.int32 for trials in results) else np.float32
     sums: Counter = Counter()
     for trials in results:
         sums.update(trials.sums)
     return Trials(
         range(results[0].members.start, results[-1].members.stop),
-        np.concatenate([trials.fitness_NP for trials in results]),
+        np.concatenate([trials.fitness_NP for trials in results], dtype=kind, casting="unsafe"),
         dict(sums),
         sum((trials.failures for trials in results), Counter()),
         {key: text for trials in reversed(results) for key, text in trials.messages.items()},

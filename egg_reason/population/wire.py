@@ -11,7 +11,8 @@ LOSS, DRAW, WIN, NONE = range(4)
 
 
 def rounded(fitness_NP: np.ndarray, wire: str) -> np.ndarray:
-    """Return fitness as the wire keeps it, float32 [N, P]; for ternary [N, 1].
+    """Return fitness, float32 or int32, as the wire keeps it: the same (wire float32), or float32 [N, P] of
+    what float16 holds; for ternary [N, 1].
 
     A draw in ternary is a difference of up to 1e-9 of the pair's larger reward. Raises ValueError for what
     float16 cannot hold.
@@ -39,22 +40,28 @@ def rounded(fitness_NP: np.ndarray, wire: str) -> np.ndarray:
 
 
 def encode(fitness: np.ndarray, wire: str) -> bytes:
-    """Return the bytes of `rounded` fitness: 2 bits a pair in ternary, else deflated floats."""
+    """Return the bytes of `rounded` fitness: 2 bits a pair in ternary, else deflated numbers."""
     if wire == "ternary":
         won = fitness[0::2, 0]
         # -1, 0, 1 become LOSS, DRAW, WIN.
         codes = np.where(np.isnan(won), NONE, np.nan_to_num(won) + DRAW).astype(np.uint8)
         # All high bits, then all low bits; `packbits` fills the last byte with zeros.
         return np.packbits([codes >> 1, codes & 1]).tobytes()
-    return zlib.compress(fitness.astype("<f4" if wire == "float32" else "<f2").tobytes())
+    return zlib.compress(fitness.astype(_kind(wire, fitness.dtype == np.int32)).tobytes())
 
 
-def decode(data: bytes, members: int, prompts: int, wire: str) -> np.ndarray:
-    """Return what `encode` was given, float32."""
+def decode(data: bytes, members: int, prompts: int, wire: str, whole: bool = False) -> np.ndarray:
+    """Return what `encode` was given, float32; int32 if it was `whole`."""
     if wire == "ternary":
         # N / 2 pairs of 2 bits: as many bits as members. The padding of the last byte is left out.
         high, low = np.unpackbits(np.frombuffer(data, np.uint8), count=members).reshape(2, -1)
         won = np.array([-1, 0, 1, np.nan], np.float32)[2 * high + low]
         return np.stack([won, -won], 1).reshape(-1, 1)
-    kind = "<f4" if wire == "float32" else "<f2"
-    return np.frombuffer(zlib.decompress(data), kind).astype(np.float32).reshape(members, prompts)
+    numbers = np.frombuffer(zlib.decompress(data), _kind(wire, whole)).reshape(members, prompts)
+    return numbers.astype(np.int32 if whole else np.float32)
+
+
+def _kind(wire: str, whole: bool) -> str:
+    if whole:
+        return "<i4"
+    return "<f4" if wire == "float32" else "<f2"

@@ -103,6 +103,7 @@ def probe(config: TrainConfig, out: Path, settings: ProbeSettings = DEFAULT) -> 
             )
     parts = build(config)
     with parts.problem:
+        tasks.refuse_environment(parts.task, "probe")
         counts = [algorithm.prompts] * settings.populations + [
             TABLE_PROMPTS * algorithm.prompts,
             settings.problems,

@@ -19,7 +19,7 @@ from egg_reason.evals.heldout import TextEvaluator
 from egg_reason.perturb.noise import Members
 from egg_reason.perturb.paths import get, put
 from egg_reason.population.base import Parts
-from egg_reason.population.collector import generate_and_score
+from egg_reason.population.collector import Collector, Questions
 from egg_reason.population.here import TextProblem
 from egg_reason.probe.suggestion import mean, pair_correlation, slopes_by_pair
 from egg_reason.run.clock import TrainingClock
@@ -126,17 +126,14 @@ class Populations:
         rows = self.batches[k]
         jobs = Jobs.grid(len(chosen), len(rows), samples)
         jobs = dataclasses.replace(jobs, member=chosen[jobs.member])
-        _, scores = generate_and_score(
-            problem.generator,
-            members,
-            rows,
-            jobs,
-            problem.sampling,
-            problem.scorer,
-            k,
-            problem.prompt_lengths,
-            problem.trainer_state,
+        generator = problem.generator
+        questions = [Questions(rows, problem.sampling, problem.scorer)]
+        collector = Collector(questions, [(0, int(row)) for row in jobs.prompt], problem.trainer_state)
+        prompts = [generator.tokenizer.encode(row["prompt"]) for row in rows]
+        completions = generator.generate(
+            members, prompts, jobs, problem.sampling, k, problem.prompt_lengths, collector.add
         )
+        [scores] = collector.finish(completions)
         shape = len(chosen), len(rows), samples
         return scores.total.reshape(shape), (scores.by_reward[self.evaluator.accuracy] >= 1).reshape(shape)
 

@@ -62,13 +62,20 @@ class Reward:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.weight):
-            raise ValueError(f"reward {self.name}: a weight is a finite number, got {self.weight}")
+        if not isinstance(self.spec, str) or not isinstance(self.name, str):
+            given = self.name if isinstance(self.spec, str) else self.spec
+            raise ValueError(
+                f"reward: name and spec are texts, got {_shown(given)}; give a built-in name or"
+                " path/to/file.py:function, and a function itself to egg_reason.score"
+            )
+        real = isinstance(self.weight, numbers.Real) and not isinstance(self.weight, bool)
+        if not real or not math.isfinite(self.weight):
+            raise ValueError(f"reward {self.name}: a weight is a finite number, got {self.weight!r:.40}")
 
     @classmethod
     def of(cls, spec: str, weight: float = 1.0) -> "Reward":
         """A reward that bears the name of its function."""
-        return cls(spec.rpartition(":")[2], spec, weight)
+        return cls(spec.rpartition(":")[2] if isinstance(spec, str) else "reward", spec, weight)
 
 
 @dataclass(frozen=True)

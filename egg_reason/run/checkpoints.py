@@ -43,6 +43,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
+        self._unusable: set[int] = set()
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, damaged ones included, in order."""
@@ -53,8 +54,9 @@ class Checkpoints:
     def save(self, step: int, arrays: Any) -> None:
         """Keep the arrays as they are after `step`; returns when they are on the disk.
 
-        The newest two are kept. Checkpoints of later steps go: they belong to a future that has been taken
-        back. If the disk is full: OSError, and the checkpoints stay as they were.
+        The newest two are kept, beside which one that was passed over does not count. Checkpoints of later
+        steps go: they belong to a future that has been taken back. If the disk is full: OSError, and the
+        checkpoints stay as they were.
 
         Args:
             arrays: a pytree of JAX arrays, NumPy arrays and Python numbers, of any shape and every dtype that
@@ -89,8 +91,10 @@ class Checkpoints:
             raise OSError(
                 f"{path} could not be written ({reason}): make room on the disk, or mend it, and resume"
             ) from None
-        # Only now, with the new one safe, do older ones go.
-        kept = [saved for saved in self.steps() if saved <= step][-KEPT:]
+        # Only now, with the new one safe, do older ones go. One that proved to be damaged must not take the
+        # place of a good one.
+        self._unusable.discard(step)
+        kept = [saved for saved in self.steps() if saved <= step and saved not in self._unusable][-KEPT:]
         for saved, entry in self._entries():
             # A folder of an earlier version goes once a newer checkpoint is there, not before: of GRPO it may
             # be the only copy of the weights.
@@ -120,9 +124,14 @@ class Checkpoints:
                 leaves = _read(path, step)
             except (ValueError, OSError) as error:
                 log.warning("%s: damaged checkpoint, passed over (%s)", path, _reason(error))
+                self.disregard(step)
                 continue
             return step, _arrange(leaves, like, path)
         return None
+
+    def disregard(self, step: int) -> None:
+        """Count the checkpoint of a step no more among those that `save` keeps: it proved to be unusable."""
+        self._unusable.add(step)
 
     def fault(self, step: int) -> str | None:
         """Return what is damaged of the checkpoint of a step; None if it is whole."""

@@ -9,19 +9,17 @@ import numpy as np
 
 from egg_reason.files import replacing
 from egg_reason.run.directory import read_metrics
+from egg_reason.run.metric import Metric, judged_by, measured
 
 __all__ = ["learning_curve", "save_png"]
 
-HELD_OUT = "heldout_accuracy"
-"""Metric of an evaluation; its 95% interval is in HELD_OUT_low and HELD_OUT_high."""
-
 
 def learning_curve(metrics_path: str | os.PathLike, out_png: str | os.PathLike, title: str = "") -> None:
-    """Draw held-out accuracy with its 95% interval, and the training reward, against step and against
+    """Draw the held-out metric with its 95% interval, and the training reward, against step and against
     minutes.
 
     Args:
-        metrics_path: a metrics.jsonl. Lines with heldout_accuracy (and heldout_accuracy_low, _high) are
+        metrics_path: a metrics.jsonl. Lines with the metric that the run is judged by (`metric`) are
             evaluations, lines with reward_mean are steps; "time" is in seconds.
         out_png: where the picture goes; replaced as a whole.
         title: above the picture; "" for none.
@@ -33,11 +31,12 @@ def learning_curve(metrics_path: str | os.PathLike, out_png: str | os.PathLike, 
     from matplotlib.figure import Figure
 
     lines = read_metrics(metrics_path)
-    evaluations = [line for line in lines if line.get(HELD_OUT) is not None]
+    name = judged_by(lines)
+    evaluations = [(line, metric) for line in lines if (metric := measured(line, name))]
     steps = [line for line in lines if line.get("reward_mean") is not None]
     if not evaluations and not steps:
         raise ValueError(
-            f"{metrics_path}: no {HELD_OUT} and no reward_mean to draw: give the metrics.jsonl of a run that"
+            f"{metrics_path}: no evaluation and no reward_mean to draw: give the metrics.jsonl of a run that"
             " has taken a step"
         )
 
@@ -51,12 +50,12 @@ def learning_curve(metrics_path: str | os.PathLike, out_png: str | os.PathLike, 
             axis,
             [position(line) for line in steps],
             steps,
-            [position(line) for line in evaluations],
-            evaluations,
+            [position(line) for line, _ in evaluations],
+            [metric for _, metric in evaluations],
         )
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("accuracy, reward")
+    axes[0].set_ylabel(f"{name}, reward" if evaluations else "reward")
     axes[0].legend(loc="best", frameon=False)
     if title:
         figure.suptitle(title)
@@ -75,7 +74,7 @@ def _draw(
     x_steps: Sequence[float],
     steps: Sequence[dict],
     x_evaluations: Sequence[float],
-    evaluations: Sequence[dict],
+    evaluations: Sequence[Metric],
 ) -> None:
     if steps:
         rewards = [line["reward_mean"] for line in steps]
@@ -89,19 +88,16 @@ def _draw(
             label="training reward",
         )
     if evaluations:
-        accuracy = [line[HELD_OUT] for line in evaluations]
-        # A bound that is absent or null is left out of the band.
-        low, high = (
-            np.array([line.get(f"{HELD_OUT}_{end}") for line in evaluations], float)
-            for end in ("low", "high")
-        )
+        # A bound that is not known becomes NaN, which is left out of the band.
+        low = np.array([metric.low for metric in evaluations], float)
+        high = np.array([metric.high for metric in evaluations], float)
         axis.plot(
             x_evaluations,
-            accuracy,
+            [metric.value for metric in evaluations],
             color="tab:blue",
             marker="o",
             markersize=4,
-            label="held-out accuracy, 95% interval",
+            label=f"held-out {evaluations[0].name}, 95% interval",
         )
         if len(evaluations) == 1:  # a band needs two points
             axis.vlines(x_evaluations, low, high, color="tab:blue", alpha=0.5)

@@ -32,7 +32,7 @@ from typing import Any
 import tomli_w
 
 from egg_reason.config import TrainConfig, flattened
-from egg_reason.files import replacing, sync
+from egg_reason.files import flush, replacing, sync
 from egg_reason.run import changes
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.events import Events
@@ -182,8 +182,8 @@ class Run:
     # What is written for people
 
     def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Add a line to metrics.jsonl and to TensorBoard. Several lines may have the same step, none an
-        earlier one than the last.
+        """Add a line to metrics.jsonl, where it is on the disk when this returns, and to TensorBoard. Several
+        lines may have the same step, none an earlier one than the last.
 
         The line's "time" is in seconds that the run has been going, without the pauses between a stop and a
         resume. Numbers that are not finite are written as null, for JSON has none, and left out of
@@ -195,9 +195,11 @@ class Run:
                 f" rewind({step - 1}) first"
             )
         numbers = _json_data(values)
-        # Not flushed to the disk: a line that is lost or torn costs a point of a curve and no step.
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"step": int(step), "time": round(self.seconds, 3), **numbers}) + "\n")
+            file.flush()
+            # The seconds and tokens spent decide later rates: no step may count that has lost them.
+            flush(file.fileno())
         self._last_step = step
         if self._events is None:
             self._events = Events(self.path / "tensorboard", step)

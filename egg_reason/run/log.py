@@ -13,8 +13,9 @@ One append-only file of frames, little-endian:
     20      u32    CRC-32 of bytes 0..19
     24             payload
 
-A step's payload: learning rate f64, sigma f64, N u32, P u32, number of hash bytes u32 (0 or 16), those bytes,
-then the fitness as f32 [N, P] in row order. NaN payload bits are kept.
+A step's payload: learning rate f64, sigma f64, N u32, P u32, number of hash bytes u32 (0 or 16; plus 2^31 if
+the fitness is whole numbers), those bytes, then the fitness as f32 or i32 [N, P] in row order. NaN payload
+bits are kept.
 """
 
 import contextlib
@@ -45,8 +46,9 @@ HASH_BYTES = 16
 _FRAME = struct.Struct("<4sqII")  # magic, step, payload length, payload CRC; its own CRC follows
 _CRC = struct.Struct("<I")
 _FRAME_BYTES = _FRAME.size + _CRC.size
-# Learning rate, sigma, N, P, number of hash bytes.
+# Learning rate, sigma, N, P, number of hash bytes and WHOLE.
 _STEP = struct.Struct("<ddIII")
+WHOLE = 2**31
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,8 @@ class StepScalars:
     """The scalars that one step hands to the update.
 
     Attributes:
-        fitness_NP: float32 [N, P], member by prompt, as `tell` receives it; NaN where no answer applies.
+        fitness_NP: float32 or int32 [N, P], member by prompt, as `tell` receives it; NaN where no answer
+            applies.
         learning_rate: used in this step; a RMS change per weight.
         sigma: scale of the perturbations in this step.
         weights_hash: `weights_hash` of the weights after the step, 16 bytes; None where it was not computed.
@@ -340,23 +343,27 @@ def _another_frame_follows(data, offset: int, length: int | None) -> bool:
 
 def _encode(scalars: StepScalars) -> bytes:
     fitness = np.asarray(scalars.fitness_NP)
-    if fitness.dtype != np.float32 or fitness.ndim != 2:
+    if fitness.dtype not in (np.float32, np.int32) or fitness.ndim != 2:
         raise ValueError(
-            f"fitness must be float32 [members, prompts], got {fitness.dtype} {list(fitness.shape)}: convert"
-            " it before the update"
+            f"fitness must be float32 or int32 [members, prompts], got {fitness.dtype}"
+            f" {list(fitness.shape)}: convert it before the update"
         )
+    whole = fitness.dtype == np.int32
     hash_bytes = scalars.weights_hash or b""
     if len(hash_bytes) not in (0, HASH_BYTES):
         raise ValueError(
             f"a weights hash has {HASH_BYTES} bytes, got {len(hash_bytes)}: use weights_hash, or None"
         )
-    head = _STEP.pack(scalars.learning_rate, scalars.sigma, *fitness.shape, len(hash_bytes))
-    return head + hash_bytes + fitness.astype("<f4", copy=False).tobytes()
+    sizes = (*fitness.shape, len(hash_bytes) + whole * WHOLE)
+    head = _STEP.pack(scalars.learning_rate, scalars.sigma, *sizes)
+    return head + hash_bytes + fitness.astype("<i4" if whole else "<f4", copy=False).tobytes()
 
 
 def _decode(payload: bytes) -> StepScalars:
     learning_rate, sigma, members, prompts, hash_length = _STEP.unpack_from(payload)
-    start = _STEP.size + hash_length
+    whole = hash_length >= WHOLE
+    start = _STEP.size + hash_length % WHOLE
     # Bytes are copied as they are: NaN payloads survive, and a step that is repeated compares equal.
-    fitness = np.frombuffer(payload, "<f4", offset=start).astype(np.float32).reshape(members, prompts)
+    numbers = np.frombuffer(payload, "<i4" if whole else "<f4", offset=start).reshape(members, prompts)
+    fitness = numbers.astype(np.int32 if whole else np.float32)
     return StepScalars(fitness, learning_rate, sigma, payload[_STEP.size : start] or None)

@@ -27,7 +27,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from egg_reason.algorithms.registry import Weigh, weigh_of
+from egg_reason.algorithms.base import Weigh
+from egg_reason.algorithms.registry import weigh_of
 from egg_reason.config import TrainConfig
 from egg_reason.files import replacing
 from egg_reason.run.log import HASH_BYTES, ScalarLog

@@ -49,20 +49,20 @@ def start(
     taken again. So is one whose weights are not the recorded ones.
     """
     most = len(recorded) if most is None else most
-    saved = checkpoints.load(arrays_of(state), most) if checkpoints else None
-    if saved is None:
-        return state
-    step, arrays = saved
-    # The log is what is believed. At step 0 it has no hash to compare with.
-    if step and weights_hash(arrays["params"]) != recorded.hash_after(step):
+    while checkpoints and (saved := checkpoints.load(arrays_of(state), most)):
+        step, arrays = saved
+        # The log is what is believed. At step 0 it has no hash to compare with.
+        if not step or weights_hash(arrays["params"]) == recorded.hash_after(step):
+            arrays = jax.tree.map(jnp.asarray, arrays)
+            return state.replace(params=arrays["params"], optimiser=arrays["optimiser"], step=step)
         log.warning(
             "%s: the checkpoint of step %d holds other weights than the scalar log says and is passed over",
             recorded.name,
             step,
         )
-        return state
-    arrays = jax.tree.map(jnp.asarray, arrays)
-    return state.replace(params=arrays["params"], optimiser=arrays["optimiser"], step=step)
+        checkpoints.disregard(step)
+        most = step - 1
+    return state
 
 
 def follow(

@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from egg_reason.estimates.intervals import Interval
+from egg_reason.run.metric import Metric
 
 __all__ = ["Display"]
 
@@ -44,7 +44,7 @@ class Display:
         self._metrics: Mapping[str, Any] = {}
         self._rewards: list[float] = []
         self._seconds = dict.fromkeys(PHASES, 0.0)
-        self._evaluations: list[tuple[int, Interval]] = []
+        self._evaluations: list[tuple[int, Metric]] = []
         self._failures: Counter[tuple[str, str]] = Counter()
         self._phase = "start"
         self._phase_started = time.monotonic()
@@ -101,13 +101,12 @@ class Display:
             )
             self._print("  ".join(columns))
 
-    def evaluation(self, step: int, interval: Interval, name: str = "accuracy") -> None:
-        """Show the held-out accuracy, or another metric, after `step`."""
-        self._evaluations.append((step, interval))
+    def evaluation(self, step: int, metric: Metric, rows: int) -> None:
+        """Show what an evaluation after `step` measured on so many held-out rows."""
+        self._evaluations.append((step, metric))
         if self.plain:
-            self._print(
-                f"{self._step_label(step)}  held-out {name} {interval}, {interval.n_problems} problems"
-            )
+            better = "" if metric.higher_is_better else ", lower is better"
+            self._print(f"{self._step_label(step)}  held-out {metric.name} {metric}, {rows} problems{better}")
 
     def failures(self, step: int, counts: Mapping[tuple[str, str], int]) -> None:
         """Show how many rewards failed in a step or the evaluation after it: (reward, kind) -> rows. The
@@ -164,14 +163,13 @@ class Display:
             "green",
         )
         table.add_row("reward", reward)
-        held_out = "-"
         if self._evaluations:
             first_step, first = self._evaluations[0]
             last_step, last = self._evaluations[-1]
             held_out = f"{last} at step {last_step}"
             if last_step != first_step:
-                held_out += f" (from {first.mean:.3f})"
-        table.add_row("held-out accuracy", held_out)
+                held_out += f" (from {first.value:.3f})"
+            table.add_row(f"held-out {last.name}", held_out)
         table.add_row("signal to noise", _number(metrics.get("signal_to_noise"), ".2f"))
         length = _number(metrics.get("completion_length"), ".0f")
         truncated = _number(metrics.get("truncated"), ".0%")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from egg_reason.rewards.functions import import_function
 from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reasoning_gym
-from egg_reason.tasks.task import Task, batch, columns, validate
+from egg_reason.tasks.task import Task, batch, columns, refuse_environment, validate
 
 __all__ = [
     "TASKS",
@@ -22,6 +22,7 @@ __all__ = [
     "columns",
     "make",
     "overlaps",
+    "refuse_environment",
     "refuse_overlap",
     "takes",
     "validate",

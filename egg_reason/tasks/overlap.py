@@ -63,6 +63,7 @@ def find(training: Sequence[dict], evaluation: Sequence[dict], runs: bool = True
 
     Args:
         training, evaluation: rows; their `question` counts, or the whole `prompt` where they have none.
+            Rows without either (of an environment) are a ValueError.
         runs: whether runs of words count; otherwise only the same words do.
     """
     same: dict[tuple, list[int]] = defaultdict(list)
@@ -106,6 +107,11 @@ def lines(
 
 
 def _text(row: dict) -> str:
+    if "question" not in row and "prompt" not in row:  # of an environment
+        raise ValueError(
+            "overlap compares texts: rows need a 'question' or a 'prompt', one has only"
+            f" {', '.join(map(str, row)) or 'nothing'}: give tasks whose rows have them"
+        )
     return row["question"] if "question" in row else row["prompt"]
 
 

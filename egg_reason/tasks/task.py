@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from egg_reason.rewards import Reward, Scorer
 
-__all__ = ["Task", "batch", "columns", "validate"]
+__all__ = ["Task", "batch", "columns", "refuse_environment", "validate"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,15 @@ class Task:
     environment: object | None = None
 
     def __post_init__(self) -> None:
+        for name, given in (("name", self.name), ("description", self.description)):
+            if not isinstance(given, str):
+                raise ValueError(f"task: {name} must be a text, got {given!r:.40}; name the task")
+        for split, listed in (("train", self.train), ("heldout", self.heldout)):
+            if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
+                raise ValueError(
+                    f"task {self.name}: {split} must be a list of dictionaries, got {listed!r:.40};"
+                    " give [] for none"
+                )
         rows = self.train + self.heldout
         if not rows:
             raise ValueError(
@@ -71,17 +80,39 @@ class Task:
                 )
         if self.environment is not None:
             return
-        if not self.rewards or isinstance(self.rewards, str):
+        if (
+            not self.rewards
+            or not isinstance(self.rewards, tuple | list)
+            or not all(isinstance(spec, str) for spec in self.rewards)
+        ):
             raise ValueError(
-                f"task {self.name}: rewards must be a tuple of at least one spec, got {self.rewards!r}"
+                f"task {self.name}: rewards must be a tuple of at least one spec, got {self.rewards!r:.60};"
+                " name rewards, or path/to/file.py:function"
             )
         if isinstance(self.stop, str):
             raise ValueError(
                 f"task {self.name}: stop must be a tuple of strings, got the string {self.stop!r}; write"
                 f" ({self.stop!r},)"
             )
-        if self.max_new_tokens < 1:
-            raise ValueError(f"task {self.name}: max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise ValueError(
+                f"task {self.name}: stop must hold texts that are not empty, got {self.stop!r:.60}; leave"
+                " others out"
+            )
+        if type(self.max_new_tokens) is not int or self.max_new_tokens < 1:
+            raise ValueError(
+                f"task {self.name}: max_new_tokens must be 1 or more, got"
+                f" {self.max_new_tokens!r:.40}; give a whole number of tokens"
+            )
+
+
+def refuse_environment(task: Task, command: str) -> None:
+    """Raise ValueError where a task is an environment, for a command that reads completions."""
+    if task.environment is not None:
+        raise ValueError(
+            f"{command} reads completions, and task {task.name} is an environment without any: train on it,"
+            " a run measures it as it goes"
+        )
 
 
 def columns(rows: Sequence[dict]) -> dict[str, list]:

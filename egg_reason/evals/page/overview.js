@@ -80,12 +80,13 @@ function rate(value) {
   return number > 1 ? counted(number) : percent(number);
 }
 
-function interval(value, label = null) {
+function interval(value, label = null, share = true) {
   if (!value) return "–";
   const between = finite(value.low) && finite(value.high);
+  const bound = (end) => (share ? (100 * end).toFixed(1) : plainly(end));
   return element("span", { class: "interval" },
-    element("strong", null, percent(value.mean)),
-    element("small", null, label ? `${label} ` : "", between ? `${(100 * value.low).toFixed(1)} – ${(100 * value.high).toFixed(1)}` : ""));
+    element("strong", null, share ? percent(value.mean) : plainly(value.mean)),
+    element("small", null, label ? `${label} ` : "", between ? `${bound(value.low)} – ${bound(value.high)}` : ""));
 }
 
 function axis() {
@@ -140,12 +141,15 @@ function plainly(value) {
 }
 
 function training(data, linkTo) {
-  const { config, metrics, summary } = data.run;
-  const evaluations = metrics.filter((line) => finite(line.heldout_accuracy));
-  const measured = (line) => line && { mean: line.heldout_accuracy, low: line.heldout_accuracy_low, high: line.heldout_accuracy_high };
-  const named = (value) => value && { ...value, mean: value.accuracy };
-  const before = named(summary.heldout_before) || measured(evaluations[0]);
-  const after = named(summary.heldout_after) || (evaluations.length > 1 ? measured(evaluations.at(-1)) : null);
+  const { config, metric, metrics, summary } = data.run;
+  const evaluations = metrics.filter((line) => line.heldout);
+  const before = data.run.before || evaluations[0]?.heldout;
+  const after = data.run.after || (evaluations.length > 1 ? evaluations.at(-1).heldout : null);
+  const name = String(metric.name).replaceAll("_", " ");
+  const better = metric.higher ? "" : " (lower is better)";
+  // Shown in percent where all that was measured are shares.
+  const share = [before, after, ...evaluations.map((line) => line.heldout)].filter(Boolean)
+    .every((value) => [value.mean, value.low, value.high].filter(finite).every((one) => one >= 0 && one <= 1));
   const minutes = summary.minutes ?? (metrics.length ? metrics.at(-1).time / 60 : null);
   const steps = summary.steps ?? (metrics.length ? metrics.at(-1).step + 1 : 0);
   byId("facts").textContent = [config.model && `${config.model} on ${config.task}`, `${plural(data.samples, "completion")} kept`,
@@ -153,22 +157,24 @@ function training(data, linkTo) {
   const tile = (label, content) => element("div", { class: "tile" }, element("p", { class: "label" }, label), content);
   return [
     element("div", { class: "tiles" },
-      before ? tile("Held-out accuracy before", interval(before)) : null,
-      after ? tile(`Held-out accuracy ${summary.heldout_after ? "after" : "now"}`, interval(after)) : null,
+      before ? tile(`Held-out ${name} before${better}`, interval(before, null, share)) : null,
+      after ? tile(`Held-out ${name} ${data.run.after ? "after" : "now"}${better}`, interval(after, null, share)) : null,
       tile("Steps", element("strong", null, counted(steps))),
       finite(minutes) ? tile("Minutes", element("strong", null, minutes.toFixed(1))) : null),
-    metrics.length ? curve(metrics, evaluations, data.parts, linkTo) : element("p", { class: "notice" }, "No metrics yet."),
+    metrics.length ? curve(metrics, evaluations, name, share, data.parts, linkTo) : element("p", { class: "notice" }, "No metrics yet."),
     element("details", { class: "settings" }, element("summary", null, "Settings"), facts(config)),
   ];
 }
 
-function curve(metrics, evaluations, parts, linkTo) {
+function curve(metrics, evaluations, name, share, parts, linkTo) {
+  const shown = (value) => (share ? percent(value) : plainly(value));
   const rewards = metrics.filter((line) => finite(line.reward_mean));
   const [width, height, left, right, top, bottom] = [innerWidth < 800 ? 430 : 960, 280, 40, 12, 12, 34];
-  const values = [...rewards.map((line) => line.reward_mean), ...evaluations.flatMap((line) => [line.heldout_accuracy, line.heldout_accuracy_low, line.heldout_accuracy_high])].filter(finite);
-  let [low, high] = [Math.min(...values), Math.max(...values)];
+  const values = [...rewards.map((line) => line.reward_mean), ...evaluations.flatMap((line) => [line.heldout.mean, line.heldout.low, line.heldout.high])].filter(finite);
+  let [low, high] = values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
   const step = niceStep((high - low || 1) / 4);
-  [low, high] = [Math.floor(low / step) * step, Math.ceil(high / step) * step || step];
+  [low, high] = [Math.floor(low / step) * step, Math.ceil(high / step) * step];
+  if (high === low) high += step;
   const last = Math.max(1, ...metrics.map((line) => line.step));
   const x = (line) => left + ((width - left - right) * line.step) / last;
   const y = (value) => top + ((height - top - bottom) * (high - value)) / (high - low);
@@ -182,25 +188,25 @@ function curve(metrics, evaluations, parts, linkTo) {
   for (let mark = 0; mark <= last; mark += across) {
     grid.push(drawing("text", { x: x({ step: mark }), y: height - 14, "text-anchor": "middle" }, counted(mark)));
   }
-  const band = evaluations.filter((line) => finite(line.heldout_accuracy_low) && finite(line.heldout_accuracy_high));
+  const band = evaluations.filter((line) => finite(line.heldout.low) && finite(line.heldout.high));
   const saved = parts.map((part) => drawing("a", { href: linkTo(part, "all"), "aria-label": `samples of step ${part}` },
     drawing("title", null, `samples of step ${part}`),
     drawing("rect", { class: "hit", x: x({ step: Number(part) }) - 7, y: height - bottom - 9, width: 14, height: 14 }),
     drawing("path", { class: "saved", d: `M${x({ step: Number(part) })} ${height - bottom - 7}l4 7h-8z` })));
   return element("figure", null,
     element("figcaption", null,
-      evaluations.length ? element("span", { class: "key heldout" }, "held-out accuracy, 95% interval") : null,
+      evaluations.length ? element("span", { class: "key heldout" }, `held-out ${name}, 95% interval`) : null,
       rewards.length ? element("span", { class: "key reward" }, "training reward") : null,
       parts.length ? element("span", { class: "key saved" }, "saved samples") : null),
-    drawing("svg", { viewBox: `0 0 ${width} ${height}`, class: "curve", role: "group", "aria-label": "held-out accuracy and training reward by step" },
+    drawing("svg", { viewBox: `0 0 ${width} ${height}`, class: "curve", role: "group", "aria-label": `held-out ${name} and training reward by step` },
       grid,
       drawing("text", { x: (left + width - right) / 2, y: height - 3, "text-anchor": "middle" }, "step"),
-      band.length > 1 ? drawing("polygon", { class: "band", points: `${points(band, (line) => line.heldout_accuracy_high)} ${points(band.toReversed(), (line) => line.heldout_accuracy_low)}` })
-        : band.map((line) => drawing("line", { class: "whisker", x1: x(line), x2: x(line), y1: y(line.heldout_accuracy_low), y2: y(line.heldout_accuracy_high) })),
+      band.length > 1 ? drawing("polygon", { class: "band", points: `${points(band, (line) => line.heldout.high)} ${points(band.toReversed(), (line) => line.heldout.low)}` })
+        : band.map((line) => drawing("line", { class: "whisker", x1: x(line), x2: x(line), y1: y(line.heldout.low), y2: y(line.heldout.high) })),
       drawing("polyline", { class: "reward", points: points(rewards, (line) => line.reward_mean) }),
-      drawing("polyline", { class: "heldout", points: points(evaluations, (line) => line.heldout_accuracy) }),
-      evaluations.map((line) => drawing("circle", { class: "heldout", cx: x(line), cy: y(line.heldout_accuracy), r: 4 },
-        drawing("title", null, `step ${line.step}: ${percent(line.heldout_accuracy)} [${percent(line.heldout_accuracy_low)}, ${percent(line.heldout_accuracy_high)}]`))),
+      drawing("polyline", { class: "heldout", points: points(evaluations, (line) => line.heldout.mean) }),
+      evaluations.map((line) => drawing("circle", { class: "heldout", cx: x(line), cy: y(line.heldout.mean), r: 4 },
+        drawing("title", null, `step ${line.step}: ${shown(line.heldout.mean)}${finite(line.heldout.low) ? ` [${shown(line.heldout.low)}, ${shown(line.heldout.high)}]` : ""}`))),
       saved));
 }
 
