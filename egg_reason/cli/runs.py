@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import tyro
 
 from egg_reason.cli.clock import BEGUN
-from egg_reason.cli.flags import ComparisonFlags, MachineFlags, ProbeFlags, TrainFlags, named, option, typed
+from egg_reason.cli.flags import (
+    ComparisonFlags,
+    MachineFlags,
+    ProbeFlags,
+    Texts,
+    TrainFlags,
+    named,
+    option,
+    typed,
+)
 from egg_reason.config import Machines, TrainConfig, read_toml
 from egg_reason.config.commands import ProbeSettings, read_comparison, read_probe
 
@@ -43,6 +52,14 @@ def train(
             "STEPS",
         ),
     ] = None,
+    accept_changes: Annotated[
+        Texts,
+        option(
+            "with --resume: go on with other data, rewards, tokenizer or template than the run had, separated"
+            " by commas; the log records it",
+            "refuse them",
+        ),
+    ] = (),
     plain: Annotated[bool, option("print lines instead of the live view", "no")] = False,
     dry_run: Annotated[
         bool,
@@ -83,9 +100,11 @@ def train(
 
     show = True if plain else None
     if resume is not None:
-        summary = training.resume(resume, given, show, BEGUN, rewind, where)
+        summary = training.resume(resume, given, show, BEGUN, rewind, where, accept_changes)
     elif rewind is not None:
         raise ValueError("--rewind goes with --resume: name the run whose steps are to be taken again")
+    elif accept_changes:
+        raise ValueError("--accept-changes goes with --resume: name the run that goes on")
     else:
         chosen = TrainConfig.of(**given)
         stem = Path(chosen.task.task.partition(":")[0]).stem

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from egg_reason.config.paths import PATHS, absolute, same_form
 from egg_reason.config.setting import converted
 from egg_reason.config.train import TrainConfig
 
 __all__ = ["RULES", "Rule", "resumed"]
 
-Rule = Literal["bits", "free", "budget"]
+Rule = Literal["bits", "free", "budget", "path"]
 """bits: decides what is computed; refused unless equal to the run's. free: decides no weight; applied, and
 recorded. budget: a larger one is refused because lengthening a run is not supported yet, a smaller one
-always."""
+always. path: names a file, which may have moved; applied and recorded: fingerprints tell if it is so."""
 
 FREE = (
     *("allow_overlap", "reward_timeout", "reward_memory", "reward_workers", "max_prompt_tokens"),
@@ -22,6 +23,7 @@ BUDGET = ("steps", "minutes", "tokens")
 RULES: dict[str, Rule] = dict.fromkeys(TrainConfig.known(), "bits")
 RULES |= dict.fromkeys(FREE, "free")
 RULES |= dict.fromkeys(BUDGET, "budget")
+RULES |= dict.fromkeys(PATHS, "path")
 
 
 def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple[TrainConfig, dict[str, Any]]:
@@ -52,7 +54,11 @@ def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple
         value = None if value is None else converted(name, value, known[name][0].kind)
         if value == own[name]:
             continue
-        if RULES[name] == "free":
+        if RULES[name] == "path":
+            value = absolute({name: value})[name]
+            if value == absolute({name: own[name]})[name]:
+                continue
+        if RULES[name] == "free" or (RULES[name] == "path" and same_form(name, value, own[name])):
             changes[name] = value
             continue
         if RULES[name] == "budget" and _larger(value, own[name]):

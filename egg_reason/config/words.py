@@ -7,7 +7,7 @@ from egg_reason.config.algorithms import Eggroll
 from egg_reason.config.setting import Setting
 from egg_reason.config.train import TrainConfig
 
-__all__ = ["SPACED", "train_words", "words"]
+__all__ = ["SPACED", "flag_of", "train_words", "words"]
 
 SPACED = frozenset({"task_options", "other_task_options", "set"})
 """Lists that are several words on the command line; others are one word with commas."""
@@ -39,8 +39,13 @@ def words(flat: Mapping[str, Any]) -> list[str]:
     return spelled
 
 
+def flag_of(name: str) -> str:
+    """Return the flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 def _spelled(name: str, value: Any, setting: Setting | None) -> list[str]:
-    flag = f"--{name.replace('_', '-')}"
+    flag = flag_of(name)
     if isinstance(value, bool) and (setting is None or setting.switch):
         return [flag if value else f"--no-{flag[2:]}"]
     if isinstance(value, list | tuple):

@@ -6,8 +6,6 @@ A row holds what an episode starts from (a seed, a level, a target); it needs no
 weights are the policy's.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +80,6 @@ class EnvironmentProblem:
 
     def log_to(self, path: Path) -> None:
         """Environments print where this process prints."""
-
-    def fingerprint(self) -> str:
-        """Return what names the rows and the kind of environment."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps(list(self.rows), default=str, sort_keys=True).encode())
-        digest.update(type(self.environment).__qualname__.encode())
-        return digest.hexdigest()
 
     def __enter__(self) -> Self:
         return self
