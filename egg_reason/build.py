@@ -194,7 +194,7 @@ def check_resume(
         if not isinstance(parts.algorithm, Replayable):  # steps after the checkpoint are trained again
             saved = Checkpoints(Path(path) / "checkpoints").steps()
             steps = max((step for step in saved if step <= steps), default=0)
-        check_inputs(parts, scalars, path, changed, accept, steps)
+        check_inputs(parts, scalars, path, changed, accept, steps, quiet=True)
 
 
 def build_remote(machines: Machines = HERE) -> Build:

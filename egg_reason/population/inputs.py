@@ -26,24 +26,27 @@ def check_inputs(
     changed: Mapping[str, Any],
     accept: Sequence[str],
     steps: int,
+    quiet: bool = False,
 ) -> list[str]:
     """Return the kinds of inputs that are others than those of the run after so many steps, all accepted.
 
     Args:
         changed: the settings that are others now, to be named in error lines.
         accept: kinds that the user accepts.
+        quiet: log nothing; otherwise what is accepted, what did not change, and what cannot be told.
 
     Raises ValueError, one line, for another base model, an input that is not accepted, and rows that were
     changed and overlap with evaluation problems.
     """
     if not set(accept) <= set(KINDS):
         raise ValueError(f"accept_changes is one or more of {', '.join(KINDS)}, not {', '.join(accept)}")
+    say = log.debug if quiet else log.warning
     check_base(parts.model, scalars.header["fingerprint"], path)
     before = scalars.fingerprints(steps)
     if before is None:
-        log.warning(
-            "%s: an earlier version began it and kept no fingerprints of data, rewards, tokenizer and template:"
-            " whether these are the same cannot be told; they are recorded from here on",
+        say(
+            "%s: an earlier version began it and kept no fingerprints of data, rewards, tokenizer and"
+            " template: whether these are the same cannot be told; they are recorded from here on",
             path,
         )
         return []
@@ -53,9 +56,9 @@ def check_inputs(
         tasks.refuse_overlap(parts.task, parts.config.task.data_dir)
     for kind in accept:
         if kind not in different:
-            log.warning("%s: %s did not change: there is nothing to accept", path, kind)
+            say("%s: %s did not change: there is nothing to accept", path, kind)
     if different:
-        log.warning("%s: from step %d on with other %s, as accepted", path, steps, in_words(different))
+        say("%s: from step %d on with other %s, as accepted", path, steps, in_words(different))
     return list(different)
 
 

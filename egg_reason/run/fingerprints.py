@@ -118,21 +118,22 @@ def _content(task: str, row: dict) -> dict:
 
 def _text(value: Any) -> str:
     """Return a text of any value that is the same in every process."""
-    try:
-        return json.dumps(value, default=_plain, sort_keys=True)
-    except (TypeError, ValueError):  # keys that are no text, or a value that holds itself
-        return _stable(value)
+    return json.dumps(_plain(value), sort_keys=True)
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, set | frozenset):
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {
+            key if isinstance(key, str) else f" {_text(key)}": _plain(cell) for key, cell in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_plain(cell) for cell in value]
+    if isinstance(value, set | frozenset):  # their order differs from process to process
         return sorted(map(_text, value))
-    return _stable(value)
-
-
-def _stable(value: Any) -> str:
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
