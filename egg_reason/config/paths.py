@@ -9,7 +9,7 @@ from egg_reason.config.words import flag_of
 
 __all__ = ["DATA_SUFFIXES", "PATHS", "absolute", "located", "refuse_missing", "same_form"]
 
-PATHS = ("model", "tokenizer", "task", "task_options", "data_dir", "template", "reward")
+PATHS = ("model", "reference", "tokenizer", "task", "task_options", "data_dir", "template", "reward")
 """Settings that may name one."""
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -56,7 +56,7 @@ def refuse_missing(config: TrainConfig, given: Collection[str], run: object) -> 
     given: settings that were typed just now.
     """
     for name, path in _paths(config.flat()):
-        is_path = name != "model" or "/" in path  # another one may be a bundled name
+        is_path = name not in ("model", "reference") or "/" in path  # another one may be a bundled name
         if not is_path or Path(path).expanduser().exists():
             continue
         looked = "" if Path(path).is_absolute() else f" (looked in {Path.cwd()})"
@@ -73,7 +73,7 @@ def refuse_missing(config: TrainConfig, given: Collection[str], run: object) -> 
 def _paths(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the paths that settings name, each with the setting."""
     for name in PATHS:
-        value = flat[name]
+        value = flat.get(name)
         for entry in value if isinstance(value, list | tuple) else [value]:
             path = _taken_apart(name, entry)[1] if entry is not None else ""
             if path:
@@ -108,6 +108,7 @@ def _taken_apart(name: str, value: str) -> tuple[str, str, str]:
     is_path = {
         "data_dir": True,
         "model": not value.startswith("hf:"),
+        "reference": not value.startswith("hf:"),
         "tokenizer": value not in ("byte", "world"),
         "task": value.endswith(DATA_SUFFIXES),
     }

@@ -21,7 +21,7 @@ from egg_reason.engine.base import Members
 from egg_reason.estimates.intervals import Interval
 from egg_reason.models import Model
 from egg_reason.population.trials import Trials
-from egg_reason.rewards.sources import file_of, source_files
+from egg_reason.rewards.sources import file_of, reward_files, source_files
 from egg_reason.run import fingerprints
 from egg_reason.run.directory import Run
 from egg_reason.tasks import Task, batch
@@ -97,23 +97,21 @@ class Parts:
     def fingerprints(self) -> fingerprints.Fingerprints:
         """Hashes of what must be equal wherever members of a run are tried, and when it goes on: what the log
         keeps and `run.fingerprints.differences` compares."""
-        task, name = self.task, self.model.tokenizer.name
-        specs = dict.fromkeys((*task.rewards, *self.config.rewards.reward))
-        graders = dict.fromkeys(file for spec in specs if (file := file_of(spec)))
+        task, model = self.task, self.model
         maker = file_of(self.config.task.task)
-        vocabulary = Path(name)
+        # GRPO's second model; other algorithms have none.
+        reference = getattr(self.algorithm, "reference", None)
+        distance = {} if reference is None else {"reference": model.family.fingerprint(reference)}
         return {
             "data": {
                 "training rows": fingerprints.rows(task.name, task.train),
                 "held-out rows": fingerprints.rows(task.name, task.heldout),
                 **fingerprints.files(source_files(maker) if maker else []),
             },
-            "rewards": fingerprints.files(one for file in graders for one in source_files(file)),
-            "tokenizer": (
-                fingerprints.files([(vocabulary.name, vocabulary)]) if vocabulary.is_file() else {name: name}
-            ),
+            "rewards": fingerprints.files(reward_files((*task.rewards, *self.config.rewards.reward))),
+            "tokenizer": fingerprints.vocabulary(model.tokenizer.name),
             "template": fingerprints.templates(task.name, task.train + task.heldout, task.stop),
-            "model": {"weights": self.model.fingerprint},
+            "model": {"weights": model.fingerprint, **distance},
         }
 
 

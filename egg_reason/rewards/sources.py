@@ -2,16 +2,22 @@
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["file_of", "source_files"]
+__all__ = ["file_of", "reward_files", "source_files"]
 
 
 def file_of(spec: str) -> Path | None:
     """Return the file of `path/to/file.py:function`; None where a spec does not name one that exists."""
     path = Path(spec.rpartition(":")[0]).expanduser()
     return path.resolve() if path.suffix == ".py" and path.is_file() else None
+
+
+def reward_files(specs: Iterable[str]) -> list[tuple[str, Path]]:
+    """Return the `source_files` of all rewards that are a user's, those of each file once."""
+    graders = dict.fromkeys(file for spec in specs if (file := file_of(spec)))
+    return [entry for file in graders for entry in source_files(file)]
 
 
 def source_files(path: Path) -> list[tuple[str, Path]]:

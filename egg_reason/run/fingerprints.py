@@ -11,7 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "Fingerprints", "accepted", "differences", "files", "in_words", "rows", "templates"]
+__all__ = [
+    "KINDS",
+    "Fingerprints",
+    "accepted",
+    "differences",
+    "files",
+    "in_words",
+    "rows",
+    "templates",
+    "vocabulary",
+]
 
 KINDS = ("data", "rewards", "tokenizer", "template")
 """Inputs whose change a user can accept."""
@@ -33,6 +43,11 @@ def files(sources: Iterable[tuple[str, Path]]) -> dict[str, str]:
         taken = sum(other == name or other.startswith(f"{name} (") for other in hashes)
         hashes[f"{name} ({taken + 1})" if taken else name] = _hash(path.read_bytes())
     return hashes
+
+
+def vocabulary(name: str) -> dict[str, str]:
+    """Return a hash of a tokenizer's file; of a built-in one its name. name: as `Tokenizer.name`."""
+    return files([(Path(name).name, Path(name))]) if Path(name).is_file() else {name: name}
 
 
 def rows(task: str, split: Sequence[dict]) -> str:
@@ -81,6 +96,9 @@ def accepted(
     for this. Raises ValueError, one line, where an input is another one that is not accepted.
     """
     different = differences(before, now)
+    fixed = [kind for kind in different if kind not in KINDS]
+    if fixed:
+        raise ValueError(f"{run}: other {in_words(different)} than it had: put that back, or start a new run")
     if not different.keys() <= set(accept):
         raise ValueError(
             f"{run}: other {in_words(different)} than it had: put that back, or go on with the change:"
