@@ -653,6 +653,80 @@ def test_a_task_file(settings, tmp_path, monkeypatch):
     assert done.stderr.endswith("--resume run --accept-changes data,rewards\n")
 
 
+def test_a_tokenizer_file(settings, tmp_path, monkeypatch, command):
+    """Of byte-level tokens; the edit takes one merge's place."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    def write(ids):
+        tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(ids)}, []))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.save(str(tmp_path / "own.json"))
+
+    alphabet = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())[:255]]
+    write(alphabet)
+    monkeypatch.chdir(tmp_path)
+    few = {"steps": 1, "eval_every": 0, "sample_every": 0, "final_problems": 4, "checkpoint_every": 0}
+    train(TrainConfig.of(**settings | few | {"tokenizer": "own.json"}), "run", plain=True)
+    assert read_settings("run").model.tokenizer == f"{tmp_path}/own.json"
+    alphabet[1], alphabet[2] = alphabet[2], alphabet[1]
+    write(alphabet)
+    status, _, error = command("train", "--plain", "--resume", "run", "--rewind", "0")
+    assert status == 2 and error == (
+        "egg-reason: run: other tokenizer (own.json) than it had: put that back, or go on with the change:"
+        " egg-reason train --resume run --accept-changes tokenizer\n"
+    )
+    (tmp_path / "own.json").unlink()
+    assert command("verify", "run")[0] == 0  # weights need no tokenizer
+    status, _, error = command("train", "--plain", "--resume", "run", "--rewind", "0")
+    assert status == 2 and "which is gone: put it back, or give its new place with --tokenizer" in error
+
+
+def test_grpo_takes_the_change_from_its_checkpoint_on(settings, rewards_file, tmp_path, command):
+    """It dies in its last step, two steps after the checkpoint."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(rewards_file.read_text())
+    given = {
+        **{name: settings[name] for name in ("model", "task_options", "prompts", "lanes", "max_tokens")},
+        **{"algorithm": "grpo", "reward": (f"{mine}:digits",), "reward_weights": (0.0, 1.0), "samples": 4},
+        **{"steps": 4, "eval_every": 0, "sample_every": 0, "final_problems": 4, "checkpoint_every": 1},
+    }
+    run = tmp_path / "run"
+    append = ScalarLog.append
+
+    def stop_at_last(log, step, scalars):
+        if step == 3:
+            raise Stopped
+        append(log, step, scalars)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(ScalarLog, "append", stop_at_last)
+        train(TrainConfig.of(**given), run, plain=True)
+    before = steps_of(run)
+    (run / "checkpoints" / "000003.safetensors").unlink()
+    edit(mine, "16", "8")
+    status, _, error = command("train", "--plain", "--resume", run)
+    assert status == 2 and "other rewards (mine.py)" in error and steps_of(run) == before
+    assert command("train", "--plain", "--resume", run, "--accept-changes", "rewards")[0] == 0
+    assert changes_of(run) == [(2, ["rewards"])]
+    after = steps_of(run)
+    assert after[:2] == before[:2] and after[2] != before[2] and len(after) == 4
+
+
+def test_an_evaluation_notices_other_rewards(settings, home, command):
+    words = ["eval", "--model", "base.pth", "--benchmarks", "problems.jsonl", "--reward", "mine.py:digits"]
+    words += ["--template", "@asks.jinja", "--problems", 2, "--max-tokens", 4, "--lanes", 16, "--out", "e"]
+    assert command(*words)[0] == 0
+    assert command(*words)[0] == 0
+    edit(home / "helper.py", "1", "2")
+    status, _, error = command(*words)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "e holds an evaluation with fingerprints.rewards.helper.py " in error
+    header = json.loads((home / "e" / "evaluation.json").read_text())
+    del header["fingerprints"]  # as earlier versions wrote it
+    (home / "e" / "evaluation.json").write_text(json.dumps(header))
+    assert command(*words)[0] == 0
+
+
 # The pieces
 
 
