@@ -687,8 +687,15 @@ def test_grpo_takes_the_change_from_its_checkpoint_on(settings, rewards_file, tm
     mine.write_text(rewards_file.read_text())
     given = {
         **{name: settings[name] for name in ("model", "task_options", "prompts", "lanes", "max_tokens")},
-        **{"algorithm": "grpo", "reward": (f"{mine}:digits",), "reward_weights": (0.0, 1.0), "samples": 4},
-        **{"steps": 4, "eval_every": 0, "sample_every": 0, "final_problems": 4, "checkpoint_every": 1},
+        "algorithm": "grpo",
+        "reward": (f"{mine}:digits",),
+        "reward_weights": (0.0, 1.0),
+        "samples": 4,
+        "steps": 4,
+        "eval_every": 0,
+        "sample_every": 0,
+        "final_problems": 4,
+        "checkpoint_every": 1,
     }
     run = tmp_path / "run"
     append = ScalarLog.append

@@ -56,7 +56,7 @@ def refuse_missing(config: TrainConfig, given: Collection[str], run: object) -> 
     given: settings that were typed just now.
     """
     for name, path in _paths(config.flat()):
-        is_path = name not in ("model", "reference") or "/" in path  # another one may be a bundled name
+        is_path = name not in ("model", "reference") or "/" in path or path.endswith(".pth")  # else bundled
         if not is_path or Path(path).expanduser().exists():
             continue
         looked = "" if Path(path).is_absolute() else f" (looked in {Path.cwd()})"
