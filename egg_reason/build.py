@@ -6,7 +6,7 @@ Everything is checked before anything is written.
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ import jax.numpy as jnp
 
 from egg_reason import models, tasks
 from egg_reason.algorithms import registry
-from egg_reason.algorithms.base import Algorithm, replayable
+from egg_reason.algorithms.base import Algorithm, Replayable, replayable
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
+from egg_reason.config.paths import absolute, refuse_missing
 from egg_reason.config.resume import resumed
 from egg_reason.config.sections import RewardSettings, SamplingSettings
 from egg_reason.config.setting import settings_of
@@ -30,12 +31,14 @@ from egg_reason.population.base import Build, Parts, Population
 from egg_reason.population.environment import EnvironmentProblem, checked_environment
 from egg_reason.population.here import Here, TextProblem
 from egg_reason.population.hosts import Hosts, Leader
+from egg_reason.population.inputs import check_inputs
 from egg_reason.population.pool import Pool
 from egg_reason.rewards import Reward, Scorer, TrainerState
 from egg_reason.rewards.functions import BUILT_IN, load
 from egg_reason.run import recording
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.directory import read_settings
+from egg_reason.run.log import ScalarLog
 from egg_reason.run.replay import Replay, check_base
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "make_generator",
     "open_population",
     "open_replay",
+    "rebuild",
 ]
 
 VALIDATION_SEED = 2**31
@@ -74,9 +78,10 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
 
     The scorer's processes are started: `with parts.problem` ends them. resumed: overlap of training and
     evaluation problems is no longer a reason to stop. machines: where completions are written.
-    The parts' config has the precision and the streams that were chosen, since another machine would choose
-    others.
+    The parts' config has absolute paths, and the precision and the streams that were chosen: another folder
+    or machine would give others.
     """
+    config = config.replace(**absolute(config.flat()))
     model = models.load(config.model.model, config.model.tokenizer)
     task = build_task(config, model.tokenizer.name)
     made = checked(config, model, task, machines)
@@ -108,7 +113,6 @@ def _texts(config: TrainConfig, task: tasks.Task, made: Checked) -> tuple[TextPr
         prompt_lengths=made.prompt_lengths,
         sample_every=config.run.sample_every,
         wire=config.algorithm.wire,
-        sources=list(_source_files(config)),
         trainer_state=trainer_state,
     )
     temperature = config.evaluation.eval_temperature
@@ -180,13 +184,34 @@ def check(configs: Sequence[TrainConfig]) -> None:
         )
 
 
-def check_resume(path: str | os.PathLike, changes: Mapping[str, Any], machines: Machines = HERE) -> None:
-    """Raise what resuming a run with these settings would be refused for. Change nothing."""
-    config, fingerprint = read_settings(path)
-    config, _ = resumed(config, changes, path)
-    parts = build(config, resumed=True, machines=machines)
-    with parts.problem:
-        check_base(parts.model, fingerprint, path)
+def rebuild(
+    config: TrainConfig, changes: Mapping[str, Any], path: str | os.PathLike, machines: Machines = HERE
+) -> tuple[Parts, dict[str, Any]]:
+    """Build all parts of a run that is resumed. Return them, and the settings that are others now.
+
+    config: the run's settings. changes: those given now. path: the run. Raises the one-line errors of
+    `build`, and those of a change that cannot be.
+    """
+    config, changed = resumed(config, changes, path)
+    refuse_missing(config, changed, path)
+    return build(config, resumed=True, machines=machines), changed
+
+
+def check_resume(
+    path: str | os.PathLike,
+    changes: Mapping[str, Any],
+    steps: int,
+    accept: Sequence[str] = (),
+    machines: Machines = HERE,
+) -> None:
+    """Raise what resuming a run with these settings after `steps` steps would be refused for. Change
+    nothing."""
+    parts, changed = rebuild(read_settings(path), changes, path, machines)
+    with parts.problem, ScalarLog(Path(path) / "scalars" / "log.bin", writable=False, steps=steps) as scalars:
+        if not isinstance(parts.algorithm, Replayable):  # steps after the checkpoint are trained again
+            saved = Checkpoints(Path(path) / "checkpoints").steps()
+            steps = max((step for step in saved if step <= steps), default=0)
+        check_inputs(parts, scalars, path, changed, accept, steps, quiet=True)
 
 
 def build_remote(machines: Machines = HERE) -> Build:
@@ -211,16 +236,20 @@ def open_replay(source: str | os.PathLike, base: str | None = None) -> Replay:
     recorded = recording.read(source)
     config = TrainConfig.from_table(recorded.config)
     checkpoints = Checkpoints(Path(source) / "checkpoints") if Path(source).is_dir() else None
+    tokenizer = config.model.tokenizer
+    if tokenizer not in (None, "world") and not Path(tokenizer).exists():
+        tokenizer = "byte"  # weights need none: a file that is gone is no hindrance
     try:
-        model = models.load(base or config.model.model, config.model.tokenizer)
+        model = models.load(base or config.model.model, tokenizer)
     except FileNotFoundError as error:
+        way_out = "give the place of" if base else "name with --model the place of"
         raise FileNotFoundError(
-            f"{error}; {source} was trained from it: name its place with --model"
+            f"{'--model ' if base else ''}{error}; {way_out} the model that {source} was trained from"
         ) from None
     check_base(model, recorded.fingerprint, source)
     # The sampling does not matter: nothing is written.
     algorithm = replayable(registry.make(config, model, Sampling(max_tokens=1)))
-    return Replay(recorded, model, algorithm, checkpoints, config.model.tokenizer)
+    return Replay(recorded, model, algorithm, checkpoints, tokenizer)
 
 
 def make_generator(
@@ -351,10 +380,3 @@ def _scorer(
         scorer.close()
         raise
     return scorer
-
-
-def _source_files(config: TrainConfig) -> Iterable[Path]:
-    """Yield the user's files that decide rewards: of the task and of each reward."""
-    for spec in (config.task.task, *config.rewards.reward):
-        if (file := Path(spec.rpartition(":")[0])).is_file():
-            yield file

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from egg_reason import models
-from egg_reason.algorithms.base import Algorithm, NotFinite
+from egg_reason.algorithms.base import NotFinite
 from egg_reason.algorithms.state import State
 from egg_reason.evals.report import write_report
 from egg_reason.perturb.paths import get
@@ -24,13 +24,13 @@ from egg_reason.rewards import RewardFailure
 from egg_reason.run.allocator import give_back, peak_memory
 from egg_reason.run.budget import Budget
 from egg_reason.run.clock import TrainingClock
-from egg_reason.run.directory import Run, read_metrics, storage
+from egg_reason.run.directory import Run, read_metrics, resume_command, storage
 from egg_reason.run.log import StepScalars, weights_hash
 from egg_reason.run.metric import from_summary, measured
 from egg_reason.run.replay import arrays_of
 from egg_reason.run.view import Display
 
-__all__ = ["Session", "Summary", "complete_metrics"]
+__all__ = ["Session", "Summary"]
 
 Summary: TypeAlias = dict[str, Any]
 """The contents of summary.json."""
@@ -76,7 +76,7 @@ class Session:
                 population.start(self.parts, self.run, state, self._display.note)
                 yield
         except RewardFailure as failure:
-            again = f"egg-reason train --resume {self.run.path}"
+            again = f"{resume_command(self.run.path)} --accept-changes rewards"
             raise RewardFailure(f"{failure}; correct it and go on with: {again}") from None
         except NotFinite as failure:
             self._save()
@@ -141,13 +141,13 @@ class Session:
         config, run = self.config, self.run
         self._save()
         if self._stop.is_set() and self.state.step < config.run.steps:
-            again = f"egg-reason train --resume {run.path}"
+            again = resume_command(run.path)
             self._display.note(f"stopped after step {self.state.step}; go on with: {again}")
             return None
         after = self._evaluate(config.evaluation.final_problems)
         from egg_reason.run.curve import learning_curve  # matplotlib takes a second to import
 
-        title = f"{config.model.model} on {config.task.task}"
+        title = f"{self.parts.model.name} on {self.parts.task.name}"
         try:
             learning_curve(run.path / "metrics.jsonl", run.path / "learning_curve.png", title)
         except ValueError as error:  # nothing could be measured; the run is whole
@@ -295,9 +295,9 @@ class Session:
         resumed = f", resumed at step {self.state.step}" if self.state.step else ""
         self._display.start(
             {
-                "model": f"{config.model.model}, {weights:,} weights, on {parts.generator.describe()}",
+                "model": f"{parts.model.name}, {weights:,} weights, on {parts.generator.describe()}",
                 "task": (
-                    f"{config.task.task}: {len(parts.task.train):,} training and"
+                    f"{parts.task.name}: {len(parts.task.train):,} training and"
                     f" {len(parts.task.heldout):,} held-out problems{apart}"
                 ),
                 "algorithm": f"{config.algorithm.name}: {algorithm.describe()}{taken}",
@@ -335,16 +335,6 @@ class Session:
 
         previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         return previous
-
-
-def complete_metrics(run: Run, algorithm: Algorithm, steps: int) -> None:
-    """Add the metrics of those of the first `steps` steps that are in the scalar log and that metrics.jsonl
-    lost when the process died."""
-    recorded = [line["step"] for line in read_metrics(run.path / "metrics.jsonl") if "reward_mean" in line]
-    for step, scalars in run.scalars.records(max(recorded, default=-1) + 1):
-        if step < steps:
-            rates = {"learning_rate": scalars.learning_rate, "sigma": scalars.sigma}
-            run.metrics(step, {**algorithm.metrics(scalars.fitness_NP), **rates})
 
 
 def _first_evaluation(run: Run, name: str) -> dict | None:

@@ -7,23 +7,22 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from egg_reason.algorithms.base import Replayable
-from egg_reason.algorithms.registry import weigh_of
 from egg_reason.algorithms.state import State
-from egg_reason.build import build, build_remote, check_resume, open_population
+from egg_reason.build import build, build_remote, check_resume, open_population, rebuild
 from egg_reason.config import HERE, Machines, TrainConfig
 from egg_reason.config.argument import instance, location, whole
-from egg_reason.config.resume import resumed
 from egg_reason.population.base import Parts, Population
 from egg_reason.population.hosts import Hosts, follow
+from egg_reason.population.inputs import check_inputs
 from egg_reason.run.directory import Run, storage
-from egg_reason.run.recording import from_log
-from egg_reason.run.replay import check_base, made_with, replay, start
-from egg_reason.session import Session, Summary, complete_metrics
+from egg_reason.run.replay import made_with
+from egg_reason.run.restore import restored
+from egg_reason.session import Session, Summary
 
 __all__ = ["resume", "run_steps", "train"]
 
@@ -80,7 +79,8 @@ def train(
             if replace and (Path(path) / "config.toml").is_file():
                 with Run.open(path):  # not while another process writes it
                     shutil.rmtree(path)
-            with Run.create(path, parts.config.to_table(), parts.model.fingerprint, made_with()) as run:
+            about = parts.config.to_table(), parts.model.fingerprint, made_with(), parts.fingerprints
+            with Run.create(path, *about) as run:
                 state = parts.algorithm.init(parts.model.params)
                 session = Session(parts, run, plain, begun, state.step)
                 return run_steps(session, parts, population, state)
@@ -93,11 +93,14 @@ def resume(
     begun: float | None = None,
     rewind: int | None = None,
     machines: Machines = HERE,
+    accept: Sequence[str] = (),
 ) -> Summary | None:
     """Go on with a run that was interrupted or killed; see `train`.
 
     changes: settings given again, {name: value}; `config.resume` says which may differ from the run's.
-    rewind: keep so many steps and take the others again. machines: may be others than before.
+    rewind: keep so many steps and take the others again. machines: where the run is computed, which may be
+    elsewhere than before. accept: inputs that may be others than before, of data, rewards, tokenizer and
+    template; the log records which were.
 
     >>> summary = egg_reason.resume("runs/mine", rewind=1)  # or without rewind, if the run was stopped
     """
@@ -109,7 +112,7 @@ def resume(
     with open_population(machines) as population:
         if rewind is not None:
             whole("rewind", rewind, 0, "keep so many steps")
-            check_resume(path, changes, machines)  # before steps are cut off
+            check_resume(path, changes, rewind, accept, machines)  # before steps are cut off
         with storage(path):
             run = Run.open(path, rewind)
         with run:
@@ -118,33 +121,12 @@ def resume(
                 raise ValueError(
                     f"{path} is finished after {config.run.steps} steps: start a new run with --model {path}"
                 )
-            config, changed = resumed(config, changes, path)
-            parts = build(config, resumed=True, machines=machines)
+            parts, changed = rebuild(config, changes, path, machines)
             with parts.problem:
-                state = _restored(parts, run, path, changed)
+                check = partial(check_inputs, parts, run.scalars, path, changed, accept)
+                params = parts.model.params
+                state = restored(
+                    run, parts.algorithm, params, parts.config, changed, parts.fingerprints, check
+                )
                 session = Session(parts, run, plain, begun, state.step)
                 return run_steps(session, parts, population, state)
-
-
-def _restored(parts: Parts, run: Run, path: str | Path, changed: Mapping[str, Any]) -> State:
-    """Return the state after the last step that counts, and cut off what the run wrote of later ones.
-
-    That is the newest good checkpoint, and then the steps of the log, taken again from their scalars; where
-    these do not give the weights, later steps are to be trained again. changed: settings to record.
-    """
-    algorithm = parts.algorithm
-    check_base(parts.model, run.scalars.header["fingerprint"], path)
-    recorded = from_log(run.scalars, weigh_of(parts.config))
-    state = start(run.checkpoints, algorithm.init(parts.model.params), recorded)
-    if changed:
-        with storage(path):
-            run.change(len(recorded), changed)
-    if isinstance(algorithm, Replayable):
-        state = replay(algorithm, state, recorded)
-    elif parts.config.run.minutes is not None:
-        # Trained again they take other seconds, which schedules and the end of the run depend on.
-        run.scalars.cut(state.step)
-    with storage(path):
-        run.rewind(state.step - 1)  # an evaluation of this very step is made again
-        complete_metrics(run, algorithm, state.step)
-    return state

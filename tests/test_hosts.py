@@ -14,7 +14,6 @@ from test_train import assert_same_run
 
 from egg_reason.algorithms.shaping import pair_weights
 from egg_reason.config import Machines, TrainConfig
-from egg_reason.population.base import DIFFERENT
 from egg_reason.population.hosts import TRIALS, _merged
 from egg_reason.population.trials import Trials, merge
 from egg_reason.population.wire import rounded
@@ -98,7 +97,8 @@ def test_a_host_with_other_rewards_ends_all_with_a_line(settings, flags, rewards
     words = flags(settings | {"reward": ("mine.py:digits",)})
     hosts = Processes(tmp_path, 2, 1, "--runs", str(tmp_path), "--name", "run", *words, places=places)
     assert hosts.end() == [2, 2], hosts.told()
-    assert f"egg-reason: host 1: {DIFFERENT}" in hosts.told() and "Traceback" not in hosts.told()
+    told = "egg-reason: host 1: other rewards (mine.py) here than in the first process: give all machines the same"
+    assert told in hosts.told() and "Traceback" not in hosts.told()
 
 
 def test_other_weights_on_a_host_are_found():

@@ -18,7 +18,6 @@ from test_train import assert_same_run
 
 from egg_reason.config import Machines, TrainConfig
 from egg_reason.population import pool
-from egg_reason.population.base import DIFFERENT
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
 from egg_reason.train import resume, train
@@ -267,7 +266,9 @@ def test_a_worker_with_other_rewards_ends_the_run(with_ray, settings, rewards_fi
     before = rewards_file.read_text()
     with_ray(builds=lambda: rewards_file.write_text(before + "\n"))
     try:
-        with pytest.raises(ValueError, match=f"a worker of the pool: {DIFFERENT}"):
+        with pytest.raises(
+            ValueError, match=r"a worker of the pool: other rewards \(my_rewards.py\) here than in the first"
+        ):
             train(TrainConfig.of(**settings), tmp_path / "run", plain=True, machines=POOL)
     finally:
         rewards_file.write_text(before)

@@ -167,7 +167,7 @@ def test_another_base_model_is_refused(command, pack, settings, tmp_path):
     other_model(settings, tmp_path / "other.pth")
     for base, message in (
         ("other.pth", "is not the model that"),
-        ("missing.pth", "name its place with --model"),
+        ("missing.pth", "give the place of the model that"),  # the flag was given
     ):
         status, out, err = command("replay", pack, "--model", tmp_path / base, "--out", tmp_path / "m.pth")
         assert (status, out, err.count("\n")) == (2, "", 1) and message in err

@@ -53,7 +53,7 @@ def test_records_come_back_bit_for_bit(tmp_path):
     path = tmp_path / "log.bin"
     written(path, 5)
     with ScalarLog.read(path) as log:
-        assert log.header == {**HEADER, "format": 2}
+        assert log.header == {**HEADER, "format": 3}
         assert len(log) == 5 and log.cut_bytes == 0
         records = list(log.records())
         assert [step for step, _ in records] == [0, 1, 2, 3, 4]

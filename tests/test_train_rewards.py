@@ -113,11 +113,12 @@ def test_a_run_that_a_reward_stopped_goes_on_when_it_is_corrected(
         and "reward digits: died at completion " in error
         and " of step 4, whose prompt ends in" in error
     )
-    assert f"correct it and go on with: egg-reason train --resume {tmp_path / 'run'}" in error
+    again = f"train --resume {tmp_path / 'run'} --accept-changes rewards"
+    assert error.endswith(f"correct it and go on with: egg-reason {again}\n")
     with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
         assert [step for step, _ in log.records()] == [0, 1, 2, 3]
     (tmp_path / "broken").unlink()
-    assert cli.main(["train", "--plain", "--resume", str(tmp_path / "run")]) == 0
+    assert cli.main([*shlex.split(again), "--plain"]) == 0
     assert (tmp_path / "run" / "model.pth").read_bytes() == (finished_run[0] / "model.pth").read_bytes()
     logs = [(path / "scalars" / "log.bin").read_bytes() for path in (tmp_path / "run", finished_run[0])]
     steps = [log[log.index(b"EGGS", 4) :] for log in logs]  # behind the settings, in which the two differ

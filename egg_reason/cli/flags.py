@@ -36,6 +36,7 @@ __all__ = [
     "named",
     "number",
     "option",
+    "texts",
     "typed",
 ]
 
@@ -88,6 +89,11 @@ def option(help: str, default: str, metavar: str | None = None) -> Any:
 def number(name: str, kind: Any, least: float | None = None, above: float | None = None) -> Any:
     """Mark an argument of a command that is a number in a range. name: of its parameter."""
     return _spec(Setting(name, kind, None, "", range=Range(least=least, above=above)))
+
+
+def texts(name: str) -> Any:
+    """Mark an argument of a command that is several texts, separated by commas. name: of its parameter."""
+    return _spec(Setting(name, tuple[str, ...], (), ""))
 
 
 def named(metavar: str) -> Any:

@@ -16,6 +16,7 @@ from egg_reason.cli.flags import (
     named,
     number,
     option,
+    texts,
     typed,
 )
 from egg_reason.config import Machines, TrainConfig, read_toml
@@ -61,6 +62,15 @@ def train(
             "STEPS",
         ),
     ] = None,
+    accept_changes: Annotated[
+        tuple[str, ...],
+        texts("accept_changes"),
+        option(
+            "with --resume: go on with other data, rewards, tokenizer or template than the run had, separated"
+            " by commas; the log records it",
+            "refuse them",
+        ),
+    ] = (),
     plain: Annotated[bool, option("print lines instead of the live view", "no")] = False,
     dry_run: Annotated[
         bool,
@@ -109,9 +119,11 @@ def train(
 
     show = True if plain else None
     if resume is not None:
-        summary = training.resume(resume, in_file | flags, show, BEGUN, rewind, where)
+        summary = training.resume(resume, in_file | flags, show, BEGUN, rewind, where, accept_changes)
     elif rewind is not None:
         raise ValueError("--rewind goes with --resume: name the run whose steps are to be taken again")
+    elif accept_changes:
+        raise ValueError("--accept-changes goes with --resume: name the run that goes on")
     else:
         chosen = _config(config, in_file, flags)
         stem = Path(chosen.task.task.partition(":")[0]).stem

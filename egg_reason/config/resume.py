@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from egg_reason.config.paths import PATHS, absolute, same_form
 from egg_reason.config.setting import converted
 from egg_reason.config.train import TrainConfig
 
 __all__ = ["RULES", "Rule", "resumed"]
 
-Rule = Literal["bits", "free", "budget"]
+Rule = Literal["bits", "free", "budget", "path"]
 """bits: decides what is computed; refused unless equal to the run's. free: decides no weight; applied, and
 recorded. budget: a larger one is refused because lengthening a run is not supported yet, a smaller one
-always."""
+always. path: names a file, which may have moved; applied and recorded: fingerprints tell if it is so."""
 
 FREE = (
     *("allow_overlap", "reward_timeout", "reward_memory", "reward_workers", "max_prompt_tokens"),
@@ -22,6 +23,7 @@ BUDGET = ("steps", "minutes", "tokens")
 RULES: dict[str, Rule] = dict.fromkeys(TrainConfig.known(), "bits")
 RULES |= dict.fromkeys(FREE, "free")
 RULES |= dict.fromkeys(BUDGET, "budget")
+RULES |= dict.fromkeys(PATHS, "path")
 
 
 def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple[TrainConfig, dict[str, Any]]:
@@ -52,10 +54,15 @@ def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple
         value = None if value is None else converted(name, value, known[name][0].kind)
         if value == own[name]:
             continue
-        if RULES[name] == "free":
+        rule = RULES.get(name, "bits")  # an algorithm may be registered with settings of its own
+        if rule == "path":
+            value = absolute({name: value})[name]
+            if value == absolute({name: own[name]})[name]:
+                continue
+        if rule == "free" or (rule == "path" and same_form(name, value, own[name])):
             changes[name] = value
             continue
-        if RULES[name] == "budget" and _larger(value, own[name]):
+        if rule == "budget" and _larger(value, own[name]):
             raise ValueError(
                 f"{run} was started with {name} = {own[name]!r}, not {value!r}: lengthening a run is not"
                 f" supported yet; resume without it, and start a new run from its end with --model {run}"

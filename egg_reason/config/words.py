@@ -6,7 +6,7 @@ from typing import Any
 from egg_reason.config.algorithms import Eggroll
 from egg_reason.config.train import TrainConfig
 
-__all__ = ["SPACED", "train_words", "words"]
+__all__ = ["SPACED", "flag_of", "train_words", "words"]
 
 SPACED = frozenset({"task_options", "other_task_options", "set", "stop"})
 """Lists that are several words on the command line; others are one word with commas."""
@@ -37,8 +37,13 @@ def words(flat: Mapping[str, Any]) -> list[str]:
     return spelled
 
 
+def flag_of(name: str) -> str:
+    """Return the flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 def _spelled(name: str, value: Any) -> list[str]:
-    flag = f"--{name.replace('_', '-')}"
+    flag = flag_of(name)
     if isinstance(value, bool):
         return [flag if value else f"--no-{flag[2:]}"]
     if isinstance(value, list | tuple):

@@ -23,7 +23,9 @@ from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
 from egg_reason.evals.heldout import Questions, draw
 from egg_reason.evals.store import Store, plain, write_json
+from egg_reason.rewards.sources import reward_files
 from egg_reason.rewards.workers.scorer import Scorer
+from egg_reason.run import fingerprints
 
 __all__ = ["evaluate_model"]
 
@@ -79,6 +81,12 @@ def evaluate_model(
             settings
             | {"dtype": dtype.name, "streams": engine.streams, "device": jax.devices()[0].device_kind}
         ),
+        "fingerprints": {
+            "rewards": fingerprints.files(
+                reward_files(reward.spec for each in benchmarks for reward in each.rewards)
+            ),
+            "tokenizer": fingerprints.vocabulary(model.tokenizer.name),
+        },
         "versions": {name: version(name) for name in VERSIONS},
         "benchmarks": {each.name: each.about(samples, config.problems.template) for each in benchmarks},
     }

@@ -7,6 +7,7 @@ it means to try one: to write texts and score them, or to act in an environment.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -19,18 +20,13 @@ from egg_reason.engine import Generator
 from egg_reason.engine.base import Members
 from egg_reason.models import Model
 from egg_reason.population.trials import Trials
+from egg_reason.rewards.sources import file_of, reward_files, source_files
+from egg_reason.run import fingerprints
 from egg_reason.run.directory import Run
 from egg_reason.run.metric import Metric
 from egg_reason.tasks import Task, batch
 
-__all__ = ["DIFFERENT", "Build", "Evaluation", "Evaluator", "Parts", "Population", "Problem"]
-
-
-DIFFERENT = (
-    "the model, the tokenizer, the training rows or a file of rewards is another one here: give all machines"
-    " the same"
-)
-"""Said where the fingerprints of two processes of a run differ."""
+__all__ = ["Build", "Evaluation", "Evaluator", "Parts", "Population", "Problem"]
 
 
 class Problem(Protocol):
@@ -47,10 +43,6 @@ class Problem(Protocol):
 
     def log_to(self, path: Path) -> None:
         """Write what rewards or environments print to this file from now on. Called once."""
-
-    def fingerprint(self) -> str:
-        """Return what names all that decides a result and is not in the settings, such as rows and
-        rewards."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
@@ -98,9 +90,26 @@ class Parts:
         """Return the training rows of a step."""
         return batch(self.task.train, step, self.config.algorithm.prompts, self.config.run.seed)
 
-    def fingerprint(self) -> str:
-        """Return what must be equal wherever members of a run are tried: base model, rows, rewards."""
-        return f"{self.model.fingerprint}-{self.problem.fingerprint()}"
+    @cached_property
+    def fingerprints(self) -> fingerprints.Fingerprints:
+        """Hashes of what must be equal wherever members of a run are tried, and when it goes on: what the log
+        keeps and `run.fingerprints.differences` compares."""
+        task, model = self.task, self.model
+        maker = file_of(self.config.task.task)
+        # GRPO's second model; other algorithms have none.
+        reference = getattr(self.algorithm, "reference", None)
+        distance = {} if reference is None else {"reference": model.family.fingerprint(reference)}
+        return {
+            "data": {
+                "training rows": fingerprints.rows(task.name, task.train),
+                "held-out rows": fingerprints.rows(task.name, task.heldout),
+                **fingerprints.files(source_files(maker) if maker else []),
+            },
+            "rewards": fingerprints.files(reward_files((*task.rewards, *self.config.rewards.reward))),
+            "tokenizer": fingerprints.vocabulary(model.tokenizer.name),
+            "template": fingerprints.templates(task.name, task.train + task.heldout, task.stop),
+            "model": {"weights": model.fingerprint, **distance},
+        }
 
 
 Build = Callable[[TrainConfig], Parts]

@@ -4,8 +4,6 @@ A task whose `environment` is set is tried here. A row is whatever the environme
 level.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,13 +162,6 @@ class EnvironmentProblem:
 
     def log_to(self, path: Path) -> None:
         """Environments print where this process prints."""
-
-    def fingerprint(self) -> str:
-        """Return what names the rows and the kind of environment."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps(list(self.rows), default=str, sort_keys=True).encode())
-        digest.update(type(self.environment).__qualname__.encode())
-        return digest.hexdigest()
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,6 @@
 """Trying out members in this process: every member writes texts for the prompts, the texts are scored."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +50,8 @@ class TextProblem:
 
     samples: completions per member and prompt. sampling: how they are drawn. prompt_lengths: of all prompts
     of the task, so that no step compiles anew. scorer: gives each completion its reward. sample_every: steps
-    between saved samples; 0: none. wire: how fitness is rounded, see `wire`. sources: files that decide
-    rewards, for the fingerprint. trainer_state: what rewards are told of the run, at step 0.
+    between saved samples; 0: none. wire: how fitness is rounded, see `wire`. trainer_state: what rewards are
+    told of the run, at step 0.
     """
 
     algorithm: Algorithm
@@ -65,7 +63,6 @@ class TextProblem:
     prompt_lengths: PromptLengths
     sample_every: int = 0
     wire: str = "float32"
-    sources: Sequence[Path] = ()
     trainer_state: TrainerState = NO_RUN
 
     def try_out(
@@ -108,16 +105,6 @@ class TextProblem:
 
     def log_to(self, path: Path) -> None:
         self.scorer.keep_log(path)
-
-    def fingerprint(self) -> str:
-        """Return what names rows, tokenizer and reward files."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps(self.rows, default=str, sort_keys=True).encode())
-        encode = self.generator.tokenizer.encode
-        digest.update(str([encode(row["prompt"]) for row in self.rows[:8]]).encode())
-        for file in self.sources:
-            digest.update(file.read_bytes())
-        return digest.hexdigest()
 
     def __enter__(self) -> Self:
         return self

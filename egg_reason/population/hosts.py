@@ -5,7 +5,7 @@ The first process is the one that trains; the others follow: they hold the model
 and keep nothing. What passes between them are messages, gathered from all at the same time (`Hosts.exchange`;
 JAX's collectives, on CPUs over gloo):
 
-    the first tells the others of the run: settings, fingerprint of what all must have alike, the step it
+    the first tells the others of the run: settings, fingerprints of what all must have alike, the step it
     stands at each answers with what is wrong, or nothing; then "go", and unless the step is 0 the first one's
     state for every step: "step" and the share of the budget that is spent, then from each process its
     `Trials` with the hash of its weights,
@@ -32,8 +32,10 @@ import numpy as np
 
 from egg_reason.algorithms.state import State
 from egg_reason.config import Machines, TrainConfig
+from egg_reason.config.paths import located
 from egg_reason.engine.base import Members
-from egg_reason.population.base import DIFFERENT, Build, Parts
+from egg_reason.population.base import Build, Parts
+from egg_reason.population.inputs import refuse_other_inputs
 from egg_reason.population.trials import Trials, member_ranges, merge
 from egg_reason.rewards import RewardFailure
 from egg_reason.run.directory import Run
@@ -170,7 +172,12 @@ class Leader:
         self.run = run
         # The log has a hash from the first step on only.
         self.first_hash = weights_hash(state.params)
-        about = {"config": run.config, "fingerprint": parts.fingerprint(), "step": state.step}
+        about = {
+            "config": run.config,
+            "folder": os.getcwd(),
+            "fingerprints": parts.fingerprints,
+            "step": state.step,
+        }
         self.hosts.exchange(json.dumps(about).encode())
         # Every exchange is one that the others make too: the order of the calls is the protocol.
         for number, reply in enumerate(self.hosts.exchange()):  # when they have loaded the model
@@ -233,9 +240,9 @@ def _follow(hosts: Hosts, about: dict, build: Build) -> tuple[bytes, int]:
     parts = None
     fault = ""
     try:
-        parts = build(TrainConfig.from_table(about["config"]))
-        if parts.fingerprint() != about["fingerprint"]:
-            fault = DIFFERENT
+        config = TrainConfig.from_table(about["config"])
+        parts = build(config.replace(**located(config.flat(), about["folder"])))
+        refuse_other_inputs(about["fingerprints"], parts)
     except (ValueError, OSError) as error:
         fault = " ".join(str(error).split())
     # An empty message where nothing is wrong. The first process answers "go" or ends the run.

@@ -30,10 +30,13 @@ import numpy as np
 from egg_reason.algorithms.base import replayable
 from egg_reason.algorithms.state import State
 from egg_reason.config import Machines, TrainConfig
+from egg_reason.config.paths import located
 from egg_reason.engine.base import Members
-from egg_reason.population.base import DIFFERENT, Build, Parts
+from egg_reason.population.base import Build, Parts
+from egg_reason.population.inputs import refuse_other_inputs
 from egg_reason.population.trials import Trials, member_ranges, merge, missing
 from egg_reason.run.directory import Run
+from egg_reason.run.fingerprints import Fingerprints
 from egg_reason.run.log import HASH_BYTES, weights_hash
 
 __all__ = ["Pool"]
@@ -75,25 +78,26 @@ Advance = tuple[np.ndarray | None, float]
 class Worker:
     """The code of one Ray actor: it holds a model, a generator and a scorer, and tries chunks of members.
 
-    table: settings as config.toml holds them. folder: that relative paths in the settings start from, where
-    it exists on the worker's machine too.
+    table: settings as config.toml holds them. folder: the working directory of the process that trains: the
+    worker's own, where it exists on its machine too; else paths below it are looked for below the worker's.
     """
 
     def __init__(self, table: dict, folder: str, build: Build):
         if os.path.isdir(folder):
             os.chdir(folder)
         self.table = table
+        self.folder = folder
         self.build = build
 
-    def prepare(self, expected: str, steps: list[Advance]) -> None:
+    def prepare(self, expected: Fingerprints, steps: list[Advance]) -> None:
         """Load everything, take the steps of the log, and let one pair write, so that all is compiled.
 
         This is not done in __init__: Ray hands on what a method raises, and of __init__ no more than a text.
-        expected: the fingerprint that the parts must have.
+        expected: the fingerprints that the parts must have.
         """
-        self.parts = self.build(TrainConfig.from_table(self.table))
-        if self.parts.fingerprint() != expected:
-            raise ValueError(f"a worker of the pool: {DIFFERENT}")
+        config = TrainConfig.from_table(self.table)
+        self.parts = self.build(config.replace(**located(config.flat(), self.folder)))
+        refuse_other_inputs(expected, self.parts, "a worker of the pool: ")
         self.algorithm = replayable(self.parts.algorithm)
         self.state = self.algorithm.init(self.parts.model.params)
         self._advance(0, steps)
@@ -184,7 +188,7 @@ class Pool:
             Worker
         )
         self.table = self.ray.put(run.config)
-        self.fingerprint = parts.fingerprint()
+        self.fingerprints = parts.fingerprints
         self._catch_up()
         self.alone_since = time.monotonic()
         while not self.seen:
@@ -342,7 +346,7 @@ class Pool:
         steps = self.ray.put(self.steps) if count > 0 else None
         for _ in range(count):
             worker = self.actor.remote(self.table, os.getcwd(), self.build)
-            self.starting[worker.prepare.remote(self.fingerprint, steps)] = worker, len(self.steps)
+            self.starting[worker.prepare.remote(self.fingerprints, steps)] = worker, len(self.steps)
             self.sent += _size(self.steps)
 
 

@@ -22,6 +22,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import shutil
 import time
 import tomllib
@@ -36,10 +37,11 @@ from egg_reason.files import flush, replacing, sync
 from egg_reason.run import changes
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.events import Events
+from egg_reason.run.fingerprints import Fingerprints
 from egg_reason.run.lock import release_lock, take_lock
 from egg_reason.run.log import ScalarLog
 
-__all__ = ["Run", "read_metrics", "read_settings", "storage"]
+__all__ = ["Run", "read_metrics", "read_settings", "resume_command", "storage"]
 
 _STORAGE = {
     errno.ENOSPC: "make room on the disk",
@@ -62,8 +64,8 @@ class Run:
         path: the directory.
         config: the settings as config.toml holds them (tuples have become lists, None values are absent):
             those at the start, with the changes since.
-        scalars: the log of fitness scalars; its header holds the base model's "fingerprint" and the settings,
-            "config".
+        scalars: the log of fitness scalars; its header holds the base model's "fingerprint", the settings,
+            "config", and the "fingerprints" of the inputs.
         checkpoints: weights and optimiser states.
     """
 
@@ -85,7 +87,12 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike, config: Mapping[str, Any], fingerprint: str, made_with: str = ""
+        cls,
+        path: str | os.PathLike,
+        config: Mapping[str, Any],
+        fingerprint: str,
+        made_with: str = "",
+        fingerprints: Fingerprints | None = None,
     ) -> "Run":
         """A new run in a new or empty directory; parent directories are made.
 
@@ -95,6 +102,7 @@ class Run:
                 header of the scalar log too.
             fingerprint: of the base checkpoint, kept in the same place, for the replay to check.
             made_with: versions and machine, kept there for people.
+            fingerprints: of the run's inputs, kept there, for a resumed run to compare.
 
         The directory appears whole or not at all.
         """
@@ -125,6 +133,7 @@ class Run:
             (temporary / "config.toml").write_text(text, encoding="utf-8")
             sync(temporary / "config.toml")
             header = {"fingerprint": fingerprint, "config": tomllib.loads(text), "made_with": made_with}
+            header |= {"fingerprints": fingerprints} if fingerprints else {}
             ScalarLog.create(temporary / "scalars" / "log.bin", header).close()
             sync(temporary)
             # Before it has its name: nobody else can open it in between. The lock belongs to the file and
@@ -290,16 +299,14 @@ class Run:
         self._seconds_before = lines[-1]["time"] if lines else 0.0
 
 
-def read_settings(path: str | os.PathLike) -> tuple[TrainConfig, str]:
-    """Return the settings of a run, changes on resume included, and the fingerprint of its base model.
+def read_settings(path: str | os.PathLike) -> TrainConfig:
+    """Return the settings of a run, changes on resume included.
 
     Nothing is written or cut off, and the steps of its log may be damaged.
     """
     path = Path(path)
-    log_file = ScalarLog(path / "scalars" / "log.bin", writable=False, steps=0)
-    with log_file:
-        table = changes.applied(log_file.header["config"], changes.read(path))
-        return TrainConfig.from_table(table), log_file.header["fingerprint"]
+    with ScalarLog(path / "scalars" / "log.bin", writable=False, steps=0) as log_file:
+        return TrainConfig.from_table(changes.applied(log_file.header["config"], changes.read(path)))
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -324,6 +331,11 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     return metrics
 
 
+def resume_command(path: str | os.PathLike) -> str:
+    """Return the command that goes on with a run, for people to copy."""
+    return f"egg-reason train --resume {shlex.quote(str(path))}"
+
+
 @contextlib.contextmanager
 def storage(path: str | os.PathLike) -> Iterator[None]:
     """Turn a refusal of the file system (full, read-only, no permission) into one line: what, why, and how to
@@ -336,7 +348,7 @@ def storage(path: str | os.PathLike) -> Iterator[None]:
         place = error.filename or path
         raise type(error)(
             f"{place} cannot be written ({error.strerror}): {_STORAGE[error.errno]}, then go on with:"
-            f" egg-reason train --resume {path}"
+            f" {resume_command(path)}"
         ) from None
 
 

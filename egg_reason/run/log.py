@@ -7,7 +7,7 @@ One append-only file of frames, little-endian:
 
     offset  type   content
     0       4s     b"EGGS"
-    4       i64    step; -1 in the first frame, whose payload is the JSON header
+    4       i64    step; -1 in the first frame, whose payload is the JSON header; -2: accepted changes, JSON
     12      u32    payload length in bytes
     16      u32    CRC-32 of the payload
     20      u32    CRC-32 of bytes 0..19
@@ -16,6 +16,10 @@ One append-only file of frames, little-endian:
 A step's payload: learning rate f64, sigma f64, N u32, P u32, number of hash bytes u32 (0 or 16; plus 2^31 if
 the fitness is whole numbers), those bytes, then the fitness as f32 or i32 [N, P] in row order. NaN payload
 bits are kept.
+
+The header's "fingerprints" name what decides the run and is not in its settings (`run.fingerprints`). Where
+a user accepts others, a frame says so, {"step", "accepted", "fingerprints"}; it stands before the frame of
+that step, and counts from there on. Format 2 had neither.
 """
 
 import contextlib
@@ -25,9 +29,8 @@ import logging
 import mmap
 import os
 import struct
-import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,17 +38,16 @@ from typing import Any
 import numpy as np
 
 from egg_reason.files import flush, replacing, sync
+from egg_reason.run.frames import HEAD, HEAD_BYTES, MAGIC, another_follows, frame_of, intact, length_at
 
 __all__ = ["HASH_BYTES", "ScalarLog", "StepScalars", "weights_hash"]
 
-FORMAT_VERSION = 2
-MAGIC = b"EGGS"
+FORMAT_VERSION = 3
+READ = (2, 3)
 HEADER_STEP = -1
+CHANGE_STEP = -2
 HASH_BYTES = 16
 
-_FRAME = struct.Struct("<4sqII")  # magic, step, payload length, payload CRC; its own CRC follows
-_CRC = struct.Struct("<I")
-_FRAME_BYTES = _FRAME.size + _CRC.size
 # Learning rate, sigma, N, P, number of hash bytes and WHOLE.
 _STEP = struct.Struct("<ddIII")
 WHOLE = 2**31
@@ -76,6 +78,7 @@ class ScalarLog:
 
     Attributes:
         header: the dictionary given to `create`, with "format" added.
+        changes: the accepted changes, in their order, as the frames hold them.
         cut_bytes: size of the torn last record that was found on opening, 0 if none. `open` cuts it off,
             `read` passes over it.
     """
@@ -90,6 +93,7 @@ class ScalarLog:
                 f"{self.path}: no scalar log here: give the directory of a run that has taken a step"
             ) from None
         self._offsets = array("Q")  # where each step's frame starts
+        self.changes: list[dict[str, Any]] = []
         try:
             self.header, self._end = self._scan(steps)
             self.cut_bytes = os.fstat(self._file).st_size - self._end
@@ -125,7 +129,7 @@ class ScalarLog:
         payload = json.dumps({**header, "format": FORMAT_VERSION}).encode()
         # The header is on the disk before the file has its name: a log without one cannot be left behind.
         with replacing(path) as temporary, open(temporary, "wb") as file:
-            file.write(_frame(HEADER_STEP, payload))
+            file.write(frame_of(HEADER_STEP, payload))
             file.flush()
             flush(file.fileno())
         sync(path.parent)
@@ -158,7 +162,7 @@ class ScalarLog:
         resumed run repeats steps): equal is fine and writes nothing, different is a ValueError. Where the
         disk is full the log stays as it was.
         """
-        frame = _frame(step, _encode(scalars))
+        frame = frame_of(step, _encode(scalars))
         if 0 <= step < len(self):
             if self._frame_at(step) != frame:
                 raise ValueError(
@@ -172,30 +176,37 @@ class ScalarLog:
                 f"{self.path}: step {step} cannot follow step {len(self) - 1}: steps are recorded in order;"
                 f" append step {len(self)}"
             )
-        try:
-            # One write for the whole frame: what can be torn is the last record alone.
-            written = os.write(self._file, frame)
-            if written != len(frame):
-                raise OSError(f"only {written} of {len(frame)} bytes went in")
-            flush(self._file)
-        except OSError as error:
-            # What cannot be cut off now is a torn record to the next process.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._end)
-            reason = error.strerror or error
-            raise OSError(
-                f"{self.path}: step {step} could not be written ({reason}): make room on the disk, or mend"
-                " it, and resume"
-            ) from None
+        start = self._end
+        self._write(frame, f"step {step}")
         # Known only when it is on the disk: `len` never counts a step that a crash could take back.
-        self._offsets.append(self._end)
-        self._end += len(frame)
+        self._offsets.append(start)
+
+    def accept(self, kinds: Sequence[str], fingerprints: Mapping[str, Any]) -> None:
+        """Record that the run goes on from here with other inputs. When this returns it is on the disk.
+
+        kinds: those that the user accepted; none: the log had no fingerprints before.
+        """
+        change = {"step": len(self), "accepted": list(kinds), "fingerprints": fingerprints}
+        self._write(frame_of(CHANGE_STEP, json.dumps(change).encode()), "an accepted change")
+        self.changes.append(change)
+
+    def fingerprints(self, steps: int) -> dict[str, Any] | None:
+        """Return the fingerprints that hold after so many steps. None: the log has none.
+
+        The first ones of a log that was begun without any hold for its earlier steps too.
+        """
+        known = [change["fingerprints"] for change in self.changes if change["step"] <= steps]
+        first = self.header.get("fingerprints")
+        if first is None and self.changes:
+            first = self.changes[0]["fingerprints"]
+        return known[-1] if known else first
 
     def cut(self, steps: int) -> None:
-        """Forget all steps but the first so many."""
+        """Forget all steps but the first so many, and changes that were accepted after them."""
         if steps < len(self):
             self._end = self._offsets[steps]
             del self._offsets[steps:]
+            self.changes = [change for change in self.changes if change["step"] <= steps]
             os.ftruncate(self._file, self._end)
             flush(self._file)
 
@@ -203,9 +214,9 @@ class ScalarLog:
         """(step, scalars) from step `start` on, read from the file one at a time."""
         for step in range(start, len(self)):
             frame = self._frame_at(step)
-            if not _intact(frame):  # it was when the log was opened
+            if not intact(frame):  # it was when the log was opened
                 raise ValueError(self._damage(step, self._offsets[step]))
-            yield step, _decode(frame[_FRAME_BYTES:])
+            yield step, _decode(frame[HEAD_BYTES:])
 
     def hash_after(self, steps: int) -> bytes | None:
         """Return the hash of the weights after so many steps; None where it is not recorded, as before the
@@ -224,11 +235,30 @@ class ScalarLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _write(self, frame: bytes, what: str) -> None:
+        """Add a frame; where that fails, the log stays as it was."""
+        try:
+            # One write for the whole frame: what can be torn is the last record alone.
+            written = os.write(self._file, frame)
+            if written != len(frame):
+                raise OSError(f"only {written} of {len(frame)} bytes went in")
+            flush(self._file)
+        except OSError as error:
+            # What cannot be cut off now is a torn record to the next process.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end)
+            reason = error.strerror or error
+            raise OSError(
+                f"{self.path}: {what} could not be written ({reason}): make room on the disk, or mend"
+                " it, and resume"
+            ) from None
+        self._end += len(frame)
+
     def _frame_at(self, step: int) -> bytes:
         start = self._offsets[step]
-        # Up to the next frame. `_scan` has checked that nothing lies between.
-        end = self._offsets[step + 1] if step + 1 < len(self) else self._end
-        return os.pread(self._file, end - start, start)
+        head = os.pread(self._file, HEAD_BYTES, start)
+        length = length_at(head, 0) or 0  # damaged since it was opened: nothing is intact then
+        return os.pread(self._file, length, start)
 
     def _damage(self, step: int, offset: int, note: str = "") -> str:
         what = f"step {step}{note}"
@@ -245,33 +275,42 @@ class ScalarLog:
         """Check every frame, or those of the first `steps`, and note their offsets. Returns the header and
         where the last good one ends."""
         size = os.fstat(self._file).st_size
-        if size < _FRAME_BYTES or os.pread(self._file, len(MAGIC), 0) != MAGIC:
+        if size < HEAD_BYTES or os.pread(self._file, len(MAGIC), 0) != MAGIC:
             raise ValueError(
                 f"{self.path}: not a scalar log: it does not start with {MAGIC!r}; give the scalars/log.bin"
                 " of a run"
             )
         # Mapped: a log of many gigabytes is checked without being held in memory.
         with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as data:
-            length = _length(data, 0)
-            if length is None or not _intact(data[:length]):
+            length = length_at(data, 0)
+            if length is None or not intact(data[:length]):
                 raise ValueError(self._damage(HEADER_STEP, 0))
-            header = json.loads(data[_FRAME_BYTES:length])
-            if header.get("format") != FORMAT_VERSION:
-                written = header.get("format")
+            header = json.loads(data[HEAD_BYTES:length])
+            if header.get("format") not in READ:
                 raise ValueError(
-                    f"{self.path}: format {written!r} is not the {FORMAT_VERSION} this version reads: use the"
-                    " version that wrote it"
+                    f"{self.path}: format {header.get('format')!r} is not among the {READ} that this version"
+                    " reads: use the version that wrote it"
                 )
             offset = length
-            while offset < size and len(self) != steps:
-                length = _length(data, offset)
+            while offset < size:
+                length = length_at(data, offset)
                 frame = data[offset : offset + length] if length else b""
-                if not _intact(frame):
+                whole = intact(frame)
+                step = HEAD.unpack_from(frame)[1] if whole else None
+                if step == CHANGE_STEP:
+                    change = json.loads(frame[HEAD_BYTES:])
+                    if change["step"] != len(self):
+                        raise ValueError(self._damage(len(self), offset, " (a change of another step)"))
+                    self.changes.append(change)
+                    offset += len(frame)
+                    continue
+                if len(self) == steps:
+                    break  # those that are kept, with what was accepted before the next one
+                if not whole:
                     # Damage in the middle must not be cut off with all good steps behind it.
-                    if _another_frame_follows(data, offset, length):
+                    if another_follows(data, offset, length):
                         raise ValueError(self._damage(len(self), offset))
                     break  # torn: the write was cut short, and nothing was written after it
-                step = _FRAME.unpack_from(frame)[1]
                 if step != len(self):
                     raise ValueError(self._damage(len(self), offset, f" (it says step {step})"))
                 self._offsets.append(offset)
@@ -302,43 +341,6 @@ def weights_hash(arrays: Any) -> bytes:
         digest.update(json.dumps([name, value.dtype.name, np.shape(leaf)]).encode())
         digest.update(value.reshape(-1).view(np.uint8).data)
     return digest.digest()
-
-
-def _frame(step: int, payload: bytes) -> bytes:
-    # A checksum of its own for the head: a damaged length must not lead the reader astray.
-    head = _FRAME.pack(MAGIC, step, len(payload), zlib.crc32(payload))
-    return head + _CRC.pack(zlib.crc32(head)) + payload
-
-
-def _length(data, offset: int) -> int | None:
-    """Length of the whole frame at `offset` as its intact frame header states it, None where that is damaged
-    or incomplete."""
-    head = data[offset : offset + _FRAME_BYTES]
-    if (
-        len(head) < _FRAME_BYTES
-        or head[: len(MAGIC)] != MAGIC
-        or _CRC.unpack_from(head, _FRAME.size)[0] != zlib.crc32(head[: _FRAME.size])
-    ):
-        return None
-    return _FRAME_BYTES + _FRAME.unpack_from(head)[2]
-
-
-def _intact(frame: bytes) -> bool:
-    return (
-        _length(frame, 0) == len(frame) and zlib.crc32(frame[_FRAME_BYTES:]) == _FRAME.unpack_from(frame)[3]
-    )
-
-
-def _another_frame_follows(data, offset: int, length: int | None) -> bool:
-    """Tell if anything was written after the bad frame at `offset`: then it is not the last one, and cutting
-    would lose good steps."""
-    if length is not None:
-        return offset + length < len(data)
-    # The length cannot be believed: any intact head further on is a later record.
-    while (offset := data.find(MAGIC, offset + 1)) >= 0:
-        if _length(data, offset) is not None:
-            return True
-    return False
 
 
 def _encode(scalars: StepScalars) -> bytes:

@@ -31,6 +31,7 @@ from egg_reason.algorithms.base import Weigh
 from egg_reason.algorithms.registry import weigh_of
 from egg_reason.config import TrainConfig
 from egg_reason.files import replacing
+from egg_reason.run import changes
 from egg_reason.run.log import HASH_BYTES, ScalarLog
 
 __all__ = ["Recording", "from_log", "read", "write"]
@@ -78,7 +79,7 @@ def from_log(log: ScalarLog, weigh: Weigh | None) -> Recording:
     hashes = b"".join(scalars.weights_hash or bytes(HASH_BYTES) for scalars in records)
     return Recording(
         str(log.path.parent.parent),
-        log.header["config"],
+        changes.applied(log.header["config"], changes.read(log.path.parent.parent)),
         log.header["fingerprint"],
         log.header["made_with"],
         weights=np.array([still if row is None else row for row in weights]).reshape(len(records), width),
