@@ -87,12 +87,19 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         acting = _environment(config, task)
         return Parts(config, model, task, made.generator, made.algorithm, acting, acting, compared)
     problem, evaluator = _texts(config, task, made)
-    return Parts(config, model, task, made.generator, made.algorithm, problem, evaluator, compared)
+    return Parts(
+        config, model, task, made.generator, made.algorithm, problem, evaluator, compared, made.rewards
+    )
 
 
 def _texts(config: TrainConfig, task: tasks.Task, made: Checked) -> tuple[TextProblem, TextEvaluator]:
     """Return what tries members on prompts, and what measures accuracy. Starts the reward workers."""
-    trainer_state = TrainerState(0, config.run.steps, task.name)
+    trainer_state = TrainerState(
+        max_steps=config.run.steps,
+        task=task.name,
+        epoch_steps=len(task.train) // config.algorithm.prompts,
+        answer_column="answer" if config.task.answer_column else "",
+    )
     scorer = _scorer(config, made.rewards, task, trainer_state)
     problem = TextProblem(
         made.algorithm,
@@ -291,7 +298,7 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
             f"reward_weights needs one weight for each of {len(specs)} rewards ({', '.join(specs)}),"
             f" got {len(weights)}: the task's own come first"
         )
-    return [Reward.of(spec, weight) for spec, weight in zip(specs, weights, strict=True)]
+    return Reward.several(specs, weights)
 
 
 def prompt_lengths(tokenizer: Tokenizer, rows: Sequence[dict], limit: int) -> PromptLengths:
@@ -318,6 +325,8 @@ def _scorer(
         config.rewards.reward_workers,
         config.rewards.reward_memory,
         config.rewards.reward_failure,
+        config.rewards.reward_text,
+        config.rewards.reward_format,
     )
     try:
         scorer.check(task.train[:2], trainer_state)
