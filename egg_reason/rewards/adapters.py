@@ -88,13 +88,16 @@ def adapted(function: Callable, spec: str) -> Callable:
                 f" define it as def {name}(completions, **kwargs); if it makes a reward, write my_reward ="
                 f" {name}(...) and name my_reward"
             )
-    if takes_all and not known & PLURALS.keys():
-        return function
 
     def reward(**given: Any) -> Any:
         for plural, column in PLURALS.items():
             if plural in known and plural not in given and column in given:
                 given[plural] = given[column]
+        if missing := [one for one in required if one not in given]:
+            raise TypeError(
+                f"{name} requires {', '.join(missing)}: give the data such a column, or the parameter a"
+                f" default (there is {', '.join(given)})"
+            )
         return function(**(given if takes_all else {one: given[one] for one in known if one in given}))
 
     return _marked(reward, function)
