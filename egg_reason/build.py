@@ -143,7 +143,10 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     algorithm = registry.make(config, model, sampling)
     generator = make_generator(config, model, algorithm, machines)
     if not task.heldout:
-        raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
+        raise ValueError(
+            f"task {task.name} has no held-out rows, and the run is judged by them: hold out training rows with"
+            " --validation, or give a data file others with --task-options heldout=other.jsonl"
+        )
     if task.environment is not None and algorithm.wants_rollouts:
         raise ValueError(
             f"{config.algorithm.name} reads completions, and task {task.name} is an environment without any:"

@@ -151,7 +151,7 @@ def test_the_readme_section_on_rewards(settings, flags, tiny_checkpoint, tmp_pat
     [line] = [
         line for line in read_metrics(tmp_path / "runs" / "1" / "metrics.jsonl") if "reward_mean" in line
     ]
-    assert line["metrics/length"] == line["metrics/characters"] and line["rewards/my_reward/mean"] == 0
+    assert line["metrics/length"] == line["metrics/characters"] and line["rewards/compute_score/mean"] == 0
     exec(python[2], {})
     assert "'brevity': array([0.995]" in capfd.readouterr().out
 

@@ -146,9 +146,14 @@ class Crew:
                 and set(kinds.values()) <= {"error", "value"}
             ):
                 message = scores.messages[reward.name, kinds[min(kinds)]]
+                way_out = (
+                    "give the task's rows what it reads, or name another reward"
+                    if reward.spec in BUILT_IN
+                    else f"correct {reward.spec}"
+                )
                 raise ValueError(
                     f"reward {reward.name}: failed for all {count} completions of its first call, first with"
-                    f" {message}; correct {reward.spec}"
+                    f" {message}; {way_out}"
                 )
             self._proven.add(reward.name)
 
