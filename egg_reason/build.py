@@ -144,8 +144,8 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     generator = make_generator(config, model, algorithm, machines)
     if not task.heldout:
         raise ValueError(
-            f"task {task.name} has no held-out rows, and the run is judged by them: hold out training rows with"
-            " --validation, or give a data file others with --task-options heldout=other.jsonl"
+            f"task {task.name} has no held-out rows, and the run is judged by them: hold out training rows"
+            " with --validation, or give a data file others with --task-options heldout=other.jsonl"
         )
     if task.environment is not None and algorithm.wants_rollouts:
         raise ValueError(
