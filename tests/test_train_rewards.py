@@ -14,6 +14,7 @@ from egg_reason import cli, models
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
 from egg_reason.population import here
+from egg_reason.population.trials import Trials, merge
 from egg_reason.run.constant import ConstantRewards
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
@@ -252,3 +253,15 @@ def test_rewards_of_one_name_in_two_files(settings, tmp_path, capsys):
     training.train(config, tmp_path / "run", plain=True)
     [line] = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
     assert line["rewards/a.f/mean"] == line["rewards/b.f/mean"] > 0
+
+
+def test_the_range_of_a_reward_over_machines_is_that_of_all_members():
+    def trials(first, ranges):
+        return Trials(range(first, first + 2), np.zeros((2, 1), np.float32), ranges=ranges)
+
+    several = [trials(0, {"f": (0.5, 0.5)}), trials(2, {"f": (0.5, 2.0), "g": (1.0, 1.0)}), trials(4, {})]
+    sent = [Trials.decode(one.encode("float32"), "float32") for one in several]
+    assert [one.ranges for one in sent] == [one.ranges for one in several]
+    metrics = merge(sent).metrics()
+    assert (metrics["rewards/f/min"], metrics["rewards/f/max"]) == (0.5, 2.0)
+    assert (metrics["rewards/g/min"], metrics["rewards/g/max"]) == (1.0, 1.0)
