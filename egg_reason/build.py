@@ -96,12 +96,19 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         acting = EnvironmentProblem(environment, task.train, task.heldout, config.algorithm.wire)
         return Parts(config, model, task, made.generator, made.algorithm, acting, acting, compared)
     problem, evaluator = _texts(config, task, made)
-    return Parts(config, model, task, made.generator, made.algorithm, problem, evaluator, compared)
+    return Parts(
+        config, model, task, made.generator, made.algorithm, problem, evaluator, compared, made.rewards
+    )
 
 
 def _texts(config: TrainConfig, task: tasks.Task, made: Checked) -> tuple[TextProblem, TextEvaluator]:
     """Return what tries members on prompts, and what measures accuracy. Starts the reward workers."""
-    trainer_state = TrainerState(0, config.run.steps, task.name)
+    trainer_state = TrainerState(
+        max_steps=config.run.steps,
+        task=task.name,
+        epoch_steps=len(task.train) // config.algorithm.prompts,
+        answer_column="answer" if config.task.answer_column else "",
+    )
     scorer = _scorer(config, made.rewards, task, trainer_state)
     problem = TextProblem(
         made.algorithm,
@@ -141,7 +148,10 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     algorithm = registry.make(config, model, sampling)
     generator = make_generator(config, model, algorithm, machines)
     if not task.heldout:
-        raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
+        raise ValueError(
+            f"task {task.name} has no held-out rows, and the run is judged by them: hold out training rows"
+            " with --validation, or give a data file others with --task-options heldout=other.jsonl"
+        )
     if task.environment is not None:
         checked_environment(task.environment, task.name, config)
         if algorithm.wants_rollouts:
@@ -346,7 +356,7 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
             f"reward_weights needs one weight for each of {len(specs)} rewards ({', '.join(specs)}),"
             f" got {len(weights)}: the task's own come first"
         )
-    return [Reward.of(spec, weight) for spec, weight in zip(specs, weights, strict=True)]
+    return Reward.several(specs, weights)
 
 
 def prompt_lengths(tokenizer: Tokenizer, rows: Sequence[dict], limit: int) -> PromptLengths:
@@ -373,6 +383,8 @@ def _scorer(
         config.rewards.reward_workers,
         config.rewards.reward_memory,
         config.rewards.reward_failure,
+        config.rewards.reward_text,
+        config.rewards.reward_format,
     )
     try:
         scorer.check(task.train[:2], trainer_state)

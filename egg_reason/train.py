@@ -16,6 +16,7 @@ from egg_reason.algorithms.state import State
 from egg_reason.build import build, build_remote, check_resume, open_population, rebuild
 from egg_reason.config import HERE, Machines, TrainConfig
 from egg_reason.config.argument import instance, location, whole
+from egg_reason.config.resume import run_table
 from egg_reason.population.base import Parts, Population
 from egg_reason.population.hosts import Hosts, follow
 from egg_reason.population.inputs import check_inputs
@@ -116,7 +117,7 @@ def resume(
         with storage(path):
             run = Run.open(path, rewind)
         with run:
-            config = TrainConfig.from_table(run.config)
+            config = TrainConfig.from_table(run_table(run.config))
             if run.finished and rewind is None:
                 raise ValueError(
                     f"{path} is finished after {config.run.steps} steps: start a new run with --model {path}"

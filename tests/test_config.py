@@ -14,7 +14,7 @@ from egg_reason.cli.flags import EvalFlags, TrainFlags, typed
 from egg_reason.config import ALGORITHMS, EvalConfig, Machines, TrainConfig
 from egg_reason.config.commands import ComparisonSettings, ProbeSettings, read_comparison, read_probe
 from egg_reason.config.paths import same_form
-from egg_reason.config.resume import RULES, resumed
+from egg_reason.config.resume import RULES, resumed, run_table
 from egg_reason.config.setting import settings_of
 from egg_reason.config.words import train_words
 from egg_reason.run.changes import CHANGES
@@ -40,6 +40,8 @@ OTHER = {
     "reward_memory": 0.5,
     "reward_workers": 3,
     "reward_failure": "drop",
+    "reward_text": "completion",
+    "reward_format": "messages",
     "prompts": 4,
     "samples": 2,
     "aggregate": "max",
@@ -507,3 +509,11 @@ def test_an_evaluation_takes_the_settings_of_a_run():
     assert config.problems.benchmarks == ("gsm8k",)
     assert (config.model.model, config.sampling.temperature) == ("runs/x", 0.7)
     assert (config.sampling.think_tokens, config.sampling.max_tokens) == (9, 20)
+
+
+def test_a_run_from_before_keeps_how_its_rewards_got_completions():
+    before = {"algorithm": "eggroll", "rewards": {"reward": ["x.py:f"]}}
+    rewards = TrainConfig.from_table(run_table(before)).rewards
+    assert (rewards.reward, rewards.reward_text, rewards.reward_format) == (("x.py:f",), "completion", "text")
+    table = TrainConfig.of().to_table()
+    assert run_table(table) == table and TrainConfig.from_table(table).rewards.reward_text == "turn"

@@ -90,7 +90,7 @@ def tasks_validate(
     from egg_reason import tasks
 
     made = _make(task, data, options)
-    faults = tasks.validate(made)
+    faults = tasks.validate(made, "answer" if typed(data).get("answer_column") else "")
     for fault in faults:
         print(fault)
     problems = f"{len(made.train):,} training and {len(made.heldout):,} held-out problems"

@@ -53,6 +53,8 @@ class BenchmarkSettings(Section):
         unset="none",
         typical="gsm8k",
     )
+    reward_text: str = inherited(RewardSettings, "reward_text", "turn")
+    reward_format: str = inherited(RewardSettings, "reward_format", "auto")
     reward_timeout: float = inherited(RewardSettings, "reward_timeout", 10.0)
     template: str = inherited(TaskSettings, "template", "auto")
     task_options: tuple[str, ...] = setting(

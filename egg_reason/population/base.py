@@ -20,6 +20,7 @@ from egg_reason.engine import Generator
 from egg_reason.engine.base import Members
 from egg_reason.models import Model
 from egg_reason.population.trials import Trials
+from egg_reason.rewards import Reward
 from egg_reason.rewards.sources import file_of, reward_files, source_files
 from egg_reason.run import fingerprints
 from egg_reason.run.directory import Run
@@ -75,7 +76,7 @@ class Evaluator(Protocol):
 @dataclass(frozen=True)
 class Parts:
     """A run's parts, as its settings name them. compared: tasks that share no problem with the training
-    problems; empty where that was not checked."""
+    problems; empty where that was not checked. rewards: what grades completions; none in an environment."""
 
     config: TrainConfig
     model: Model
@@ -85,6 +86,7 @@ class Parts:
     problem: Problem
     evaluator: Evaluator
     compared: Sequence[str] = ()
+    rewards: Sequence[Reward] = ()
 
     def batch(self, step: int) -> list[dict]:
         """Return the training rows of a step."""

@@ -33,6 +33,7 @@ import numpy as np
 from egg_reason.algorithms.state import State
 from egg_reason.config import Machines, TrainConfig
 from egg_reason.config.paths import located
+from egg_reason.config.resume import run_table
 from egg_reason.engine.base import Members
 from egg_reason.population.base import Build, Parts
 from egg_reason.population.inputs import refuse_other_inputs
@@ -240,7 +241,7 @@ def _follow(hosts: Hosts, about: dict, build: Build) -> tuple[bytes, int]:
     parts = None
     fault = ""
     try:
-        config = TrainConfig.from_table(about["config"])
+        config = TrainConfig.from_table(run_table(about["config"]))
         parts = build(config.replace(**located(config.flat(), about["folder"])))
         refuse_other_inputs(about["fingerprints"], parts)
     except (ValueError, OSError) as error:

@@ -31,6 +31,7 @@ from egg_reason.algorithms.base import replayable
 from egg_reason.algorithms.state import State
 from egg_reason.config import Machines, TrainConfig
 from egg_reason.config.paths import located
+from egg_reason.config.resume import run_table
 from egg_reason.engine.base import Members
 from egg_reason.population.base import Build, Parts
 from egg_reason.population.inputs import refuse_other_inputs
@@ -95,7 +96,7 @@ class Worker:
         This is not done in __init__: Ray hands on what a method raises, and of __init__ no more than a text.
         expected: the fingerprints that the parts must have.
         """
-        config = TrainConfig.from_table(self.table)
+        config = TrainConfig.from_table(run_table(self.table))
         self.parts = self.build(config.replace(**located(config.flat(), self.folder)))
         refuse_other_inputs(expected, self.parts, "a worker of the pool: ")
         self.algorithm = replayable(self.parts.algorithm)

@@ -33,6 +33,7 @@ from typing import Any
 import tomli_w
 
 from egg_reason.config import TrainConfig, flattened
+from egg_reason.config.resume import run_table
 from egg_reason.files import flush, replacing, sync
 from egg_reason.run import changes
 from egg_reason.run.checkpoints import Checkpoints
@@ -306,7 +307,8 @@ def read_settings(path: str | os.PathLike) -> TrainConfig:
     """
     path = Path(path)
     with ScalarLog(path / "scalars" / "log.bin", writable=False, steps=0) as log_file:
-        return TrainConfig.from_table(changes.applied(log_file.header["config"], changes.read(path)))
+        table = changes.applied(log_file.header["config"], changes.read(path))
+        return TrainConfig.from_table(run_table(table))
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from egg_reason.rewards import Reward, Scorer
+from egg_reason.rewards import Reward, Scorer, TrainerState
+from egg_reason.rewards.functions import check_columns
 
 __all__ = ["Task", "batch", "columns", "refuse_environment", "validate"]
 
@@ -80,6 +81,7 @@ class Task:
                 )
         if self.environment is not None:
             return
+        check_columns(keys)
         if (
             not self.rewards
             or not isinstance(self.rewards, tuple | list)
@@ -149,12 +151,12 @@ def _shuffle(count: int, seed: int, epoch: int) -> list[int]:
     return sorted(range(count), key=keys.__getitem__)
 
 
-def validate(task: Task) -> list[str]:
+def validate(task: Task, answer_column: str = "") -> list[str]:
     """Return the faults of a task's data, one line each; empty where nothing is.
 
     Every row's `solution`, written as an answer (after a closed thought where the prompt opens one), must get
     1 from every default reward, and neither a prompt may be in both splits nor an `id` be given twice.
-    Rewards run out of process.
+    Rewards run out of process. answer_column: see `TrainerState`.
     """
     if task.environment is not None:
         raise ValueError(
@@ -167,7 +169,7 @@ def validate(task: Task) -> list[str]:
     faults += [
         f"{task.name}: {count} rows have the id {name!r}" for name, count in names.items() if count > 1
     ]
-    with Scorer([Reward.of(spec) for spec in task.rewards]) as scorer:
+    with Scorer(Reward.several(task.rewards)) as scorer:
         for split, rows in (("train", task.train), ("heldout", task.heldout)):
             if rows and "solution" not in rows[0]:
                 faults.append(
@@ -176,7 +178,10 @@ def validate(task: Task) -> list[str]:
                 )
             elif rows:
                 scores = scorer.score(
-                    [row["prompt"] for row in rows], [gold(row) for row in rows], columns(rows)
+                    [row["prompt"] for row in rows],
+                    [gold(row) for row in rows],
+                    columns(rows),
+                    trainer_state=TrainerState(task=task.name, answer_column=answer_column),
                 )
                 for name, values in scores.by_reward.items():
                     faults += [
