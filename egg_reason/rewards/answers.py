@@ -1,9 +1,11 @@
 r"""Rules that all graders share: the answer in a completion, numbers in plain digits, the words for an
 answer.
 
-Only what follows the thought counts (`after_thought`). In it `<answer>...</answer>`, `\boxed{...}` and last
-numbers are found here; which of them counts, each grader's docstring says. Everything is linear in the length
-of the text.
+Only what follows the thought counts (`answer_text`). In it `<answer>...</answer>`, `\boxed{...}` and last
+numbers are found here; which of them counts, each grader's docstring says. A tag or a box that opens and does
+not close is an answer that was cut off: no answer. A completion that spent its budget (`truncated`) has an
+answer only where a tag or a box closes, or a grader's own mark does. Everything is linear in the length of
+the text.
 """
 
 import re
@@ -15,8 +17,9 @@ __all__ = [
     "LONGEST",
     "Verdict",
     "after_thought",
+    "answer_text",
     "compared_by",
-    "last_boxed",
+    "flags",
     "last_boxes",
     "last_number",
     "last_tagged",
@@ -24,6 +27,7 @@ __all__ = [
     "scores",
     "simplest",
     "text_of",
+    "tidy",
     "whole_texts",
 ]
 
@@ -34,7 +38,12 @@ LONGEST = 2000
 
 OPEN_THOUGHT = re.compile(r"<think>?\s*(</think>?\s*)?\Z")
 
-BOXES = (r"\boxed", r"\fbox")
+BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+
+BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\(?:[{}]|\\(?!boxed|fbox))|(?P<brace>[{}])")
+
+SPENT = re.compile(r"\n|[.!?]\s|(?<!\\)\$|\\[\])]")
+"""Where a box that does not close ends at the latest: with its line, sentence or formula."""
 
 BETWEEN = re.compile(
     r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:!"
@@ -48,13 +57,40 @@ LONGEST_NUMBER = 500
 """Characters of a number in digits."""
 
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
-DECIMAL = re.compile(rf"([+-]?)(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)")
+
+_BLANK = r"(?:[\s~$]|\\[,;:! ]|\\q?quad(?![A-Za-z])|\{\s*\}|\\(?:text|mbox|mathrm|boxed|fbox)\s*\{\s*\})*+"
+_GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*+\})*+\})*+\}"
+_ARGUMENT = rf"\s*(?:{_GROUP}|[0-9A-Za-z]|\\[A-Za-z]+)"
+_TOKEN = (
+    rf"[-+\u2212]?\s?(?:\\\$)?(?:{_WHOLE}(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\\?%)?"
+    rf"|[-+]?\\(?:[dtc]?frac|[dt]?binom){_ARGUMENT}{_ARGUMENT}"
+    rf"|[-+]?\\sqrt(?:\[[^\]\n]{{0,20}}\])?{_ARGUMENT}"
+    rf"|[-+]?\\(?!q?quad(?![A-Za-z]))[A-Za-z]+(?:\s*{_GROUP})*"
+    r"|\((?![^()]*[A-Za-z]{2})[^()\n]{1,60}\)"
+    r"|[A-HJ-Z](?![A-Za-z])|[-+]?[A-Za-z](?![A-Za-z])(?! +[A-Za-z])"
+)
+UNTIDY = re.compile(
+    rf"<answer>\s*+(?:</answer>|(?P<end>\Z))|\\(?:boxed|fbox)(?:\s*\{{{_BLANK}\}}"
+    rf"|(?![A-Za-z]|\s*\{{)(?:[ \t]*(?P<token>{_TOKEN}))?)"
+)
+"""Tags and boxes with nothing in them, and boxes without braces."""
+
+CODE = re.compile(
+    r"\s*(?:>>>|return\b|print\s*\(|assert\b|raise\b|def\s+\w+\s*\(|import\s+\w|from\s+\w+\s+import\b|console\.log"
+    r"|[A-Za-z_][\w.]{2,}\([^()]*\);?\s*\Z|(?:if|elif|else|for|while)\b.*:\s*\Z"
+    r"|.*(?:__\w+__|\+=|&&|\|\||\blambda\b|\bif\b.*\belse\b)"
+    r"|(?:.*(?:\w\(.*\)|\(\)|[\]}\"'`]|[A-Za-z]\w*[._]\w+|[=(,:]\s*[A-Za-z_]\w*)|[A-Za-z_]\w*)\s+(?:or|and)\s*[0-9.]+\W*\Z)"
+)
+"""A line of a program."""
+
+DECIMAL = re.compile(rf"([+-]?)(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{{1,2}}))?")
 RATIO = re.compile(rf"([+-]?)(?:({_WHOLE})\s+)?({_WHOLE})\s*/\s*({_WHOLE})")
 NUMBER_IN_TEXT = re.compile(
     r"(?<![A-Za-z0-9_.^{\\])(?<![0-9][,:/])"  # not within a word, a power, an index, a time or a date
     r"(?:(?<![)\]}])[-+\u2212])?[$€£¥]?(?:[-\u2212](?=[0-9.]))?"
-    rf"(?:[0-9]+\s[0-9]+/[0-9]+|{_WHOLE}\s?/\s?[0-9]+|[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?![0-9]|[.,/:][0-9]|\s?\^|_|(?:st|nd|rd|th)\b)"
+    rf"(?:[0-9]+\s[0-9]+/[0-9]+|{_WHOLE}\s?/\s?[0-9]+"
+    r"|(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,2}(?![0-9]))?)"
+    r"(?![0-9]|[.,/:][0-9]|\s?\^|_|[eE][-+]?[0-9]|(?:st|nd|rd|th)\b)"
 )
 
 
@@ -119,6 +155,11 @@ def _thought_at_end(prompt: str) -> str:
     return found.group() if found else ""
 
 
+def flags(truncated: Sequence | None, count: int) -> Sequence:
+    """Return whether each of `count` completions spent its budget; None: none did."""
+    return [False] * count if truncated is None else truncated
+
+
 def after_thought(text: str, require_think: bool = False) -> str | None:
     """Return what follows the last `</think>`; None where a thought is opened and not closed after it: then
     there is no answer.
@@ -129,37 +170,71 @@ def after_thought(text: str, require_think: bool = False) -> str | None:
     return None if "<think" in rest or (require_think and not closed) else rest
 
 
+def answer_text(text: str, require_think: bool = False, truncated: bool = False) -> str | None:
+    """Return what follows the thought (`after_thought`), `tidy`: where graders look for the answer."""
+    rest = after_thought(text, require_think)
+    return None if rest is None else tidy(rest, truncated)
+
+
+def tidy(text: str, truncated: bool = False) -> str:
+    r"""Return a text in which every box has braces, and tags and boxes with nothing in them are left out.
+
+    As in TeX a box without braces takes the next token, which here is a number as a whole or a command with
+    its arguments; words are none: "I used \boxed as asked" has no box.
+
+    >>> tidy(r"It is $\boxed\frac12$, or \boxed 0.5. \boxed{} <answer></answer>")
+    'It is $\\boxed{\\frac12}$, or \\boxed{0.5}.  '
+
+    Args:
+        truncated: whether the text was cut off: a token at its end may go on, and its box stays open, as
+            does a tag that opens there. Else a tag that opens at the end has nothing in it.
+    """
+    if "\\boxed" not in text and "\\fbox" not in text and "<answer>" not in text:
+        return text
+
+    def braced(box: re.Match) -> str:
+        token = box["token"]
+        if token is None:
+            return box.group() if truncated and box["end"] is not None else ""
+        return rf"\boxed{{{token}" if truncated and box.end() == len(text) else rf"\boxed{{{token}}}"
+
+    return UNTIDY.sub(braced, text)
+
+
 def last_tagged(text: str) -> str | None:
-    """Return what stands in the last `<answer>...</answer>`; None where there is none."""
+    """Return what stands in the last `<answer>...</answer>`: None where no tag opens, an empty text where the
+    last one does not close. text: tidied."""
     end = text.rfind("</answer>")
     begin = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    if text.find("<answer>", max(end, 0)) >= 0:
+        return ""
     if begin < 0:
         return None
     begin += len("<answer>")
     return text[begin : text.index("</answer>", begin)]
 
 
-def last_boxed(text: str, longest: int = LONGEST) -> str | None:
-    r"""Return what stands in the last `\boxed{...}` or `\fbox{...}`; None without one, or where it does not
-    close within `longest` characters."""
-    box = _box_before(text, len(text), longest)
-    return box[2] if box else None
+def last_boxes(text: str, adjacent: bool = False, truncated: bool = False) -> tuple[int, str] | None:
+    r"""Return (place, content) of the last `\boxed{...}` or `\fbox{...}`; None where no box opens.
 
-
-def last_boxes(text: str, adjacent: bool = False) -> tuple[int, str] | None:
-    r"""(place, content) of the last `\boxed{...}`; boxes joined by nothing but a comma, `and` or `or`
-    (BETWEEN) are one answer: "1, 2".
+    text: tidied. Boxes joined by nothing but a comma, `and` or `or` (BETWEEN) are one answer: "1, 2". Of
+    boxes in a box the outer one counts. The content is empty where the last box does not close, or not within
+    LONGEST characters, and where it lies in one that does not.
 
     Args:
         adjacent: whether boxes without anything between them are one answer too.
+        truncated: whether the text was cut off: then a join at its end leaves the answer open too.
     """
-    box = _box_before(text, len(text), LONGEST)
-    if box is None:
+    boxes, cut = _boxes_at_end(text)
+    if cut is not None:
+        return cut, ""
+    if not boxes:
         return None
-    begin, _, content = box
-    for _ in range(20):
-        before = _box_before(text, begin, LONGEST)
-        if before is None or begin - before[1] > 60:
+    begin, end, content = boxes.pop()
+    if truncated and len(text) - end <= 60 and BETWEEN.fullmatch(text, end):
+        return begin, ""
+    for before in reversed(boxes[-20:]):
+        if begin - before[1] > 60:
             break
         gap = text[before[1] : begin]
         if not (BETWEEN.fullmatch(gap) or (adjacent and not gap.strip("$ \n"))):
@@ -169,26 +244,29 @@ def last_boxes(text: str, adjacent: bool = False) -> tuple[int, str] | None:
     return begin, content
 
 
-def _box_before(text: str, end: int, longest: int) -> tuple[int, int, str] | None:
-    """(begin, end, content) of the last box that begins before `end`."""
-    begin = max(text.rfind(name, 0, end) for name in BOXES)
-    if begin < 0:
-        return None
-    opened = begin + len(BOXES[text.startswith(BOXES[1], begin)])
-    while opened < len(text) and text[opened] == " ":
-        opened += 1
-    if not text.startswith("{", opened):
-        return None
-    depth = 0
-    for position in range(opened, min(len(text), opened + longest)):
-        character = text[position]
-        if character == "{":
-            depth += 1
-        elif character == "}":
-            depth -= 1
-            if depth == 0:
-                return begin, position + 1, text[opened + 1 : position]
-    return None
+def _boxes_at_end(text: str) -> tuple[list[tuple[int, int, str]], int | None]:
+    """Return (begin, end, content) of the last boxes that are in no other, in order, and where a box begins
+    that is open at the last of them or later; None where there is none."""
+    begins = [box.start() for box in BOX.finditer(text)]
+    if not begins:
+        return [], None
+    first = next(begin for begin in begins if begins[-1] - begin <= LONGEST)
+    closed: list[tuple[int, int, str]] = []
+    stack: list[tuple[int, int] | None] = []  # (begin, where the content begins) of boxes; None: other braces
+    for sign in BRACE.finditer(text, first, begins[-1] + LONGEST):
+        if sign["box"]:
+            stack.append((sign.start(), sign.end()))
+        elif sign["brace"] == "{":
+            stack.append(None)
+        elif sign["brace"] and stack and (box := stack.pop()):
+            while closed and closed[-1][0] > box[0]:  # those in this one
+                closed.pop()
+            closed.append((box[0], sign.end(), BOX.sub("{", text[box[1] : sign.start()])))
+    last = closed[-1][0] if closed else -1
+    for box in stack:
+        if box and (box[0] > last or not SPENT.search(text, box[1], last)):
+            return closed, box[0]
+    return closed, None
 
 
 def last_number(text: str) -> str | None:
@@ -196,17 +274,29 @@ def last_number(text: str) -> str | None:
     is none.
 
     Digits within words (`x2`, `m2`), powers, indices, times (`5:30`), dates and ordinals (`3rd`) are not
-    numbers.
+    numbers. A text that does not end in the statement of a result has none either: its last line, or the
+    number's own, is a line of a program (`total or 0`) or leaves a brace open.
     """
     for stretch in (200, LONGEST):  # it is nearly always in the last sentence
-        found = NUMBER_IN_TEXT.findall(text, max(0, len(text) - stretch))
+        start = max(0, len(text) - stretch)
+        found = list(NUMBER_IN_TEXT.finditer(text, start))
         if found:
-            return found[-1].rstrip(",")
+            number = found[-1]
+            own = text[text.rfind("\n", start, number.start()) + 1 :].split("\n", 1)[0]
+            last = text[start:].rstrip("`\n ").rpartition("\n")[2]
+            if any(CODE.match(line) or _open(line) for line in (own, last)):
+                return None
+            return number.group().rstrip(",")
     return None
 
 
+def _open(line: str) -> bool:
+    """Return whether a line ends within braces that it opened."""
+    return "{" in line and line.count("{") - line.count("\\{") > line.count("}") - line.count("\\}")
+
+
 def read_number(text: str) -> int | Fraction | None:
-    """The exact value of a number in plain digits: `-1,234.50`, `.5`, `3/4`, `3 1/2`; None for anything else.
+    """The exact value of a number in digits: `-1,234.5`, `.5`, `1e3`, `3/4`, `3 1/2`; None for anything else.
 
     Separators must stand every three digits; a mixed number has a proper fraction (`3 5/4` is None). ASCII
     digits only.
@@ -218,10 +308,12 @@ def read_number(text: str) -> int | Fraction | None:
         return int(text)
     found = DECIMAL.fullmatch(text)
     if found:
-        digits, point, decimals = text.lstrip("+-").replace(",", "").partition(".")
+        digits, point, decimals = text.lstrip("+-").replace(",", "").lower().partition("e")[0].partition(".")
         value: int | Fraction = int(digits or "0")
         if point and decimals.strip("0"):
             value = Fraction(int(digits + decimals), 10 ** len(decimals))
+        if found[2]:
+            value = simplest(value * Fraction(10) ** int(found[2]))
     else:
         found = RATIO.fullmatch(text)
         if not found:
