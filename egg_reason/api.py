@@ -109,6 +109,7 @@ def score(
     completions: Sequence[str],
     columns: dict[str, list] | None = None,
     *,
+    truncated: Sequence[bool] | None = None,
     weights: Sequence[float] | None = None,
     timeout: float = 10.0,
     workers: int = 1,
@@ -130,6 +131,7 @@ def score(
         prompts: J texts, as sent to the model.
         completions: J texts, what it wrote after them.
         columns: data columns that the rewards take as further arguments, each a list of length J.
+        truncated: whether each completion was cut off where its budget ended; None: none was.
         weights: factors in the total, one for each reward; None: that of a `Reward`, else 1.
         timeout, workers, memory: limits of rewards that are named, as in `--reward-timeout` and the like.
 
@@ -140,7 +142,7 @@ def score(
     from egg_reason.rewards.direct import score_with
 
     several = [rewards] if isinstance(rewards, str) or not isinstance(rewards, Sequence) else list(rewards)
-    return score_with(several, prompts, completions, columns, weights, timeout, workers, memory)
+    return score_with(several, prompts, completions, columns, weights, timeout, workers, memory, truncated)
 
 
 def evaluate(

@@ -99,13 +99,14 @@ class Collector:
                 completions.tokens[number, : completions.lengths[number]].tolist()
                 for number in numbers
             ]
+            columns = tasks.columns(rows)
+            truncated = completions.truncated[numbers].tolist()
             if self._scored is None:
-                self._whole[question].send(numbers, prompts, texts, tasks.columns(rows), tokens)
+                self._whole[question].send(numbers, prompts, texts, columns, tokens, truncated)
             else:
                 scorer = self._questions[question].scorer
-                self._sent.append(
-                    (numbers, scorer.submit(prompts, texts, tasks.columns(rows), tokens, self._state))
-                )
+                pending = scorer.submit(prompts, texts, columns, tokens, self._state, truncated)
+                self._sent.append((numbers, pending))
 
     def _hand_on(self, completions: Completions) -> None:
         """Waits for the oldest batch."""

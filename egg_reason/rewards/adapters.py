@@ -32,6 +32,7 @@ def verl(compute_score: Callable) -> Callable:
         completions: Sequence[str],
         prompts: Any = None,
         completion_ids: Any = None,
+        truncated: Any = None,
         trainer_state: Any = None,
         log_metric: Callable | None = None,
         log_extra: Callable | None = None,

@@ -78,10 +78,15 @@ UNTIDY = re.compile(
 CODE = re.compile(
     r"\s*(?:>>>|return\b|print\s*\(|assert\b|raise\b|def\s+\w+\s*\(|import\s+\w|from\s+\w+\s+import\b|console\.log"
     r"|[A-Za-z_][\w.]{2,}\([^()]*\);?\s*\Z|(?:if|elif|else|for|while)\b.*:\s*\Z"
-    r"|.*(?:__\w+__|\+=|&&|\|\||\blambda\b|\bif\b.*\belse\b)"
-    r"|(?:.*(?:\w\(.*\)|\(\)|[\]}\"'`]|[A-Za-z]\w*[._]\w+|[=(,:]\s*[A-Za-z_]\w*)|[A-Za-z_]\w*)\s+(?:or|and)\s*[0-9.]+\W*\Z)"
+    r"|.*(?:__\w+__|\+=|&&|\|\||\blambda\b|\bif\b.*\belse\b))"
 )
-"""A line of a program."""
+"""A line of a program, from its beginning."""
+
+DEFAULT = re.compile(r"\s(?:or|and)\s+[0-9.]+\W*\Z")
+CODE_BEFORE_DEFAULT = re.compile(
+    r"(?:\w\(.*\)|\(\)|[\]}\"'`]|[A-Za-z]\w*[._]\w+|(?:\A|[=(,:])\s*[A-Za-z_]\w*)\s*\Z"
+)
+"""What makes code of a line that ends in `or 0`: a call, a closing sign, a dotted name, a name by itself."""
 
 DECIMAL = re.compile(rf"([+-]?)(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{{1,2}}))?")
 RATIO = re.compile(rf"([+-]?)(?:({_WHOLE})\s+)?({_WHOLE})\s*/\s*({_WHOLE})")
@@ -284,10 +289,15 @@ def last_number(text: str) -> str | None:
             number = found[-1]
             own = text[text.rfind("\n", start, number.start()) + 1 :].split("\n", 1)[0]
             last = text[start:].rstrip("`\n ").rpartition("\n")[2]
-            if any(CODE.match(line) or _open(line) for line in (own, last)):
+            if any(_is_code(line) or _open(line) for line in (own, last)):
                 return None
             return number.group().rstrip(",")
     return None
+
+
+def _is_code(line: str) -> bool:
+    default = DEFAULT.search(line)
+    return bool(CODE.match(line) or (default and CODE_BEFORE_DEFAULT.search(line[: default.start()])))
 
 
 def _open(line: str) -> bool:

@@ -18,7 +18,15 @@ __all__ = ["POLICIES", "Pending", "rows_of"]
 POLICIES = ("zero", "drop", "stop")
 """What becomes of a job whose reward failed."""
 
-ARGUMENTS = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+ARGUMENTS = (
+    "prompts",
+    "completions",
+    "completion_ids",
+    "truncated",
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+)
 """What every reward is given; no data column may have one of these names."""
 
 
@@ -53,6 +61,7 @@ class Pending:
         completions: Sequence[str],
         columns: dict[str, list] | None = None,
         completion_ids: Sequence[Sequence[int]] | None = None,
+        truncated: Sequence[bool] | None = None,
     ) -> None:
         """Sends the completions of some jobs to the workers, for every reward, and returns at once.
 
@@ -62,11 +71,12 @@ class Pending:
             completions: J strings, what it wrote after them.
             columns: further keyword arguments of the reward functions, each a list of length J.
             completion_ids: the tokens of each completion; None: rewards do not get this argument.
+            truncated: whether each completion spent its budget; None: rewards do not get this argument.
 
         Raises ValueError, one line, where lengths differ, a column bears the name of an argument or cannot be
         sent to another process.
         """
-        rows = rows_of(len(jobs), prompts, completions, columns, completion_ids)
+        rows = rows_of(len(jobs), prompts, completions, columns, completion_ids, truncated)
         self._crew.start()
         for reward in self._crew.rewards:
             for start in range(0, len(jobs), BATCH):
@@ -166,13 +176,16 @@ def rows_of(
     prompts: Sequence[str],
     completions: Sequence[str],
     columns: dict[str, list] | None,
-    completion_ids: Sequence[Sequence[int]] | None,
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    truncated: Sequence[bool] | None = None,
 ) -> dict[str, list]:
     """The arguments of rewards that are lists with one entry per completion. Raises ValueError:
     `Pending.send`."""
     rows: dict[str, list] = {"prompts": list(prompts), "completions": list(completions)}
     if completion_ids is not None:
         rows["completion_ids"] = [list(tokens) for tokens in completion_ids]
+    if truncated is not None:
+        rows["truncated"] = [bool(cut) for cut in truncated]
     for name, column in (columns or {}).items():
         if name in ARGUMENTS:
             raise ValueError(
