@@ -45,18 +45,27 @@ BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\(?:[{}]|\\(?!boxed|fbox))|
 SPENT = re.compile(r"\n|[.!?]\s|(?<!\\)\$|\\[\])]")
 """Where a box that does not close ends at the latest: with its line, sentence or formula."""
 
-BETWEEN = re.compile(
-    r"(?:\s|\$|\\[()\[\],;:! ]|\\quad|\\qquad|\\text\s*\{|\})*(?:,|;|and\b|or\b)(?:\s|\$|\\[()\[\],;:!"
-    r" ]|\\quad|\\qquad|"
-    r"\\text\s*\{|\}|,|and\b|or\b)*"
+LIST_MARKS = re.compile(r"\n\s*(?:[-*\u2022]|\*{0,2}\(?(?:[0-9]{1,2}|[a-z])[.)])(?=[\s$*\\])")
+ROWS = re.compile(r"\\\\(?:\[[^\]]*\])?|\\q?quad(?![A-Za-z])|&")
+NAMED = re.compile(
+    r"\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?:\([A-Za-z0-9]\))?\s*=|\bfor\s+(?:part\s+)?\([a-z0-9]\)"
 )
-"""What may stand between boxes that together are one answer: a comma, `and` or `or`, and marks that are not
-seen."""
+UNSEEN = re.compile(r"\\(?:text|mbox)\s*\{|\\[()\[\],;:! ]|[\s${}.*]")
+UNITS = re.compile(r"\A\s*[A-Za-z]{3,12}(?=\s+(?:and|or)\s)")
+JOINT = re.compile(r"(?:,|;|and|or)+")
+
+
+def joins(gap: str) -> bool:
+    r"""Return whether what stands between two boxes makes them one answer: a comma, `and`, `or`, a new row, or
+    the mark of the next entry of a list; besides names (`x =`) and marks that are not seen."""
+    gap = UNITS.sub("", NAMED.sub("", ROWS.sub(",", LIST_MARKS.sub(",", gap))))
+    return JOINT.fullmatch(UNSEEN.sub("", gap)) is not None
+
 
 LONGEST_NUMBER = 500
 """Characters of a number in digits."""
 
-_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+_WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 
 _BLANK = r"(?:[\s~$]|\\[,;:! ]|\\q?quad(?![A-Za-z])|\{\s*\}|\\(?:text|mbox|mathrm|boxed|fbox)\s*\{\s*\})*+"
 _GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*+\})*+\})*+\}"
@@ -222,9 +231,9 @@ def last_tagged(text: str) -> str | None:
 def last_boxes(text: str, adjacent: bool = False, truncated: bool = False) -> tuple[int, str] | None:
     r"""Return (place, content) of the last `\boxed{...}` or `\fbox{...}`; None where no box opens.
 
-    text: tidied. Boxes joined by nothing but a comma, `and` or `or` (BETWEEN) are one answer: "1, 2". Of
-    boxes in a box the outer one counts. The content is empty where the last box does not close, or not within
-    LONGEST characters, and where it lies in one that does not.
+    text: tidied. Boxes that `joins` joins are one answer: "1, 2". Of boxes in a box the outer one counts. The
+    content is empty where the last box does not close, or not within LONGEST characters, and where it lies in
+    one that does not.
 
     Args:
         adjacent: whether boxes without anything between them are one answer too.
@@ -236,13 +245,13 @@ def last_boxes(text: str, adjacent: bool = False, truncated: bool = False) -> tu
     if not boxes:
         return None
     begin, end, content = boxes.pop()
-    if truncated and len(text) - end <= 60 and BETWEEN.fullmatch(text, end):
+    if truncated and len(text) - end <= 80 and joins(text[end:]):
         return begin, ""
     for before in reversed(boxes[-20:]):
-        if begin - before[1] > 60:
+        if begin - before[1] > 80:
             break
         gap = text[before[1] : begin]
-        if not (BETWEEN.fullmatch(gap) or (adjacent and not gap.strip("$ \n"))):
+        if not (joins(gap) or (adjacent and not gap.strip("$ \n"))):
             break
         begin = before[0]
         content = f"{before[2]}, {content}"

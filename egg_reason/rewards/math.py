@@ -3,8 +3,7 @@ equations, words.
 
 The right answer (column `answer`) is LaTeX as in MATH, AIME, HMMT or DeepScaleR: `\frac{1}{2}`, `025`, `x \in
 [-2,7]`. Every convention is in `docs/graders.md`. Numbers in digits are compared at once, everything else is
-read and compared by `mathematics`, under its limits; only what neither can read goes to `math-verify`
-and sympy, and only where it is short and simple.
+read and compared by `mathematics`, under its limits.
 
 A variant of one's own, in a file of one's own, for `--reward my_file.py:strict_math`:
 
@@ -49,7 +48,6 @@ JOINED = re.compile(r"[\s,;]*(?:and|or)?\s*")
 LABEL = re.compile(r"\AA(?:ns)?[.:]\s+(?=\S)")
 """A last line's own word for an answer, `A: 26`."""
 
-SENTENCE_IN_TAG = re.compile(r"(?i)\n|\banswer\b|(?:\S+\s+){4}\S")
 CHOICE = re.compile(r"\(?([A-J])(?:\)|[.,:;])")
 DENIAL = re.compile(r"(?i)\b(?:not|never|cannot|neither|nor|isn't|aren't|can't|unknown|unsure)\b")
 
@@ -70,13 +68,9 @@ def equivalent(gold: str, answer: str) -> bool:
         return False
     fresh_budget()
     try:
-        first = forms.read_known(gold)
-        second = forms.read(answer)
-        if comparison.same(first, second):
-            return True
+        return comparison.same(forms.read_known(gold), forms.read(answer))
     except Unreadable:
         return False
-    return forms.has_other(first) and forms.has_other(second) and _same_to_math_verify(gold, answer)
 
 
 _number = lru_cache(4096)(read_number)
@@ -162,7 +156,7 @@ def answer_of(completion: str, require_think: bool = False, truncated: bool = Fa
     if truncated:
         return None
     text = text[-LONGEST:].strip()
-    if tagged is not None and (_is_mathematics(text) or not SENTENCE_IN_TAG.search(text)):
+    if tagged is not None and not _is_prose(text):
         return text or None
     return (_answer_without_box(text) or "").strip() or None
 
@@ -207,6 +201,8 @@ def _stated(text: str) -> str | None:
     sentence = (found[1] if (found := SENTENCE.match(text)) else text).split("\n")[0].strip().strip("*`\"' ")
     if not sentence or _is_mathematics(sentence):
         return sentence or None
+    if forms.read(sentence)[0] == "choice":
+        return sentence
     if DENIAL.search(sentence):
         return choice[1] if (choice := CHOICE.match(sentence)) else sentence
     if choice := CHOICE.match(sentence):
@@ -222,6 +218,15 @@ def _joined_spans(text: str, spans: list) -> str:
     ):
         first -= 1
     return text[spans[first].start() : spans[-1].end()]
+
+
+def _is_prose(text: str) -> bool:
+    """Return whether a text states its answer in words about it, as "There are 5 apples" does, and is not the
+    answer itself, as "Evelyn" is. What denies (`not 5`) is none."""
+    if _is_mathematics(text) or DENIAL.search(text):
+        return False
+    words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+", "", text))
+    return bool(STATED.search(text)) or "\n" in text or (len(words) > 2 and any(map(str.isdigit, text)))
 
 
 def _is_mathematics(text: str) -> bool:
@@ -249,45 +254,3 @@ def gold_of(gold: str) -> str:
     if boxes is None and STATED.search(gold):
         return (_answer_without_box(gold[-LONGEST:]) or gold).strip()
     return ((boxes and boxes[1]) or gold).strip()
-
-
-SIMPLE = re.compile(
-    r"(?=.*\\[A-Za-z])(?!.*[0-9]{4})(?!.*(?:\^.*){4})(?!.*\^\s*\{[^{}]*\^)(?!.*(?:\{[^{}]*){4})[A-Za-z0-9"
-    r" +\-*/^_=<>(){}\[\],.|'\\]{1,60}"
-)
-REFUSED = re.compile(
-    r"\\(?:i+nt|oint|sum|prod|lim|limsup|liminf|partial|input|include|def|text)(?![A-Za-z])|[A-Za-z]{16}|__|!"
-)
-
-
-def _same_to_math_verify(gold: str, answer: str) -> bool:
-    """Return what math-verify says of two answers neither of which `forms` can read; False at once where one
-    of them is not short and simple.
-
-    Its time limits need the main thread and a signal, so they are switched off, and SIMPLE and REFUSED take
-    their place: without long numbers, towers of powers, sums, products, limits and integrals sympy has
-    nothing to compute for long.
-    """
-    if not all(
-        SIMPLE.fullmatch(text) and forms.balanced(text) and not REFUSED.search(text)
-        for text in (gold, answer)
-    ):
-        return False
-    try:
-        parse, verify, config = _math_verify()
-        first, second = (parse(f"${text}$", config, parsing_timeout=None) for text in (gold, answer))
-        return bool(first and second) and bool(verify(first, second, timeout_seconds=None))
-    except Exception:  # whatever sympy raises at what a model wrote: the answer was not shown to be right
-        return False
-
-
-@lru_cache(1)
-def _math_verify() -> tuple:
-    """math-verify's parse and verify, and what to look for; importing them takes about a second."""
-    import logging
-
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    for name in ("math_verify.parser", "math_verify.grader"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # they warn of time limits switched off
-    return parse, verify, [LatexExtractionConfig()]

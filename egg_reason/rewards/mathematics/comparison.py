@@ -8,12 +8,15 @@ import re
 from fractions import Fraction
 from itertools import combinations, pairwise
 
-from egg_reason.rewards.mathematics.expressions import names_in, parse
-from egg_reason.rewards.mathematics.forms import NAME, compact
+from egg_reason.rewards.mathematics.expressions import parse
 from egg_reason.rewards.mathematics.latex import known_unit
+from egg_reason.rewards.mathematics.names import is_name, key_of
+from egg_reason.rewards.mathematics.numbers import Beyond, is_real
+from egg_reason.rewards.mathematics.pieces import compact
 from egg_reason.rewards.mathematics.regions import region, same_region, turned
 from egg_reason.rewards.mathematics.tokens import Unreadable
-from egg_reason.rewards.mathematics.values import ratio, real_value, same_value
+from egg_reason.rewards.mathematics.trees import names_in
+from egg_reason.rewards.mathematics.values import difference, less, ratio, same_value
 
 __all__ = ["same"]
 
@@ -22,7 +25,13 @@ def same(gold: tuple, answer: tuple) -> bool:
     """Return whether an answer is the same as the right one. Raises Unreadable where a value is beyond the
     limits of `values`."""
     if gold == answer:
-        return True
+        return gold != ("other", "")
+    if gold[0] == "choice" or answer[0] == "choice":
+        return _same_choice(gold, answer)
+    if gold[0] == "congruence" or answer[0] == "congruence":
+        return _same_congruence(gold, answer)
+    if gold[0] == "assignments" or answer[0] == "assignments":
+        return _same_assignments(gold, answer)
     if gold[0] == "equation" or answer[0] == "equation":
         return _same_equation(gold, answer)
     if gold[0] == "member" or answer[0] == "member":
@@ -33,7 +42,7 @@ def same(gold: tuple, answer: tuple) -> bool:
     if gold[0] == answer[0] and _same_kind(gold, answer):
         return True
     kinds = {gold[0], answer[0]}
-    if kinds == {"several", "tuple"}:
+    if kinds == {"several", "tuple"} and not any(_names_of(form) for form in (gold, answer)):
         pair, several = (gold, answer) if gold[0] == "tuple" else (answer, gold)
         return pair[1] == "()" and _in_order(pair[2:], several[1:])
     if kinds == {"several", "set"}:
@@ -46,14 +55,16 @@ def same(gold: tuple, answer: tuple) -> bool:
         words, value = (gold, answer) if gold[0] == "words" else (answer, gold)
         return words[1] == value[3].lower()
     if kinds == {"value", "several"}:
-        value, several = (gold, answer) if gold[0] == "value" else (answer, gold)
+        if gold[0] == "several":
+            return _decimal_comma(gold, answer)
         # "2, 2" for 2; or 2,74 for 2.74.
-        return all(same(value, entry) for entry in several[1:]) or _decimal_comma(several, value)
+        return all(same(gold, entry) for entry in answer[1:]) or _decimal_comma(answer, gold)
     if kinds == {"ratio", "value"}:
         return _same_values(_quotient(gold), _quotient(answer))
-    if kinds == {"relation"} and _names_of(gold) != _names_of(answer):
+    names = _names_of(gold), _names_of(answer)
+    if all(names) and names[0] != names[1]:
         return False
-    if kinds & {"union", "minus", "relation", "reals"} or (kinds == {"tuple"} and gold[1] != answer[1]):
+    if any(names) or kinds & {"union", "minus", "reals"} or (kinds == {"tuple"} and gold[1] != answer[1]):
         first = region(gold)
         second = region(answer)
         return first is not None and second is not None and same_region(first, second)
@@ -155,6 +166,95 @@ def _decimal_comma(several: tuple, value: tuple) -> bool:
     return _same_values(parse(f"{several[1][3]}.{several[2][3]}"), value[1])
 
 
+def _same_choice(gold: tuple, answer: tuple) -> bool:
+    """`C: 42` is C, and 42; two of these have the same letter and the same text."""
+    if gold[0] == answer[0]:
+        return gold[1] == answer[1] and same(gold[2], answer[2])
+    choice, other = (gold, answer) if gold[0] == "choice" else (answer, gold)
+    if other[0] in ("value", "words") and other[-1].lower() == choice[1]:
+        return True
+    return same(gold[2], answer) if choice is gold else same(gold, answer[2])
+
+
+def _same_congruence(gold: tuple, answer: tuple) -> bool:
+    """The same residues to the same modulus; a congruence states its residue as an equation its right
+    side."""
+    if gold[0] == answer[0]:
+        if gold[1] and answer[1] and key_of(gold[1]) != key_of(answer[1]):
+            return False
+        if not same(gold[3], answer[3]):
+            return False
+        if gold[3][0] != "value":
+            return same(gold[2], answer[2])
+        residues = [
+            ("several", *(_residue(entry, form[3][1]) for entry in form[2][1:]))
+            if form[2][0] == "several"
+            else _residue(form[2], form[3][1])
+            for form in (gold, answer)
+        ]
+        return same(*residues)
+    congruence, other = (gold, answer) if gold[0] == "congruence" else (answer, gold)
+    if gold is congruence and gold[1] and not is_name(gold[1]):
+        return False
+    if other[0] == "equation":
+        return key_of(congruence[1]) == key_of(other[1]) and same(
+            *(form[2] if form is congruence else form[-1] for form in (gold, answer))
+        )
+    return same(gold[2], answer) if congruence is gold else same(gold, answer[2])
+
+
+def _residue(form: tuple, modulus: tuple) -> tuple:
+    """The remainder of a value, where it is a number."""
+    if form[0] != "value" or names_in(form[1]) or names_in(modulus):
+        return form
+    return ("value", ("mod", form[1], modulus), "", "")
+
+
+def _same_assignments(gold: tuple, answer: tuple) -> bool:
+    """x = 1, y = 2: by their names in any order; (1, 2) in the same order."""
+    if gold[0] == answer[0]:
+        values = {key_of(equation[1]): _value_of(equation) for equation in answer[1:]}
+        return len(gold) == len(answer) and all(
+            (key := key_of(equation[1])) in values and _same_stated(_value_of(equation), values[key])
+            for equation in gold[1:]
+        )
+    values_of = [
+        [_value_of(equation) for equation in form[1:]] if form[0] == "assignments" else None
+        for form in (gold, answer)
+    ]
+    if None in (values_of[0] or ()) or None in (values_of[1] or ()):
+        return False
+    assignments, other = (gold, answer) if gold[0] == "assignments" else (answer, gold)
+    if other[0] == "equation" and other[2][0] == "tuple" and len(other) == 4:
+        names = [entry[-1] for entry in other[2][2:]]
+        if other[3][0] != "tuple" or len(names) != len(other[3]) - 2:
+            return False
+        split = (
+            "assignments",
+            *(
+                ("equation", name, ("other", name), value)
+                for name, value in zip(names, other[3][2:], strict=True)
+            ),
+        )
+        return _same_assignments(*(split if form is other else form for form in (gold, answer)))
+    if other[0] == "several":
+        # Roots x_1, x_2 have no order; nor have the entries of a list that is the right answer.
+        unordered = other is gold or len({equation[1].strip()[0] for equation in assignments[1:]}) == 1
+        return (_same_multiset if unordered else _in_order)(
+            *(tuple(values or form[1:]) for values, form in zip(values_of, (gold, answer), strict=True))
+        )
+    if other[0] == "tuple":
+        return other[1] == "()" and _in_order(
+            *(tuple(values or form[2:]) for values, form in zip(values_of, (gold, answer), strict=True))
+        )
+    # x = 2, y = 2 for 2
+    return other is gold and other[0] == "value" and all(same(gold, value) for value in values_of[1] or ())
+
+
+def _same_stated(gold: tuple | None, answer: tuple | None) -> bool:
+    return gold is not None and answer is not None and same(gold, answer)
+
+
 def _same_equation(gold: tuple, answer: tuple) -> bool:
     r"""x = 3 is 3; "3" is x = 3 where the left side only names it; two equations are equal where one is a
     multiple of the other."""
@@ -162,16 +262,16 @@ def _same_equation(gold: tuple, answer: tuple) -> bool:
         value = _value_of(answer) if _states_value(answer) or _is_number(answer[2]) else None
         return value is not None and same(gold, value)
     if answer[0] != "equation":
-        value = _value_of(gold) if NAME.fullmatch(gold[1]) or _is_number(gold[2]) else None
+        value = _value_of(gold) if is_name(gold[1]) or _is_number(gold[2]) else None
         return value is not None and same(value, answer)
-    if compact(gold[1]) == compact(answer[1]):
+    if compact(gold[1]) == compact(answer[1]) or key_of(gold[1]) == key_of(answer[1]):
         first = _value_of(gold)
         second = _value_of(answer)
         if first is not None and second is not None and same(first, second):
             return True
     if len(gold) != 4 or len(answer) != 4:
         return False
-    if NAME.fullmatch(gold[1]) and _same_pair(gold, answer[:2] + answer[:1:-1]):
+    if is_name(gold[1]) and _same_pair(gold, answer[:2] + answer[:1:-1]):
         return True
     differences = []
     for form in (gold, answer):
@@ -195,7 +295,7 @@ def _states_value(equation: tuple) -> bool:
     """Return whether the left side of an answer's equation stands for a value: letters, with digits as
     powers, indices and arguments only."""
     left = equation[1]
-    if NAME.fullmatch(left):
+    if is_name(left):
         return True
     left = re.sub(r"[\^_]\s*(?:\{[^{}]*\}|[0-9])|(?<=[A-Za-z])\s*\([^()]*\)|\\[A-Za-z]+", "", left)
     return bool(re.search("[A-Za-z]", left)) and not re.search("[0-9]", left)
@@ -215,8 +315,6 @@ def _value_of(equation: tuple) -> tuple | None:
     if not _states_value(equation):
         if not all(same(first, second) or _rounds(second, first) for first, second in pairwise(sides)):
             return None
-    elif len(sides) == 2:
-        return sides[1]
     return sides[-2] if _rounds(sides[-1], sides[-2]) and not same(sides[-1], sides[-2]) else sides[-1]
 
 
@@ -229,8 +327,11 @@ def _rounds(decimal: tuple, exact: tuple) -> bool:
     )
     if not found or names_in(exact[1]):
         return False
-    difference = real_value(("+", exact[1], ("negative", decimal[1])))
-    return bool(abs(difference) < Fraction(1, 10 ** len(found[1])))
+    try:
+        distance = difference(exact[1], decimal[1])
+    except Beyond:
+        return False
+    return less(distance, Fraction(1, 10 ** len(found[1])))
 
 
 def _same_relation(gold: tuple, answer: tuple) -> bool:
@@ -241,12 +342,17 @@ def _same_relation(gold: tuple, answer: tuple) -> bool:
         (first, a), (second, b) = (_as_less(form) for form in (gold, answer))
         if first == second and names_in(a) == names_in(b) != frozenset():
             factor = ratio(a, b)
-            return factor is not None and (factor > 0 or first == "!=")
+            return factor is not None and is_real(factor) and (factor.real > 0 or first == "!=")
     return False
 
 
-def _names_of(relation: tuple) -> set[str]:
-    return {side[3] for side in relation[2:] if side[0] == "value" and names_in(side[1])}
+def _names_of(form: tuple) -> frozenset[str]:
+    """The variables of the relations in a form."""
+    if form[0] == "relation":
+        return frozenset().union(*(names_in(side[1]) for side in form[2:] if side[0] == "value"))
+    if form[0] in ("union", "several"):
+        return frozenset().union(*(_names_of(entry) for entry in form[1:]))
+    return frozenset()
 
 
 def _as_less(form: tuple) -> tuple[str, tuple]:

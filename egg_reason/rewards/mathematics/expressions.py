@@ -2,14 +2,18 @@ r"""Reads an expression, in LaTeX or plain, as a tree; no arithmetic is done her
 to `eval`.
 
     sum      = ["+" | "-"] product (("+" | "-") product)*
-    product  = factor (("*" | "/" | nothing) factor)*         "nothing" between 2 and x, not before a number
+    product  = factor (("*" | "/" | mod | nothing) factor)*
     factor   = base ("^" exponent | "!" | degree | percent)*
-    base     = number | name | function factor | frac | sqrt | binom | bracket sum bracket | matrix
+    base     = number | name | name arguments | function factor | frac | sqrt | binom | bracket sum bracket
+             | matrix
+
+Nothing stands between the factors of 2x; before a number only behind a power or factorial: `2^3 3^2`.
 
 Trees are tuples: ("number", int or Fraction), ("name", text), ("+", tree, ...), ("*", tree, ...),
 ("negative", tree), ("/", a, b), ("^", a, b), ("!", tree), ("!!", tree), ("degree", tree), ("percent", tree),
-("function", name, tree), ("log", base, tree), ("root", degree, tree), ("binom", a, b), ("matrix", row, ...)
-with rows as tuples of trees.
+("function", name, tree, ...), ("apply", name, tree, ...) for an unknown function as in f(2), ("mod", a, b),
+("log", base, tree), ("root", degree, tree), ("binom", a, b), ("matrix", row, ...) with rows as tuples of
+trees.
 
 What the text is expected to look like is what `latex.clean` returns.
 """
@@ -17,11 +21,14 @@ What the text is expected to look like is what `latex.clean` returns.
 import re
 from fractions import Fraction
 
+from egg_reason.rewards.mathematics.cursor import Cursor
 from egg_reason.rewards.mathematics.tokens import (
+    ACCENTS,
     CONSTANTS,
     FUNCTIONS,
     GREEK,
     INVERSE,
+    MANY,
     TRIGONOMETRIC,
     Unreadable,
     decimal,
@@ -29,10 +36,7 @@ from egg_reason.rewards.mathematics.tokens import (
     tokenize,
 )
 
-__all__ = ["mentions", "names_in", "parse"]
-
-DEEPEST = 100
-"""Sums and factors within each other: every bracket is one of each."""
+__all__ = ["parse"]
 
 OPEN_TO_CLOSE = {
     "(": ")",
@@ -45,71 +49,40 @@ OPEN_TO_CLOSE = {
     "\\lvert": "\\rvert",
     "\\langle": "\\rangle",
 }
+VECTORS = (("command", "\\vec"), ("command", "\\overrightarrow"), ("command", "\\hat"))
+"""Where one of them occurs, the order of factors around `\\times` counts."""
+ABOVE_AND_BELOW = {"\\choose": "binom", "\\over": "/"}
+"""TeX's signs between two sides of a group: `{10 \\choose 3}`."""
 MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array")
 
 
 def parse(text: str) -> tuple:
-    """The tree of an expression. Raises Unreadable for anything else, and beyond DEEPEST and
+    """The tree of an expression. Raises Unreadable for anything else, and beyond `cursor.DEEPEST` and
     `tokens.MOST`."""
     reader = _Reader(text)
-    tree = reader.sum()
+    tree = reader.whole()
     if reader.next is not None:
         raise Unreadable(f"not expected in an expression: {reader.next!a}")
     return tree
 
 
-def names_in(tree: tuple) -> frozenset[str]:
-    """The variables of a tree; constants (pi, e, i, infinity) are not variables."""
-    if tree[0] == "name":
-        return frozenset() if tree[1] in ("pi", "e", "i", "infinity") else frozenset([tree[1]])
-    if tree[0] == "number":
-        return frozenset()
-    parts = tree[1:] if tree[0] != "matrix" else [cell for row in tree[1:] for cell in row]
-    return frozenset().union(*(names_in(part) for part in parts if isinstance(part, tuple)))
-
-
-def mentions(tree: tuple, name: str) -> bool:
-    """Return whether a constant occurs in a tree."""
-    if tree[0] in ("name", "number"):
-        return tree == ("name", name)
-    parts = tree[1:] if tree[0] != "matrix" else [cell for row in tree[1:] for cell in row]
-    return any(mentions(part, name) for part in parts if isinstance(part, tuple))
-
-
-class _Reader:
-    """Reads the tokens of one expression from left to right; `next` is the text of the next token, None at
-    the end."""
+class _Reader(Cursor):
+    """Reads the tokens of one expression from left to right."""
 
     def __init__(self, text: str):
-        self.tokens = tokenize(text)
-        self.place = 0
-        self.depth = 0
+        super().__init__(tokenize(text))
         # Whether a "|" would close one that was opened; a bracket hides those outside it
         self.bars: list[bool] = []
+        self.vectors = any(token in VECTORS for token in self.tokens)
 
-    @property
-    def next(self) -> str | None:
-        return self.tokens[self.place][1] if self.place < len(self.tokens) else None
-
-    @property
-    def kind(self) -> str | None:
-        return self.tokens[self.place][0] if self.place < len(self.tokens) else None
-
-    def take(self) -> str:
-        if self.place == len(self.tokens):
-            raise Unreadable("the expression ends too early")
+    def whole(self) -> tuple:
+        """A sum, or two with one of ABOVE_AND_BELOW between them."""
+        tree = self.sum()
+        kind = ABOVE_AND_BELOW.get(str(self.next))
+        if kind is None:
+            return tree
         self.place += 1
-        return self.tokens[self.place - 1][1]
-
-    def expect(self, sign: str) -> None:
-        if self.next != sign:
-            raise Unreadable(f"expected {sign}, got {self.next or 'the end'!a}")
-        self.place += 1
-
-    def deeper(self) -> None:
-        self.depth += 1
-        if self.depth > DEEPEST:
-            raise Unreadable(f"nested deeper than {DEEPEST}")
+        return (kind, tree, self.sum())
 
     def sum(self) -> tuple:
         self.deeper()
@@ -129,16 +102,22 @@ class _Reader:
         return ("negative", part()) if negative else part()
 
     def product(self) -> tuple:
-        tree = self.factor()
+        tree = factor = self.factor()
         while True:
-            if self.next in ("*", "\\cdot", "\\times", "\\ast"):
+            sign = self.next
+            if sign in ("*", "\\cdot", "\\times", "\\ast"):
                 self.place += 1
-                tree = ("*", tree, self.signed(self.factor))
-            elif self.next in ("/", "\\div"):
+                if sign == "\\times" and self.vectors:
+                    raise Unreadable("a cross product")
+                factor = self.signed(self.factor)
+                tree = ("*", tree, factor)
+            elif sign in ("/", "\\div", "\\bmod", "\\mod"):
                 self.place += 1
-                tree = ("/", tree, self.signed(self.factor))
-            elif self.starts_factor():
-                tree = ("*", tree, self.factor())
+                factor = self.signed(self.factor)
+                tree = ("/" if sign in ("/", "\\div") else "mod", tree, factor)
+            elif self.starts_factor() or (self.kind == "number" and factor[0] in ("^", "!", "!!")):
+                factor = self.factor()
+                tree = ("*", tree, factor)
             else:
                 return tree
 
@@ -154,16 +133,15 @@ class _Reader:
         if self.kind == "command":
             name = str(self.next)[1:]
             return (
-                name in ("frac", "sqrt", "binom", "lfloor", "lceil", "lvert", "langle", "overline")
+                name in ("frac", "sqrt", "binom", "lfloor", "lceil", "lvert", "langle")
                 or name in GREEK
+                or name in ACCENTS
                 or name in FUNCTIONS
                 or name in CONSTANTS
             )
         if self.next == "{":  # `1{2}` is printed as 12
-            return (
-                self.tokens[self.place + 1 : self.place + 2] == []
-                or self.tokens[self.place + 1][0] != "number"
-            )
+            following = self.tokens[self.place + 1 : self.place + 3]
+            return not following or following[0][0] != "number" or following[-1][1] in ABOVE_AND_BELOW
         return self.next in ("(", "[")
 
     def factor(self) -> tuple:
@@ -173,12 +151,16 @@ class _Reader:
             sign = self.next
             if sign in ("^", "**"):
                 self.place += 1
-                tree = ("^", tree, self.exponent())
+                exponent = self.exponent()
+                if tree[0] == "name" and self.next == "_":  # v^2_0 is v_0^2
+                    tree = ("name", tree[1] + self.index())
+                if tree[0] == "name" and tree[1][0] in "fgh" and self.next == "(":  # f^{-1}(2)
+                    tree = ("apply", f"{tree[1]}^{exponent}", *self.arguments())
+                else:
+                    tree = ("^", tree, exponent)
             elif sign == "!":
                 self.place += 1
-                double = self.next == "!"
-                self.place += double
-                tree = ("!!" if double else "!", tree)
+                tree = ("!!" if self.take_if("!") else "!", tree)
             elif sign == "\\degree":
                 self.place += 1
                 tree = ("degree", tree)
@@ -197,8 +179,7 @@ class _Reader:
             return self.group()
         self.deeper()
         tree = self.signed(self.base)
-        if self.next in ("^", "**"):
-            self.place += 1
+        if self.take_if("^", "**"):
             tree = ("^", tree, self.exponent())
         self.depth -= 1
         return tree
@@ -211,10 +192,21 @@ class _Reader:
     def inside(self, close: str) -> tuple:
         # Within |...| a bar closes; within brackets in it, a bar opens again.
         self.bars.append(close in ("|", "\\rvert"))
-        tree = self.sum()
+        tree = self.whole()
         self.bars.pop()
         self.expect(close)
         return tree
+
+    def arguments(self) -> list[tuple]:
+        """`(a, b, ...)` or `\\{a, b, ...\\}` behind the name of a function."""
+        close = OPEN_TO_CLOSE[self.take()]
+        self.bars.append(False)
+        trees = [self.sum()]
+        while self.take_if(","):
+            trees.append(self.sum())
+        self.bars.pop()
+        self.expect(close)
+        return trees
 
     def argument(self) -> tuple:
         r"""Read an argument of \frac or \sqrt: a group, or one digit, letter or command, as TeX reads it."""
@@ -273,21 +265,34 @@ class _Reader:
         return _mixed(int(whole), above[1], below[1])
 
     def name(self, letter: str) -> tuple:
-        """A variable, with its primes and index: `x'`, `x_1`, `a_{n+1}`."""
+        """A variable, with its primes and index: `x'`, `x_1`, `a_{n+1}`; or a function that it names with its
+        arguments."""
         while self.next == "'":
             letter += self.take()
-        if self.next == "_":
-            self.place += 1
-            index = []
-            if self.next == "{":
-                self.place += 1
-                while self.next != "}":
-                    index.append(self.take())
-                self.place += 1
-            else:
-                index.append(self.take())
-            letter += "_" + "".join(index)
-        return ("name", letter)
+        letter += self.index()
+        while self.next == "'":
+            letter += self.take()
+        return ("apply", letter, *self.arguments()) if self.applies(letter) else ("name", letter)
+
+    def applies(self, letter: str) -> bool:
+        """Return whether the bracket that follows a letter holds arguments and no factor: behind f and g
+        always, else where it is one number, `P(3)`, or begins a list; behind capitals and h also where it is
+        one letter, `P(x)`."""
+        following = self.tokens[self.place : self.place + 3]
+        if not following or following[0][1] != "(" or letter in ("e", "i"):
+            return False
+        if letter[0] in "fg":
+            return True
+        if len(following) < 3 or following[2][1] not in (")", ","):
+            return False
+        kind = following[1][0]
+        return (
+            kind == "number"
+            or following[2][1] == ","
+            or (
+                kind == "letters" and letter[0] in "hABCDEFGHIJKLMNOPQRSTUVWXYZ" and following[1][1].islower()
+            )
+        )
 
     def command(self, name: str) -> tuple:
         if name == "frac":
@@ -296,11 +301,9 @@ class _Reader:
             return ("binom", self.argument(), self.argument())
         if name == "sqrt":
             degree: tuple = ("number", 2)
-            if self.next == "[":
-                self.place += 1
+            if self.take_if("["):
                 degree = self.inside("]")
-            if self.next == "(":
-                self.place += 1
+            if self.take_if("("):
                 return ("root", degree, self.inside(")"))
             whole = self.kind == "number"  # `\sqrt12` is the root of twelve to all who write it
             return ("root", degree, ("number", decimal(self.take())) if whole else self.argument())
@@ -310,8 +313,8 @@ class _Reader:
             return self.name("\\" + name)
         if name in FUNCTIONS:
             return self.function(name)
-        if name == "overline":
-            return ("name", "\\overline " + self.words())
+        if name in ACCENTS:
+            return self.name(f"\\{name} {self.words()}")
         raise Unreadable(f"not known in an expression: \\{name}")
 
     def function(self, name: str) -> tuple:
@@ -323,6 +326,11 @@ class _Reader:
                 base = self.argument() if self.kind != "number" else ("number", decimal(self.take()))
             else:
                 power = self.exponent()
+        if name in MANY:
+            if base is not None or power is not None or self.next not in ("(", "\\{"):
+                raise Unreadable(f"{name} without a list of arguments")
+            self.depth -= 1
+            return ("function", name, *self.arguments())
         argument = self.function_argument()
         name = INVERSE.get(name, name)
         # \sin^{-1} is the inverse function, not the reciprocal.
@@ -360,10 +368,9 @@ class _Reader:
         self.bars.append(False)
         while self.kind != "end":
             rows[-1].append(self.sum())
-            if self.next == "&":
-                self.place += 1
-            elif self.next == "\\newline":
-                self.place += 1
+            if self.take_if("&"):
+                continue
+            if self.take_if("\\newline"):
                 rows.append([])
             elif self.kind != "end":
                 raise Unreadable(f"not expected in a matrix: {self.next or 'the end'!a}")
@@ -376,15 +383,6 @@ class _Reader:
             raise Unreadable("rows of a matrix that differ in length")
         matrix = ("matrix", *map(tuple, rows))
         return ("function", "det", matrix) if name == "vmatrix" else matrix
-
-    def words(self) -> str:
-        """`{letters}`, as they stand."""
-        self.expect("{")
-        found = ""
-        while self.next != "}":
-            found += self.take()
-        self.place += 1
-        return found
 
 
 def _mixed(whole: int, above: int, below: int) -> tuple:

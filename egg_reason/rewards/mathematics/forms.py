@@ -10,6 +10,9 @@ Forms are tuples that begin with their kind:
     ("reals",)
     ("member", name, form)                  `x \in [0, 1]`
     ("equation", text on the left, form, ...)   with the forms of all its sides
+    ("assignments", equation, ...)          `x = 1, y = 2`: values of different names
+    ("congruence", text on the left, form, modulus)   `x \equiv 2, 3 \pmod 5`; the text may be empty
+    ("choice", letter, form)                `C: 42`, `\textbf{(C)}\ 42`: a letter with what it stands for
     ("relation", operators, side, ...)      `0 < x \leq 1`; sides are forms
     ("numeral", digits, base)               `52_8`
     ("ratio", entry, ...)                   `1:4`
@@ -22,48 +25,56 @@ Forms are tuples that begin with their kind:
 import re
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 from egg_reason.rewards.answers import LONGEST
 from egg_reason.rewards.mathematics.expressions import parse
 from egg_reason.rewards.mathematics.latex import clean, split_unit
+from egg_reason.rewards.mathematics.names import is_name, key_of
+from egg_reason.rewards.mathematics.pieces import Pieces, closes_at_end, compact, scan, split
 from egg_reason.rewards.mathematics.tokens import CONSTANTS, FUNCTIONS, Unreadable
+from egg_reason.rewards.mathematics.trees import names_in
 
-__all__ = ["NAME", "balanced", "compact", "has_other", "read", "read_known"]
+__all__ = ["read", "read_known"]
 
 MOST = 50
 """Entries of a list, set or tuple, and forms within forms."""
 
-SCAN = re.compile(r"\\(?:begin|end)\s*\{[A-Za-z]+\}|\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)
-OPENING = frozenset(("(", "[", "{", "\\{", "\\lfloor", "\\lceil", "\\langle", "\\lvert"))
-CLOSING = frozenset((")", "]", "}", "\\}", "\\rfloor", "\\rceil", "\\rangle", "\\rvert"))
 OPERATORS = {"<": "<", ">": ">", "\\leq": "<=", "\\geq": ">=", "\\neq": "!="}
-SEPARATORS = frozenset((",", ";", "\\or", "\\and"))
+SEPARATORS = frozenset((",", ";", "\\or", "\\and", "\\gap"))
+ALTERNATIVES = frozenset((";", "\\or"))
 ARROWS = frozenset(
     ("\\Rightarrow", "\\implies", "\\Longrightarrow", "\\therefore", "\\longrightarrow", "\\to")
 )
 
 NUMERAL = re.compile(
-    r"([0-9A-Z]*[0-9][0-9A-Z]*)\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*([0-9]{1,2})\s*\}?\s*\}|([0-9]{1,2}))"
+    r"(-?[0-9A-Z]*[0-9][0-9A-Z]*)\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*([0-9]{1,2})\s*\}?\s*\}|([0-9]{1,2}))"
 )
 BUILDER = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\reals\s*)?(?:\||:)(.*)", re.DOTALL)
 CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 
-_ONE = (
-    r"(?:\|?\s*(?:\\(?:angle|triangle|overline|measuredangle|vec|hat|bar)\s*)?\{?(?:[A-Za-z]{1,4}|\\[A-Za-z]+)\}?'*"
-    r"(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9,+\- ]*\}|\\text\s*\{[^{}]*\}))?(?:\s*\([A-Za-z0-9,+\-\s]*\))?\s*\|?)"
+CONGRUENCE = re.compile(r"(?:(.*)\\equiv)?(.*)\\modulo\s*\{([^{}]*)\}\s*", re.DOTALL)
+CHOICE = re.compile(
+    r"\s*(?:\*\*|\$|\\[a-z]+\{|(?i:option|choice)\s)*\s*(?:\(([A-J])\)|([A-J])(?:\)|\.(?![0-9])|:(?=[\s}])))[\s.:}~*$]*"
+    r"(?:\\[ ,;:]|\\q?quad(?![A-Za-z]))*(?=[^\s.:}~*$])"
 )
-NAME = re.compile(
-    rf"\s*(?:\\text\s*\{{[^{{}}0-9]*\}}|{_ONE}|{_ONE}\s*:\s*{_ONE}"
-    r"|\\frac\s*\{\s*[A-Z]{1,3}\s*\}\s*\{\s*[A-Z]{1,3}\s*\}|\([A-Za-z,\s_0-9]*[A-Za-z][A-Za-z,\s_0-9]*\))\s*"
+NO_CHOICE = re.compile(
+    r"(?<![A-Za-z])[A-J][).:]|\([A-J]\)|\A[A-J]\Z|\b(?:and|or)\s+\(?[A-J](?![A-Za-z])"
+    r"|\b(?i:not|isn't|wrong|incorrect|neither|nor)\b"
 )
-r"""What only names a value: `x`, `a_1`, `f(x)`, `AB`, `|AB|`, `\angle ABC`, `(x, y)`, `\text{Area}`,
-`\frac{AB}{CD}`."""
+"""What does not follow a choice: another one, or words that take it back."""
 
 
 def read(text: str) -> tuple:
     """The form of an answer as it was written."""
+    choice = CHOICE.match(text[:100])
+    if choice and (rest := text[choice.end() :].strip()) and not NO_CHOICE.search(rest):
+        return ("choice", (choice[1] or choice[2]).lower(), _read_clean(clean(_without_open_brace(rest))))
     return _read_clean(clean(text))
+
+
+def _without_open_brace(text: str) -> str:
+    r"""Without the brace that closes `	ext{(C) 42}` behind its letter."""
+    return text[:-1] if text.endswith("}") and text.count("}") > text.count("{") else text
 
 
 @lru_cache(4096)
@@ -72,45 +83,64 @@ def read_known(text: str) -> tuple:
     return read(text)
 
 
-def has_other(form: tuple) -> bool:
-    """Return whether a part of a form is "other"."""
-    return form[0] == "other" or any(
-        isinstance(part, tuple) and part and has_other(part) for part in form[1:] if form[0] != "value"
-    )
-
-
 def _read_clean(text: str, depth: int = 0) -> tuple:
     text = text.strip()
-    pieces = _scan(text)
+    pieces = scan(text)
     if not text or len(text) > LONGEST or depth > 8 or pieces is None:
         return ("other", compact(text[:LONGEST]))
-    if pieces[0][0] == "{" and _closes_at_end(pieces):
+    if pieces[0][0] == "{" and closes_at_end(pieces) and "\\choose" not in text and "\\over" not in text:
         return _read_clean(text[1:-1], depth + 1)
     # Of a chain of conclusions the last one is the answer.
-    text = _split(pieces, ARROWS)[-1].strip()
-    entries = [part.strip() for part in _split(_scan(text) or [], SEPARATORS) if part.strip()]
+    text = split(pieces, ARROWS)[-1].strip()
+    if text.count("\\modulo") == 1 and (congruence := CONGRUENCE.fullmatch(text)):
+        left, right, modulus = congruence.groups()
+        return (
+            "congruence",
+            compact(left or ""),
+            *(_read_clean(side, depth + 1) for side in (right, modulus)),
+        )
+    pieces = scan(text) or []
+    entries = [entry.strip() for entry in split(pieces, SEPARATORS) if entry.strip()]
     if not entries or len(entries) > MOST:
         return ("other", compact(text))
     if len(entries) == 1:
         if re.search(r"\\[pm][pm](?![A-Za-z])", entries[0]) and not (
-            pieces[0][0] == "\\{" and _closes_at_end(pieces)
+            pieces[0][0] == "\\{" and closes_at_end(pieces)
         ):
             return ("several", *(_read_clean(_signed(entries[0], plus), depth + 1) for plus in (True, False)))
         return _read_one(entries[0], depth)
-    found: list[tuple] = []
-    for form in (_read_clean(entry, depth + 1) for entry in entries):
-        # A list within a list is one list: 1, \pm 2 are three answers.
-        found += form[1:] if form[0] == "several" else [form]
-    if len(found) > MOST:
+    groups = []
+    for alternative in split(pieces, ALTERNATIVES):
+        group: list[tuple] = []
+        for entry in split(scan(alternative) or [], SEPARATORS):
+            form = _read_clean(entry, depth + 1) if entry.strip() else ("several",)
+            # A list within a list is one list: 1, \pm 2 are three answers.
+            group += form[1:] if form[0] == "several" else [form]
+        groups += [group] if group else []
+    if all(len(group) > 1 and _assign(group) for group in groups):
+        return (
+            ("several", *(("assignments", *group) for group in groups))
+            if groups[1:]
+            else ("assignments", *groups[0])
+        )
+    forms = [form for group in groups for form in group]
+    if len(forms) > MOST:
         return ("other", compact(text))
-    if "\\or" in text and all(form[0] == "relation" for form in found):
-        return ("union", *found)
-    return ("several", *found)
+    if "\\or" in text and all(form[0] == "relation" for form in forms):
+        return ("union", *forms)
+    return ("assignments" if _assign(forms) else "several", *forms)
+
+
+def _assign(forms: list[tuple]) -> bool:
+    """Return whether forms are equations that give values to different names."""
+    if not all(form[0] == "equation" and is_name(form[1]) for form in forms):
+        return False
+    return len({key_of(form[1]) for form in forms}) == len(forms)
 
 
 def _read_one(text: str, depth: int) -> tuple:
     """The form of one clean answer without separators."""
-    pieces = _scan(text) or []
+    pieces = scan(text) or []
     if not pieces:
         return ("other", "")
     operators = [OPERATORS[piece] for piece, level in pieces if level == 0 and piece in OPERATORS]
@@ -118,28 +148,25 @@ def _read_one(text: str, depth: int) -> tuple:
         return (
             "relation",
             tuple(operators),
-            *(_read_clean(side, depth + 1) for side in _split(pieces, OPERATORS.keys())),
+            *(_read_clean(side, depth + 1) for side in split(pieces, OPERATORS.keys())),
         )
     # From the loosest to the tightest: the first that stands outside brackets divides the text.
     for sign in ("=", "\\approx", "\\in", "\\cup", "\\setminus"):
-        parts = [part.strip() for part in _split(pieces, {sign})]
-        if len(parts) == 1:
+        sides = [side.strip() for side in split(pieces, {sign})]
+        if len(sides) == 1:
             continue
-        if sign == "\\approx":
-            return _read_clean(
-                parts[-1] if NAME.fullmatch(parts[0]) and len(parts) == 2 else parts[0], depth + 1
-            )
-        if sign == "=" and not all(parts):
+        if sign in ("=", "\\approx") and not all(sides):
+            # "= 5" and "\approx 5" are 5; a side that is missing anywhere else is none.
             return (
-                _read_clean("".join(parts), depth + 1)
-                if len(parts) == 2 and parts[1]
-                else ("other", compact(text))
+                _read_clean(sides[1], depth + 1) if len(sides) == 2 and sides[1] else ("other", compact(text))
             )
+        if sign == "\\approx":
+            return _approximated(sides, depth)
         if sign == "=":
-            return ("equation", parts[0], *(_read_clean(part, depth + 1) for part in parts))
+            return _equation(sides, depth)
         if sign == "\\in":
-            return ("member", compact(parts[0]), _read_clean(parts[-1], depth + 1))
-        forms = [_read_clean(part, depth + 1) for part in parts]
+            return ("member", compact(sides[0]), _read_clean(sides[-1], depth + 1))
+        forms = [_read_clean(side, depth + 1) for side in sides]
         return (
             ("union", *forms)
             if sign == "\\cup"
@@ -151,14 +178,45 @@ def _read_one(text: str, depth: int) -> tuple:
         return ("reals",)
     if text.strip() == "\\emptyset":
         return ("set",)
+    if text.startswith("\\begin{cases}") and pieces[-1] == ("\\end{cases}", 0):
+        return _cases(text[len("\\begin{cases}") : -len("\\end{cases}")], depth)
     return _bracketed(text, pieces, depth) or _read_value(text, pieces)
 
 
-def _bracketed(text: str, pieces: list, depth: int) -> tuple | None:
+def _cases(text: str, depth: int) -> tuple:
+    """A system of equations is a list of them; a function in cases a list of pairs, value and condition."""
+    rows = [split(scan(row) or [], {"&"}) for row in split(scan(text) or [], {"\\newline"}) if row.strip()]
+    if all(len(row) == 1 for row in rows):
+        return _read_clean(",".join(cell for (cell,) in rows), depth + 1)
+    cells = [
+        [re.sub(r"\\text\s*\{\s*(?:if|for|when)?\s*\}|,\s*\Z|\A\s*(?:if|for)\b", "", cell) for cell in row]
+        for row in rows
+    ]
+    return ("several", *(("tuple", "()", *(_read_clean(cell, depth + 1) for cell in row)) for row in cells))
+
+
+def _approximated(sides: list[str], depth: int) -> tuple:
+    r"""Of `\frac{22}{7} \approx 3.14` the first side; of `x \approx 3.14` the second, since x only names
+    it."""
+    first = _read_clean(sides[0], depth + 1)
+    constant = first[0] == "value" and not names_in(first[1])
+    return _read_clean(sides[1], depth + 1) if is_name(sides[0]) and not constant else first
+
+
+def _equation(sides: list[str], depth: int) -> tuple:
+    """The sides in their order, but a number before its name behind it: 2 = x is x = 2."""
+    forms = [_read_clean(side, depth + 1) for side in sides]
+    if len(sides) == 2 and is_name(sides[1]) and forms[0][0] == "value" and not names_in(forms[0][1]):
+        sides.reverse()
+        forms.reverse()
+    return ("equation", sides[0], *forms)
+
+
+def _bracketed(text: str, pieces: Pieces, depth: int) -> tuple | None:
     """A set, tuple or interval; None for anything else."""
     first = pieces[0][0]
     last = pieces[-1][0]
-    if not _closes_at_end(pieces):
+    if not closes_at_end(pieces):
         return None
     inner = text[len(first) : -len(last)]
     if first == "\\{" and last == "\\}":
@@ -166,9 +224,11 @@ def _bracketed(text: str, pieces: list, depth: int) -> tuple | None:
             # {x | condition}: the condition is what it describes.
             return _read_clean(built[2], depth + 1)
         form = _read_clean(inner, depth + 1) if inner.strip() else ("several",)
-        return ("set", *(form[1:] if form[0] == "several" else (form,)))
+        return ("set", *(form[1:] if form[0] in ("several", "assignments") else (form,)))
     if first + last in ("()", "[]", "[)", "(]", "\\langle\\rangle"):
-        entries = _split(_scan(inner) or [], {",", ";"})
+        # A semicolon separates entries with decimal commas: (0,5; 2).
+        inside = scan(inner) or []
+        entries = split(inside, {";"} if any(piece == (";", 0) for piece in inside) else {","})
         if 2 <= len(entries) <= MOST and all(entry.strip() for entry in entries):
             if re.search(r"\\[pm][pm](?![A-Za-z])", text):
                 return ("several", *(_read_clean(_signed(text, plus), depth + 1) for plus in (True, False)))
@@ -177,11 +237,12 @@ def _bracketed(text: str, pieces: list, depth: int) -> tuple | None:
     return None
 
 
-def _read_value(text: str, pieces: list) -> tuple:
+def _read_value(text: str, pieces: Pieces) -> tuple:
     if numeral := NUMERAL.fullmatch(text):
-        return ("numeral", numeral[1].lstrip("0"), int(numeral[2] or numeral[3]))
+        digits = numeral[1].lstrip("-").lstrip("0")
+        return ("numeral", numeral[1][: numeral[1].startswith("-")] + digits, int(numeral[2] or numeral[3]))
     if any(piece == ":" and level == 0 for piece, level in pieces):
-        parts = [part.strip() for part in _split(pieces, {":"})]
+        parts = [part.strip() for part in split(pieces, {":"})]
         if CLOCK.fullmatch(text) or not all(parts):
             return ("other", compact(text))
         return ("ratio", *(_read_value(part, []) for part in parts))
@@ -206,54 +267,6 @@ def _are_words(runs: list[str]) -> bool:
     return max(unknown) > 3 or any(first > 1 and second > 1 for first, second in pairwise(unknown))
 
 
-def _scan(text: str) -> list[tuple[str, int]] | None:
-    """(piece, brackets open around it) for each command or sign; None where brackets do not match in number
-    or lie too deep."""
-    found = []
-    level = 0
-    for piece in SCAN.findall(text):
-        closes = piece in CLOSING or piece.startswith("\\end")
-        # A bracket has the level of the text around it, at both ends.
-        level -= closes
-        if level < 0:
-            return None
-        found.append((piece, level))
-        level += piece in OPENING or piece.startswith("\\begin")
-    return found if level == 0 else None
-
-
-def balanced(text: str) -> bool:
-    """Return whether every bracket that is opened is closed by one of some kind, and none is closed
-    before."""
-    return _scan(text) is not None
-
-
-def _closes_at_end(pieces: list[tuple[str, int]]) -> bool:
-    """Return whether the bracket that the first piece opens is closed by the last piece."""
-    return (
-        len(pieces) > 1
-        and pieces[0][0] in OPENING
-        and all(level > 0 for _, level in pieces[1:-1])
-        and pieces[-1][1] == 0
-    )
-
-
-def _split(pieces: list[tuple[str, int]], separators: Any) -> list[str]:
-    """The text between the separators that stand outside all brackets."""
-    parts = [""]
-    for piece, level in pieces:
-        if level == 0 and piece in separators:
-            parts.append("")
-        else:
-            parts[-1] += piece
-    return parts
-
-
 def _signed(text: str, plus: bool) -> str:
     text = re.sub(r"\\pm(?![A-Za-z])", "+" if plus else "-", text)
     return re.sub(r"\\mp(?![A-Za-z])", "-" if plus else "+", text)
-
-
-def compact(text: str) -> str:
-    """Without the blanks that separate neither words nor numbers."""
-    return re.sub(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])", "", text.strip())

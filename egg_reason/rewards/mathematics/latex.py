@@ -33,6 +33,11 @@ SIGNS = {
     "≥": r"\geq ",
     "≠": r"\neq ",
     "≈": r"\approx ",
+    "≡": r"\equiv ",
+    "⌊": r"\lfloor ",
+    "⌋": r"\rfloor ",
+    "⌈": r"\lceil ",
+    "⌉": r"\rceil ",
     "±": r"\pm ",
     "∓": r"\mp ",
     "°": r"\degree ",
@@ -78,6 +83,10 @@ MULTIPLES = {
 }
 
 _SPELLINGS: dict = {
+    # A brace to the left of rows alone.
+    r"(?:\\left\s*)?\\\{\s*\\begin\s*\{(array|aligned|matrix)\}(?:\s*\{[clr]*\})?(.*?)\\end\s*\{\1\}\s*\\right\s*\.": (
+        r"\\begin{cases}\2\\end{cases}"
+    ),
     r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?": "",
     r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it|sf|mathstrut|phantom\{[^{}]*\})(?![A-Za-z])": "",
     r"\\[dtc]frac(?![A-Za-z])": r"\\frac",
@@ -96,7 +105,20 @@ _SPELLINGS: dict = {
     r"\\(?:mathbb|mathbf|Bbb|bold)\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])": r"\\reals ",
     r"\\(?:backslash|smallsetminus)(?![A-Za-z])": r"\\setminus ",
     r"\\(?:thinspace|enspace|hspace\*?\s*\{[^{}]*\}|nobreak|allowbreak)(?![A-Za-z])": " ",
+    # A wide blank separates two answers; before a unit or a remark, or beside a comma, it is only a blank.
+    r"(?<![\s,;])\s*(?:\\q?quad(?![A-Za-z])\s*)+"
+    r"(?=[-+]?\s*(?:[0-9.]|\\(?:frac|sqrt|pi)(?![A-Za-z])|[A-Za-z]\w*(?:_\{\w*\})?\s*(?:=|<|>|\\[lgn]eq)))": r" \\gap ",
+    r"(?<=\))\s*(?:\\q?quad(?![A-Za-z])\s*)+(?=\()": r" \\gap ",
     r"\\(?:qquad|quad)(?![A-Za-z])": " ",
+    r"\\pmod\s*(?:\{([^{}]*)\}|([0-9A-Za-z]+))": r" \\modulo{\1\2}",
+    r"\(\s*\\?(?:b?mod|text\s*\{\s*mod\s*\})(?![A-Za-z])\s*([^()]*)\)": r" \\modulo{\1}",
+    r"(\\equiv.*)\\?(?:b?mod|text\s*\{\s*mod\s*\})(?![A-Za-z])\s*\{?([0-9A-Za-z]+)\}?\s*$": r"\1 \\modulo{\2}",
+    r"^((?!.*\\modulo).*?)\\equiv(?![A-Za-z])": r"\1=",
+    r"\\text\s*\{\s*mod\s*\}|(?<=[0-9)}\s])mod(?=\s*[0-9({])": r"\\bmod ",
+    r"^(?:\\text\s*\{\s*)?(?i:approximately|approx\.?|about|roughly|around)\s*\}?\s*(?=[-\\$0-9.])|^\\(?:sim|simeq|cong)(?![A-Za-z])": "",
+    r"\\simeq(?![A-Za-z])": r"\\approx ",
+    # The segment AB, or its length.
+    r"\\overline\s*\{\s*([A-Z]{2})\s*\}": r"\1",
     r"\\(?:textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|emph)(?![A-Za-z])": r"\\text",
     r"\\(?:mathbf|boldsymbol|mathit|mathsf|mathcal|bm|pmb)\s*\{([^{}]*)\}": r"{\1}",
     r"\\(?:mathrm|operatorname\*?|mathop)(?![A-Za-z])": r"\\upright",
@@ -110,7 +132,7 @@ _SPELLINGS: dict = {
     r"(?<=[0-9}\s])(?:percent(?:age)?|pct)(?![A-Za-z])": r"\\%",
     r"(?<!\\)%": r"\\%",
     r"\\upright\s*\{\s*([A-Za-z])\s*\}": r"\1",
-    r"\\upright\s*\{\s*((?:arc|a)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd|lcm|Re|Im|det)\s*\}": (
+    r"\\upright\s*\{\s*((?:arc|ar|a)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd|lcm|sgn|Re|Im|det|b?mod)\s*\}": (
         r"\\\1"
     ),
     r"\\upright": r"\\text",
@@ -133,7 +155,7 @@ SPELLINGS = [(re.compile(pattern), spelling) for pattern, spelling in _SPELLINGS
 
 
 def _thousands(separators: str, not_before: str = "") -> str:
-    return rf"(?<![0-9.,])[0-9]{{1,3}}(?:(?:{separators})[0-9]{{3}})+(?![0-9]|,[0-9]{not_before})"
+    return rf"(?<![0-9.,^])[1-9][0-9]{{0,2}}(?:(?:{separators})[0-9]{{3}})+(?![0-9]|,[0-9]{not_before})"
 
 
 # `1 101/125` is a mixed number
@@ -217,7 +239,10 @@ def clean(text: str) -> str:
         text = re.sub(r"(?<=[0-9])\s*\{\s*,\s*\}\s*(?=[0-9])", r",\\!", text)
     if "\\" in text:
         text = re.sub(
-            r"\\\\(?:\s*\[[^\]]*\])?", lambda found: " \\newline " if "\\begin" in text else "\\", text
+            r"\\\\(?:\s*\[[^\]]*\])?(?=([\s0-9-])?)",
+            # Of two answers below each other; and of LaTeX in a string whose backslashes were doubled.
+            lambda found: " \\newline " if "\\begin" in text else " \\gap " if found[1] else "\\",
+            text,
         )
         text = re.sub(r"(?<=[0-9]),?\s*\\[!,;:]\s*(?=[0-9]{3})", "\\\\,", text)
         text = re.sub(r"(?<=[0-9]),\\!\s*(?=[0-9])", ".", text)  # a decimal comma in braces

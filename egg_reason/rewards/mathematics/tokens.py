@@ -4,10 +4,12 @@ import re
 from fractions import Fraction
 
 __all__ = [
+    "ACCENTS",
     "CONSTANTS",
     "FUNCTIONS",
     "GREEK",
     "INVERSE",
+    "MANY",
     "MOST",
     "TRIGONOMETRIC",
     "Unreadable",
@@ -28,16 +30,23 @@ GREEK = frozenset(
     )
 )
 TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
-HYPERBOLIC = frozenset(("sinh", "cosh", "tanh", "coth"))
+HYPERBOLIC = frozenset(("sinh", "cosh", "tanh", "coth", "sech", "csch"))
 INVERSE = {f"{arc}{name}": f"arc{name}" for name in TRIGONOMETRIC for arc in ("arc", "a")} | {
-    "asin": "arcsin"
+    f"{arc}{name}": f"arc{name}" for name in HYPERBOLIC for arc in ("arc", "ar", "a")
 }
+MANY = frozenset(("max", "min", "gcd", "lcm"))
+"""Functions of several arguments."""
 FUNCTIONS = (
     TRIGONOMETRIC
     | HYPERBOLIC
+    | MANY
     | frozenset(INVERSE)
-    | {"ln", "log", "lg", "exp", "floor", "ceil", "abs", "Re", "Im"}
+    | {"ln", "log", "lg", "exp", "floor", "ceil", "abs", "sgn", "Re", "Im"}
 )
+ACCENTS = frozenset(
+    ("overline", "overrightarrow", "vec", "bar", "hat", "widehat", "tilde", "dot", "ddot", "widetilde")
+)
+"""Marks over a letter or letters that make a name of their own: `\\vec{a}`, `\\ddot{x}`."""
 CONSTANTS = {"pi": "pi", "infty": "infinity", "infinity": "infinity", "inf": "infinity", "oo": "infinity"}
 
 TOKEN = re.compile(

@@ -3,9 +3,9 @@ precision that decides.
 
 Without variables, numbers are kept as fractions as long as every step is rational; after a root, a logarithm,
 pi or e the value is computed to PRECISION bits and more, as many as the numbers that occur in it are long.
-With variables, both are computed at POINTS, exactly where they are rational functions: of two different
-expressions that agree at all of them none is known. Points where a value is not real are passed over, unless
-there are no others or i occurs. So 0.5 is 1/2, and 0.333 is not 1/3.
+With variables, both are computed at the points of `points`, exactly where they are rational functions: of two
+different expressions that agree at all of them none is known. Points where a value is not real are passed
+over, unless there are no others or i occurs. So 0.5 is 1/2, and 0.333 is not 1/3.
 """
 
 from fractions import Fraction
@@ -13,18 +13,12 @@ from typing import Any
 
 from egg_reason.rewards.answers import simplest
 from egg_reason.rewards.mathematics.budget import budget_left
-from egg_reason.rewards.mathematics.computation import (
-    POINTS,
-    Beyond,
-    Computation,
-    context,
-    floating,
-    is_exact,
-    is_real,
-)
-from egg_reason.rewards.mathematics.expressions import mentions, names_in
+from egg_reason.rewards.mathematics.computation import Computation
+from egg_reason.rewards.mathematics.numbers import Beyond, context, floating, is_exact, is_real
+from egg_reason.rewards.mathematics.points import Point, points_for
+from egg_reason.rewards.mathematics.trees import mentions, names_in
 
-__all__ = ["ratio", "real_value", "same_real", "same_value"]
+__all__ = ["difference", "less", "ratio", "real_value", "same_real", "same_value"]
 
 PRECISION = 192
 """Bits at first; two values that agree in all but the last 32 are the same."""
@@ -42,9 +36,10 @@ def same_value(a: tuple, b: tuple) -> bool:
         return _agree(a, b, None)
     complex_too = mentions(a, "i") or mentions(b, "i")
     # At real values first. Where fewer than two points have one, complex values are compared.
+    points, wanted = points_for(a, b)
     for real_only in (False,) if complex_too else (True, False):
         compared = 0
-        for point in POINTS:
+        for point in points:
             try:
                 agree = _agree(a, b, point, real_only)
             except _Passed:
@@ -52,6 +47,8 @@ def same_value(a: tuple, b: tuple) -> bool:
             if not agree:
                 return False
             compared += 1
+            if compared == wanted:
+                break
         # One point alone may agree by chance.
         if compared >= 2:
             return True
@@ -62,7 +59,9 @@ def ratio(a: tuple, b: tuple) -> Any:
     """The constant by which b must be multiplied to be a, whatever the values of their variables; None where
     there is none."""
     first = None
-    for point in POINTS:
+    compared = 0
+    points, wanted = points_for(a, b)
+    for point in points:
         try:
             x, y = (Computation(point, PRECISION).value(tree) for tree in (a, b))
             if isinstance(x, tuple) or isinstance(y, tuple) or y == 0 or x == 0:
@@ -78,7 +77,10 @@ def ratio(a: tuple, b: tuple) -> Any:
             first = quotient
         elif not _close(first, quotient, PRECISION):
             return None
-    return first
+        compared += 1
+        if compared == wanted:
+            break
+    return first if compared >= 2 else None
 
 
 def infinite_sign(tree: tuple) -> int:
@@ -108,11 +110,26 @@ def same_real(x: Any, y: Any) -> bool:
     return _close(x, y, PRECISION)
 
 
+def less(x: Any, y: Any) -> bool:
+    """Return whether a result of `real_value` is below another, and not the same."""
+    if same_real(x, y):
+        return False
+    if isinstance(x, float) or isinstance(y, float) or (is_exact(x) and is_exact(y)):
+        return bool(x < y)
+    return bool(floating(x) < floating(y))
+
+
+def difference(a: tuple, b: tuple) -> Any:
+    """The distance of the values of two trees as a Fraction or a floating value. Raises Beyond where there is
+    none."""
+    return abs(real_value(("+", a, ("negative", b))))
+
+
 class _Passed(Exception):
     """A point at which two expressions are not compared."""
 
 
-def _agree(a: tuple, b: tuple, point: str | None, real_only: bool = False) -> bool:
+def _agree(a: tuple, b: tuple, point: Point | None, real_only: bool = False) -> bool:
     """Return whether two trees have the same value at a point. Raises _Passed where the point does not count,
     Beyond without a point."""
     precision = PRECISION
