@@ -76,7 +76,7 @@ _TOKEN = (
     rf"|[-+]?\\sqrt(?:\[[^\]\n]{{0,20}}\])?{_ARGUMENT}"
     rf"|[-+]?\\(?!q?quad(?![A-Za-z]))[A-Za-z]+(?:\s*{_GROUP})*"
     r"|\((?![^()]*[A-Za-z]{2})[^()\n]{1,60}\)"
-    r"|[A-HJ-Z](?![A-Za-z])|[-+]?[A-Za-z](?![A-Za-z])(?! +[A-Za-z])"
+    r"|[-+]?[A-Za-z](?![A-Za-z])(?<![aI])|[aI](?![A-Za-z]| +[A-Za-z])"
 )
 UNTIDY = re.compile(
     rf"<answer>\s*+(?:</answer>|(?P<end>\Z))|\\(?:boxed|fbox)(?:\s*\{{{_BLANK}\}}"
@@ -310,8 +310,12 @@ def _is_code(line: str) -> bool:
 
 
 def _open(line: str) -> bool:
-    """Return whether a line ends within braces that it opened."""
-    return "{" in line and line.count("{") - line.count("\\{") > line.count("}") - line.count("\\}")
+    """Return whether a line ends within braces or a formula that it opened."""
+    if "{" not in line and "\\" not in line:
+        return False
+    pairs = (("\\(", "\\)"), ("\\[", "\\]"), ("{", "}"))
+    unseen = line.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
+    return any(unseen.count(opening) > unseen.count(closing) for opening, closing in pairs)
 
 
 def read_number(text: str) -> int | Fraction | None:

@@ -53,6 +53,7 @@ COMMANDS = (
 COMMANDS |= dict.fromkeys(
     ("left", "right", "big", "Big", "bigl", "bigr", "quad", "displaystyle", "text", "mathrm"), ""
 )
+GROUPS = str.maketrans("{}[]", "()()")
 COMMAND = re.compile(rf"\\({'|'.join(map(re.escape, COMMANDS))})(?![A-Za-z])")
 FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
 
@@ -223,7 +224,7 @@ def plain(expression: str) -> str:
         if shorter == expression:
             break
         expression = shorter
-    return expression.replace("{", "(").replace("}", ")").strip() if "\\" not in expression else expression
+    return expression.translate(GROUPS).strip() if "\\" not in expression else expression
 
 
 def _is_number(token: str) -> bool:

@@ -63,7 +63,7 @@ VALUE = re.compile(
 
 ANOTHER = re.compile(
     r"\s*(?:%|\\%)?\s*(?:(?:or|and|to|,|/|;|\||-|\+|\*|\u00d7|=|:|\^|[A-Za-z$€£¥%]{1,12}\s+(?:or|to))\s*[-$€£¥]*\s*[0-9]"
-    r"|[eExX][0-9+-]|\s+[0-9]|[,;]?\s*\(?[B-J][).:])"
+    r"|[eExX][0-9+-]|\s+[0-9]|[,;]?\s*\(?[B-J][).:]\s*[-$€£¥]*[0-9])"
 )
 """What may not follow a number that is an answer: `18 or 20`, `18, 20`, `3 - 4`, `1:2`, `5 (B) 6`."""
 
@@ -204,7 +204,7 @@ def number_in(text: str) -> str | None:
         text = text.rpartition("=")[2]
     if "\\" in text or "{" in text:
         text = re.sub(r"\\(?:text|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", text)
-        text = re.sub(r"\\[dt]?frac\s*\{([0-9,]+)\}\s*\{([0-9,]+)\}", r"\1/\2", text)
+        text = re.sub(r"\\[dtc]?frac\s*([0-9]|\{[0-9,]+\})\s*([0-9]|\{[0-9,]+\})", _ratio, text)
         text = re.sub(r"\{,\}|(?<=[0-9]),?\\[,!]\s*(?=[0-9]{3})", ",", text).replace("\\%", "%")
         text = re.sub(r"\\[,;: ]|~|\\left|\\right", " ", text)
     found = VALUE.match(text)
@@ -212,3 +212,7 @@ def number_in(text: str) -> str | None:
         return None
     number = found["number"].rstrip(",").replace("\u2212", "-")
     return ("-" if (found["sign"] in ("-", "\u2212")) != bool(found["negative"]) else "") + number
+
+
+def _ratio(fraction: re.Match) -> str:
+    return f"{fraction[1].strip('{}')}/{fraction[2].strip('{}')}"
