@@ -344,7 +344,7 @@ def test_tidy_leaves_braces_alone():
     ):
         assert tidy(text) == text
     assert tidy(r"\boxed 5", truncated=True) == r"\boxed{5" and tidy(r"\boxed 5") == r"\boxed{5}"
-    assert tidy(r"\boxed\boxed{5}") == r"\boxed{5}"
+    assert tidy(r"\boxed\boxed{5}") == r"\boxed{\boxed{5}}"
     assert last_boxes(r"\boxed{\{1, 2\}}") == (0, r"\{1, 2\}") and last_boxes(r"\boxed{\left\{ 1 \right.}")[1]
     assert last_boxes(r"\\boxed{5}") == (1, "5")
 

@@ -296,8 +296,9 @@ def last_number(text: str) -> str | None:
         found = list(NUMBER_IN_TEXT.finditer(text, start))
         if found:
             number = found[-1]
-            own = text[text.rfind("\n", start, number.start()) + 1 :].split("\n", 1)[0]
-            last = text[start:].rstrip("`\n ").rpartition("\n")[2]
+            end = text[start:]
+            own = end[end.rfind("\n", 0, number.start() - start) + 1 :].partition("\n")[0]
+            last = end.rstrip("`\n ").rpartition("\n")[2]
             if any(_is_code(line) or _open(line) for line in (own, last)):
                 return None
             return number.group().rstrip(",")
