@@ -59,10 +59,13 @@ def test_countdown_cases():
     assert wrongly_judged(countdown.verdict, COUNTDOWN_TEXTS) == []
 
 
+REPEATED = [("-1,3,3", "-1,3"), ("1,2", "1, 2, 1"), ("5", "{5, 5}")]
+
+
 def test_equivalence_is_symmetric_but_for_equations_and_repetitions():
     for gold, answer in MATH_SAME + MATH_DIFFERENT:
         right = math.gold_of(str(gold))
-        if "=" not in right + answer and (right, answer) not in [("-1,3,3", "-1,3"), ("1,2", "1, 2, 1")]:
+        if "=" not in right + answer and (right, answer) not in REPEATED:
             assert math.equivalent(right, answer) == math.equivalent(answer, right), (gold, answer)
 
 
@@ -267,7 +270,7 @@ SOUP = st.one_of(
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(SOUP, SOUP)
 def test_soup_neither_raises_nor_takes_long(soup, gold):
-    math.equivalent("1", "\\max(1)")  # what is imported once is not measured
+    math.equivalent("\\sqrt{2}", "x")  # what is imported once is not measured
     start = time.process_time()
     for completion in (soup, f"\\boxed{{{soup}}}", f"#### {soup}", f"The answer is {soup}"):
         assert not math.verdict(completion, "123454321").correct or "123454321" in soup
@@ -466,12 +469,6 @@ def test_graders_work_in_threads():
     for thread in threads:
         thread.join()
     assert wrong == []
-
-
-def test_math_verify_decides_what_cannot_be_read():
-    assert math.equivalent(r"\max(a,b)", r"\max(b,a)")
-    assert not math.equivalent(r"\vec{a}+\vec{b}", r"\vec{a}-\vec{b}")
-    assert not math.equivalent("3", r"\max(1,3)")  # only where neither can be read
 
 
 def test_format():

@@ -31,7 +31,7 @@ FOLDER = Path("evaluations")
 """Where evaluations lie that were not given a place, each under its model's name and a fingerprint of all
 that decides its results: the same command goes on with it, another one gets another folder."""
 
-VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "math-verify", "sympy")
+VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "mpmath")
 TASK = ("template", "prompt_column", "answer_column", "reward")
 SAMPLING = ("temperature", "top_k", "top_p", "think_tokens", "seed")
 

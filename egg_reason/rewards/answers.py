@@ -56,8 +56,8 @@ JOINT = re.compile(r"(?:,|;|and|or)+")
 
 
 def joins(gap: str) -> bool:
-    r"""Return whether what stands between two boxes makes them one answer: a comma, `and`, `or`, a new row, or
-    the mark of the next entry of a list; besides names (`x =`) and marks that are not seen."""
+    r"""Return whether what stands between two boxes makes them one answer: a comma, `and`, `or`, a new row or
+    the mark of the next entry of a list, besides names (`x =`) and marks that are not seen."""
     gap = UNITS.sub("", NAMED.sub("", ROWS.sub(",", LIST_MARKS.sub(",", gap))))
     return JOINT.fullmatch(UNSEEN.sub("", gap)) is not None
 

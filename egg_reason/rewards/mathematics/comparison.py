@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 from itertools import combinations, pairwise
 
-from egg_reason.rewards.mathematics.expressions import parse
+from egg_reason.rewards.mathematics.forms import read
 from egg_reason.rewards.mathematics.latex import known_unit
 from egg_reason.rewards.mathematics.names import is_name, key_of
 from egg_reason.rewards.mathematics.numbers import Beyond, is_real
@@ -47,7 +47,7 @@ def same(gold: tuple, answer: tuple) -> bool:
         return pair[1] == "()" and _in_order(pair[2:], several[1:])
     if kinds == {"several", "set"}:
         return _same_set(gold[1:], answer[1:])
-    if "set" in kinds and "value" in kinds:
+    if kinds in ({"set", "value"}, {"set", "tuple"}):
         entries = gold if gold[0] == "set" else answer
         # A set of one entry, {3}, is that entry; right answer and answer keep their places.
         return len(entries) == 2 and same(*((entries[1], answer) if entries is gold else (gold, entries[1])))
@@ -55,7 +55,10 @@ def same(gold: tuple, answer: tuple) -> bool:
         words, value = (gold, answer) if gold[0] == "words" else (answer, gold)
         return words[1] == value[3].lower()
     if kinds == {"value", "several"}:
-        if gold[0] == "several":
+        several, value = (gold, answer) if gold[0] == "several" else (answer, gold)
+        if len(value[3]) > 1 and value[3].isupper() and _letters(several) == set(value[3]):
+            return len(value[3]) == len(several) - 1  # BCD for B, C, D
+        if several is gold:
             return _decimal_comma(gold, answer)
         # "2, 2" for 2; or 2,74 for 2.74.
         return all(same(gold, entry) for entry in answer[1:]) or _decimal_comma(answer, gold)
@@ -78,6 +81,9 @@ def _same_kind(gold: tuple, answer: tuple) -> bool:
         # Units differ only where both are known ones: an unknown word says nothing.
         if gold[2] and answer[2] and gold[2] != answer[2] and known_unit(gold[2]) and known_unit(answer[2]):
             return False
+        # 5m for 5 \text{ m}: the letter of a unit is no variable.
+        if gold[2] and not answer[2] and answer[1][0] == "*" and answer[1][2] == ("name", gold[2]):
+            return _same_values(gold[1], answer[1][1])
         return _same_values(gold[1], answer[1])
     if kind == "several":
         if len(gold) == len(answer):
@@ -92,7 +98,10 @@ def _same_kind(gold: tuple, answer: tuple) -> bool:
     if kind == "ratio":
         return len(gold) == len(answer) and (
             _in_order(gold[1:], answer[1:])
-            or (len(gold) == 3 and _same_values(*map(_quotient, (gold, answer))))
+            or all(
+                _same_values(*map(_quotient, pair))
+                for pair in zip(_quotients(gold), _quotients(answer), strict=True)
+            )
         )
     if kind == "relation":
         return _same_relation(gold, answer)
@@ -129,6 +138,11 @@ def _quotient(form: tuple) -> tuple:
     return ("/", form[1][1], form[2][1])
 
 
+def _quotients(ratio: tuple) -> list[tuple]:
+    """The ratios of the first entry to the others."""
+    return [("ratio", ratio[1], entry) for entry in ratio[2:]]
+
+
 def _in_order(gold: tuple, answer: tuple) -> bool:
     return len(gold) == len(answer) and all(same(*pair) for pair in zip(gold, answer, strict=True))
 
@@ -154,16 +168,22 @@ def _same_set(gold: tuple, answer: tuple) -> bool:
     )
 
 
+def _letters(several: tuple) -> set[str]:
+    """The texts of a list of values."""
+    return {entry[3] for entry in several[1:] if entry[0] == "value"}
+
+
 def _decimal_comma(several: tuple, value: tuple) -> bool:
-    """`2,74` for 2.74: two whole numbers written without a blank, where a number with a decimal point is
-    expected."""
-    if (
-        len(several) != 3
-        or not all(form[0] == "value" and form[3].isdigit() for form in several[1:])
-        or "." not in value[3]
-    ):
+    """`2,74` for 2.74, where a decimal point is expected; `0,5` for any number that is one half."""
+    if len(several) != 3 or not all(form[0] == "value" for form in several[1:]):
         return False
-    return _same_values(parse(f"{several[1][3]}.{several[2][3]}"), value[1])
+    whole, decimals = (form[3] for form in several[1:])
+    if not re.fullmatch("-?[0-9]+", whole) or not decimals[0].isdigit():
+        return False
+    if "." not in value[3] and whole.lstrip("-") != "0":
+        return False
+    number = read(f"{whole}.{decimals}")
+    return number[0] == "value" and same(number, value)
 
 
 def _same_choice(gold: tuple, answer: tuple) -> bool:
@@ -218,37 +238,22 @@ def _same_assignments(gold: tuple, answer: tuple) -> bool:
             (key := key_of(equation[1])) in values and _same_stated(_value_of(equation), values[key])
             for equation in gold[1:]
         )
-    values_of = [
-        [_value_of(equation) for equation in form[1:]] if form[0] == "assignments" else None
-        for form in (gold, answer)
-    ]
-    if None in (values_of[0] or ()) or None in (values_of[1] or ()):
+    first, second = _entries(gold), _entries(answer)
+    if first is None or second is None:
         return False
-    assignments, other = (gold, answer) if gold[0] == "assignments" else (answer, gold)
-    if other[0] == "equation" and other[2][0] == "tuple" and len(other) == 4:
-        names = [entry[-1] for entry in other[2][2:]]
-        if other[3][0] != "tuple" or len(names) != len(other[3]) - 2:
-            return False
-        split = (
-            "assignments",
-            *(
-                ("equation", name, ("other", name), value)
-                for name, value in zip(names, other[3][2:], strict=True)
-            ),
-        )
-        return _same_assignments(*(split if form is other else form for form in (gold, answer)))
-    if other[0] == "several":
-        # Roots x_1, x_2 have no order; nor have the entries of a list that is the right answer.
-        unordered = other is gold or len({equation[1].strip()[0] for equation in assignments[1:]}) == 1
-        return (_same_multiset if unordered else _in_order)(
-            *(tuple(values or form[1:]) for values, form in zip(values_of, (gold, answer), strict=True))
-        )
-    if other[0] == "tuple":
-        return other[1] == "()" and _in_order(
-            *(tuple(values or form[2:]) for values, form in zip(values_of, (gold, answer), strict=True))
-        )
-    # x = 2, y = 2 for 2
-    return other is gold and other[0] == "value" and all(same(gold, value) for value in values_of[1] or ())
+    if gold[0] == "value":  # x = 2, y = 2 for 2
+        return all(same(gold, value) for value in second)
+    # Roots x_1, x_2 have no order; nor have the entries of a list that is the right answer.
+    roots = answer[0] == "several" and len({equation[1].strip()[0] for equation in gold[1:]}) == 1
+    return (_same_multiset if roots or gold[0] == "several" else _in_order)(first, second)
+
+
+def _entries(form: tuple) -> tuple | None:
+    """The values of assignments, None where they state none; the entries of a list or tuple."""
+    if form[0] != "assignments":
+        return form[1:] if form[0] == "several" else form[2:] if form[:2] == ("tuple", "()") else (form,)
+    values = tuple(_value_of(equation) for equation in form[1:])
+    return None if None in values else values
 
 
 def _same_stated(gold: tuple | None, answer: tuple | None) -> bool:
@@ -312,9 +317,10 @@ def _value_of(equation: tuple) -> tuple | None:
     None where sides that are numbers alone disagree, as in 4 = 5.
     """
     sides = list(equation[2:])
-    if not _states_value(equation):
-        if not all(same(first, second) or _rounds(second, first) for first, second in pairwise(sides)):
-            return None
+    if not _states_value(equation) and not all(
+        same(first, second) or _rounds(second, first) for first, second in pairwise(sides)
+    ):
+        return None
     return sides[-2] if _rounds(sides[-1], sides[-2]) and not same(sides[-1], sides[-2]) else sides[-1]
 
 

@@ -161,6 +161,8 @@ class Computation(Arithmetic):
         if not is_real(x):
             raise Beyond(f"{name} of what is not real")
         x = x.real
+        if name != "sgn" and self.mp.mag(x) > self.precision - 64:
+            raise Beyond("a number that is too long to be cut off")
         whole = self.mp.nint(x)
         if abs(x - whole) <= max(abs(x), 1) * self.mp.ldexp(1, 32 - self.precision):
             x = whole

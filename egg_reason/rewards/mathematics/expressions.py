@@ -343,6 +343,8 @@ class _Reader(Cursor):
             tree: tuple = ("log", base or ("name", "\\base"), argument)
         elif name == "lg":
             tree = ("log", ("number", 10), argument)
+        elif name == "cis":
+            tree = ("^", ("name", "e"), ("*", ("name", "i"), argument))
         elif name == "exp":
             tree = ("^", ("name", "e"), argument)
         else:

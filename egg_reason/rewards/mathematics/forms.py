@@ -41,7 +41,6 @@ MOST = 50
 
 OPERATORS = {"<": "<", ">": ">", "\\leq": "<=", "\\geq": ">=", "\\neq": "!="}
 SEPARATORS = frozenset((",", ";", "\\or", "\\and", "\\gap"))
-ALTERNATIVES = frozenset((";", "\\or"))
 ARROWS = frozenset(
     ("\\Rightarrow", "\\implies", "\\Longrightarrow", "\\therefore", "\\longrightarrow", "\\to")
 )
@@ -50,11 +49,13 @@ NUMERAL = re.compile(
     r"(-?[0-9A-Z]*[0-9][0-9A-Z]*)\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*([0-9]{1,2})\s*\}?\s*\}|([0-9]{1,2}))"
 )
 BUILDER = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\reals\s*)?(?:\||:)(.*)", re.DOTALL)
+DECIMALS = re.compile(r"(?:[-+]?[0-9]+(?:,[0-9]+)?\s*;\s*)+[-+]?[0-9]+(?:,[0-9]+)?")
+"""A list whose semicolons say that its commas are decimal ones: `1,5; 2,5`."""
 CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 
 CONGRUENCE = re.compile(r"(?:(.*)\\equiv)?(.*)\\modulo\s*\{([^{}]*)\}\s*", re.DOTALL)
 CHOICE = re.compile(
-    r"\s*(?:\*\*|\$|\\[a-z]+\{|(?i:option|choice)\s)*\s*(?:\(([A-J])\)|([A-J])(?:\)|\.(?![0-9])|:(?=[\s}])))[\s.:}~*$]*"
+    r"\s*(?:\*\*|\$|\\[a-z]+\{|(?i:option|choice)\s){0,4}\s*(?:\(([A-J])\)|([A-J])(?:\)|\.(?![0-9])|:(?=[\s}])))[\s.:}~*$]*"
     r"(?:\\[ ,;:]|\\q?quad(?![A-Za-z]))*(?=[^\s.:}~*$])"
 )
 NO_CHOICE = re.compile(
@@ -91,7 +92,9 @@ def _read_clean(text: str, depth: int = 0) -> tuple:
     if pieces[0][0] == "{" and closes_at_end(pieces) and "\\choose" not in text and "\\over" not in text:
         return _read_clean(text[1:-1], depth + 1)
     # Of a chain of conclusions the last one is the answer.
-    text = split(pieces, ARROWS)[-1].strip()
+    if any(piece in ARROWS for piece, _ in pieces):
+        text = split(pieces, ARROWS)[-1].strip()
+        pieces = scan(text) or []
     if text.count("\\modulo") == 1 and (congruence := CONGRUENCE.fullmatch(text)):
         left, right, modulus = congruence.groups()
         return (
@@ -99,7 +102,8 @@ def _read_clean(text: str, depth: int = 0) -> tuple:
             compact(left or ""),
             *(_read_clean(side, depth + 1) for side in (right, modulus)),
         )
-    pieces = scan(text) or []
+    if ";" in text and DECIMALS.fullmatch(text):
+        pieces = scan(text.replace(",", ".")) or []
     entries = [entry.strip() for entry in split(pieces, SEPARATORS) if entry.strip()]
     if not entries or len(entries) > MOST:
         return ("other", compact(text))
@@ -108,39 +112,34 @@ def _read_clean(text: str, depth: int = 0) -> tuple:
             pieces[0][0] == "\\{" and closes_at_end(pieces)
         ):
             return ("several", *(_read_clean(_signed(entries[0], plus), depth + 1) for plus in (True, False)))
-        return _read_one(entries[0], depth)
-    groups = []
-    for alternative in split(pieces, ALTERNATIVES):
-        group: list[tuple] = []
-        for entry in split(scan(alternative) or [], SEPARATORS):
-            form = _read_clean(entry, depth + 1) if entry.strip() else ("several",)
-            # A list within a list is one list: 1, \pm 2 are three answers.
-            group += form[1:] if form[0] == "several" else [form]
-        groups += [group] if group else []
-    if all(len(group) > 1 and _assign(group) for group in groups):
-        return (
-            ("several", *(("assignments", *group) for group in groups))
-            if groups[1:]
-            else ("assignments", *groups[0])
-        )
-    forms = [form for group in groups for form in group]
+        return _read_one(entries[0], pieces if entries[0] == text else scan(entries[0]) or [], depth)
+    forms: list[tuple] = []
+    for entry in entries:
+        form = _read_clean(entry, depth + 1)
+        # A list within a list is one list: 1, \pm 2 are three answers.
+        forms += form[1:] if form[0] == "several" else [form]
     if len(forms) > MOST:
         return ("other", compact(text))
     if "\\or" in text and all(form[0] == "relation" for form in forms):
         return ("union", *forms)
-    return ("assignments" if _assign(forms) else "several", *forms)
+    assigned = _assigned(forms)
+    return ("several", *assigned) if len(assigned) != 1 else assigned[0]
 
 
-def _assign(forms: list[tuple]) -> bool:
-    """Return whether forms are equations that give values to different names."""
+def _assigned(forms: list[tuple]) -> list[tuple]:
+    """Equations that give values to different names as one form, and p = 5, q = 2, p = 7, q = 2 as two; other
+    forms as they are."""
     if not all(form[0] == "equation" and is_name(form[1]) for form in forms):
-        return False
-    return len({key_of(form[1]) for form in forms}) == len(forms)
+        return forms
+    keys = [key_of(form[1]) for form in forms]
+    names = len(set(keys))
+    if names == 1 or len(keys) % names or keys != keys[:names] * (len(keys) // names):
+        return forms
+    return [("assignments", *forms[start : start + names]) for start in range(0, len(forms), names)]
 
 
-def _read_one(text: str, depth: int) -> tuple:
+def _read_one(text: str, pieces: Pieces, depth: int) -> tuple:
     """The form of one clean answer without separators."""
-    pieces = scan(text) or []
     if not pieces:
         return ("other", "")
     operators = [OPERATORS[piece] for piece, level in pieces if level == 0 and piece in OPERATORS]
@@ -209,6 +208,15 @@ def _equation(sides: list[str], depth: int) -> tuple:
     if len(sides) == 2 and is_name(sides[1]) and forms[0][0] == "value" and not names_in(forms[0][1]):
         sides.reverse()
         forms.reverse()
+    if len(sides) == 2 and forms[0][:2] == forms[1][:2] == ("tuple", "()") and len(forms[0]) == len(forms[1]):
+        # (x, y) = (1, 2) is x = 1, y = 2.
+        values = [
+            ("equation", name[-1], name, value)
+            for name, value in zip(forms[0][2:], forms[1][2:], strict=True)
+            if name[0] == "value"
+        ]
+        if len(values) == len(forms[0]) - 2 and len(assigned := _assigned(values)) == 1:
+            return assigned[0]
     return ("equation", sides[0], *forms)
 
 
@@ -250,7 +258,8 @@ def _read_value(text: str, pieces: Pieces) -> tuple:
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9 .'\-]*", words) and (
         "\\text" in text or _are_words(re.findall("[A-Za-z]+", words))
     ):
-        return ("words", " ".join(words.lower().replace(".", "").split()))
+        run = words.lower().replace(".", "").split()
+        return ("words", " ".join(run[1:] if run[1:] and run[0] in ("a", "an", "the") else run))
     if text[0] == "(" and text[-1] == ")" and re.fullmatch(r"\(\s*[A-Za-z]\s*\)", text):
         text = text.strip("() ")
     value, unit = split_unit(text)

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 (the signs themselves are meant)
 r"""One spelling for each thing in an answer, so that what reads it need not know the others: `clean`; and its
 unit: `split_unit`.
 
@@ -9,149 +8,9 @@ and "and" between answers `\or` and `\and`, a new row of a matrix `\newline`.
 
 import re
 
+from egg_reason.rewards.mathematics.spellings import SIGN_TABLE, SPELLINGS
+
 __all__ = ["clean", "known_unit", "split_unit"]
-
-SIGNS = {
-    "−": "-",
-    "–": "-",
-    "—": "-",
-    "‐": "-",
-    "×": r"\times ",
-    "÷": r"\div ",
-    "·": r"\cdot ",
-    "⋅": r"\cdot ",
-    "∗": "*",
-    "π": r"\pi ",
-    "∞": r"\infty ",
-    "√": r"\sqrt ",
-    "∪": r"\cup ",
-    "∩": r"\cap ",
-    "∈": r"\in ",
-    "∅": r"\emptyset ",
-    "ℝ": r"\reals ",
-    "≤": r"\leq ",
-    "≥": r"\geq ",
-    "≠": r"\neq ",
-    "≈": r"\approx ",
-    "≡": r"\equiv ",
-    "⌊": r"\lfloor ",
-    "⌋": r"\rfloor ",
-    "⌈": r"\lceil ",
-    "⌉": r"\rceil ",
-    "±": r"\pm ",
-    "∓": r"\mp ",
-    "°": r"\degree ",
-    "θ": r"\theta ",
-    "α": r"\alpha ",
-    "β": r"\beta ",
-    "λ": r"\lambda ",
-    "∖": r"\setminus ",
-    "⟨": r"\langle ",
-    "⟩": r"\rangle ",
-    "′": "'",
-    "½": r"\frac{1}{2}",
-    "⅓": r"\frac{1}{3}",
-    "⅔": r"\frac{2}{3}",
-    "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}",
-    "⁰": "^0",
-    "¹": "^1",
-    "²": "^2",
-    "³": "^3",
-    "⁴": "^4",
-    "⁵": "^5",
-    "⁶": "^6",
-    "⁷": "^7",
-    "⁸": "^8",
-    "⁹": "^9",
-    "€": r"\euro ",
-    "£": r"\pound ",
-    "¥": r"\yen ",
-    "\u00a0": " ",
-    "\u2009": r"\,",
-    "\u202f": r"\,",
-    "\u200b": "",
-}
-SIGN_TABLE = str.maketrans(SIGNS)
-
-MULTIPLES = {
-    "hundred": r"\cdot 10^2 ",
-    "thousand": r"\cdot 10^3 ",
-    "million": r"\cdot 10^6 ",
-    "billion": r"\cdot 10^9 ",
-    "trillion": r"\cdot 10^{12} ",
-}
-
-_SPELLINGS: dict = {
-    # A brace to the left of rows alone.
-    r"(?:\\left\s*)?\\\{\s*\\begin\s*\{(array|aligned|matrix)\}(?:\s*\{[clr]*\})?(.*?)\\end\s*\{\1\}\s*\\right\s*\.": (
-        r"\\begin{cases}\2\\end{cases}"
-    ),
-    r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?": "",
-    r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it|sf|mathstrut|phantom\{[^{}]*\})(?![A-Za-z])": "",
-    r"\\[dtc]frac(?![A-Za-z])": r"\\frac",
-    r"\\[dt]binom(?![A-Za-z])": r"\\binom",
-    r"\\(?:le|leqslant)(?![A-Za-z])": r"\\leq",
-    r"\\(?:ge|geqslant)(?![A-Za-z])": r"\\geq",
-    r"\\(?:ne|not\s*=)(?![A-Za-z])": r"\\neq",
-    r"\\lt(?![A-Za-z])": "<",
-    r"\\gt(?![A-Za-z])": ">",
-    r"\\lbrace(?![A-Za-z])": r"\\{",
-    r"\\rbrace(?![A-Za-z])": r"\\}",
-    r"\\(?:lbrack)(?![A-Za-z])": "[",
-    r"\\(?:rbrack)(?![A-Za-z])": "]",
-    r"\\(?:vert|mid)(?![A-Za-z])": "|",
-    r"\\(?:varnothing|empty)(?![A-Za-z])": r"\\emptyset",
-    r"\\(?:mathbb|mathbf|Bbb|bold)\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])": r"\\reals ",
-    r"\\(?:backslash|smallsetminus)(?![A-Za-z])": r"\\setminus ",
-    r"\\(?:thinspace|enspace|hspace\*?\s*\{[^{}]*\}|nobreak|allowbreak)(?![A-Za-z])": " ",
-    # A wide blank separates two answers; before a unit or a remark, or beside a comma, it is only a blank.
-    r"(?<![\s,;])\s*(?:\\q?quad(?![A-Za-z])\s*)+"
-    r"(?=[-+]?\s*(?:[0-9.]|\\(?:frac|sqrt|pi)(?![A-Za-z])|[A-Za-z]\w*(?:_\{\w*\})?\s*(?:=|<|>|\\[lgn]eq)))": r" \\gap ",
-    r"(?<=\))\s*(?:\\q?quad(?![A-Za-z])\s*)+(?=\()": r" \\gap ",
-    r"\\(?:qquad|quad)(?![A-Za-z])": " ",
-    r"\\pmod\s*(?:\{([^{}]*)\}|([0-9A-Za-z]+))": r" \\modulo{\1\2}",
-    r"\(\s*\\?(?:b?mod|text\s*\{\s*mod\s*\})(?![A-Za-z])\s*([^()]*)\)": r" \\modulo{\1}",
-    r"(\\equiv.*)\\?(?:b?mod|text\s*\{\s*mod\s*\})(?![A-Za-z])\s*\{?([0-9A-Za-z]+)\}?\s*$": r"\1 \\modulo{\2}",
-    r"^((?!.*\\modulo).*?)\\equiv(?![A-Za-z])": r"\1=",
-    r"\\text\s*\{\s*mod\s*\}|(?<=[0-9)}\s])mod(?=\s*[0-9({])": r"\\bmod ",
-    r"^(?:\\text\s*\{\s*)?(?i:approximately|approx\.?|about|roughly|around)\s*\}?\s*(?=[-\\$0-9.])|^\\(?:sim|simeq|cong)(?![A-Za-z])": "",
-    r"\\simeq(?![A-Za-z])": r"\\approx ",
-    # The segment AB, or its length.
-    r"\\overline\s*\{\s*([A-Z]{2})\s*\}": r"\1",
-    r"\\(?:textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|emph)(?![A-Za-z])": r"\\text",
-    r"\\(?:mathbf|boldsymbol|mathit|mathsf|mathcal|bm|pmb)\s*\{([^{}]*)\}": r"{\1}",
-    r"\\(?:mathrm|operatorname\*?|mathop)(?![A-Za-z])": r"\\upright",
-    r"\\(?:textcolor|color)\s*\{[^{}]*\}": "",
-    r"\\(?:imath)(?![A-Za-z])": "i",
-    r"\\dots[bcmo]?(?![A-Za-z])|\\cdots(?![A-Za-z])": r"\\ldots",
-    r"(?:\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])|\^\s*\{?\s*\\degree\s*\}?)": r"\\degree ",
-    r"\\(?:text|upright)\s*\{\s*(?:degrees?|deg)\s*\}": r"\\degree ",
-    r"(?<=[0-9}\s])(?:degrees?)(?![A-Za-z])": r"\\degree ",
-    r"\\(?:text|upright)\s*\{\s*(?:percent(?:age)?|pct)\s*\}": r"\\%",
-    r"(?<=[0-9}\s])(?:percent(?:age)?|pct)(?![A-Za-z])": r"\\%",
-    r"(?<!\\)%": r"\\%",
-    r"\\upright\s*\{\s*([A-Za-z])\s*\}": r"\1",
-    r"\\upright\s*\{\s*((?:arc|ar|a)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd|lcm|sgn|Re|Im|det|b?mod)\s*\}": (
-        r"\\\1"
-    ),
-    r"\\upright": r"\\text",
-    r"\\text\s*\{\s*,?\s*(and|or)\s*\}": r"\\\1 ",
-    r"(?<![A-Za-z\\])(and|or)(?![A-Za-z])": r"\\\1 ",
-    r"^\\text\s*\{\s*([A-Za-z])\s*\.?\s*\}$": r"\1",
-    r"(^|[,(=]\s*|\\or\s*|\\and\s*)\\text\s*\{\s*([A-Z])\s*\}": r"\1\2",
-    r"\\text\s*\{\s*\(([A-Za-z])\)\s*\.?\s*\}": r" \1 ",
-    r"\\text\s*\{\s*([A-Z](?:,\s*[A-Z])+)\s*\}": r"\1",
-    r"(?<=[0-9}\s])(?:\\text\s*\{\s*)?(hundred|thousand|(?:m|b|tr)illion)s?(?![A-Za-z])(?:\s*\})?": (
-        lambda found: MULTIPLES[found[1]]
-    ),
-    r"\\text\s*\{\s*([-+]?[0-9][0-9.,/ ]*)\s*\}": r" \1 ",
-    r"\\text\s*\{\s*\}": " ",
-    r"<=": r"\\leq ",
-    r">=": r"\\geq ",
-    r"!=": r"\\neq ",
-}
-SPELLINGS = [(re.compile(pattern), spelling) for pattern, spelling in _SPELLINGS.items()]
 
 
 def _thousands(separators: str, not_before: str = "") -> str:
@@ -248,8 +107,9 @@ def clean(text: str) -> str:
         text = re.sub(r"(?<=[0-9]),\\!\s*(?=[0-9])", ".", text)  # a decimal comma in braces
     # Digits and signs alone, as in most answers, have one spelling already.
     if not PLAIN.fullmatch(text):
-        for pattern, spelling in SPELLINGS:
-            text = pattern.sub(spelling, text)
+        for word, pattern, spelling in SPELLINGS:
+            if word in text:
+                text = pattern.sub(spelling, text)
         for _ in range(3):
             text = re.sub(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}", r"\1", text)
     if "," in text or " " in text:
@@ -259,7 +119,7 @@ def clean(text: str) -> str:
     return TRAILING_MARKS.sub("", text.strip())
 
 
-PLAIN = re.compile(r"[0-9+\-*/^().,\s=]*")
+PLAIN = re.compile(r"(?!.*\.\()[0-9+\-*/^().,\s=]*")
 
 
 def without_dollars(text: str) -> str:

@@ -18,16 +18,19 @@ _INDEX = (
 _ARGUMENTS = r"\([A-Za-z0-9,+\-\s'=|.^_\\]*\)"
 _LETTERS = r"(?:[A-Za-z]{1,4}|\\[A-Za-z]+)"
 _ONE = (
-    rf"(?:\|?\s*{_MARK}{{0,2}}(?:{_LETTERS}|\{{{_LETTERS}\s*(?:{_INDEX})?\}})'*"
+    rf"(?:\|?\s*{_MARK}{{0,2}}(?:{_LETTERS}|\{{{_LETTERS}\s*(?:{_INDEX})?\}})'*(?:\^\s*\{{?-1\}}?)?"
     rf"(?:{_INDEX})?'*(?:\s*{_ARGUMENTS})?\s*\|?)"
 )
 NAME = re.compile(
     rf"\s*(?:\\text\s*\{{[^{{}}0-9]*\}}\s*(?:{_ONE})?|{_ONE}|{_ONE}\s*:\s*{_ONE}"
     rf"|\\frac\s*\{{\s*(?:d\s*)?{_LETTERS}\s*\}}\s*\{{\s*(?:d\s*)?{_LETTERS}\s*\}}"
+    r"|(?:\\(?:vec|overrightarrow)\s*\{?[A-Za-z]{1,2}\}?\s*(?:\\cdot)?\s*){2}"
+    r"|(?:[A-Z]|\\complement\s*_\s*\{?[A-Z]\}?\s*[A-Z])(?:\s*\\(?:cup|cap|setminus)\s*[A-Z])*"
+    r"|\\(?:sum|prod|int|lim)(?![A-Za-z]).*"
     r"|\([A-Za-z,\s_0-9]*[A-Za-z][A-Za-z,\s_0-9]*\))\s*"
 )
 r"""What only names a value: `x`, `a_1`, `I_{\max}`, `\Delta p`, `f(x)`, `AB`, `|AB|`, `\angle ABC`, `(x, y)`,
-`\text{Area}`, `\frac{AB}{CD}`."""
+`\text{Area}`, `\frac{AB}{CD}`, `\vec{a} \cdot \vec{b}`; and what only stands for it: `\sum_{k=1}^n k`."""
 
 LONGEST = 80
 """Characters of a name."""

@@ -50,5 +50,6 @@ def split(pieces: Pieces, separators: Container[str]) -> list[str]:
 
 
 def compact(text: str) -> str:
-    """Without the blanks that separate neither words nor numbers."""
-    return re.sub(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])", "", text.strip())
+    """Without the blanks that separate neither words nor numbers, and the braces around one sign."""
+    text = re.sub(r"(?<=[\^_])\{([A-Za-z0-9])\}\s*", r"\1 ", text.strip())
+    return re.sub(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])", "", text)

@@ -1,5 +1,7 @@
 """Where expressions with variables are compared: points, each of which gives every variable a value.
 
+Where floors or remainders are in play, n, m and k are whole numbers, as everybody means them there.
+
 Rational functions, roots and logarithms need few points (ENOUGH). A function that changes its rule somewhere
 needs points on both sides of every change: `|x - 20|` is 20 - x below 20, and floors are constant between
 their steps. So for these there are points of the size of the numbers that are written in the expressions,
@@ -19,6 +21,7 @@ ENOUGH = 4
 
 BENDS = frozenset(("abs", "sgn", "max", "min", "even root", "arccos", "arcsin"))
 STEPS = frozenset(("floor", "ceil", "mod", "gcd", "lcm"))
+WHOLE = frozenset("nmkNMK")
 LARGEST = 10**30
 """Beyond it the size of numbers that are written sets no points."""
 
@@ -26,7 +29,8 @@ LARGEST = 10**30
 class Point(NamedTuple):
     """Gives a variable a value of low to low + width, of a sign or of either ("?").
 
-    step: None, or what is added to the next whole number instead.
+    step: None, or what is added to the next whole number instead. whole: whether the variables of WHOLE are
+    whole numbers.
     """
 
     label: str
@@ -34,6 +38,7 @@ class Point(NamedTuple):
     width: int
     sign: str
     step: Fraction | None = None
+    whole: bool = False
 
     def value(self, name: str) -> int | Fraction:
         """The value of a variable: it follows from its name and the point alone, on any machine. The unknown
@@ -42,8 +47,10 @@ class Point(NamedTuple):
         size = 1 + draw % 995
         if name == "\\base":
             return Fraction(997 + 9 * size, 997)
-        value = self.low + Fraction(self.width * size, 997)
-        if self.step is not None:
+        value: int | Fraction = self.low + Fraction(self.width * size, 997)
+        if self.whole and name in WHOLE:
+            value = value.__ceil__()
+        elif self.step is not None:
             value = value.__ceil__() + self.step
         return -value if self.sign == "-" or (self.sign == "?" and draw >> 16 & 1) else value
 
@@ -79,10 +86,11 @@ def points_for(a: tuple, b: tuple) -> tuple[tuple[Point, ...], int]:
         ]
     if steps:
         for place, step in enumerate(
-            Fraction(numerator, 1000) for numerator in (0, 0, 0, 1, -1, 250, 500, 750)
+            Fraction(numerator, 10**9)
+            for numerator in (0, 0, 0, 1, -1, 250_000_000, 500_000_000, 750_000_000)
         ):
             points += [
                 Point(f"step {place}", 0, 10, "?", step),
                 Point(f"step of size {place}", 0, 3 * size, "?", step / size),
             ]
-    return tuple(points), len(points)
+    return tuple(point._replace(whole=steps) for point in points), len(points)

@@ -41,7 +41,7 @@ FUNCTIONS = (
     | HYPERBOLIC
     | MANY
     | frozenset(INVERSE)
-    | {"ln", "log", "lg", "exp", "floor", "ceil", "abs", "sgn", "Re", "Im"}
+    | {"ln", "log", "lg", "exp", "floor", "ceil", "abs", "sgn", "cis", "Re", "Im"}
 )
 ACCENTS = frozenset(
     ("overline", "overrightarrow", "vec", "bar", "hat", "widehat", "tilde", "dot", "ddot", "widetilde")
