@@ -114,6 +114,8 @@ def score(
     timeout: float = 10.0,
     workers: int = 1,
     memory: float = 2.0,
+    text: str = "turn",
+    form: str = "auto",
 ) -> Scores:
     """Score completions with one or more rewards.
 
@@ -127,13 +129,17 @@ def score(
 
     Args:
         rewards: one or several of: the name of a built-in reward, `path/to/file.py:function`, a `Reward`, a
-            Python function in TRL's signature (keyword arguments; it takes **kwargs).
+            Python function in TRL's signature or another that is read (`egg_reason.rewards.adapters`).
         prompts: J texts, as sent to the model.
         completions: J texts, what it wrote after them.
         columns: data columns that the rewards take as further arguments, each a list of length J.
         truncated: whether each completion was cut off where its budget ended; None: none was.
         weights: factors in the total, one for each reward; None: that of a `Reward`, else 1.
         timeout, workers, memory: limits of rewards that are named, as in `--reward-timeout` and the like.
+        text: what rewards get as completions: the model's "turn", with a reasoning tag that the prompt opens,
+            or the "completion" alone, as in `--reward-text`.
+        form: how functions get them: "text", "messages" as in conversational data, or "auto", as in
+            `--reward-format`.
 
     Rewards that are named run in processes of their own: they may fail or hang, which is counted in the
     scores. A Python function is called in this process, once, with all rows; what it raises is raised here.
@@ -142,7 +148,9 @@ def score(
     from egg_reason.rewards.direct import score_with
 
     several = [rewards] if isinstance(rewards, str) or not isinstance(rewards, Sequence) else list(rewards)
-    return score_with(several, prompts, completions, columns, weights, timeout, workers, memory, truncated)
+    return score_with(
+        several, prompts, completions, columns, weights, timeout, workers, memory, text, form, truncated
+    )
 
 
 def evaluate(

@@ -87,12 +87,19 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         acting = _environment(config, task)
         return Parts(config, model, task, made.generator, made.algorithm, acting, acting, compared)
     problem, evaluator = _texts(config, task, made)
-    return Parts(config, model, task, made.generator, made.algorithm, problem, evaluator, compared)
+    return Parts(
+        config, model, task, made.generator, made.algorithm, problem, evaluator, compared, made.rewards
+    )
 
 
 def _texts(config: TrainConfig, task: tasks.Task, made: Checked) -> tuple[TextProblem, TextEvaluator]:
     """Return what tries members on prompts, and what measures accuracy. Starts the reward workers."""
-    trainer_state = TrainerState(0, config.run.steps, task.name)
+    trainer_state = TrainerState(
+        max_steps=config.run.steps,
+        task=task.name,
+        epoch_steps=len(task.train) // config.algorithm.prompts,
+        answer_column="answer" if config.task.answer_column else "",
+    )
     scorer = _scorer(config, made.rewards, task, trainer_state)
     problem = TextProblem(
         made.algorithm,
@@ -136,7 +143,10 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     algorithm = registry.make(config, model, sampling)
     generator = make_generator(config, model, algorithm, machines)
     if not task.heldout:
-        raise ValueError(f"task {task.name} has no held-out rows: give it some, the run is judged by them")
+        raise ValueError(
+            f"task {task.name} has no held-out rows, and the run is judged by them: hold out training rows"
+            " with --validation, or give a data file others with --task-options heldout=other.jsonl"
+        )
     if task.environment is not None and algorithm.wants_rollouts:
         raise ValueError(
             f"{config.algorithm.name} reads completions, and task {task.name} is an environment without any:"
@@ -291,7 +301,7 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
             f"reward_weights needs one weight for each of {len(specs)} rewards ({', '.join(specs)}),"
             f" got {len(weights)}: the task's own come first"
         )
-    return [Reward.of(spec, weight) for spec, weight in zip(specs, weights, strict=True)]
+    return Reward.several(specs, weights)
 
 
 def prompt_lengths(tokenizer: Tokenizer, rows: Sequence[dict], limit: int) -> PromptLengths:
@@ -318,6 +328,8 @@ def _scorer(
         config.rewards.reward_workers,
         config.rewards.reward_memory,
         config.rewards.reward_failure,
+        config.rewards.reward_text,
+        config.rewards.reward_format,
     )
     try:
         scorer.check(task.train[:2], trainer_state)

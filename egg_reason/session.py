@@ -21,9 +21,11 @@ from egg_reason.perturb.paths import get
 from egg_reason.population.base import Evaluation, Parts, Population
 from egg_reason.population.trials import Trials
 from egg_reason.rewards import RewardFailure
+from egg_reason.rewards.functions import BUILT_IN
 from egg_reason.run.allocator import give_back, peak_memory
 from egg_reason.run.budget import Budget
 from egg_reason.run.clock import TrainingClock
+from egg_reason.run.constant import ConstantRewards, advice
 from egg_reason.run.directory import Run, read_metrics, storage
 from egg_reason.run.log import StepScalars, weights_hash
 from egg_reason.run.replay import arrays_of
@@ -50,7 +52,9 @@ class Session:
         self.config = parts.config
         self.run = run
         self.begun = begun
-        self.budget = Budget(self.config, read_metrics(run.path / "metrics.jsonl"), step)
+        lines = read_metrics(run.path / "metrics.jsonl")
+        self.budget = Budget(self.config, lines, step)
+        self._constant = ConstantRewards([reward.name for reward in parts.rewards], lines)
         self.state: State
         self._display = Display(self.config.run.steps, plain)
         self._clock = TrainingClock()
@@ -225,6 +229,10 @@ class Session:
         if update["update_rms"] == 0:
             self._display.note(f"step {step}: {self.parts.algorithm.standstill}, no update")
         self._tell_failures(step, trials.failures, trials.messages)
+        specs = {reward.name: reward.spec for reward in self.parts.rewards}
+        for name, value in self._constant.add(metrics):
+            own = specs[name] not in BUILT_IN
+            self._display.note(advice(name, value, own, self.config, self.run.path))
         self.run.metrics(step, metrics)
         self._display.step(step, metrics)
         if trials.samples:  # there are none where the first member was dropped
@@ -280,6 +288,7 @@ class Session:
             "minutes": self.run.seconds / 60,
             "training_minutes": self.budget.seconds / 60,
             "training_tokens": self.budget.tokens,
+            "constant_rewards": self._constant.summary(),
             "peak_memory_gib": peak_memory(),
             "first_update_s": self._first_update_s,
             "seed": self.config.run.seed,

@@ -17,7 +17,7 @@ from egg_reason.algorithms.registry import weigh_of
 from egg_reason.algorithms.state import State
 from egg_reason.build import build, build_remote, check_resume, open_population
 from egg_reason.config import HERE, Machines, TrainConfig
-from egg_reason.config.resume import resumed
+from egg_reason.config.resume import resumed, run_table
 from egg_reason.population.base import Parts, Population
 from egg_reason.population.hosts import Hosts, follow
 from egg_reason.run.directory import Run, storage
@@ -111,7 +111,7 @@ def resume(
         with storage(path):
             run = Run.open(path, rewind)
         with run:
-            config = TrainConfig.from_table(run.config)
+            config = TrainConfig.from_table(run_table(run.config))
             if run.finished and rewind is None:
                 raise ValueError(
                     f"{path} is finished after {config.run.steps} steps: start a new run from it with --model"

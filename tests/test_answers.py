@@ -84,7 +84,7 @@ MATH = [
     ("We add.\nC: 42", "42", True),
     ("We add.\nB) 42", "B", True),
     ("So 13 and 2.\nA: 26", "26", True),
-    ("So 13 and 2.\nA: 26", "A", False),
+    ("So 13 and 2.\nA: 26", "13", False),
     ("So 13 and 2.\nA: $26", "26", True),
     ("So 13 and 2.\nA: 2:3", "2:3", True),
     ("So 13 and 2.\nA: x^2+1", "x^2+1", True),

@@ -169,6 +169,10 @@ def test_a_plan_that_cannot_be_is_refused(changes, message):
             "loss_type must be one of grpo, dapo, dr_grpo, gspo, not 'ppo'",
         ),
         (("--updates", 1, "--model", "nowhere.pth"), "nowhere.pth: no such file or folder"),
+        (
+            ("--updates", 1, "--task", "problems.jsonl"),
+            "--reward gsm8k, math or my_rewards.py:function (in a comparison: --set name=value)",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(words, message, command, tmp_path):

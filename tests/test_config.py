@@ -38,6 +38,8 @@ OTHER = {
     "reward_memory": 0.5,
     "reward_workers": 3,
     "reward_failure": "drop",
+    "reward_text": "completion",
+    "reward_format": "messages",
     "prompts": 4,
     "samples": 2,
     "aggregate": "max",

@@ -1,5 +1,6 @@
 """The help texts: of every command, at 80 columns, with effective defaults; and what printing them loads."""
 
+import ast
 import os
 import re
 import subprocess
@@ -89,3 +90,22 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     last = done.stdout.splitlines()[-1]
     assert re.fullmatch(r"0 \[\] \d+", last), last
     assert int(last.split()[-1]) < 450  # 315 when this was written; jax and numpy alone are over 600
+
+
+def test_every_flag_that_a_message_names_is_one(help_of) -> None:
+    """A line may not advise what no command takes. Names of other programs' flags are listed."""
+    texts = [
+        node.value
+        for path in (ROOT / "egg_reason").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    others = {"--xla", "--repo-type", "--local-dir", "--line"}  # jaxlib's, `hf download`'s, a colour's
+    forms = {"--no-name", "--name", "--no"}  # how a switch is written, in a docstring
+    named = {flag for text in texts for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)}
+    known = {
+        flag
+        for name in COMMANDS
+        for flag in re.findall(r"--[a-z][a-z-]*[a-z]", help_of(*name.split(), "--help"))
+    }
+    assert len(named) > 40 and named - others - forms <= known

@@ -107,17 +107,10 @@ def test_functions_written_for_trl(place):
     assert scores.metrics == {"accuracy": 0.25}
 
 
-def test_a_function_for_conversations_is_refused_in_one_line(place):
-    with (
-        Scorer([Reward.of(f"{place}/trl_rewards.py:conversational")]) as scorer,
-        pytest.raises(ValueError) as caught,
-    ):
-        scorer.score(["q"], ["a"], {"solution": ["a"]})
-    assert (
-        "failed for all 1 completions of its first call, first with TypeError: string indices must be"
-        " integers" in str(caught.value)
-    )
-    assert "\n" not in str(caught.value)
+def test_a_function_for_conversations_gets_messages(place):
+    with Scorer([Reward.of(f"{place}/trl_rewards.py:conversational")]) as scorer:
+        assert scorer.score(["q"] * 2, ["a", "b"], {"solution": ["a", "a"]}).total.tolist() == [1, 0]
+        assert scorer.crew.forms == {"conversational": "messages"}
 
 
 def test_metrics_are_averaged_over_rows_and_columns_stay_in_job_order(place):
@@ -174,18 +167,15 @@ def test_functions_written_for_verl(place):
         assert "NotImplementedError: data_source='unknown'" in scores.messages["my_reward", "error"]
         scores = scorer.score(["q"], ["8"], trainer_state=sums)
         assert (
-            "give the data one of the columns ground_truth, answer, solution"
+            "give the data one of the columns ground_truth, reward_model.ground_truth, answer, solution"
             in scores.messages["my_reward", "error"]
         )
 
 
-def test_verl_without_the_adapter_is_told_the_line_to_write(place):
-    with pytest.raises(ValueError) as caught:
-        load(f"{place}/verl_rewards.py:compute_score")
-    assert (
-        "import verl from egg_reason.rewards, write my_reward = verl(compute_score), and name my_reward"
-        in str(caught.value)
-    )
+def test_verl_without_the_adapter_is_read_as_it_is(place):
+    reward = load(f"{place}/verl_rewards.py:compute_score")
+    columns = {"ground_truth": ["7", "8"], "data_source": ["sums", "sums"]}
+    assert reward(completions=["7", "7"], prompts=["", ""], **columns) == [1, -1]
 
 
 def test_verl_needs_no_scorer():
@@ -195,7 +185,12 @@ def test_verl_needs_no_scorer():
             "note": data_source,
         }
     )
-    assert asyncio.run(reward(completions=["a", "b"], answer=["a", "a"])) == [True, False]
+    assert reward(completions=["a", "b"], answer=["a", "a"]) == [True, False]
+
+    async def remote(solution_str, ground_truth):
+        return solution_str == ground_truth
+
+    assert asyncio.run(verl(remote)(completions=["a", "b"], answer=["a", "a"])) == [True, False]
 
 
 def test_columns_may_not_bear_the_names_of_arguments(place):

@@ -242,7 +242,8 @@ def test_weights_metrics_and_nones(file):
     ]
     completions = ["></think>1+2+3", "></think>1+2", "none"]
     with Scorer(rewards) as scorer:
-        scores = scorer.score(["<think"] * 3, completions, {"numbers": [[1, 2, 3]] * 3, "target": [6] * 3})
+        prompts = ["<think", "<think", "q"]  # the last is none of a thought: its text stays as it is
+        scores = scorer.score(prompts, completions, {"numbers": [[1, 2, 3]] * 3, "target": [6] * 3})
     assert scores.total.dtype == np.float32
     np.testing.assert_array_equal(scores.total, np.float32([1.5, -0.5, 0.0]))
     np.testing.assert_array_equal(scores.by_reward["countdown"], np.float32([1, 0, 0]))
@@ -277,7 +278,7 @@ def test_a_function_that_changes_its_input_does_not_reach_other_rows(file):
         ("nothing", "a list was expected, got None"),
         ("needs_a_column", "failed for all 3 completions of its first call, first with TypeError"),
         ("absent", "no 'absent' in mine.py"),
-        ("no_keywords", "has no **kwargs"),
+        ("no_keywords", "no_keywords requires answer: give the data such a column"),
     ],
 )
 def test_configuration_errors_stop_the_run(file, function, message):
@@ -357,7 +358,6 @@ def test_load_refuses(file, tmp_path):
         (f"{tmp_path}/exits.py:f", "importing the file raised SystemExit: 2 (exits.py, line 2)"),
         (f"{file}:absent", "no 'absent' in mine.py; it defines hostile, imports, count"),
         (f"{file}:not_a_function", "'not_a_function' is a int, not a function"),
-        (f"{file}:no_keywords", "has no **kwargs"),
         (f"{file}:positional", "'completions' is positional-only"),
     ]:
         with pytest.raises(ValueError) as error:

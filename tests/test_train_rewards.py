@@ -14,6 +14,7 @@ from egg_reason import cli, models
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
 from egg_reason.population import here
+from egg_reason.run.constant import ConstantRewards
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
 
@@ -67,7 +68,8 @@ def test_failed_rewards_are_counted_and_shown(policy, faults, settings, tmp_path
         json.loads(line)
         for line in (tmp_path / "run" / "samples" / "step_000000.jsonl").read_text().splitlines()
     ]
-    texts = [sample["completion"] for sample in samples]
+    assert all(sample["prompt"].endswith("<think") for sample in samples)
+    texts = ["<think" + sample["completion"] for sample in samples]  # a reward gets the model's turn
     failed = sum(map(fails, texts))
     assert len(samples) == 16 and 0 < failed < 16
     with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
@@ -145,10 +147,108 @@ def test_the_readme_section_on_rewards(settings, flags, tiny_checkpoint, tmp_pat
     [line] = [
         line for line in read_metrics(tmp_path / "runs" / "0" / "metrics.jsonl") if "reward_mean" in line
     ]
-    assert 0 < line["metrics/characters"] <= 12 and 0.9 < line["rewards/brevity/mean"] <= 1
+    assert 6 < line["metrics/characters"] <= 6 + 12 and 0.9 < line["rewards/brevity/mean"] <= 1
     [line] = [
         line for line in read_metrics(tmp_path / "runs" / "1" / "metrics.jsonl") if "reward_mean" in line
     ]
-    assert line["metrics/length"] == line["metrics/characters"] and line["rewards/my_reward/mean"] == 0
+    assert line["metrics/length"] == line["metrics/characters"] and line["rewards/compute_score/mean"] == 0
     exec(python[2], {})
     assert "'brevity': array([0.995]" in capfd.readouterr().out
+
+
+CONSTANT = """
+    import re
+
+    def think_format(completions, **kwargs):
+        return [float(bool(re.match("<think", text))) for text in completions]
+
+    def swallows(completions, **kwargs):
+        scores = []
+        for completion in completions:
+            try:
+                scores.append(float(len(completion[0]["content"])))
+            except TypeError:
+                scores.append(0.0)
+        return scores
+
+    def none(completions, **kwargs):
+        return [None] * len(completions)
+
+    def late(completions, trainer_state, **kwargs):
+        return [1.0 if trainer_state.global_step < 4 else float(number) for number in range(len(completions))]
+
+    def digits(completions, **kwargs):
+        return [sum(map(str.isdigit, text)) + len(text) / 16 for text in completions]
+"""
+
+
+def constant_run(settings, tmp_path, capsys, **given):
+    """Train six steps with every reward of CONSTANT. Returns what was printed, in one line, and the
+    summary."""
+    file = tmp_path / "constant.py"
+    file.write_text(textwrap.dedent(CONSTANT))
+    names = ("think_format", "swallows", "none", "late", "digits")
+    rewards = tuple(f"{file}:{name}" for name in names)
+    config = TrainConfig.of(**settings | {"steps": 6, "reward": rewards, "eval_every": 0} | given)
+    summary = training.train(config, tmp_path / "run", plain=True)
+    return " ".join(capsys.readouterr().out.split()), summary
+
+
+def test_a_constant_reward_is_told_once_and_counted(settings, tmp_path, capsys):
+    output, summary = constant_run(settings, tmp_path, capsys, reward_weights=(0.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    assert output.count("for every completion of 5 steps in a row") == 4
+    for name, value in [
+        ("countdown", "0"),
+        ("think_format", "1"),
+        ("swallows", "0"),
+        ("none", "None (does not apply)"),
+    ]:
+        assert f"reward {name} gave {value} for every completion of 5 steps in a row" in output
+    assert '--reward-format messages (if it reads completion[0]["content"])' in output
+    assert "--reward-text completion (if it adds the prompt's <think> itself)" in output
+    counted = {"countdown": 0.0, "think_format": 1.0, "swallows": 0.0, "none": None}
+    assert summary["constant_rewards"] == {
+        name: {"value": value, "steps": 6} for name, value in counted.items()
+    }
+
+
+def test_the_flags_that_the_line_names_mend_the_reward(settings, tmp_path, capsys):
+    output, summary = constant_run(
+        settings,
+        tmp_path,
+        capsys,
+        reward=(f"{tmp_path}/constant.py:swallows",),
+        reward_format="messages",
+        reward_text="completion",
+    )
+    assert summary["constant_rewards"].keys() <= {"countdown"} and "reward swallows gave" not in output
+
+
+def test_what_was_told_before_a_stop_is_not_told_again():
+    lines = [{"completion_length": 3.0, "rewards/f/min": 0.0, "rewards/f/max": 0.0}] * 5
+    fresh = ConstantRewards(["f"], [])
+    assert [fresh.add(line) for line in lines] == [[], [], [], [], [("f", 0.0)]]
+    again = ConstantRewards(["f"], lines)
+    assert again.add(lines[0]) == [] and again.summary() == {"f": {"value": 0.0, "steps": 6}}
+    # an evaluation's line between them does not count, another value begins anew
+    waiting = ConstantRewards(["f"], [*lines[:4], {"heldout_accuracy": 0.5}])
+    assert waiting.add({"completion_length": 3.0, "rewards/f/min": 1.0, "rewards/f/max": 1.0}) == []
+    assert waiting.summary() == {}
+
+
+def test_rewards_of_one_name_in_two_files(settings, tmp_path, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / f"{folder}.py").write_text(
+            "def f(completions, **kwargs):\n    return [len(text) for text in completions]\n"
+        )
+    config = TrainConfig.of(
+        **settings
+        | {
+            "steps": 1,
+            "reward": (f"{tmp_path}/a.py:f", f"{tmp_path}/b.py:f"),
+            "reward_weights": (1.0, 2.0, 3.0),
+        }
+    )
+    training.train(config, tmp_path / "run", plain=True)
+    [line] = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
+    assert line["rewards/a.f/mean"] == line["rewards/b.f/mean"] > 0

@@ -13,6 +13,7 @@ DIR/
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from egg_reason.compare import results
 from egg_reason.compare.folder import Folder
 from egg_reason.compare.plan import Plan
 from egg_reason.compare.work import Failed, do, shares, sole
+from egg_reason.config.commands import ComparisonSettings
+from egg_reason.config.setting import settings_of
 from egg_reason.evals.store import write_json
 from egg_reason.files import replacing
 
@@ -35,7 +38,14 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
     where a process failed. If no run had begun, nothing is left of DIR.
     """
     shares(plan.jobs)
-    plan.check()
+    try:
+        plan.check()
+    except (ValueError, OSError) as error:
+        # A line that advises a flag of train's, which a comparison takes in another form.
+        own = {one.name.replace("_", "-") for one in settings_of(ComparisonSettings)} | {"help"}
+        if set(re.findall(r"--([a-z-]+)", str(error))) - own:
+            raise type(error)(f"{error} (in a comparison: --set name=value)") from None
+        raise
     made = _claim(plan, out)
     folder = Folder(plan, out)
     try:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from egg_reason.config.setting import converted
+from egg_reason.config.table import flattened
 from egg_reason.config.train import TrainConfig
 
-__all__ = ["RULES", "Rule", "resumed"]
+__all__ = ["RULES", "Rule", "resumed", "run_table"]
 
 Rule = Literal["bits", "free", "budget"]
 """bits: decides what is computed; refused unless equal to the run's. free: decides no weight; applied, and
@@ -18,10 +19,18 @@ FREE = (
     *("eval_every", "evaluations", "eval_problems", "final_problems", "eval_temperature"),
     *("checkpoint_every", "sample_every"),
 )
+BEFORE = {"reward_text": "completion", "reward_format": "text"}
+"""Settings that runs of earlier versions lack, and what they did then."""
+
 BUDGET = ("steps", "minutes", "tokens")
 RULES: dict[str, Rule] = dict.fromkeys(TrainConfig.known(), "bits")
 RULES |= dict.fromkeys(FREE, "free")
 RULES |= dict.fromkeys(BUDGET, "budget")
+
+
+def run_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's table of settings, with those that an earlier version lacked as it worked then."""
+    return {**{name: value for name, value in BEFORE.items() if name not in flattened(table)}, **table}
 
 
 def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple[TrainConfig, dict[str, Any]]:

@@ -79,6 +79,18 @@ class RewardSettings:
         unset="1 each",
         typical="1,0.5",
     )
+    reward_text: str = setting(
+        "turn",
+        "what rewards get as completions; turn: the model's turn, with a tag such as <think> that its prompt"
+        " opens; completion: only what the model wrote",
+        choices=("turn", "completion"),
+    )
+    reward_format: str = setting(
+        "auto",
+        'how rewards of yours get completions; text; messages: completion[0]["content"], as in'
+        " conversational data; auto: text, unless the first call raises an error that asks for messages",
+        choices=("auto", "text", "messages"),
+    )
     reward_timeout: float = setting(
         10.0, "seconds that a reward may take for a batch of 256 completions before its process is killed"
     )

@@ -19,12 +19,14 @@ TOLD = ("max_tokens", "temperature", "top_k", "top_p", "think_tokens", "stop", "
 
 @dataclass(frozen=True)
 class Benchmark:
-    """rewards: the first one tells right from wrong (1 or more is right)."""
+    """rewards: the first one tells right from wrong (1 or more is right). task: the name of the task, which
+    rewards are told."""
 
     name: str
     rows: list[dict]
     sampling: Sampling
     rewards: tuple[Reward, ...]
+    task: str = ""
 
     def about(self, samples: int, template: str) -> dict[str, Any]:
         """Return the entry of results.json that describes the benchmark, without its results.
@@ -91,7 +93,7 @@ def load(
             **sampling,
         )
         found.append(
-            Benchmark(name, task.heldout[:problems], drawn, tuple(Reward.of(spec) for spec in task.rewards))
+            Benchmark(name, task.heldout[:problems], drawn, tuple(Reward.several(task.rewards)), task.name)
         )
     return found
 

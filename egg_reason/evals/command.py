@@ -23,6 +23,7 @@ from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
 from egg_reason.evals.heldout import Questions, draw
 from egg_reason.evals.store import Store, plain, write_json
+from egg_reason.rewards.functions import TrainerState
 from egg_reason.rewards.workers.scorer import Scorer
 
 __all__ = ["evaluate_model"]
@@ -85,14 +86,21 @@ def evaluate_model(
     folder = out or FOLDER / f"{model.name}-{known.fingerprint(header)[:8]}"
     with contextlib.ExitStack() as closing:
         scorers: dict[tuple, Scorer] = {}
+        gold = "answer" if config.problems.answer_column else ""
+        told = {each.name: TrainerState(task=each.task, answer_column=gold) for each in benchmarks}
         for each in benchmarks:
             if each.rewards not in scorers:
                 scorers[each.rewards] = closing.enter_context(
-                    Scorer(each.rewards, timeout=config.problems.reward_timeout)
+                    Scorer(
+                        each.rewards,
+                        timeout=config.problems.reward_timeout,
+                        text=config.problems.reward_text,
+                        form=config.problems.reward_format,
+                    )
                 )
                 scorers[each.rewards].start()
         for each in benchmarks:
-            scorers[each.rewards].check(each.rows[:2])
+            scorers[each.rewards].check(each.rows[:2], told[each.name])
         store = closing.enter_context(Store(folder, header))
         before = store.seconds
 
@@ -113,7 +121,10 @@ def evaluate_model(
                 f" {len(store.samples):,} of them there: {folder}"
             )
             params = jax.tree.map(lambda x: jnp.asarray(x, dtype), model.params)
-            questions = [Questions(each.rows, each.sampling, scorers[each.rewards]) for each in benchmarks]
+            questions = [
+                Questions(each.rows, each.sampling, scorers[each.rewards], told[each.name])
+                for each in benchmarks
+            ]
             with _progress(console) as progress:
                 bar = progress.add_task("completions", total=total, completed=len(store.samples))
 

@@ -20,6 +20,7 @@ from egg_reason.engine.base import Members
 from egg_reason.estimates.intervals import Interval
 from egg_reason.models import Model
 from egg_reason.population.trials import Trials
+from egg_reason.rewards import Reward
 from egg_reason.run.directory import Run
 from egg_reason.tasks import Task, batch
 
@@ -86,7 +87,7 @@ class Evaluator(Protocol):
 @dataclass(frozen=True)
 class Parts:
     """A run's parts, as its settings name them. compared: tasks that share no problem with the training
-    problems; empty where that was not checked."""
+    problems; empty where that was not checked. rewards: what grades completions; none in an environment."""
 
     config: TrainConfig
     model: Model
@@ -96,6 +97,7 @@ class Parts:
     problem: Problem
     evaluator: Evaluator
     compared: Sequence[str] = ()
+    rewards: Sequence[Reward] = ()
 
     def batch(self, step: int) -> list[dict]:
         """Return the training rows of a step."""

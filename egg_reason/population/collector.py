@@ -25,11 +25,15 @@ BEHIND = 2
 
 @dataclass(frozen=True)
 class Questions:
-    """Problems that are sampled and scored in one way. rows: see `tasks.Task`."""
+    """Problems that are sampled and scored in one way.
+
+    rows: see `tasks.Task`. trainer_state: what their rewards get as `trainer_state`; None: the collector's.
+    """
 
     rows: Sequence[dict]
     sampling: Sampling
     scorer: Scorer
+    trainer_state: TrainerState | None = None
 
 
 class Collector:
@@ -58,7 +62,7 @@ class Collector:
         self._waiting: list[int] = []  # finished jobs that are not sent yet
         self._last = time.monotonic()  # when a batch was last sent
         self._sent: deque[tuple[list[int], Pending]] = deque()  # with the workers; only with `scored`
-        self._whole = [] if scored else [each.scorer.expect(len(jobs), trainer_state) for each in questions]
+        self._whole = [] if scored else [one.scorer.expect(len(jobs), self._told(one)) for one in questions]
 
     def add(self, completions: Completions, finished: list[int]) -> None:
         """Takes the jobs that have just finished: for `Engine.generate(finished=...)`."""
@@ -104,9 +108,12 @@ class Collector:
             if self._scored is None:
                 self._whole[question].send(numbers, prompts, texts, columns, tokens, truncated)
             else:
-                scorer = self._questions[question].scorer
-                pending = scorer.submit(prompts, texts, columns, tokens, self._state, truncated)
+                asked = self._questions[question]
+                pending = asked.scorer.submit(prompts, texts, columns, tokens, self._told(asked), truncated)
                 self._sent.append((numbers, pending))
+
+    def _told(self, questions: Questions) -> TrainerState:
+        return questions.trainer_state or self._state
 
     def _hand_on(self, completions: Completions) -> None:
         """Waits for the oldest batch."""

@@ -104,6 +104,7 @@ class TextProblem:
             seconds=completions.seconds - compiled,
             compiling=compiled,
             rollouts=Rollouts.of(prompts, jobs, completions) if self.algorithm.wants_rollouts else None,
+            ranges=scores.ranges(),
         )
 
     def log_to(self, path: Path) -> None:

@@ -32,6 +32,7 @@ import numpy as np
 
 from egg_reason.algorithms.state import State
 from egg_reason.config import Machines, TrainConfig
+from egg_reason.config.resume import run_table
 from egg_reason.engine.base import Members
 from egg_reason.population.base import DIFFERENT, Build, Parts
 from egg_reason.population.trials import Trials, member_ranges, merge
@@ -233,7 +234,7 @@ def _follow(hosts: Hosts, about: dict, build: Build) -> tuple[bytes, int]:
     parts = None
     fault = ""
     try:
-        parts = build(TrainConfig.from_table(about["config"]))
+        parts = build(TrainConfig.from_table(run_table(about["config"])))
         if parts.fingerprint() != about["fingerprint"]:
             fault = DIFFERENT
     except (ValueError, OSError) as error:

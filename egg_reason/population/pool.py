@@ -30,6 +30,7 @@ import numpy as np
 from egg_reason.algorithms.base import replayable
 from egg_reason.algorithms.state import State
 from egg_reason.config import Machines, TrainConfig
+from egg_reason.config.resume import run_table
 from egg_reason.engine.base import Members
 from egg_reason.population.base import DIFFERENT, Build, Parts
 from egg_reason.population.trials import Trials, member_ranges, merge, missing
@@ -91,7 +92,7 @@ class Worker:
         This is not done in __init__: Ray hands on what a method raises, and of __init__ no more than a text.
         expected: the fingerprint that the parts must have.
         """
-        self.parts = self.build(TrainConfig.from_table(self.table))
+        self.parts = self.build(TrainConfig.from_table(run_table(self.table)))
         if self.parts.fingerprint() != expected:
             raise ValueError(f"a worker of the pool: {DIFFERENT}")
         self.algorithm = replayable(self.parts.algorithm)

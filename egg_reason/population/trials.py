@@ -40,6 +40,7 @@ class Trials:
         many were "truncated", decode steps times lanes ("lane_steps") and those that wrote a token
         ("useful_lane_steps"), "reward" over "cells" (member and row) that have one, "rewards/NAME" over
         "count/NAME" completions, and what rewards logged, "metrics/NAME" over "logged/NAME".
+    ranges: the lowest and the highest value of each reward that gave one.
     failures, messages: as in `Scores`.
     samples: rows for samples/; in a step that saves none, the first member's first completion.
     seconds, compiling: time of generating, compiling left out, and time of compiling. Of results that were
@@ -58,6 +59,7 @@ class Trials:
     compiling: float = 0.0
     rollouts: Rollouts | None = None
     wire_bytes: int = 0
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Return means over members, by the names of metrics.jsonl."""
@@ -81,7 +83,12 @@ class Trials:
             values["wire_bytes"] = float(self.wire_bytes)
         if "dropped_members" in sums:
             values["dropped_members"] = float(sums["dropped_members"])
-        return values | means | failed | logged
+        ends = {
+            f"rewards/{name}/{end}": value
+            for name, both in self.ranges.items()
+            for end, value in zip(("min", "max"), both, strict=True)
+        }
+        return values | means | ends | failed | logged
 
     def encode(self, wire: str) -> bytes:
         """Return the bytes that pass between processes. fitness_NP must be `rounded` to the wire."""
@@ -92,6 +99,7 @@ class Trials:
             "failures": [[*key, count] for key, count in self.failures.items()],
             "messages": [[*key, text] for key, text in self.messages.items()],
             "samples": self.samples,
+            "ranges": self.ranges,
             "seconds": [self.seconds, self.compiling],
         }
         text = json.dumps(about, default=lambda value: value.item()).encode()
@@ -110,7 +118,9 @@ class Trials:
             Counter({(name, kind): count for name, kind, count in about["failures"]}),
             {(name, kind): text for name, kind, text in about["messages"]},
             about["samples"],
-            *about["seconds"],
+            seconds=about["seconds"][0],
+            compiling=about["seconds"][1],
+            ranges={name: (low, high) for name, (low, high) in about["ranges"].items()},
         )
 
 
@@ -139,7 +149,17 @@ def merge(results: Sequence[Trials]) -> Trials:
         [row for trials in results for row in trials.samples],
         max(trials.seconds for trials in results),
         max(trials.compiling for trials in results),
+        ranges=_widest([trials.ranges for trials in results]),
     )
+
+
+def _widest(several: Sequence[dict[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
+    widest: dict[str, tuple[float, float]] = {}
+    for ranges in several:
+        for name, (low, high) in ranges.items():
+            lowest, highest = widest.get(name, (low, high))
+            widest[name] = min(low, lowest), max(high, highest)
+    return widest
 
 
 def missing(members: range, like: Trials) -> Trials:

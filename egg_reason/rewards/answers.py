@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
 
+from egg_reason.rewards.turns import turn
+
 __all__ = [
     "LONGEST",
     "Verdict",
@@ -35,8 +37,6 @@ Function = TypeVar("Function", bound=Callable)
 
 LONGEST = 2000
 """Characters of an answer; what is longer is not one."""
-
-OPEN_THOUGHT = re.compile(r"<think>?\s*(</think>?\s*)?\Z")
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
@@ -149,24 +149,20 @@ def text_of(message: Any) -> str:
 
 
 def whole_texts(prompts: Sequence | None, completions: Sequence, require_think: bool) -> list[str]:
-    """Completions, each behind the thought tags that its prompt ends with, so that `after_thought` can read
-    it.
+    """Completions, each behind the thought tags that its prompt ends with (`turns.turn`), so that
+    `after_thought` can read it.
 
     A prompt's `<think` or `<think>` leaves a thought open, `</think` or `</think>` has closed it, and without
     either there is none to close. Where prompts are not given, `require_think` says whether completions start
-    inside a thought.
+    inside a thought; one that begins with `<think` is whole already.
     """
     if prompts is None:
-        return [("<think>" if require_think else "") + text_of(completion) for completion in completions]
+        texts = map(text_of, completions)
+        return ["<think>" * (require_think and not text.startswith("<think")) + text for text in texts]
     return [
-        _thought_at_end(text_of(prompt)) + text_of(completion)
+        turn(text_of(prompt), text_of(completion))[1]
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
-
-
-def _thought_at_end(prompt: str) -> str:
-    found = OPEN_THOUGHT.search(prompt, max(0, len(prompt) - 64))
-    return found.group() if found else ""
 
 
 def flags(truncated: Sequence | None, count: int) -> Sequence:

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from egg_reason.rewards.functions import NO_RUN, Reward, check_signature
-from egg_reason.rewards.workers.child import Reply, invoke, settle
+from egg_reason.rewards.adapters import adapted
+from egg_reason.rewards.functions import NO_RUN, Reward
+from egg_reason.rewards.workers.child import Reply, call, settle
 from egg_reason.rewards.workers.pending import rows_of
 from egg_reason.rewards.workers.scorer import Scorer
 from egg_reason.rewards.workers.scores import Scores, weighted_total
@@ -23,6 +24,8 @@ def score_with(
     timeout: float,
     workers: int,
     memory: float,
+    text: str,
+    form: str,
     truncated: Sequence[bool] | None = None,
 ) -> Scores:
     """Score J completions; see `egg_reason.score`."""
@@ -31,12 +34,13 @@ def score_with(
             raise ValueError(
                 f"{name} must be a list of texts, not the text {texts[:40]!r}: put it into a list"
             )
-    given = [Reward.of(one) if isinstance(one, str) else one for one in rewards]
+    specs = iter(Reward.several([one for one in rewards if isinstance(one, str)]))
+    given = [next(specs) if isinstance(one, str) else one for one in rewards]
     names = [one.name if isinstance(one, Reward) else _name(one) for one in given]
     if len(set(names)) < len(names) or not names:
         raise ValueError(
             f"rewards: at least one, with different names, got {', '.join(names) or 'none'}; give a"
-            " Reward(name, spec) a name of its own"
+            " Reward(name, spec) a name of its own, and a function f by f.__name__ = 'another'"
         )
     if weights is not None and len(weights) != len(names):
         raise ValueError(
@@ -46,29 +50,30 @@ def score_with(
     weight_of = dict(zip(names, own if weights is None else map(float, weights), strict=True))
     if not any(weight_of.values()):
         raise ValueError(f"rewards: every weight is 0 ({', '.join(names)}); give at least one another weight")
-    rows = rows_of(len(completions), prompts, completions, columns, None, truncated)
-    functions = {name: one for name, one in zip(names, given, strict=True) if not isinstance(one, Reward)}
-    for name, function in functions.items():
-        check_signature(function, name, name)
+    rows = rows_of(len(completions), prompts, completions, columns, None, text, truncated)
+    functions = {
+        name: adapted(one, name)
+        for name, one in zip(names, given, strict=True)
+        if not isinstance(one, Reward)
+    }
     # The weights matter for the total only, which is made at the end.
     named = [replace(one, weight=1.0) for one in given if isinstance(one, Reward)]
     scores = Scores(np.full(len(completions), np.nan, np.float32), {})
     if named:
-        with Scorer(named, timeout, workers, memory) as scorer:
+        with Scorer(named, timeout, workers, memory, text=text, form=form) as scorer:
             scores = scorer.score(prompts, completions, columns, truncated=truncated)
     for name, function in functions.items():
-        _enter(scores, name, _called(function, name, rows))
+        _enter(scores, name, _called(function, name, rows, form))
     scores.by_reward = {name: scores.by_reward[name] for name in names}
     scores.total = weighted_total(scores.by_reward, weight_of)
     return scores
 
 
-def _called(function: Callable, name: str, rows: dict[str, list]) -> Reply:
-    """Call a reward function with all rows. It gets lists of its own: it may change them."""
+def _called(function: Callable, name: str, rows: dict[str, list], form: str) -> Reply:
+    """Call a reward function with all rows."""
     count = len(rows["completions"])
-    reply = Reply()
-    own = {key: list(column) for key, column in rows.items()}
-    settle(reply, invoke(function, own, {"trainer_state": NO_RUN}, reply, count), count, name)
+    reply, values = call(function, rows, {"trainer_state": NO_RUN}, count, form)
+    settle(reply, values, count, name)
     if reply.bad:
         row = min(reply.bad)
         raise ValueError(

@@ -1,8 +1,9 @@
 """Finds reward functions by name, checks their signatures, and checks what they return.
 
 A reward function has TRL's signature: it is called with keyword arguments only (`prompts`, `completions`, and
-every data column as a list with one entry per completion), must accept keyword arguments it has no use for
-(`**kwargs`), may be `async`, and returns one number or None ("does not apply") per completion.
+every data column as a list with one entry per completion), of which it gets those that it names, or all where
+it takes `**kwargs`; it may be `async`, and returns one number or None ("does not apply") per completion.
+Functions in other toolkits' signatures are adapted (`adapters`).
 """
 
 import functools
@@ -14,17 +15,20 @@ import numbers
 import sys
 import traceback
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from egg_reason.rewards.adapters import adapted
 
 __all__ = [
     "BUILT_IN",
     "NO_RUN",
     "Reward",
     "TrainerState",
-    "check_signature",
+    "check_columns",
     "describe",
     "import_function",
     "load",
@@ -70,21 +74,67 @@ class Reward:
         """A reward that bears the name of its function."""
         return cls(spec.rpartition(":")[2], spec, weight)
 
+    @classmethod
+    def several(cls, specs: Sequence[str], weights: Sequence[float] | None = None) -> list["Reward"]:
+        """Rewards that bear the names of their functions, and of their files too where that is needed to tell
+        them apart: `a.py:f` and `b.py:f` are `a.f` and `b.f`. weights: 1 each where they are not given.
+
+        Raises ValueError, one line, where one is given twice.
+        """
+        if twice := [spec for spec, count in Counter(map(_resolved, specs)).items() if count > 1]:
+            raise ValueError(f"rewards: {', '.join(twice)} is given twice; leave one out")
+        weights = [1.0] * len(specs) if weights is None else weights
+        return [cls(*named) for named in zip(_names(specs), specs, weights, strict=True)]
+
 
 @dataclass(frozen=True)
 class TrainerState:
-    """The state of the run as rewards get it, in their argument `trainer_state`.
+    """The state of the run as rewards get it, in their argument `trainer_state`; its names are those of
+    transformers' TrainerState.
 
-    global_step: the training step, from 0. max_steps: of the run, 0 outside of one. task: the task's name.
+    Attributes:
+        global_step: the training step, from 0.
+        max_steps: of the run, 0 outside of one.
+        task: the task's name.
+        epoch_steps: steps in which every training problem is met once, 0 outside of a run.
+        answer_column: the data column that holds the right answers, where `--answer-column` names it; else
+            empty.
+        log_history: always empty. A reward depends on nothing but its arguments, so that a run that was
+            killed goes on to the same bits.
     """
 
     global_step: int = 0
     max_steps: int = 0
     task: str = ""
+    epoch_steps: int = 0
+    answer_column: str = ""
+
+    @property
+    def epoch(self) -> float:
+        """How often the training problems have been met: 1.5 halfway through the second time."""
+        return self.global_step / self.epoch_steps if self.epoch_steps else 0.0
+
+    @property
+    def log_history(self) -> list[dict[str, float]]:
+        return []
 
 
 NO_RUN = TrainerState()
 """The state outside of a training run."""
+
+
+FILLED = ("prompts", "completions", "completion_ids", "truncated", "trainer_state")
+"""Arguments that every reward is given beside the data columns; further ones begin with `log_`."""
+
+
+def check_columns(names: Iterable[str]) -> None:
+    """Raise ValueError, one line, where a data column bears the name of an argument of every reward."""
+    for name in names:
+        if name in FILLED or name.startswith("log_"):
+            raise ValueError(
+                f"rewards: a data column may not be called {name!r}, which is an argument of every reward"
+                f" ({', '.join(FILLED)}, log_...); rename it"
+            )
 
 
 def load(spec: str) -> Callable:
@@ -94,7 +144,7 @@ def load(spec: str) -> Callable:
 
     Raises:
         ValueError: one line, where the name is unknown, the file is missing or fails on import, or what it
-            names is not a function that can be called with keyword arguments.
+            names is not a function that can be called as rewards are (`adapters.adapted`).
     """
     if spec in BUILT_IN:
         return getattr(importlib.import_module(BUILT_IN[spec]), spec)
@@ -103,22 +153,7 @@ def load(spec: str) -> Callable:
             f"reward: {spec!r} is not one of {', '.join(BUILT_IN)}; give one of them or"
             " path/to/file.py:function"
         )
-    function = import_function(spec, "reward")
-    check_signature(function, spec, spec.rpartition(":")[2])
-    return function
-
-
-def check_signature(function: Callable, spec: str, name: str) -> None:
-    """Raise ValueError, one line, unless a function can be called as rewards are. spec: the reward, as the
-    user named it. name: of the function."""
-    fault = _signature_fault(function)
-    if fault and "solution_str" in inspect.signature(function).parameters:
-        raise ValueError(
-            f"reward {spec}: this is verl's signature; import verl from egg_reason.rewards, write my_reward ="
-            f" verl({name}), and name my_reward"
-        )
-    if fault:
-        raise ValueError(f"reward {spec}: {fault}; define it as def {name}(completions, **kwargs)")
+    return adapted(import_function(spec, "reward"), spec)
 
 
 def import_function(spec: str, what: str) -> Callable:
@@ -146,6 +181,26 @@ def import_function(spec: str, what: str) -> Callable:
     if not callable(function):
         raise ValueError(f"{what} {spec}: {name!r} is a {type(function).__name__}, not a function")
     return function
+
+
+def _resolved(spec: str) -> str:
+    location, colon, name = spec.rpartition(":")
+    return f"{Path(location).expanduser().resolve()}:{name}" if colon else spec
+
+
+def _names(specs: Sequence[str]) -> list[str]:
+    """Names of rewards, each with as many folders of its file as tell it from the others."""
+    paths = [Path(spec.rpartition(":")[0]).expanduser().resolve().with_suffix("") for spec in specs]
+    names = [spec.rpartition(":")[2] for spec in specs]
+    for depth in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
+        count = Counter(names)
+        names = [
+            name
+            if count[name] == 1 or ":" not in spec
+            else f"{'/'.join(path.parts[-depth:])}.{spec.rpartition(':')[2]}"
+            for name, spec, path in zip(names, specs, paths, strict=True)
+        ]
+    return names
 
 
 @functools.lru_cache
@@ -191,23 +246,8 @@ def describe(error: BaseException, path: Path | None = None) -> str:
         inside = [frame for frame in frames if path is not None and frame.filename == str(path)] or frames
         file, line = (inside[-1].filename, inside[-1].lineno) if inside else (None, None)
     place = f" ({Path(file).name}, line {line})" if file else ""
-    return f"{type(error).__name__}{': ' + text if text else ''}{place}"
-
-
-def _signature_fault(function: Callable) -> str | None:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # a function written in C need not say
-        return None
-    for parameter in parameters:
-        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
-            return f"called with keyword arguments only, but {parameter.name!r} is positional-only"
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return (
-            "it receives prompts, completions and every data column, but has no **kwargs to take those it"
-            " does not name"
-        )
-    return None
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))[:300]
+    return " ".join(f"{type(error).__name__}{': ' + text if text else ''}{place}{notes}".split())
 
 
 def to_numbers(values: Any, count: int, name: str) -> list[float | None]:

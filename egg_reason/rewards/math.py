@@ -45,9 +45,6 @@ FINALLY_STATED = re.compile(r"(?i)\bfinal answer\b\**\s*(?:is|:)+\**\s*(?:the fi
 SENTENCE = re.compile(r"(?s)(.*?)(?:\n\s*\n|(?<![0-9]\.)(?<=[^\s.])\.(?=\s|\Z)|\Z)")
 SPAN = re.compile(r"(?s)\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)")
 JOINED = re.compile(r"[\s,;]*(?:and|or)?\s*")
-LABEL = re.compile(r"\AA(?:ns)?[.:]\s+(?=\S)")
-"""A last line's own word for an answer, `A: 26`."""
-
 CHOICE = re.compile(r"\(?([A-J])(?:\)|[.,:;])")
 DENIAL = re.compile(r"(?i)\b(?:not|never|cannot|neither|nor|isn't|aren't|can't|unknown|unsure)\b")
 
@@ -169,7 +166,7 @@ def _answer_without_box(text: str) -> str | None:
             return phrases[-1].group() + (stated or "")
         if stated is not None:
             return stated
-    line = LABEL.sub("", text.rpartition("\n")[2].strip().strip("*` "))
+    line = text.rpartition("\n")[2].strip().strip("*` ")
     if line and "$" not in line and "\\(" not in line and _is_mathematics(line):
         return line
     return _last_of(text)

@@ -32,6 +32,7 @@ from typing import Any
 import tomli_w
 
 from egg_reason.config import TrainConfig, flattened
+from egg_reason.config.resume import run_table
 from egg_reason.files import replacing, sync
 from egg_reason.run import changes
 from egg_reason.run.checkpoints import Checkpoints
@@ -297,7 +298,7 @@ def read_settings(path: str | os.PathLike) -> tuple[TrainConfig, str]:
     log_file = ScalarLog(path / "scalars" / "log.bin", writable=False, steps=0)
     with log_file:
         table = changes.applied(log_file.header["config"], changes.read(path))
-        return TrainConfig.from_table(table), log_file.header["fingerprint"]
+        return TrainConfig.from_table(run_table(table)), log_file.header["fingerprint"]
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from egg_reason.rewards import Reward, Scorer
+from egg_reason.rewards import Reward, Scorer, TrainerState
+from egg_reason.rewards.functions import check_columns
 
 __all__ = ["Task", "batch", "columns", "validate"]
 
@@ -71,6 +72,7 @@ class Task:
                 )
         if self.environment is not None:
             return
+        check_columns(keys)
         if not self.rewards or isinstance(self.rewards, str):
             raise ValueError(
                 f"task {self.name}: rewards must be a tuple of at least one spec, got {self.rewards!r}"
@@ -136,7 +138,7 @@ def validate(task: Task) -> list[str]:
     faults += [
         f"{task.name}: {count} rows have the id {name!r}" for name, count in names.items() if count > 1
     ]
-    with Scorer([Reward.of(spec) for spec in task.rewards]) as scorer:
+    with Scorer(Reward.several(task.rewards)) as scorer:
         for split, rows in (("train", task.train), ("heldout", task.heldout)):
             if rows and "solution" not in rows[0]:
                 faults.append(
@@ -145,7 +147,10 @@ def validate(task: Task) -> list[str]:
                 )
             elif rows:
                 scores = scorer.score(
-                    [row["prompt"] for row in rows], [gold(row) for row in rows], columns(rows)
+                    [row["prompt"] for row in rows],
+                    [gold(row) for row in rows],
+                    columns(rows),
+                    trainer_state=TrainerState(task=task.name),
                 )
                 for name, values in scores.by_reward.items():
                     faults += [

@@ -22,13 +22,16 @@ from typing import Any
 
 from egg_reason.rewards.functions import Reward, describe, load, to_numbers
 
-__all__ = ["Reply", "invoke", "kill_when_parent_dies", "limit_memory", "prctl", "serve", "settle"]
+__all__ = ["Reply", "call", "kill_when_parent_dies", "limit_memory", "prctl", "serve", "settle"]
 
 LARGEST = 3.4e38
 """Magnitude of a score; scores are kept as float32."""
 
 LONGEST_ENTRY = 10_000
 """Characters of an entry that `log_extra` keeps."""
+
+NO_TEXT = (TypeError, KeyError, AttributeError, IndexError)
+"""What `completion[0]["content"]` and the like raise where completions are texts."""
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Reply:
     values: one per row. bad: row -> message, where the value is not a finite float32.
     extra: the columns given to `log_extra`, one entry per row. metrics: name -> the value given to
         `log_metric`.
+    form: how completions were given, 'text' or 'messages'.
     """
 
     failure: tuple[str, str] | None = None
@@ -48,11 +52,12 @@ class Reply:
     bad: dict[int, str] = field(default_factory=dict)
     extra: dict[str, list] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    form: str = "text"
 
 
 def serve(connection: Connection, output: int, rewards: Sequence[Reward], memory: float) -> None:
-    """Loads the rewards, sends the first error or None, and then answers (batch, start, stop) with a Reply
-    until the connection ends.
+    """Loads the rewards, sends the first error or None, and then answers (batch, start, stop, form) with a
+    Reply until the connection ends. form: see `call`.
 
     A batch is the pickle of (reward name, what, columns, further arguments); what: 'score', or 'equivalent'
     for the answers in the columns `first` and `second`. None in its place stands for the batch of the call
@@ -87,11 +92,11 @@ def serve(connection: Connection, output: int, rewards: Sequence[Reward], memory
     batch = b""
     while True:
         try:
-            sent, start, stop = connection.recv()
+            sent, start, stop, form = connection.recv()
         except EOFError:
             return None
         batch = batch if sent is None else sent
-        reply = _answer(functions, batch, start, stop, memory)
+        reply = _answer(functions, batch, start, stop, form, memory)
         if os.getpid() != process:  # a copy that the reward made of this process, and that ran on to here
             os._exit(0)
         if reply.failure and reply.failure[0] == "memory":
@@ -100,7 +105,9 @@ def serve(connection: Connection, output: int, rewards: Sequence[Reward], memory
         connection.send(reply)
 
 
-def _answer(functions: dict[str, Callable], batch: bytes, start: int, stop: int, memory: float) -> Reply:
+def _answer(
+    functions: dict[str, Callable], batch: bytes, start: int, stop: int, form: str, memory: float
+) -> Reply:
     try:
         # anew for each call: a function may change what it is given
         name, what, columns, further = pickle.loads(batch)
@@ -117,7 +124,7 @@ def _answer(functions: dict[str, Callable], batch: bytes, start: int, stop: int,
                 float(bool(same(*pair))) for pair in zip(rows["first"], rows["second"], strict=True)
             ]
         else:
-            values = invoke(functions[name], rows, further, reply, stop - start)
+            reply, values = call(functions[name], rows, further, stop - start, form)
     except MemoryError:
         return _out_of_memory(memory)
     except BaseException as error:
@@ -131,11 +138,46 @@ def _answer(functions: dict[str, Callable], batch: bytes, start: int, stop: int,
     return reply
 
 
-def invoke(
+def call(
+    function: Callable, rows: dict[str, list], further: dict[str, Any], count: int, form: str
+) -> tuple[Reply, Any]:
+    """Call a reward function with `count` rows. Returns a reply with what it logged, and its result; what it
+    raises is raised.
+
+    form: 'text': completions and prompts are texts. 'messages': each is a list of one message dict, with
+        `role` and `content`, as in conversational data sets. 'auto': texts, and where that raises one of
+        NO_TEXT, messages.
+    """
+    first = "text" if form == "auto" else form
+    reply = Reply(form=first)
+    try:
+        return reply, _invoke(function, _shaped(rows, first), further, reply, count)
+    except NO_TEXT as error:
+        if form != "auto":
+            raise
+        reply = Reply(form="messages")
+        try:
+            return reply, _invoke(function, _shaped(rows, "messages"), further, reply, count)
+        except MemoryError:
+            raise
+        except Exception as second:
+            if describe(second) != describe(error):
+                error.add_note(f"with messages: {describe(second)}")
+            raise error from None
+
+
+def _shaped(rows: dict[str, list], form: str) -> dict[str, list]:
+    """Return rows of the reward's own, which it may change: completions and prompts as texts or messages."""
+    own = {name: list(column) for name, column in rows.items()}
+    if form == "messages":
+        for name, role in (("prompts", "user"), ("completions", "assistant")):
+            own[name] = [[{"role": role, "content": text}] for text in own[name]]
+    return own
+
+
+def _invoke(
     function: Callable, rows: dict[str, list], further: dict[str, Any], reply: Reply, count: int
 ) -> Any:
-    """Call a reward function with `count` rows and return its result. What it logs goes into the reply, what
-    it raises is raised."""
     logging = {"log_extra": _column_logger(reply, count), "log_metric": _metric_logger(reply)}
     values = function(**rows, **further, **logging)
     return _waited_for(values) if inspect.isawaitable(values) else values

@@ -14,16 +14,19 @@ from pathlib import Path
 
 from pebble import ProcessExpired, ProcessPool
 
-from egg_reason.rewards.functions import Reward
+from egg_reason.rewards.functions import BUILT_IN, Reward
 from egg_reason.rewards.workers.log import PrintLog
 from egg_reason.rewards.workers.scores import Scores
 from egg_reason.rewards.workers.spawn import Spawn
 from egg_reason.rewards.workers.worker import LOAD_LIMIT, MOST, Outcome, load_fault, run, start_worker
 
-__all__ = ["BATCH", "Call", "Crew"]
+__all__ = ["BATCH", "FORMATS", "Call", "Crew"]
 
 BATCH = 256
 """Rows per call of a reward function."""
+
+FORMATS = ("auto", "text", "messages")
+"""How rewards of the user's get completions: see `child.call`."""
 
 _LOST = (ProcessExpired, BrokenProcessPool, TimeoutError)
 """What a future raises if its worker was lost."""
@@ -58,13 +61,17 @@ class Crew:
         timeout: seconds that a call may take.
         workers: processes that call rewards at the same time.
         memory: GiB that a call may allocate; 0: no limit.
+        form: one of FORMATS. Built-in rewards get texts.
 
     Attributes:
         rewards: those given; a path is absolute here.
         log: what they print.
+        forms: how each reward, by name, gets completions; 'auto' until its first call has decided it.
     """
 
-    def __init__(self, rewards: Sequence[Reward], timeout: float, workers: int, memory: float):
+    def __init__(
+        self, rewards: Sequence[Reward], timeout: float, workers: int, memory: float, form: str = "text"
+    ):
         names = [reward.name for reward in rewards]
         if not names:
             raise ValueError("rewards: none were given; name at least one, such as countdown")
@@ -76,10 +83,13 @@ class Crew:
             raise ValueError(f"rewards: the time limit is a number of seconds above 0, got {timeout}")
         if not (math.isfinite(memory) and memory >= 0):
             raise ValueError(f"rewards: the memory limit is a number of GiB, or 0 for none, got {memory}")
+        if form not in FORMATS:
+            raise ValueError(f"rewards: the format is one of {', '.join(FORMATS)}, got {form!r}")
         if workers < 1:
             raise ValueError(f"rewards: at least 1 worker is needed, got {workers}")
         self.rewards = tuple(replace(reward, spec=_absolute(reward.spec)) for reward in rewards)
         self.log = PrintLog()
+        self.forms = {reward.name: "text" if reward.spec in BUILT_IN else form for reward in self.rewards}
         self._timeout = timeout
         self._workers = workers
         self._memory = memory
@@ -97,7 +107,13 @@ class Crew:
     def call(self, reward: str, count: int, batch: bytes) -> Call:
         """Sends `count` rows, pickled as `child.serve` says, to the next worker that is free."""
         first = reward not in self._proven
-        return Call(functools.partial(self._schedule, run, reward, count, batch, first), count)
+        form = self.forms[reward]
+        call = Call(functools.partial(self._schedule, run, reward, count, batch, first, form), count)
+        if form == "auto" and count:
+            # All other calls wait for the first: that the form is the same for all must not depend on who
+            # is quicker.
+            self.forms[reward] = call.outcome().form
+        return call
 
     def check_loaded(self) -> None:
         """Waits until the rewards are loaded. Raises ValueError, one line, if one cannot be."""
@@ -130,9 +146,14 @@ class Crew:
                 and set(kinds.values()) <= {"error", "value"}
             ):
                 message = scores.messages[reward.name, kinds[min(kinds)]]
+                way_out = (
+                    "give the task's rows what it reads, or name another reward"
+                    if reward.spec in BUILT_IN
+                    else f"correct {reward.spec}"
+                )
                 raise ValueError(
                     f"reward {reward.name}: failed for all {count} completions of its first call, first with"
-                    f" {message}; correct {reward.spec}"
+                    f" {message}; {way_out}"
                 )
             self._proven.add(reward.name)
 

@@ -8,26 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egg_reason.rewards.functions import TrainerState
+from egg_reason.rewards.functions import TrainerState, check_columns
+from egg_reason.rewards.turns import turn
 from egg_reason.rewards.workers.crew import BATCH, Call, Crew
 from egg_reason.rewards.workers.scores import RewardFailure, Scores, weighted_total
 from egg_reason.rewards.workers.worker import Outcome
 
-__all__ = ["POLICIES", "Pending", "rows_of"]
+__all__ = ["POLICIES", "TEXTS", "Pending", "rows_of"]
 
 POLICIES = ("zero", "drop", "stop")
 """What becomes of a job whose reward failed."""
 
-ARGUMENTS = (
-    "prompts",
-    "completions",
-    "completion_ids",
-    "truncated",
-    "trainer_state",
-    "log_extra",
-    "log_metric",
-)
-"""What every reward is given; no data column may have one of these names."""
+TEXTS = ("turn", "completion")
+"""What rewards get as completions: the model's turn, with a tag that its prompt opens, or what it wrote."""
 
 
 @dataclass
@@ -44,13 +37,15 @@ class Pending:
     Args:
         failure: one of POLICIES.
         trainer_state: what rewards get as `trainer_state`: all these jobs are of one step.
+        text: one of TEXTS.
     """
 
-    def __init__(self, crew: Crew, count: int, failure: str, trainer_state: TrainerState):
+    def __init__(self, crew: Crew, count: int, failure: str, trainer_state: TrainerState, text: str):
         self._crew = crew
         self._count = count
         self._failure = failure
         self._state = trainer_state
+        self._text = text
         self._batches: list[_Batch] = []
         self._scores: Scores | None = None
 
@@ -76,7 +71,7 @@ class Pending:
         Raises ValueError, one line, where lengths differ, a column bears the name of an argument or cannot be
         sent to another process.
         """
-        rows = rows_of(len(jobs), prompts, completions, columns, completion_ids, truncated)
+        rows = rows_of(len(jobs), prompts, completions, columns, completion_ids, self._text, truncated)
         self._crew.start()
         for reward in self._crew.rewards:
             for start in range(0, len(jobs), BATCH):
@@ -176,23 +171,22 @@ def rows_of(
     prompts: Sequence[str],
     completions: Sequence[str],
     columns: dict[str, list] | None,
-    completion_ids: Sequence[Sequence[int]] | None = None,
+    completion_ids: Sequence[Sequence[int]] | None,
+    text: str = "turn",
     truncated: Sequence[bool] | None = None,
 ) -> dict[str, list]:
-    """The arguments of rewards that are lists with one entry per completion. Raises ValueError:
-    `Pending.send`."""
+    """The arguments of rewards that are lists with one entry per completion. text: one of TEXTS. Raises
+    ValueError: `Pending.send`."""
     rows: dict[str, list] = {"prompts": list(prompts), "completions": list(completions)}
+    if text == "turn" and len(rows["prompts"]) == len(rows["completions"]):
+        turns = [turn(prompt, written) for prompt, written in zip(prompts, completions, strict=True)]
+        rows["prompts"], rows["completions"] = [one for one, _ in turns], [one for _, one in turns]
     if completion_ids is not None:
         rows["completion_ids"] = [list(tokens) for tokens in completion_ids]
     if truncated is not None:
         rows["truncated"] = [bool(cut) for cut in truncated]
-    for name, column in (columns or {}).items():
-        if name in ARGUMENTS:
-            raise ValueError(
-                f"rewards: a data column may not be called {name!r}, which is an argument of every reward;"
-                " rename it"
-            )
-        rows[name] = list(column)
+    check_columns(columns or {})
+    rows |= {name: list(column) for name, column in (columns or {}).items()}
     for name, column in rows.items():
         if len(column) != count:
             raise ValueError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from egg_reason.rewards.functions import NO_RUN, Reward, TrainerState
 from egg_reason.rewards.workers.crew import BATCH, Crew
-from egg_reason.rewards.workers.pending import POLICIES, Pending
+from egg_reason.rewards.workers.pending import POLICIES, TEXTS, Pending
 from egg_reason.rewards.workers.scores import Scores
 
 __all__ = ["Scorer"]
@@ -30,6 +30,11 @@ class Scorer:
         failure: what becomes of a job one of whose rewards failed. 'zero': that reward counts 0. 'drop':
             the job has no total, if the reward has a weight. 'stop': `result` raises RewardFailure.
             Whichever it is, failures are counted.
+        text: what rewards get as completions. 'turn': the model's turn, with a reasoning tag that the prompt
+            opens (`turns`); 'completion': what the model wrote after its prompt.
+        form: how rewards of the user's get them. 'text': a text; 'messages': a list of one message dict, as
+            TRL has them for conversational data; 'auto': texts, unless the first call raises as functions
+            do that want messages.
 
     Attributes:
         crew: the worker processes.
@@ -49,8 +54,10 @@ class Scorer:
         workers: int = 1,
         memory: float = 2.0,
         failure: str = "zero",
+        text: str = "turn",
+        form: str = "auto",
     ):
-        self.crew = Crew(rewards, timeout, workers, memory)
+        self.crew = Crew(rewards, timeout, workers, memory, form)
         if all(reward.weight == 0 for reward in rewards):
             names = ", ".join(reward.name for reward in rewards)
             raise ValueError(f"rewards: every weight is 0 ({names}); give at least one another weight")
@@ -58,7 +65,10 @@ class Scorer:
             raise ValueError(
                 f"rewards: a failure is treated as one of {', '.join(POLICIES)}, got {failure!r}"
             )
+        if text not in TEXTS:
+            raise ValueError(f"rewards: the text is one of {', '.join(TEXTS)}, got {text!r}")
         self._failure = failure
+        self._text = text
 
     def __enter__(self) -> "Scorer":
         return self
@@ -86,13 +96,13 @@ class Scorer:
         self.crew.log.keep_in(path)
 
     def check(self, rows: Sequence[dict], trainer_state: TrainerState = NO_RUN) -> None:
-        """Scores each row's `solution` (or an empty text) once, so that a reward that cannot work stops a run
-        before it begins.
+        """Scores each row's `solution` (or else the text 0) once, so that a reward that cannot work stops a
+        run before it begins. Not an empty text, which a loop over messages would take for none of them.
 
         Raises ValueError as `Pending.result` says.
         """
         columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
-        solutions = [str(row.get("solution", "")) for row in rows]
+        solutions = [str(row.get("solution") or "0") for row in rows]
         self.score([row["prompt"] for row in rows], solutions, columns, trainer_state=trainer_state)
 
     def score(
@@ -129,7 +139,7 @@ class Scorer:
     def expect(self, count: int, trainer_state: TrainerState = NO_RUN) -> Pending:
         """Scores of `count` jobs of which none is sent yet: `Pending.send` takes them as they are
         finished."""
-        return Pending(self.crew, count, self._failure, trainer_state)
+        return Pending(self.crew, count, self._failure, trainer_state, self._text)
 
     def equivalent(self, reward: str, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
         """Return whether the two extracted answers of each pair are the same answer, by the `equivalent`

@@ -37,6 +37,14 @@ class Scores:
     extra: dict[str, list] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Return the lowest and the highest value of each reward that gave one."""
+        return {
+            name: (float(np.nanmin(values)), float(np.nanmax(values)))
+            for name, values in self.by_reward.items()
+            if not np.isnan(values).all()
+        }
+
 
 def weighted_total(by_reward: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
     """Return the weighted sum over the rewards that have a weight other than 0, float32 [J]. NaN is left out

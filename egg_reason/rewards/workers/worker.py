@@ -48,6 +48,7 @@ class Outcome:
         rows).
     output: what the reward printed, the end of it.
     fault: one line where the run has to stop; nothing else counts then.
+    form: how the reward took its completions, see `child.call`; 'auto' where it took them in no form.
     """
 
     values: list[float | None]
@@ -56,6 +57,7 @@ class Outcome:
     metrics: dict[str, tuple[float, int]] = field(default_factory=dict)
     output: str = ""
     fault: str | None = None
+    form: str = "auto"
 
 
 class Child:
@@ -98,12 +100,12 @@ class Child:
         os.close(self._output)
         serve(theirs, output, rewards, memory)
 
-    def call(self, batch: bytes | None, start: int, stop: int, limit: float) -> Reply:
+    def call(self, batch: bytes | None, start: int, stop: int, form: str, limit: float) -> Reply:
         """See `child.serve`. A reply of kind 'timeout' or 'died', and one of kind 'memory', is the last: the
         child has ended."""
         self.calls += 1
         try:
-            self._connection.send((batch, start, stop))
+            self._connection.send((batch, start, stop, form))
             reply = self._receive(limit)
         except TimeoutError:
             reply = Reply(("timeout", f"took longer than {limit:.3g} s"))
@@ -203,9 +205,9 @@ class Worker:
             process.kill()
             process.join()
 
-    def run(self, name: str, count: int, batch: bytes, first: bool) -> Outcome:
+    def run(self, name: str, count: int, batch: bytes, first: bool, form: str) -> Outcome:
         """The outcome of a batch of `count` rows, pickled as `child.serve` says. first: whether the reward
-        has never scored before.
+        has never scored before. form: see `child.call`; once a call went well, that of the call counts.
 
         A call that fails is split until the guilty rows are alone: into single rows at once where the reward
         is quick, else into PARTS and each of them again. A row that loses its child is guilty if it was the
@@ -214,7 +216,7 @@ class Worker:
         MOST + 1 whole limits; rows that are left then fail untried. Loading the rewards after each loss
         comes on top.
         """
-        outcome = Outcome([None] * count)
+        outcome = Outcome([None] * count, form=form)
         timeouts = 0
         spent = 0.0
         most = MOST * self.timeout
@@ -234,7 +236,11 @@ class Worker:
                 began = time.monotonic()
                 # The bytes travel once to each child.
                 reply = child.call(
-                    None if knows is child else batch, start, stop, self._limit(name, timeouts)
+                    None if knows is child else batch,
+                    start,
+                    stop,
+                    outcome.form,
+                    self._limit(name, timeouts),
                 )
                 seconds = time.monotonic() - began
                 spent += seconds
@@ -244,6 +250,7 @@ class Worker:
             if reply.failure is None:
                 quickest, slowest = self.seconds.get(name, (math.inf, 0.0))
                 self.seconds[name] = min(quickest, seconds), max(slowest, seconds)
+                outcome.form = reply.form
                 _enter(outcome, reply, start, stop)
                 continue
             kind, message = reply.failure
@@ -315,6 +322,6 @@ def load_fault() -> str | None:
     return _worker.child().fault
 
 
-def run(name: str, count: int, batch: bytes, first: bool) -> Outcome:
+def run(name: str, count: int, batch: bytes, first: bool, form: str) -> Outcome:
     """See `Worker.run`."""
-    return _worker.run(name, count, batch, first)
+    return _worker.run(name, count, batch, first, form)
