@@ -78,8 +78,9 @@ _TOKEN = (
     r"|\((?![^()]*[A-Za-z]{2})[^()\n]{1,60}\)"
     r"|[-+]?[A-Za-z](?![A-Za-z])(?<![aI])|[aI](?![A-Za-z]| +[A-Za-z])"
 )
+EMPTY_TAG = re.compile(r"<answer>\s*+(?:</answer>|(?P<end>\Z))")
 UNTIDY = re.compile(
-    rf"<answer>\s*+(?:</answer>|(?P<end>\Z))|\\(?:boxed|fbox)(?:\s*\{{{_BLANK}\}}"
+    rf"{EMPTY_TAG.pattern}|\\(?:boxed|fbox)(?:\s*\{{{_BLANK}\}}"
     rf"|(?![A-Za-z]|\s*\{{)(?:[ \t]*(?P<token>{_TOKEN}))?)"
 )
 """Tags and boxes with nothing in them, and boxes without braces."""
@@ -92,8 +93,8 @@ CODE = re.compile(
 """A line of a program, from its beginning."""
 
 DEFAULT = re.compile(r"\s(?:or|and)\s+[0-9.]+\W*\Z")
-CODE_BEFORE_DEFAULT = re.compile(
-    r"(?:\w\(.*\)|\(\)|[\]}\"'`]|[A-Za-z]\w*[._]\w+|(?:\A|[=(,:])\s*[A-Za-z_]\w*)\s*\Z"
+BEFORE_DEFAULT = re.compile(
+    r"(?:\w\(.*\)|\(\)|[\]}\"'`]|[A-Za-z]\w*[._]\w+|(?:\A|[=(,:`])\s*[\w.]+|[0-9]\*\*[0-9]+|/0|\bnot\s+\w+)\s*\Z"
 )
 """What makes code of a line that ends in `or 0`: a call, a closing sign, a dotted name, a name by itself."""
 
@@ -199,7 +200,7 @@ def tidy(text: str, truncated: bool = False) -> str:
         truncated: whether the text was cut off: a token at its end may go on, and its box stays open, as
             does a tag that opens there. Else a tag that opens at the end has nothing in it.
     """
-    if "\\boxed" not in text and "\\fbox" not in text and "<answer>" not in text:
+    if "box" not in text and not EMPTY_TAG.search(text):
         return text
 
     def braced(box: re.Match) -> str:
@@ -257,7 +258,7 @@ def last_boxes(text: str, adjacent: bool = False, truncated: bool = False) -> tu
 def _boxes_at_end(text: str) -> tuple[list[tuple[int, int, str]], int | None]:
     """Return (begin, end, content) of the last boxes that are in no other, in order, and where a box begins
     that is open at the last of them or later; None where there is none."""
-    begins = [box.start() for box in BOX.finditer(text)]
+    begins = [box.start() for box in BOX.finditer(text)] if "box" in text else []
     if not begins:
         return [], None
     first = next(begin for begin in begins if begins[-1] - begin <= LONGEST)
@@ -303,7 +304,7 @@ def last_number(text: str) -> str | None:
 
 def _is_code(line: str) -> bool:
     default = DEFAULT.search(line)
-    return bool(CODE.match(line) or (default and CODE_BEFORE_DEFAULT.search(line[: default.start()])))
+    return bool(CODE.match(line) or (default and BEFORE_DEFAULT.search(line[: default.start()])))
 
 
 def _open(line: str) -> bool:

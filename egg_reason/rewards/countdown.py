@@ -53,6 +53,7 @@ COMMANDS = (
 COMMANDS |= dict.fromkeys(
     ("left", "right", "big", "Big", "bigl", "bigr", "quad", "displaystyle", "text", "mathrm"), ""
 )
+DIGITS_OR_BRACKETS = "0123456789()"
 GROUPS = str.maketrans("{}[]", "()()")
 COMMAND = re.compile(rf"\\({'|'.join(map(re.escape, COMMANDS))})(?![A-Za-z])")
 FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
@@ -211,7 +212,8 @@ def plain(expression: str) -> str:
     '(20 - ((8)/(4))) * 5 = 90'
     """
     expression = expression.strip()
-    if len(expression) > LONGEST:
+    plainly = expression[:1] in DIGITS_OR_BRACKETS and expression[-1:] in DIGITS_OR_BRACKETS
+    if len(expression) > LONGEST or (plainly and "\\" not in expression):
         return expression
     expression = WRAPPED.sub("", expression).strip()
     if "\\" not in expression and "{" not in expression:

@@ -41,7 +41,7 @@ LABEL = (
     r"(?i:[*_\s]*+(?:(?:the|so|thus|therefore|final|correct)\b,?\s*+)*+(?:answer|result)\b[*_ \t]*+"
     r"(?:(?:is\b|:|=)[*_ \t]*+)?)"
 )
-MARK = re.compile(rf"(?<!#)#{{4,}}+(?:{LABEL})?\s*+(?!#)(?P<line>[^\n]*)")
+MARK = re.compile(rf"#+(?P<marked>(?:{LABEL})?\s*+(?!#)(?P<line>[^\n]*))?")
 """A mark and what stands behind it: on its line or, if nothing does, on the next line that is not empty."""
 
 HEADING = re.compile(
@@ -161,7 +161,7 @@ def answer_of(
     text = answer_text(completion, require_think, truncated)
     if text is None:
         return None
-    marked = _marked(text, truncated) if MARKS in text else None
+    marked = _marked(text, truncated)
     if marked is not None or require_marks:
         return marked or None
     held = last_tagged(text)
@@ -177,11 +177,23 @@ def answer_of(
 def _marked(text: str, truncated: bool) -> str | None:
     """Return what the first mark marks, an empty text where it was cut off; None where every `####` begins a
     heading: `Step 1: add`."""
-    for mark in MARK.finditer(text):
+    begin = text.find(MARKS)
+    while begin >= 0:
+        # Nearly always: digits alone, to the end of the line.
+        digits, newline, _ = text[begin + len(MARKS) : begin + 64].partition("\n")
+        digits = digits.strip(" ")
+        if digits.isascii() and digits.isdigit() and (newline or len(text) < begin + 64):
+            return digits if newline or not truncated else ""
+        mark = MARK.match(text, begin)
+        assert mark  # it begins with the marks
         line = mark["line"]
+        end = mark.end()
+        begin = text.find(MARKS, end)
+        if line is None:  # a line of marks alone, before another
+            continue
+        ended = end == len(text)
         if BOXED.match(line):
             return _number_or_text((last_boxes(line) or (0, ""))[1]) or ""
-        ended = mark.end() == len(text)
         if ended and not line.strip("*_$ "):
             return ""
         if not HEADING.match(line) and (VALUE.match(line[:1000]) or number_in(line) is not None):

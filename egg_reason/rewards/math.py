@@ -45,6 +45,7 @@ FINALLY_STATED = re.compile(r"(?i)\bfinal answer\b\**\s*(?:is|:)+\**\s*(?:the fi
 SENTENCE = re.compile(r"(?s)(.*?)(?:\n\s*\n|(?<![0-9]\.)(?<=[^\s.])\.(?=\s|\Z)|\Z)")
 SPAN = re.compile(r"(?s)\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)")
 JOINED = re.compile(r"[\s,;]*(?:and|or)?\s*")
+LETTER = re.compile(r"[A-J]\. (?=[a-z0-9$\\])")
 CHOICE = re.compile(r"\(?([A-J])(?:\)|[.,:;])")
 DENIAL = re.compile(r"(?i)\b(?:not|never|cannot|neither|nor|isn't|aren't|can't|unknown|unsure)\b")
 
@@ -167,7 +168,7 @@ def _answer_without_box(text: str) -> str | None:
         if stated is not None:
             return stated
     line = text.rpartition("\n")[2].strip().strip("*` ")
-    if line and "$" not in line and "\\(" not in line and _is_mathematics(line):
+    if line and not any(sign in line for sign in ("$", "\\(", "\\[")) and _is_mathematics(line):
         return line
     return _last_of(text)
 
@@ -195,7 +196,10 @@ def _stated(text: str) -> str | None:
         rest = text[run[-1].end() :].split("\n")[0].split(". ")[0].strip(" .*")
         whole = text[: run[-1].end()] + " " + rest
         return whole if rest and len(rest) < 40 and _is_mathematics(whole) else text[: run[-1].end()]
-    sentence = (found[1] if (found := SENTENCE.match(text)) else text).split("\n")[0].strip().strip("*`\"' ")
+    # The full stop of "B. ellipse" ends no sentence.
+    start = letter.end() if (letter := LETTER.match(text)) else 0
+    sentence = text[:start] + (found[1] if (found := SENTENCE.match(text, start)) else text[start:])
+    sentence = sentence.split("\n")[0].strip().strip("*`\"' ")
     if not sentence or _is_mathematics(sentence):
         return sentence or None
     if forms.read(sentence)[0] == "choice":
