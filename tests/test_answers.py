@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import egg_reason
 from egg_reason.population.collector import Collector, Questions
 from egg_reason.rewards import Reward, Scorer, TrainerState, countdown, format, gsm8k, math
 from egg_reason.rewards.answers import last_boxes, tidy
@@ -150,6 +151,15 @@ GSM8K = [
     ("so 18\n#### $", "18", False),
     ("so 18\n#### Answer:", "18", False),
     ("#### Total cost = $18", "18", True),
+    ("#### 3rd step\n18", "18", True),
+    ("#### 1 - add\nso 18", "18", True),
+    ("#### 1) add\nso 18", "18", True),
+    ("#### Day 1\n3\n#### Day 2\n15\nSo 18", "18", True),
+    ("#### Conclusion\nSo she makes $18.", "18", True),
+    ("####\n\\boxed{18}", "18", True),
+    ("####\nAnswer: 18", "18", True),
+    ("#### <answer>18</answer>", "18", True),
+    ("#### -18", "18", False),
     ("#### Step 1: add\n<answer>18</answer>", "18", True),
     ("#### 18 or 20", "20", False),
     ("#### (B) 18", "18", True),
@@ -436,6 +446,19 @@ def test_rewards_are_told_which_completions_spent_their_budget(tmp_path):
     assert trained.by_reward["cut"].tolist() == [0.0, 1.0, 1.0]
     assert trained.extra["extracted"] == ["20+5+8", None, "20+5+8"]  # what votes count
     assert numbers == [2, 0, 1] and evaluated.by_reward["countdown"].tolist() == [1.0, 1.0, 0.0]
+
+
+def test_from_python_too():
+    texts, golds = ["so 18", "so 18", r"\boxed{18} so"], {"answer": ["18"] * 3}
+    cut = [False, True, True]
+    named = egg_reason.score("gsm8k", [""] * 3, texts, golds, truncated=cut).total
+    assert (
+        egg_reason.score(gsm8k.gsm8k, [""] * 3, texts, golds, truncated=cut).total.tolist() == named.tolist()
+    )
+    assert named.tolist() == [1.0, 0.0, 1.0]
+    assert egg_reason.score(gsm8k.gsm8k, [""] * 3, texts, golds).total.tolist() == [1.0] * 3
+    with pytest.raises(ValueError, match="a data column may not be called 'truncated'"):
+        egg_reason.score(gsm8k.gsm8k, [""] * 3, texts, golds | {"truncated": cut})
 
 
 def test_code_at_the_end_costs_no_graded_completion(shared_data):

@@ -46,7 +46,7 @@ MARK = re.compile(rf"#+(?P<marked>(?:{LABEL})?\s*+(?!#)(?P<line>[^\n]*))?")
 
 HEADING = re.compile(
     r"(?i)[*_]*(?:(?:step|part|case|section|example|problem|question|solution|stage|phase)\b"
-    r"|[0-9]{1,2}[.):]\s+[*_]*[a-z])"
+    r"|[0-9]{1,2}(?:[.):]\s+[*_]*[a-z]|\s+[-\u2013\u2014]\s+[a-z]|(?:st|nd|rd|th)\b))"
 )
 """The beginning of a Markdown heading: `Step 1: add`, `1. Add`."""
 
