@@ -46,13 +46,15 @@ class Arithmetic:
             bits = max(value.numerator.bit_length(), value.denominator.bit_length())
             value = simplest(value)
         else:
-            self.spend(self.precision // 500)
+            if self.precision >= 500:
+                self.spend(self.precision // 500)
             if not self.mp.isfinite(value):
                 raise Beyond("has no finite value")
             bits = abs(self.mp.mag(value)) if value else 0
         if bits > LARGEST:
             raise Beyond("a number of more than 4,800 digits")
-        self.spend(bits // 500)
+        if bits >= 500:
+            self.spend(bits // 500)
         return value
 
     def rounded(self, value: Any) -> Any:

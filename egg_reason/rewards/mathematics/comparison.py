@@ -214,7 +214,7 @@ def _same_congruence(gold: tuple, answer: tuple) -> bool:
         ]
         return same(*residues)
     congruence, other = (gold, answer) if gold[0] == "congruence" else (answer, gold)
-    if gold is congruence and gold[1] and not is_name(gold[1]):
+    if gold is congruence and gold[1] and not is_name(gold[1]) and not _is_number(read(gold[1])):
         return False
     if other[0] == "equation":
         return key_of(congruence[1]) == key_of(other[1]) and same(

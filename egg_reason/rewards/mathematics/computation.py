@@ -17,11 +17,13 @@ __all__ = ["Computation"]
 
 
 class Computation(Arithmetic):
-    """Computes trees at one point and precision."""
+    """Computes trees at one point and precision. real: whether a value on the way that is not real is
+    refused: of sqrt(a) sqrt(b) the roots have to exist."""
 
-    def __init__(self, point: Point | None, precision: int):
+    def __init__(self, point: Point | None, precision: int, real: bool = False):
         super().__init__(precision)
         self.point = point
+        self.real = real
 
     def value(self, tree: tuple) -> Any:
         """int, Fraction, a floating value of mpmath, or a matrix as a tuple of rows. Raises Beyond."""
@@ -32,7 +34,11 @@ class Computation(Arithmetic):
                 raise
             raise Beyond(f"has no value: {error}") from None
         self.spend(1)
-        return self.checked(value) if not isinstance(value, tuple) else value
+        if isinstance(value, tuple):
+            return value
+        if self.real and not is_real(value):
+            raise Beyond("not a real number")
+        return self.checked(value)
 
     def number(self, value: int | Fraction) -> Any:
         return value

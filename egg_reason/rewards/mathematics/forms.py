@@ -51,6 +51,8 @@ NUMERAL = re.compile(
 BUILDER = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\reals\s*)?(?:\||:)(.*)", re.DOTALL)
 DECIMALS = re.compile(r"(?:[-+]?[0-9]+(?:,[0-9]+)?\s*;\s*)+[-+]?[0-9]+(?:,[0-9]+)?")
 """A list whose semicolons say that its commas are decimal ones: `1,5; 2,5`."""
+ALL_REALS = frozenset(("all real numbers", "all reals", "set of all real numbers", "real numbers"))
+NO_SOLUTION = frozenset(("no solution", "no solutions", "empty set"))
 CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 
 CONGRUENCE = re.compile(r"(?:(.*)\\equiv)?(.*)\\modulo\s*\{([^{}]*)\}\s*", re.DOTALL)
@@ -142,8 +144,11 @@ def _read_one(text: str, pieces: Pieces, depth: int) -> tuple:
     """The form of one clean answer without separators."""
     if not pieces:
         return ("other", "")
+    outside = {piece for piece, level in pieces if level == 0}
     operators = [OPERATORS[piece] for piece, level in pieces if level == 0 and piece in OPERATORS]
-    if operators and not any(piece == "=" and level == 0 for piece, level in pieces):
+    if operators and "\\cup" in outside:
+        return ("union", *(_read_clean(side, depth + 1) for side in split(pieces, {"\\cup"})))
+    if operators and "=" not in outside:
         return (
             "relation",
             tuple(operators),
@@ -151,9 +156,9 @@ def _read_one(text: str, pieces: Pieces, depth: int) -> tuple:
         )
     # From the loosest to the tightest: the first that stands outside brackets divides the text.
     for sign in ("=", "\\approx", "\\in", "\\cup", "\\setminus"):
-        sides = [side.strip() for side in split(pieces, {sign})]
-        if len(sides) == 1:
+        if sign not in outside:
             continue
+        sides = [side.strip() for side in split(pieces, {sign})]
         if sign in ("=", "\\approx") and not all(sides):
             # "= 5" and "\approx 5" are 5; a side that is missing anywhere else is none.
             return (
@@ -259,7 +264,8 @@ def _read_value(text: str, pieces: Pieces) -> tuple:
         "\\text" in text or _are_words(re.findall("[A-Za-z]+", words))
     ):
         run = words.lower().replace(".", "").split()
-        return ("words", " ".join(run[1:] if run[1:] and run[0] in ("a", "an", "the") else run))
+        told = " ".join(run[1:] if run[1:] and run[0] in ("a", "an", "the") else run)
+        return ("reals",) if told in ALL_REALS else ("set",) if told in NO_SOLUTION else ("words", told)
     if text[0] == "(" and text[-1] == ")" and re.fullmatch(r"\(\s*[A-Za-z]\s*\)", text):
         text = text.strip("() ")
     value, unit = split_unit(text)

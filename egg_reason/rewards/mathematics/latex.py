@@ -51,7 +51,6 @@ WORD_UNITS = {
     "week": "weeks?",
     "month": "months?",
     "year": "yrs?|years?",
-    "mph": "mph",
     "dollar": "dollars?|USD|usd",
     "cent": "cents?",
     "euro": "euros?",
@@ -67,6 +66,9 @@ UNIT_OF = {
 LETTER_UNITS = {"m": "m", "g": "g", "s": "s", "h": "h", "l": "l", "L": "l", "in": "in"}
 """Units that are variables, or words, outside \\text{}."""
 
+SPEEDS_OF = {"mph": "mi/h", "kph": "km/h", "kmph": "km/h"}
+SPEEDS = re.compile(r"\b(?:mph|kph|kmph)\b")
+
 NOT_UNITS = frozenset(
     re.findall(
         "[a-z]+",
@@ -77,7 +79,13 @@ NOT_UNITS = frozenset(
         " hundredth hundredths thousandth thousandths",
     )
 )
-CURRENCY = {"\\$": "dollar", "\\euro": "euro", "\\pound": "pound sterling", "\\yen": "yen"}
+CURRENCY = {
+    "\\rupee": "rupee",
+    "\\$": "dollar",
+    "\\euro": "euro",
+    "\\pound": "pound sterling",
+    "\\yen": "yen",
+}
 TEXT_AT_END = re.compile(r"\s*\\text\s*\{([^{}]*)\}\s*(?:\^\s*\{?\s*(-?[0-9])\s*\}?)?\Z")
 FRACTION_AT_END = re.compile(
     r"\s*\\frac\s*\{\s*\\text\s*\{([^{}]*)\}[^{}]*\}\s*\{\s*\\text\s*\{([^{}]*)\}([^{}]*)\}\Z"
@@ -103,7 +111,7 @@ def clean(text: str) -> str:
             lambda found: " \\newline " if "\\begin" in text else " \\gap " if found[1] else "\\",
             text,
         )
-        text = re.sub(r"(?<=[0-9]),?\s*\\[!,;:]\s*(?=[0-9]{3})", "\\\\,", text)
+        text = re.sub(r"(?<=[0-9]),?\s*(?:\\[!,;: ]|~)\s*(?=[0-9]{3}(?![0-9]))", "\\\\,", text)
         text = re.sub(r"(?<=[0-9]),\\!\s*(?=[0-9])", ".", text)  # a decimal comma in braces
     # Digits and signs alone, as in most answers, have one spelling already.
     if not PLAIN.fullmatch(text):
@@ -189,7 +197,8 @@ def split_unit(text: str) -> tuple[str, str]:
 
 def _unit_words(text: str, letters: dict[str, str], shortest: int = 1) -> str:
     """Words as a unit, known ones in one spelling; empty where they are none."""
-    words = re.findall(r"[A-Za-z]+|[0-9]+|/", text.replace(" per ", "/"))
+    text = SPEEDS.sub(lambda speed: SPEEDS_OF[speed[0]], text).replace(" per ", "/")
+    words = re.findall(r"[A-Za-z]+|[0-9]+|/", text)
     letters = letters or (LETTER_UNITS if "/" in words else {})
     if not words or len(words) > 8 or len(re.sub(r"[A-Za-z0-9/\s.^{}-]", "", text)) > 0:
         return ""

@@ -9,8 +9,8 @@ from egg_reason.rewards.mathematics.tokens import Unreadable
 __all__ = ["is_name", "key_of"]
 
 _MARK = (
-    r"(?:\\(?:angle|triangle|overline|measuredangle|vec|overrightarrow|hat|bar|tilde|Delta|delta|nabla|dim|deg|arg|max"
-    r"|min|sin|cos|tan|cot|sec|csc|sup|inf|widehat|odot)(?![A-Za-z])\s*)"
+    r"(?:(?:m\s*(?=\\angle))?\\(?:angle|triangle|overline|measuredangle|vec|overrightarrow|hat|bar|tilde|Delta|delta|nabla|dim|det|deg|arg|max"
+    r"|min|sin|cos|tan|cot|sec|csc|sup|inf|widehat|odot|dot|ddot)(?![A-Za-z])\s*(?:\^\s*\{?[0-9]\}?\s*)?)"
 )
 _INDEX = (
     r"_\s*(?:[A-Za-z0-9]|\\[A-Za-z]+|\{(?:[A-Za-z0-9,+\-\s\\]|\\text\s*\{[^{}]*\})*\}|\\text\s*\{[^{}]*\})"
@@ -25,6 +25,7 @@ NAME = re.compile(
     rf"\s*(?:\\text\s*\{{[^{{}}0-9]*\}}\s*(?:{_ONE})?|{_ONE}|{_ONE}\s*:\s*{_ONE}"
     rf"|\\frac\s*\{{\s*(?:d\s*)?{_LETTERS}\s*\}}\s*\{{\s*(?:d\s*)?{_LETTERS}\s*\}}"
     r"|(?:\\(?:vec|overrightarrow)\s*\{?[A-Za-z]{1,2}\}?\s*(?:\\cdot)?\s*){2}"
+    r"|\|(?:[-+]?\s*\\(?:vec|overrightarrow)\s*\{?[A-Za-z]{1,2}\}?\s*)+\|"
     r"|(?:[A-Z]|\\complement\s*_\s*\{?[A-Z]\}?\s*[A-Z])(?:\s*\\(?:cup|cap|setminus)\s*[A-Z])*"
     r"|\\(?:sum|prod|int|lim)(?![A-Za-z]).*"
     r"|\([A-Za-z,\s_0-9]*[A-Za-z][A-Za-z,\s_0-9]*\))\s*"

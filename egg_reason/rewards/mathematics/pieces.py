@@ -3,7 +3,7 @@
 import re
 from collections.abc import Container
 
-__all__ = ["closes_at_end", "compact", "scan", "split"]
+__all__ = ["Pieces", "closes_at_end", "compact", "scan", "split"]
 
 SCAN = re.compile(r"\\(?:begin|end)\s*\{[A-Za-z]+\}|\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)
 OPENING = frozenset(("(", "[", "{", "\\{", "\\lfloor", "\\lceil", "\\langle", "\\lvert"))

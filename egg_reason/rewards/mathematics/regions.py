@@ -44,6 +44,8 @@ def _region(form: tuple) -> list[tuple] | None:
         )
     if kind == "several" and any(entry[0] == "relation" for entry in form[1:]):
         return _region_of_conditions(form[1:])
+    if kind == "several" and all(entry[0] == "tuple" for entry in form[1:]):
+        return _region(("union", *form[1:]))  # (-\infty, 0) and (1, \infty)
     if kind in ("set", "several"):
         # A point is an interval of length 0 that has both ends.
         points = [_end(entry) for entry in form[1:]]

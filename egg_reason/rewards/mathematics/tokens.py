@@ -8,6 +8,7 @@ __all__ = [
     "CONSTANTS",
     "FUNCTIONS",
     "GREEK",
+    "HYPERBOLIC",
     "INVERSE",
     "MANY",
     "MOST",

@@ -136,8 +136,8 @@ def _agree(a: tuple, b: tuple, point: Point | None, real_only: bool = False) -> 
     distance = None
     for _ in range(4):
         try:
-            first = Computation(point, precision)
-            second = Computation(point, precision)
+            first = Computation(point, precision, real_only)
+            second = Computation(point, precision, real_only)
             x = first.value(a)
             y = second.value(b)
         except Beyond:
@@ -148,8 +148,6 @@ def _agree(a: tuple, b: tuple, point: Point | None, real_only: bool = False) -> 
             return _same_matrix(x, y, precision)
         if is_exact(x) and is_exact(y):
             return x == y
-        if real_only and not (is_real(x) and is_real(y)):
-            raise _Passed
         # Long exact numbers that cancel take bits with them: as many more are computed.
         needed = PRECISION + 2 * (first.longest + second.longest)
         if needed > precision:
