@@ -410,6 +410,72 @@ def test_which_column_is_the_right_answer(columns, state, gold):
     assert reward(completions=["x"], trainer_state=state, **columns) == [False]
 
 
+def test_graders_in_the_plural_may_take_kwargs_and_keep_their_equivalence():
+    def batched(solution_strs, ground_truths, **kwargs):
+        assert kwargs.keys() == {"data_sources", "extra_infos"} and kwargs["data_sources"] == ["sums"] * 2
+        return [float(gold in text) for text, gold in zip(solution_strs, ground_truths, strict=True)]
+
+    batched.equivalent = lambda first, second: int(first) == int(second)  # type: ignore[attr-defined]
+    reward = verl(batched)
+    state = TrainerState(task="sums")
+    assert reward(completions=["7", "8"], answer=["7", "7"], trainer_state=state) == [1, 0]
+    assert reward.equivalent("07", "7")
+
+
+@pytest.mark.parametrize(
+    ("grader", "message"),
+    [
+        (
+            lambda text, gold: 0.0,
+            "has no parameter solution_str or predict_str or model_output, but text, gold",
+        ),
+        (lambda data_source="x": 0.0, "has no parameter solution_str"),
+        (lambda solution_str, ground_truth, url: 0.0, "requires url, and is given data_source, solution_str"),
+    ],
+)
+def test_a_mismatch_is_refused_where_the_adapter_is_called(grader, message):
+    with pytest.raises(ValueError, match=message):
+        verl(grader)
+
+
+def test_texts_that_are_messages_already_stay_as_they_are():
+    prompts = [[{"role": "user", "content": "2+2="}]]
+    completions = [[{"role": "assistant", "content": "It is 4."}]]
+
+    def conversational(prompts, completions, **kwargs):
+        return [
+            float(p[-1]["content"] == "2+2=" and c[0]["content"] == "It is 4.")
+            for p, c in zip(prompts, completions, strict=True)
+        ]
+
+    for form in ("auto", "text", "messages"):
+        rewards = [conversational, "gsm8k"]
+        assert egg_reason.score(rewards, prompts, completions, {"answer": ["4"]}, form=form).total == [2]
+
+
+@pytest.mark.parametrize(
+    ("template", "written", "seen"),
+    [
+        ("g1", ">3+4</think>7", "<think>3+4</think>7"),
+        ("g1-nothink", " 7", " 7"),
+        ("plain", "7", "7"),
+        ("{{ question }}\n<think>\n", "3+4</think>7", "<think>\n3+4</think>7"),
+        ("{{ question }}\n<think>\n\n</think>\n\n", "7", "<think>\n\n</think>\n\n7"),
+        ("{{ question }}\n<reasoning>\n", "3+4</reasoning>7", "<reasoning>\n3+4</reasoning>7"),
+    ],
+)
+def test_with_every_template_a_reward_sees_the_turn_and_graders_read_it(template, written, seen):
+    from egg_reason.tasks.templates import choose
+
+    prompt = choose(template).render("What is 3 + 4?", "What is 3 + 4?")
+
+    def turn_of(completions, prompts, **kwargs):
+        assert prompts[0] + completions[0] == prompt + written
+        return [float(completions == [seen])]
+
+    assert egg_reason.score([turn_of, "gsm8k"], [prompt], [written], {"answer": ["7"]}).total == [2]
+
+
 REFUSED = """
     from egg_reason.rewards import verl
 

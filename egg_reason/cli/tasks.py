@@ -100,7 +100,7 @@ def tasks_validate(
     from egg_reason import tasks
 
     made = flags.make(task, options)
-    faults = tasks.validate(made)
+    faults = tasks.validate(made, "answer" if flags.answer_column else "")
     for fault in faults:
         print(fault)
     problems = f"{len(made.train):,} training and {len(made.heldout):,} held-out problems"

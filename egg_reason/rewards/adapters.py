@@ -77,7 +77,7 @@ def adapted(function: Callable, spec: str) -> Callable:
                 f" read; define it as def {name}(completions, **kwargs), with a list for every data column"
             )
         if known & {*SOLUTIONS, "solution_strs"}:
-            return _marked(verl(function), function)
+            return verl(function)
         if "queries" in known:
             return _marked(_openrlhf(function, parameters), function)
         if "completion" in known:
@@ -125,23 +125,25 @@ def verl(compute_score: Callable) -> Callable:
     """
     parameters = _parameters(compute_score)
     known = {} if parameters is None else dict(parameters)
+    title = getattr(getattr(compute_score, "func", compute_score), "__name__", "compute_score")
     # What a partial has fixed stays as it is.
     fixed = compute_score.keywords if isinstance(compute_score, functools.partial) else {}
     plural = "solution_strs" in known
     four = ("data_source", "solution_str", "ground_truth", "extra_info")
-    asks = {one: one for one in four} if parameters is None or _takes_all(known) else {}
-    for names, argument in (
-        (COMPLETIONS, four[1]),
-        (RIGHT_ANSWERS, four[2]),
-        ((four[0],), four[0]),
-        ((four[3],), four[3]),
-    ):
-        named = next((one + "s" * plural for one in names if one + "s" * plural in known), None)
-        if named:
-            asks = {key: value for key, value in asks.items() if value != argument} | {named: argument}
+    others = {"solution_str": COMPLETIONS, "ground_truth": RIGHT_ANSWERS}
+    asks = {}
+    for argument in four:
+        names = [one + "s" * plural for one in others.get(argument, (argument,))]
+        asked = next((one for one in names if one in known), None)
+        if asked or parameters is None or _takes_all(known):
+            asks[asked or names[0]] = argument
     asks = {one: argument for one, argument in asks.items() if one not in fixed}
+    if "solution_str" not in asks.values():
+        raise ValueError(
+            f"verl: {title} has no parameter {' or '.join(SOLUTIONS)}, but"
+            f" {', '.join(known) or 'none at all'}: give one of these names to the completion"
+        )
     if missing := [one for one in _required(known) if one not in asks]:
-        title = getattr(compute_score, "__name__", "compute_score")
         raise ValueError(
             f"verl: {title} requires {', '.join(missing)}, and is given {', '.join(four)}: give it the rest"
             f" with functools.partial({title}, {missing[0]}=...)"
@@ -176,7 +178,7 @@ def verl(compute_score: Callable) -> Callable:
         calls = [{name: column[row] for name, column in given.items()} for row in range(len(rows))]
         return _then(_gathered([compute_score(**call) for call in calls]), finish)
 
-    return reward
+    return _marked(reward, compute_score)
 
 
 def _verl_scores(results: list, log_metric: Callable | None, log_extra: Callable | None) -> list:

@@ -120,12 +120,12 @@ def _shuffle(count: int, seed: int, epoch: int) -> list[int]:
     return sorted(range(count), key=keys.__getitem__)
 
 
-def validate(task: Task) -> list[str]:
+def validate(task: Task, answer_column: str = "") -> list[str]:
     """Return the faults of a task's data, one line each; empty where nothing is.
 
     Every row's `solution`, written as an answer (after a closed thought where the prompt opens one), must get
     1 from every default reward, and neither a prompt may be in both splits nor an `id` be given twice.
-    Rewards run out of process.
+    Rewards run out of process. answer_column: see `TrainerState`.
     """
     if task.environment is not None:
         raise ValueError(
@@ -150,7 +150,7 @@ def validate(task: Task) -> list[str]:
                     [row["prompt"] for row in rows],
                     [gold(row) for row in rows],
                     columns(rows),
-                    trainer_state=TrainerState(task=task.name),
+                    trainer_state=TrainerState(task=task.name, answer_column=answer_column),
                 )
                 for name, values in scores.by_reward.items():
                     faults += [

@@ -171,7 +171,9 @@ def _shaped(rows: dict[str, list], form: str) -> dict[str, list]:
     own = {name: list(column) for name, column in rows.items()}
     if form == "messages":
         for name, role in (("prompts", "user"), ("completions", "assistant")):
-            own[name] = [[{"role": role, "content": text}] for text in own[name]]
+            own[name] = [
+                [{"role": role, "content": one}] if isinstance(one, str) else one for one in own[name]
+            ]
     return own
 
 

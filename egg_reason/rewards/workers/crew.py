@@ -84,11 +84,12 @@ class Crew:
         if not (math.isfinite(memory) and memory >= 0):
             raise ValueError(f"rewards: the memory limit is a number of GiB, or 0 for none, got {memory}")
         if form not in FORMATS:
-            raise ValueError(f"rewards: the format is one of {', '.join(FORMATS)}, got {form!r}")
+            raise ValueError(f"reward_format must be one of {', '.join(FORMATS)}, not {form!r}")
         if workers < 1:
             raise ValueError(f"rewards: at least 1 worker is needed, got {workers}")
         self.rewards = tuple(replace(reward, spec=_absolute(reward.spec)) for reward in rewards)
         self.log = PrintLog()
+        self._form = form
         self.forms = {reward.name: "text" if reward.spec in BUILT_IN else form for reward in self.rewards}
         self._timeout = timeout
         self._workers = workers
@@ -146,11 +147,11 @@ class Crew:
                 and set(kinds.values()) <= {"error", "value"}
             ):
                 message = scores.messages[reward.name, kinds[min(kinds)]]
-                way_out = (
-                    "give the task's rows what it reads, or name another reward"
-                    if reward.spec in BUILT_IN
-                    else f"correct {reward.spec}"
-                )
+                way_out = f"correct {reward.spec}"
+                if reward.spec in BUILT_IN:
+                    way_out = "give the task's rows what it reads, or name another reward"
+                elif self._form != "auto" and any(one in message for one in ("TypeError", "KeyError")):
+                    way_out += ", or leave the format to --reward-format auto"
                 raise ValueError(
                     f"reward {reward.name}: failed for all {count} completions of its first call, first with"
                     f" {message}; {way_out}"

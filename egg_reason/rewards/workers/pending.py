@@ -179,8 +179,9 @@ def rows_of(
     ValueError: `Pending.send`."""
     rows: dict[str, list] = {"prompts": list(prompts), "completions": list(completions)}
     if text == "turn" and len(rows["prompts"]) == len(rows["completions"]):
-        turns = [turn(prompt, written) for prompt, written in zip(prompts, completions, strict=True)]
-        rows["prompts"], rows["completions"] = [one for one, _ in turns], [one for _, one in turns]
+        for row, (prompt, written) in enumerate(zip(prompts, completions, strict=True)):
+            if isinstance(prompt, str) and isinstance(written, str):  # and no messages
+                rows["prompts"][row], rows["completions"][row] = turn(prompt, written)
     if completion_ids is not None:
         rows["completion_ids"] = [list(tokens) for tokens in completion_ids]
     if truncated is not None:

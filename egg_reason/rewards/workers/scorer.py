@@ -66,7 +66,7 @@ class Scorer:
                 f"rewards: a failure is treated as one of {', '.join(POLICIES)}, got {failure!r}"
             )
         if text not in TEXTS:
-            raise ValueError(f"rewards: the text is one of {', '.join(TEXTS)}, got {text!r}")
+            raise ValueError(f"reward_text must be one of {', '.join(TEXTS)}, not {text!r}")
         self._failure = failure
         self._text = text
 
