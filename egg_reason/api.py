@@ -112,6 +112,7 @@ def score(
     completions: Sequence[str],
     columns: dict[str, list] | None = None,
     *,
+    truncated: Sequence[bool] | None = None,
     weights: Sequence[float] | None = None,
     timeout: float = 10.0,
     workers: int = 1,
@@ -135,6 +136,7 @@ def score(
         prompts: J texts, as sent to the model.
         completions: J texts, what it wrote after them.
         columns: data columns that the rewards take as further arguments, each a list of length J.
+        truncated: whether each completion was cut off where its budget ended; None: none was.
         weights: factors in the total, one for each reward; None: that of a `Reward`, else 1.
         timeout, workers, memory: limits of rewards that are named, as in `--reward-timeout` and the like.
         text: what rewards get as completions: the model's "turn", with a reasoning tag that the prompt opens,
@@ -173,6 +175,7 @@ def score(
         real("memory", memory),
         text,
         form,
+        truncated,
     )
 
 

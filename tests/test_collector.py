@@ -14,10 +14,10 @@ REWARDS = """
 def size(completions, **kwargs):
     return [len(completions)] * len(completions)
 
-def arguments(prompts, completions, completion_ids, bonus, trainer_state, **kwargs):
+def arguments(prompts, completions, completion_ids, truncated, bonus, trainer_state, **kwargs):
     return [
-        1000 * trainer_state.global_step + 100 * int(prompt) + 10 * one + len(text) + len(ids) / 8
-        for prompt, text, ids, one in zip(prompts, completions, completion_ids, bonus)
+        1000 * trainer_state.global_step + 100 * int(prompt) + 10 * one + len(text) + len(ids) / 8 + cut / 16
+        for prompt, text, ids, cut, one in zip(prompts, completions, completion_ids, truncated, bonus)
     ]
 """
 
@@ -32,11 +32,12 @@ def file(tmp_path_factory):
 
 
 def written(count):
-    """Completions of `count` jobs: job j writes j % 7 letters and j % 5 tokens."""
+    """Completions of `count` jobs: job j writes j % 7 letters and j % 5 tokens; every third is cut off."""
     return SimpleNamespace(
         texts=["x" * (job % 7) for job in range(count)],
         tokens=np.zeros((count, 5), int),
         lengths=np.arange(count) % 5,
+        truncated=np.arange(count) % 3 == 0,
     )
 
 
@@ -68,7 +69,12 @@ def test_each_question_has_its_own_rows_and_scorer(file):
         one, other = collector.finish(completions)
     expected = np.array(
         [
-            3000 + 100 * (1 + job % 2) + 10 * (5 * (job % 2) + job % 3) + job % 7 + job % 5 / 8
+            3000
+            + 100 * (1 + job % 2)
+            + 10 * (5 * (job % 2) + job % 3)
+            + job % 7
+            + job % 5 / 8
+            + (job % 3 == 0) / 16
             for job in range(20)
         ]
     )
@@ -96,6 +102,6 @@ def test_scores_are_handed_on_as_they_come_oldest_first(file, monkeypatch):
         assert behind == [0, 0, 1, 2]  # two batches may be with the workers
         assert collector.finish(completions) == []
     assert handed_on == [
-        (numbers, [3100 + 10 * (job % 3) + job % 7 + job % 5 / 8 for job in numbers])
+        (numbers, [3100 + 10 * (job % 3) + job % 7 + job % 5 / 8 + (job % 3 == 0) / 16 for job in numbers])
         for numbers in ([7, 2], [11], [0, 1, 3], [4, 5])
     ]

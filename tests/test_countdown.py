@@ -325,4 +325,4 @@ def test_generate_refuses(options, message):
 
 
 def test_examples_in_the_docstrings():
-    assert doctest.testmod(grader) == (0, 2)
+    assert doctest.testmod(grader) == (0, 3)

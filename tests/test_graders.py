@@ -15,8 +15,8 @@ from grader_cases import COUNTDOWN_TEXTS, GSM8K_TEXTS, MATH_DIFFERENT, MATH_SAME
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egg_reason.rewards import countdown, format, gsm8k, length, math
-from egg_reason.rewards.answers import after_thought, last_boxed, last_number, read_number
+from egg_reason.rewards import answers, countdown, format, gsm8k, length, math
+from egg_reason.rewards.answers import after_thought, last_boxes, last_number, read_number
 from egg_reason.rewards.functions import BUILT_IN, load
 
 LIMIT = 1.0
@@ -531,9 +531,10 @@ def test_extraction_of_parts():
         and after_thought("a", require_think=True) is None
     )
     assert (
-        last_boxed(r"\boxed{a{b}c}d\boxed{e}") == "e"
-        and last_boxed(r"\boxed{a{b}c}") == "a{b}c"
-        and last_boxed(r"\boxed{a") is None
+        last_boxes(r"\boxed{a{b}c}d\boxed{e}") == (14, "e")
+        and last_boxes(r"\boxed{a{b}c}") == (0, "a{b}c")
+        and last_boxes(r"\boxed{a") == (0, "")
+        and last_boxes("a") is None
     )
     assert [last_number(text) for text in ("3 or -4.5.", "$1,234", "x", "1/2 cup", "3 1/2 cups")] == [
         "-4.5",
@@ -548,6 +549,6 @@ def test_extraction_of_parts():
 
 
 def test_examples_in_the_docstrings():
-    for module in (math, gsm8k, format, length):
+    for module in (answers, math, gsm8k, format, length):
         failed, tried = doctest.testmod(module)
         assert failed == 0 and tried > 0

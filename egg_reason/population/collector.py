@@ -102,11 +102,13 @@ class Collector:
                 completions.tokens[number, : completions.lengths[number]].tolist()
                 for number in numbers
             ]
+            columns = tasks.columns(rows)
+            truncated = completions.truncated[numbers].tolist()
             if self._scored is None:
-                self._whole[question].send(numbers, prompts, texts, tasks.columns(rows), tokens)
+                self._whole[question].send(numbers, prompts, texts, columns, tokens, truncated)
             else:
                 asked = self._questions[question]
-                pending = asked.scorer.submit(prompts, texts, tasks.columns(rows), tokens, self._told(asked))
+                pending = asked.scorer.submit(prompts, texts, columns, tokens, self._told(asked), truncated)
                 self._sent.append((numbers, pending))
 
     def _told(self, questions: Questions) -> TrainerState:

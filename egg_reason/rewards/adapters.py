@@ -153,6 +153,7 @@ def verl(compute_score: Callable) -> Callable:
         completions: Sequence,
         prompts: Any = None,
         completion_ids: Any = None,
+        truncated: Any = None,
         trainer_state: Any = None,
         log_metric: Callable | None = None,
         log_extra: Callable | None = None,
@@ -256,7 +257,7 @@ def _singular(function: Callable, parameters: Mapping[str, inspect.Parameter]) -
         columns = {
             name: column
             for name, column in given.items()
-            if name not in ("completion_ids", "log_extra", "log_metric")
+            if name not in ("completion_ids", "truncated", "log_extra", "log_metric")
         }
         rows = _rows(columns, len(completions))
         if "answer" in parameters and ("answer" not in columns or _named(trainer_state) in columns):

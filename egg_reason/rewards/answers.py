@@ -1,9 +1,11 @@
 r"""Rules that all graders share: the answer in a completion, numbers in plain digits, the words for an
 answer.
 
-Only what follows the thought counts (`after_thought`). In it `<answer>...</answer>`, `\boxed{...}` and last
-numbers are found here; which of them counts, each grader's docstring says. Everything is linear in the length
-of the text.
+Only what follows the thought counts (`answer_text`). In it `<answer>...</answer>`, `\boxed{...}` and last
+numbers are found here; which of them counts, each grader's docstring says. A tag or a box that opens and does
+not close is an answer that was cut off: no answer. A completion that spent its budget (`truncated`) has an
+answer only where a tag or a box closes, or a grader's own mark does. Everything is linear in the length of
+the text.
 """
 
 import re
@@ -17,8 +19,9 @@ __all__ = [
     "LONGEST",
     "Verdict",
     "after_thought",
+    "answer_text",
     "compared_by",
-    "last_boxed",
+    "flags",
     "last_boxes",
     "last_number",
     "last_tagged",
@@ -26,6 +29,7 @@ __all__ = [
     "scores",
     "simplest",
     "text_of",
+    "tidy",
     "whole_texts",
 ]
 
@@ -34,7 +38,12 @@ Function = TypeVar("Function", bound=Callable)
 LONGEST = 2000
 """Characters of an answer; what is longer is not one."""
 
-BOXES = (r"\boxed", r"\fbox")
+BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+
+BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\(?:[{}]|\\(?!boxed|fbox))|(?P<brace>[{}])")
+
+SPENT = re.compile(r"\n|[.!?]\s|(?<!\\)\$|\\[\])]")
+"""Where a box that does not close ends at the latest: with its line, sentence or formula."""
 
 LIST_MARKS = re.compile(r"\n\s*(?:[-*\u2022]|\*{0,2}\(?(?:[0-9]{1,2}|[a-z])[.)])(?=[\s$*\\])")
 ROWS = re.compile(r"\\\\(?:\[[^\]]*\])?|\\q?quad(?![A-Za-z])|&")
@@ -57,13 +66,46 @@ LONGEST_NUMBER = 500
 """Characters of a number in digits."""
 
 _WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
-DECIMAL = re.compile(rf"([+-]?)(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)")
+
+_BLANK = r"(?:[\s~$]|\\[,;:! ]|\\q?quad(?![A-Za-z])|\{\s*\}|\\(?:text|mbox|mathrm|boxed|fbox)\s*\{\s*\})*+"
+_GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*+\})*+\})*+\}"
+_ARGUMENT = rf"\s*(?:{_GROUP}|[0-9A-Za-z]|\\[A-Za-z]+)"
+_TOKEN = (
+    rf"[-+\u2212]?\s?(?:\\\$)?(?:{_WHOLE}(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\\?%)?"
+    rf"|[-+]?\\(?:[dtc]?frac|[dt]?binom){_ARGUMENT}{_ARGUMENT}"
+    rf"|[-+]?\\sqrt(?:\[[^\]\n]{{0,20}}\])?{_ARGUMENT}"
+    rf"|[-+]?\\(?!q?quad(?![A-Za-z]))[A-Za-z]+(?:\s*{_GROUP})*"
+    r"|\((?![^()]*[A-Za-z]{2})[^()\n]{1,60}\)"
+    r"|[-+]?[A-Za-z](?![A-Za-z])(?<![aI])|[aI](?![A-Za-z]| +[A-Za-z])"
+)
+EMPTY_TAG = re.compile(r"<answer>\s*+(?:</answer>|(?P<end>\Z))")
+UNTIDY = re.compile(
+    rf"{EMPTY_TAG.pattern}|\\(?:boxed|fbox)(?:\s*\{{{_BLANK}\}}"
+    rf"|(?![A-Za-z]|\s*\{{)(?:[ \t]*(?P<token>{_TOKEN}))?)"
+)
+"""Tags and boxes with nothing in them, and boxes without braces."""
+
+CODE = re.compile(
+    r"\s*(?:>>>|return\b|print\s*\(|assert\b|raise\b|def\s+\w+\s*\(|import\s+\w|from\s+\w+\s+import\b|console\.log"
+    r"|[A-Za-z_][\w.]{2,}\([^()]*\);?\s*\Z|(?:if|elif|else|for|while)\b.*:\s*\Z"
+    r"|.*(?:__\w+__|\+=|&&|\|\||\blambda\b|\bif\b.*\belse\b))"
+)
+"""A line of a program, from its beginning."""
+
+DEFAULT = re.compile(r"\s(?:or|and)\s+[0-9.]+\W*\Z")
+BEFORE_DEFAULT = re.compile(
+    r"(?:\w\(.*\)|\(\)|[\]}\"'`]|[A-Za-z]\w*[._]\w+|(?:\A|[=(,:`])\s*[\w.]+|[0-9]\*\*[0-9]+|/0|\bnot\s+\w+)\s*\Z"
+)
+"""What makes code of a line that ends in `or 0`: a call, a closing sign, a dotted name, a name by itself."""
+
+DECIMAL = re.compile(rf"([+-]?)(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{{1,2}}))?")
 RATIO = re.compile(rf"([+-]?)(?:({_WHOLE})\s+)?({_WHOLE})\s*/\s*({_WHOLE})")
 NUMBER_IN_TEXT = re.compile(
     r"(?<![A-Za-z0-9_.^{\\])(?<![0-9][,:/])"  # not within a word, a power, an index, a time or a date
     r"(?:(?<![)\]}])[-+\u2212])?[$€£¥]?(?:[-\u2212](?=[0-9.]))?"
-    rf"(?:[0-9]+\s[0-9]+/[0-9]+|{_WHOLE}\s?/\s?[0-9]+|[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?![0-9]|[.,/:][0-9]|\s?\^|_|(?:st|nd|rd|th)\b)"
+    rf"(?:[0-9]+\s[0-9]+/[0-9]+|{_WHOLE}\s?/\s?[0-9]+"
+    r"|(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,2}(?![0-9]))?)"
+    r"(?![0-9]|[.,/:][0-9]|\s?\^|_|[eE][-+]?[0-9]|(?:st|nd|rd|th)\b)"
 )
 
 
@@ -124,6 +166,11 @@ def whole_texts(prompts: Sequence | None, completions: Sequence, require_think: 
     ]
 
 
+def flags(truncated: Sequence | None, count: int) -> Sequence:
+    """Return whether each of `count` completions spent its budget; None: none did."""
+    return [False] * count if truncated is None else truncated
+
+
 def after_thought(text: str, require_think: bool = False) -> str | None:
     """Return what follows the last `</think>`; None where a thought is opened and not closed after it: then
     there is no answer.
@@ -134,36 +181,71 @@ def after_thought(text: str, require_think: bool = False) -> str | None:
     return None if "<think" in rest or (require_think and not closed) else rest
 
 
+def answer_text(text: str, require_think: bool = False, truncated: bool = False) -> str | None:
+    """Return what follows the thought (`after_thought`), `tidy`: where graders look for the answer."""
+    rest = after_thought(text, require_think)
+    return None if rest is None else tidy(rest, truncated)
+
+
+def tidy(text: str, truncated: bool = False) -> str:
+    r"""Return a text in which every box has braces, and tags and boxes with nothing in them are left out.
+
+    As in TeX a box without braces takes the next token, which here is a number as a whole or a command with
+    its arguments; words are none: "I used \boxed as asked" has no box.
+
+    >>> tidy(r"It is $\boxed\frac12$, or \boxed 0.5. \boxed{} <answer></answer>")
+    'It is $\\boxed{\\frac12}$, or \\boxed{0.5}.  '
+
+    Args:
+        truncated: whether the text was cut off: a token at its end may go on, and its box stays open, as
+            does a tag that opens there. Else a tag that opens at the end has nothing in it.
+    """
+    if "box" not in text and not EMPTY_TAG.search(text):
+        return text
+
+    def braced(box: re.Match) -> str:
+        token = box["token"]
+        if token is None:
+            return box.group() if truncated and box["end"] is not None else ""
+        return rf"\boxed{{{token}" if truncated and box.end() == len(text) else rf"\boxed{{{token}}}"
+
+    return UNTIDY.sub(braced, text)
+
+
 def last_tagged(text: str) -> str | None:
-    """Return what stands in the last `<answer>...</answer>`; None where there is none."""
+    """Return what stands in the last `<answer>...</answer>`: None where no tag opens, an empty text where the
+    last one does not close. text: tidied."""
     end = text.rfind("</answer>")
     begin = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    if text.find("<answer>", max(end, 0)) >= 0:
+        return ""
     if begin < 0:
         return None
     begin += len("<answer>")
     return text[begin : text.index("</answer>", begin)]
 
 
-def last_boxed(text: str, longest: int = LONGEST) -> str | None:
-    r"""Return what stands in the last `\boxed{...}` or `\fbox{...}`; None without one, or where it does not
-    close within `longest` characters."""
-    box = _box_before(text, len(text), longest)
-    return box[2] if box else None
+def last_boxes(text: str, adjacent: bool = False, truncated: bool = False) -> tuple[int, str] | None:
+    r"""Return (place, content) of the last `\boxed{...}` or `\fbox{...}`; None where no box opens.
 
-
-def last_boxes(text: str, adjacent: bool = False) -> tuple[int, str] | None:
-    r"""(place, content) of the last `\boxed{...}`; boxes that `joins` joins are one answer: "1, 2".
+    text: tidied. Boxes that `joins` joins are one answer: "1, 2". Of boxes in a box the outer one counts. The
+    content is empty where the last box does not close, or not within LONGEST characters, and where it lies in
+    one that does not.
 
     Args:
         adjacent: whether boxes without anything between them are one answer too.
+        truncated: whether the text was cut off: then a join at its end leaves the answer open too.
     """
-    box = _box_before(text, len(text), LONGEST)
-    if box is None:
+    boxes, cut = _boxes_at_end(text)
+    if cut is not None:
+        return cut, ""
+    if not boxes:
         return None
-    begin, _, content = box
-    for _ in range(20):
-        before = _box_before(text, begin, LONGEST)
-        if before is None or begin - before[1] > 80:
+    begin, end, content = boxes.pop()
+    if truncated and len(text) - end <= 80 and joins(text[end:]):
+        return begin, ""
+    for before in reversed(boxes[-20:]):
+        if begin - before[1] > 80:
             break
         gap = text[before[1] : begin]
         if not (joins(gap) or (adjacent and not gap.strip("$ \n"))):
@@ -173,26 +255,29 @@ def last_boxes(text: str, adjacent: bool = False) -> tuple[int, str] | None:
     return begin, content
 
 
-def _box_before(text: str, end: int, longest: int) -> tuple[int, int, str] | None:
-    """(begin, end, content) of the last box that begins before `end`."""
-    begin = max(text.rfind(name, 0, end) for name in BOXES)
-    if begin < 0:
-        return None
-    opened = begin + len(BOXES[text.startswith(BOXES[1], begin)])
-    while opened < len(text) and text[opened] == " ":
-        opened += 1
-    if not text.startswith("{", opened):
-        return None
-    depth = 0
-    for position in range(opened, min(len(text), opened + longest)):
-        character = text[position]
-        if character == "{":
-            depth += 1
-        elif character == "}":
-            depth -= 1
-            if depth == 0:
-                return begin, position + 1, text[opened + 1 : position]
-    return None
+def _boxes_at_end(text: str) -> tuple[list[tuple[int, int, str]], int | None]:
+    """Return (begin, end, content) of the last boxes that are in no other, in order, and where a box begins
+    that is open at the last of them or later; None where there is none."""
+    begins = [box.start() for box in BOX.finditer(text)] if "box" in text else []
+    if not begins:
+        return [], None
+    first = next(begin for begin in begins if begins[-1] - begin <= LONGEST)
+    closed: list[tuple[int, int, str]] = []
+    stack: list[tuple[int, int] | None] = []  # (begin, where the content begins) of boxes; None: other braces
+    for sign in BRACE.finditer(text, first, begins[-1] + LONGEST):
+        if sign["box"]:
+            stack.append((sign.start(), sign.end()))
+        elif sign["brace"] == "{":
+            stack.append(None)
+        elif sign["brace"] and stack and (box := stack.pop()):
+            while closed and closed[-1][0] > box[0]:  # those in this one
+                closed.pop()
+            closed.append((box[0], sign.end(), BOX.sub("{", text[box[1] : sign.start()])))
+    last = closed[-1][0] if closed else -1
+    for box in stack:
+        if box and (box[0] > last or not SPENT.search(text, box[1], last)):
+            return closed, box[0]
+    return closed, None
 
 
 def last_number(text: str) -> str | None:
@@ -200,17 +285,39 @@ def last_number(text: str) -> str | None:
     is none.
 
     Digits within words (`x2`, `m2`), powers, indices, times (`5:30`), dates and ordinals (`3rd`) are not
-    numbers.
+    numbers. A text that does not end in the statement of a result has none either: its last line, or the
+    number's own, is a line of a program (`total or 0`) or leaves a brace open.
     """
     for stretch in (200, LONGEST):  # it is nearly always in the last sentence
-        found = NUMBER_IN_TEXT.findall(text, max(0, len(text) - stretch))
+        start = max(0, len(text) - stretch)
+        found = list(NUMBER_IN_TEXT.finditer(text, start))
         if found:
-            return found[-1].rstrip(",")
+            number = found[-1]
+            end = text[start:]
+            own = end[end.rfind("\n", 0, number.start() - start) + 1 :].partition("\n")[0]
+            last = end.rstrip("`\n ").rpartition("\n")[2]
+            if any(_is_code(line) or _open(line) for line in (own, last)):
+                return None
+            return number.group().rstrip(",")
     return None
 
 
+def _is_code(line: str) -> bool:
+    default = DEFAULT.search(line)
+    return bool(CODE.match(line) or (default and BEFORE_DEFAULT.search(line[: default.start()])))
+
+
+def _open(line: str) -> bool:
+    """Return whether a line ends within braces or a formula that it opened."""
+    if "{" not in line and "\\" not in line:
+        return False
+    pairs = (("\\(", "\\)"), ("\\[", "\\]"), ("{", "}"))
+    unseen = line.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
+    return any(unseen.count(opening) > unseen.count(closing) for opening, closing in pairs)
+
+
 def read_number(text: str) -> int | Fraction | None:
-    """The exact value of a number in plain digits: `-1,234.50`, `.5`, `3/4`, `3 1/2`; None for anything else.
+    """The exact value of a number in digits: `-1,234.5`, `.5`, `1e3`, `3/4`, `3 1/2`; None for anything else.
 
     Separators must stand every three digits; a mixed number has a proper fraction (`3 5/4` is None). ASCII
     digits only.
@@ -222,10 +329,12 @@ def read_number(text: str) -> int | Fraction | None:
         return int(text)
     found = DECIMAL.fullmatch(text)
     if found:
-        digits, point, decimals = text.lstrip("+-").replace(",", "").partition(".")
+        digits, point, decimals = text.lstrip("+-").replace(",", "").lower().partition("e")[0].partition(".")
         value: int | Fraction = int(digits or "0")
         if point and decimals.strip("0"):
             value = Fraction(int(digits + decimals), 10 ** len(decimals))
+        if found[2]:
+            value = simplest(value * Fraction(10) ** int(found[2]))
     else:
         found = RATIO.fullmatch(text)
         if not found:

@@ -8,9 +8,9 @@ The expression is parsed by a grammar of its own and computed in exact arithmeti
     operand    = number | "(" expression ")"
 
 Numbers are ASCII digits without leading zeros; there is no unary sign, no decimal point and no power. The
-signs in OPERATORS count as `*`, `/` and `-`; spaces and tabs between tokens are ignored. Other graders accept
-more (TinyZero: whatever `eval` makes of the characters `0-9+-*/(). `, so also `**`, `//` and decimals, within
-1e-5 of the target).
+signs in OPERATORS count as `*`, `/` and `-`; spaces and tabs between tokens are ignored. LaTeX that writes
+the same is read too (`plain`). Other graders accept more (TinyZero: whatever `eval` makes of the characters
+`0-9+-*/(). `, so also `**`, `//` and decimals, within 1e-5 of the target).
 """
 
 import re
@@ -20,9 +20,10 @@ from typing import Any
 
 from egg_reason.rewards.answers import (
     Verdict,
-    after_thought,
+    answer_text,
     compared_by,
-    last_boxed,
+    flags,
+    last_boxes,
     last_tagged,
     scores,
     whole_texts,
@@ -39,6 +40,23 @@ DEEPEST = 50
 OPERATORS = str.maketrans({"×": "*", "÷": "/", "−": "-"})  # noqa: RUF001 (the signs themselves are meant)
 ALLOWED = re.compile(r"[0-9+\-*/() \t]*")
 TOKEN = re.compile(r"[0-9]+|[-+*/()]")
+
+CLOSING = re.compile(r"(?:\s|\\\]|\$\$|```)*\Z")
+WRAPPED = re.compile(r"\A(?:\$|\\[(\[]|\*\*|`|\s)+|(?:\$|\\[)\]]|\*\*|`|\s|(?<!\.)\.(?=[$\\)\]*`\s]*\Z))+\Z")
+"""What may stand around an expression and does not belong to it."""
+
+COMMANDS = (
+    dict.fromkeys(("times", "cdot", "ast"), "*")
+    | {"div": "/"}
+    | dict.fromkeys((",", ";", ":", "!", " "), " ")
+)
+COMMANDS |= dict.fromkeys(
+    ("left", "right", "big", "Big", "bigl", "bigr", "quad", "displaystyle", "text", "mathrm"), ""
+)
+DIGITS_OR_BRACKETS = "0123456789()"
+GROUPS = str.maketrans("{}[]", "()()")
+COMMAND = re.compile(rf"\\({'|'.join(map(re.escape, COMMANDS))})(?![A-Za-z])")
+FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
 
 
 def equivalent(a: str, b: str) -> bool:
@@ -60,13 +78,14 @@ def countdown(
     target: Sequence,
     prompts: Sequence | None = None,
     require_think: bool = True,
+    truncated: Sequence[bool] | None = None,
     log_extra: Callable | None = None,
     **kwargs: Any,
 ) -> list[float]:
     """1.0 where the completion's answer is right (`verdict`), else 0.0.
 
-    A reward function in TRL's signature: every argument but the last two is a list with one entry per
-    completion.
+    A reward function in TRL's signature: its arguments are lists with one entry per completion, but for
+    `require_think`.
 
     Args:
         completions: strings, or lists of message dicts (the last message counts).
@@ -74,9 +93,10 @@ def countdown(
         target: the target of each problem.
         prompts: where given, they say whether a completion starts inside a thought (`answers.whole_texts`).
         require_think: whether completions start inside a thought; used only where prompts are not given.
+        truncated: whether each completion spent its budget: then its last line is no answer; None: none did.
         log_extra: takes the columns `extracted` and `verdict`.
     """
-    return scores(_verdicts(completions, numbers, target, prompts, require_think), log_extra)
+    return scores(_verdicts(completions, numbers, target, prompts, require_think, truncated), log_extra)
 
 
 @compared_by(equivalent)
@@ -86,6 +106,7 @@ def countdown_graded(
     target: Sequence,
     prompts: Sequence | None = None,
     require_think: bool = True,
+    truncated: Sequence[bool] | None = None,
     log_extra: Callable | None = None,
     **kwargs: Any,
 ) -> list[float]:
@@ -95,22 +116,28 @@ def countdown_graded(
     Arguments as in `countdown`. As any last line counts as an answer (`answer_of`), 0.1 is earned by closing
     the thought and writing something; TinyZero gives it for an answer tag.
     """
-    verdicts = _verdicts(completions, numbers, target, prompts, require_think)
+    verdicts = _verdicts(completions, numbers, target, prompts, require_think, truncated)
     return [
         max(score, 0.0 if one.answer is None else 0.1)
         for score, one in zip(scores(verdicts, log_extra), verdicts, strict=True)
     ]
 
 
-def _verdicts(completions, numbers, target, prompts, require_think) -> list[Verdict]:
+def _verdicts(completions, numbers, target, prompts, require_think, truncated) -> list[Verdict]:
     texts = whole_texts(prompts, completions, require_think)
     return [
-        verdict(text, given, goal, require_think=False)
-        for text, given, goal in zip(texts, numbers, target, strict=True)
+        verdict(text, given, goal, require_think=False, truncated=cut)
+        for text, given, goal, cut in zip(texts, numbers, target, flags(truncated, len(texts)), strict=True)
     ]
 
 
-def verdict(completion: str, numbers: Sequence[int], target: int, require_think: bool = True) -> Verdict:
+def verdict(
+    completion: str,
+    numbers: Sequence[int],
+    target: int,
+    require_think: bool = True,
+    truncated: bool = False,
+) -> Verdict:
     """Return whether the answer in `completion` (see `answer_of`) uses each of `numbers` exactly once and
     equals `target` exactly.
 
@@ -121,7 +148,7 @@ def verdict(completion: str, numbers: Sequence[int], target: int, require_think:
     >>> verdict("></think>20+8", [5, 8, 20], 33).reason
     'numbers used: 8, 20; given: 5, 8, 20'
     """
-    answer = answer_of(completion, require_think)
+    answer = answer_of(completion, require_think, truncated)
     if answer is None:
         return Verdict(None, False, "no answer")
     if len(answer) > LONGEST:
@@ -155,21 +182,51 @@ def _listed(numbers):
     return ", ".join(map(str, numbers)) or "none"
 
 
-def answer_of(completion: str, require_think: bool = True) -> str | None:
-    r"""The part of a completion that is its answer, stripped; None where there is none.
+def answer_of(completion: str, require_think: bool = True, truncated: bool = False) -> str | None:
+    r"""The part of a completion that is its answer, as `plain` gives it; None where there is none.
 
     Only what follows the last `</think>` counts. Without that tag, and where a thought is opened and not
     closed after it, there is no answer; `require_think=False` lifts the first of the two, for completions
     that start outside a thought. In what follows the answer is the last `<answer>...</answer>` if there is
-    one, else the last `\boxed{...}`, else the last line that is not empty.
+    one, or the box in it, else the last `\boxed{...}`, else, unless `truncated`, the last line that is not
+    empty. A tag or a box that opens and does not close is no answer.
     """
-    text = after_thought(completion, require_think)
+    text = answer_text(completion, require_think, truncated)
     if text is None:
         return None
     answer = last_tagged(text)
+    boxes = last_boxes(text if answer is None else answer, truncated=truncated and answer is None)
+    if boxes:
+        answer = boxes[1]
     if answer is None:
-        answer = last_boxed(text, LONGEST) or text.rstrip().rpartition("\n")[2]
-    return answer.strip() or None
+        answer = "" if truncated else CLOSING.sub("", text[-4 * LONGEST :]).rpartition("\n")[2]
+    return plain(answer) or None
+
+
+def plain(expression: str) -> str:
+    r"""Return an expression without its LaTeX, and without dollar signs and a full stop at its end.
+
+    What is over LONGEST characters, or holds other commands, keeps them.
+
+    >>> plain(r"$\left(20 - \frac{8}{4}\right) \cdot 5 = 90$.")
+    '(20 - ((8)/(4))) * 5 = 90'
+    """
+    expression = expression.strip()
+    plainly = expression[:1] in DIGITS_OR_BRACKETS and expression[-1:] in DIGITS_OR_BRACKETS
+    if len(expression) > LONGEST or (plainly and "\\" not in expression):
+        return expression
+    expression = WRAPPED.sub("", expression).strip()
+    if "\\" not in expression and "{" not in expression:
+        return expression
+    expression = COMMAND.sub(lambda command: COMMANDS[command[1]], expression)
+    for _ in range(DEEPEST):
+        shorter = FRACTION.sub(
+            lambda parts: f"(({parts[1] or parts[2]})/({parts[3] or parts[4]}))", expression
+        )
+        if shorter == expression:
+            break
+        expression = shorter
+    return expression.translate(GROUPS).strip() if "\\" not in expression else expression
 
 
 def _is_number(token: str) -> bool:

@@ -26,6 +26,7 @@ def score_with(
     memory: float,
     text: str,
     form: str,
+    truncated: Sequence[bool] | None = None,
 ) -> Scores:
     """Score J completions; see `egg_reason.score`."""
     for name, texts in (("prompts", prompts), ("completions", completions)):
@@ -49,7 +50,7 @@ def score_with(
     weight_of = dict(zip(names, own if weights is None else map(float, weights), strict=True))
     if not any(weight_of.values()):
         raise ValueError(f"rewards: every weight is 0 ({', '.join(names)}); give at least one another weight")
-    rows = rows_of(len(completions), prompts, completions, columns, None, text)
+    rows = rows_of(len(completions), prompts, completions, columns, None, text, truncated)
     functions = {
         name: adapted(one, name)
         for name, one in zip(names, given, strict=True)
@@ -60,7 +61,7 @@ def score_with(
     scores = Scores(np.full(len(completions), np.nan, np.float32), {})
     if named:
         with Scorer(named, timeout, workers, memory, text=text, form=form) as scorer:
-            scores = scorer.score(prompts, completions, columns)
+            scores = scorer.score(prompts, completions, columns, truncated=truncated)
     for name, function in functions.items():
         _enter(scores, name, _called(function, name, rows, form))
     scores.by_reward = {name: scores.by_reward[name] for name in names}

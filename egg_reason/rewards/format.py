@@ -13,7 +13,7 @@ for `--reward my_file.py:tagged`:
 from collections.abc import Sequence
 from typing import Any
 
-from egg_reason.rewards.answers import whole_texts
+from egg_reason.rewards.answers import flags, last_boxes, last_tagged, tidy, whole_texts
 
 __all__ = ["format"]
 
@@ -23,6 +23,7 @@ def format(
     prompts: Sequence | None = None,
     require_think: bool = False,
     answer_tags: bool = False,
+    truncated: Sequence[bool] | None = None,
     **kwargs: Any,
 ) -> list[float]:
     """1.0 where the whole text is a thought and then an answer (`well_formed`), else 0.0.
@@ -37,15 +38,19 @@ def format(
         require_think: whether completions start inside a thought; used only where prompts are not given.
         answer_tags: whether the answer must stand in `<answer>...</answer>`, with nothing but blanks around
             it.
+        truncated: whether each completion spent its budget: then an answer counts only in a tag or a box that
+            closes; None: none did.
     """
+    texts = whole_texts(prompts, completions, require_think)
     return [
-        float(well_formed(text, answer_tags)) for text in whole_texts(prompts, completions, require_think)
+        float(well_formed(text, answer_tags, cut))
+        for text, cut in zip(texts, flags(truncated, len(texts)), strict=True)
     ]
 
 
-def well_formed(text: str, answer_tags: bool = False) -> bool:
-    """Return whether a text is `<think>`, a thought, `</think>` and an answer that is not blank, with each
-    tag once and nothing before it.
+def well_formed(text: str, answer_tags: bool = False, truncated: bool = False) -> bool:
+    """Return whether a text is `<think>`, a thought, `</think>` and an answer that is not blank and not cut
+    off, with each tag once and nothing before it.
 
     >>> well_formed("<think>3 and 4</think>7"), well_formed("7"), well_formed("<think>3 and 4</think> ")
     (True, False, False)
@@ -53,6 +58,11 @@ def well_formed(text: str, answer_tags: bool = False) -> bool:
     before, opened, rest = text.partition("<think>")
     thought, closed, answer = rest.partition("</think>")
     if before.strip() or not opened or not closed or "think>" in thought + answer or not answer.strip():
+        return False
+    answer = tidy(answer, truncated)
+    held = last_tagged(answer)
+    boxes = last_boxes(answer, truncated=truncated) if held is None else None
+    if held == "" or (boxes and not boxes[1]) or (truncated and held is None and boxes is None):
         return False
     if not answer_tags:
         return True

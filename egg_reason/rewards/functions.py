@@ -130,7 +130,7 @@ NO_RUN = TrainerState()
 """The state outside of a training run."""
 
 
-FILLED = ("prompts", "completions", "completion_ids", "trainer_state")
+FILLED = ("prompts", "completions", "completion_ids", "truncated", "trainer_state")
 """Arguments that every reward is given beside the data columns; further ones begin with `log_`."""
 
 

@@ -21,13 +21,15 @@ from typing import Any
 
 from egg_reason.rewards.answers import (
     Verdict,
-    after_thought,
+    answer_text,
     compared_by,
-    last_boxed,
+    flags,
+    last_boxes,
     last_number,
     last_tagged,
     read_number,
     scores,
+    tidy,
     whole_texts,
 )
 
@@ -35,17 +37,35 @@ __all__ = ["equivalent", "gold_value", "gsm8k", "verdict"]
 
 MARKS = "####"
 
+LABEL = (
+    r"(?i:[*_\s]*+(?:(?:the|so|thus|therefore|final|correct)\b,?\s*+)*+(?:answer|result)\b[*_ \t]*+"
+    r"(?:(?:is\b|:|=)[*_ \t]*+)?)"
+)
+MARK = re.compile(rf"#+(?P<marked>(?:{LABEL})?\s*+(?!#)(?P<line>[^\n]*))?")
+"""A mark and what stands behind it: on its line or, if nothing does, on the next line that is not empty."""
+
+HEADING = re.compile(
+    r"(?i)[*_]*(?:(?:step|part|case|section|example|problem|question|solution|stage|phase)\b"
+    r"|[0-9]{1,2}(?:[.):]\s+[*_]*[a-z]|\s+[-\u2013\u2014]\s+[a-z]|(?:st|nd|rd|th)\b))"
+)
+"""The beginning of a Markdown heading: `Step 1: add`, `1. Add`."""
+
+BOXED = re.compile(r"[\s*$\\(\[]*\\(?:boxed|fbox)\s*\{")
+
 VALUE = re.compile(
-    r"[\s*$\\(:]*(?:[A-Za-z]\w*\s*=\s*)?(?P<sign>[-+\u2212]?)\s*(?:\\?[$€£¥]|USD|Rs\.?)?\s*(?P<negative>[-\u2212]?)\s*"
-    r"(?P<number>[0-9]+\s+[0-9]+/[0-9]+|[0-9][0-9,]*\s*/\s*[0-9]+|[0-9]+(?:,[0-9]+)*(?:\.[0-9]*)?|\.[0-9]+)(?P<rest>.*)",
+    rf"[\s*_$\\(:{{]*(?:(?:[A-J]\s*[).:]|{LABEL})[\s*_$\\(:{{]*)?(?:[A-Za-z]\w*\s*=\s*)?"
+    r"(?P<sign>[-+\u2212]?)\s*(?:\\?[$€£¥]|USD|Rs\.?)?\s*(?P<negative>[-\u2212]?)\s*"
+    r"(?P<number>[0-9]+\s+[0-9]+/[0-9]+|[0-9][0-9,]*\s*/\s*[0-9]+"
+    r"|(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,2}(?![0-9A-Za-z]))?)(?P<rest>.*)",
     re.DOTALL,
 )
-"""A number with a sign and currency before it, and what follows."""
+"""A number with the letter of a choice, a sign and currency before it, and what follows."""
 
 ANOTHER = re.compile(
-    r"\s*(?:%|\\%)?\s*(?:(?:or|and|to|,|/|;|\||-|\+|\*|\u00d7|=|:|\^|[A-Za-z$€£¥%]{1,12}\s+(?:or|to))\s*[-$€£¥]*\s*[0-9]|[eExX][0-9+-]|\s+[0-9])"
+    r"\s*(?:%|\\%)?\s*(?:(?:or|and|to|,|/|;|\||-|\+|\*|\u00d7|=|:|\^|[A-Za-z$€£¥%]{1,12}\s+(?:or|to))\s*[-$€£¥]*\s*[0-9]"
+    r"|[eExX][0-9+-]|\s+[0-9]|[,;]?\s*\(?[B-J][).:]\s*[-$€£¥]*[0-9])"
 )
-"""What may not follow a number that is an answer: `18 or 20`, `18, 20`, `3 - 4`, `1:2`, `1e5`."""
+"""What may not follow a number that is an answer: `18 or 20`, `18, 20`, `3 - 4`, `1:2`, `5 (B) 6`."""
 
 
 def equivalent(a: str, b: str) -> bool:
@@ -62,13 +82,14 @@ def gsm8k(
     prompts: Sequence | None = None,
     require_think: bool = False,
     require_marks: bool = False,
+    truncated: Sequence[bool] | None = None,
     log_extra: Callable | None = None,
     **kwargs: Any,
 ) -> list[float]:
     """1.0 where the completion's number is the right one, else 0.0.
 
-    A reward function in TRL's signature: every argument but the last three is a list with one entry per
-    completion.
+    A reward function in TRL's signature: its arguments are lists with one entry per completion, but for the
+    two that begin with `require`.
 
     Args:
         completions: strings, or lists of message dicts (the last message counts).
@@ -76,19 +97,25 @@ def gsm8k(
         prompts: where given, they say whether a completion starts inside a thought (`answers.whole_texts`).
         require_think: whether completions start inside a thought; used only where prompts are not given.
         require_marks: whether only a number behind `####` is an answer.
+        truncated: whether each completion spent its budget: then its last number is no answer; None: none.
         log_extra: takes the columns `extracted` and `verdict`.
 
     Raises ValueError where a right answer is no number.
     """
     texts = whole_texts(prompts, completions, require_think)
     verdicts = [
-        verdict(text, gold, require_marks=require_marks) for text, gold in zip(texts, answer, strict=True)
+        verdict(text, gold, require_marks=require_marks, truncated=cut)
+        for text, gold, cut in zip(texts, answer, flags(truncated, len(texts)), strict=True)
     ]
     return scores(verdicts, log_extra)
 
 
 def verdict(
-    completion: str, gold: object, require_think: bool = False, require_marks: bool = False
+    completion: str,
+    gold: object,
+    require_think: bool = False,
+    require_marks: bool = False,
+    truncated: bool = False,
 ) -> Verdict:
     """Return whether the number in `completion` (see `answer_of`) is the one in `gold`.
 
@@ -96,7 +123,7 @@ def verdict(
     Verdict(answer='18.00', correct=True, reason='right')
     """
     right = gold_value(str(gold))
-    answer = answer_of(completion, require_think, require_marks)
+    answer = answer_of(completion, require_think, require_marks, truncated)
     if answer is None:
         return Verdict(None, False, "no answer")
     value = read_number(answer)
@@ -109,7 +136,8 @@ def verdict(
 def gold_value(gold: str) -> int | Fraction:
     """The number in a right answer. Raises ValueError where there is none."""
     _, _, last = gold.rpartition(MARKS)
-    answer = number_in(last)
+    boxes = last_boxes(tidy(last))
+    answer = number_in(boxes[1] if boxes else last)
     value = None if answer is None else read_number(answer)
     if value is None:
         raise ValueError(
@@ -119,29 +147,58 @@ def gold_value(gold: str) -> int | Fraction:
     return value
 
 
-def answer_of(completion: str, require_think: bool = False, require_marks: bool = False) -> str | None:
+def answer_of(
+    completion: str, require_think: bool = False, require_marks: bool = False, truncated: bool = False
+) -> str | None:
     r"""The number that is the answer, as written, without currency, percent sign and unit; None where there
     is none.
 
-    After the thought: what follows the first `####` on its line; else the last `<answer>` pair; else the last
-    `\boxed{...}`; else the last number. One of the first three that holds no number, or several (`18 or 20`),
-    is an answer all the same, a wrong one.
+    After the thought: what follows the first `####` that marks a number (`_marked`); else the last `<answer>`
+    pair; else the last `\boxed{...}`; else the last number. One of the first three that holds no number, or
+    several (`18 or 20`), is an answer all the same, a wrong one. One that opens and does not close is no
+    answer, nor is, where `truncated`, the last number.
     """
-    text = after_thought(completion, require_think)
+    text = answer_text(completion, require_think, truncated)
     if text is None:
         return None
-    _, marks, marked = text.partition(MARKS)
-    if marks:
-        return _number_or_text(marked.lstrip(" \t").split("\n", 1)[0])
-    if require_marks:
-        return None
+    marked = _marked(text, truncated)
+    if marked is not None or require_marks:
+        return marked or None
     held = last_tagged(text)
-    if held is None or "\\boxed" in held:
-        held = last_boxed(text if held is None else held)
+    boxes = last_boxes(text if held is None else held, truncated=truncated and held is None)
+    if boxes:
+        held = boxes[1]
     if held is not None:
         return _number_or_text(held)
-    number = last_number(text)
+    number = None if truncated else last_number(text)
     return None if number is None else number_in(number)
+
+
+def _marked(text: str, truncated: bool) -> str | None:
+    """Return what the first mark marks, an empty text where it was cut off; None where every `####` begins a
+    heading: `Step 1: add`."""
+    begin = text.find(MARKS)
+    while begin >= 0:
+        # Nearly always: digits alone, to the end of the line.
+        digits, newline, _ = text[begin + len(MARKS) : begin + 64].partition("\n")
+        digits = digits.strip(" ")
+        if digits.isascii() and digits.isdigit() and (newline or len(text) < begin + 64):
+            return digits if newline or not truncated else ""
+        mark = MARK.match(text, begin)
+        assert mark  # it begins with the marks
+        line = mark["line"]
+        end = mark.end()
+        begin = text.find(MARKS, end)
+        if line is None:  # a line of marks alone, before another
+            continue
+        ended = end == len(text)
+        if BOXED.match(line):
+            return _number_or_text((last_boxes(line) or (0, ""))[1]) or ""
+        if ended and not line.strip("*_$ "):
+            return ""
+        if not HEADING.match(line) and (VALUE.match(line[:1000]) or number_in(line) is not None):
+            return "" if ended and truncated else _number_or_text(line)
+    return None
 
 
 def _number_or_text(text: str) -> str | None:
@@ -159,10 +216,15 @@ def number_in(text: str) -> str | None:
         text = text.rpartition("=")[2]
     if "\\" in text or "{" in text:
         text = re.sub(r"\\(?:text|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", text)
-        text = re.sub(r"\\[dt]?frac\s*\{([0-9,]+)\}\s*\{([0-9,]+)\}", r"\1/\2", text)
+        text = re.sub(r"\\[dtc]?frac\s*([0-9]|\{[0-9,]+\})\s*([0-9]|\{[0-9,]+\})", _ratio, text)
         text = re.sub(r"\{,\}|(?<=[0-9]),?\\[,!]\s*(?=[0-9]{3})", ",", text).replace("\\%", "%")
+        text = re.sub(r"\\[,;: ]|~|\\left|\\right", " ", text)
     found = VALUE.match(text)
     if found is None or ANOTHER.match(found["rest"]):
         return None
     number = found["number"].rstrip(",").replace("\u2212", "-")
     return ("-" if (found["sign"] in ("-", "\u2212")) != bool(found["negative"]) else "") + number
+
+
+def _ratio(fraction: re.Match) -> str:
+    return f"{fraction[1].strip('{}')}/{fraction[2].strip('{}')}"

@@ -21,13 +21,15 @@ from typing import Any
 from egg_reason.rewards.answers import (
     LONGEST,
     Verdict,
-    after_thought,
+    answer_text,
     compared_by,
+    flags,
     last_boxes,
     last_number,
     last_tagged,
     read_number,
     scores,
+    tidy,
     whole_texts,
 )
 from egg_reason.rewards.mathematics import comparison, forms
@@ -43,6 +45,7 @@ FINALLY_STATED = re.compile(r"(?i)\bfinal answer\b\**\s*(?:is|:)+\**\s*(?:the fi
 SENTENCE = re.compile(r"(?s)(.*?)(?:\n\s*\n|(?<![0-9]\.)(?<=[^\s.])\.(?=\s|\Z)|\Z)")
 SPAN = re.compile(r"(?s)\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)")
 JOINED = re.compile(r"[\s,;]*(?:and|or)?\s*")
+LETTER = re.compile(r"[A-J]\. (?=[a-z0-9$\\])")
 CHOICE = re.compile(r"\(?([A-J])(?:\)|[.,:;])")
 DENIAL = re.compile(r"(?i)\b(?:not|never|cannot|neither|nor|isn't|aren't|can't|unknown|unsure)\b")
 
@@ -78,33 +81,40 @@ def math(
     answer: Sequence,
     prompts: Sequence | None = None,
     require_think: bool = False,
+    truncated: Sequence[bool] | None = None,
     log_extra: Callable | None = None,
     **kwargs: Any,
 ) -> list[float]:
     """1.0 where the completion's answer is equivalent to the right one, else 0.0.
 
-    A reward function in TRL's signature: every argument but the last two is a list with one entry per
-    completion.
+    A reward function in TRL's signature: its arguments are lists with one entry per completion, but for
+    `require_think`.
 
     Args:
         completions: strings, or lists of message dicts (the last message counts).
         answer: the right answers, LaTeX or plain; a number is as good as its text.
         prompts: where given, they say whether a completion starts inside a thought (`answers.whole_texts`).
         require_think: whether completions start inside a thought; used only where prompts are not given.
+        truncated: whether each completion spent its budget: then an answer counts only in a tag or a box that
+            closes; None: none did.
         log_extra: takes the columns `extracted` and `verdict`.
     """
     texts = whole_texts(prompts, completions, require_think)
-    return scores([verdict(text, gold) for text, gold in zip(texts, answer, strict=True)], log_extra)
+    verdicts = [
+        verdict(text, gold, truncated=cut)
+        for text, gold, cut in zip(texts, answer, flags(truncated, len(texts)), strict=True)
+    ]
+    return scores(verdicts, log_extra)
 
 
-def verdict(completion: str, gold: object, require_think: bool = False) -> Verdict:
+def verdict(completion: str, gold: object, require_think: bool = False, truncated: bool = False) -> Verdict:
     r"""Return whether the answer in `completion` (see `answer_of`) is equivalent to the one in `gold` (see
     `gold_of`).
 
     >>> verdict(r"<think>...</think>So it is \boxed{\frac{3}{6}}.", "0.5")
     Verdict(answer='\\frac{3}{6}', correct=True, reason='right')
     """
-    answer = answer_of(completion, require_think)
+    answer = answer_of(completion, require_think, truncated)
     if answer is None:
         return Verdict(None, False, "no answer")
     right = gold_of(str(gold))
@@ -113,32 +123,36 @@ def verdict(completion: str, gold: object, require_think: bool = False) -> Verdi
     return Verdict(answer, False, f"not {right}")
 
 
-def answer_of(completion: str, require_think: bool = False) -> str | None:
-    r"""The part of a completion that is its answer; None where there is none, as in a thought that does not
-    end.
+def answer_of(completion: str, require_think: bool = False, truncated: bool = False) -> str | None:
+    r"""The part of a completion that is its answer; None where there is none, as in a thought, a tag or a box
+    that does not close.
 
     After the thought: the last `<answer>` pair; else what is last of `\boxed{...}` and a "final answer is
     ..." that can be read; else the last "answer is ..."; else the last line if it is mathematics alone; else
-    what comes last, mathematics between dollar signs or a number. Boxes joined by a comma, "and" or "or" are
-    one answer.
+    what comes last, mathematics between dollar signs or a number. Where `truncated`, only a tag and a box
+    count. Boxes joined by a comma, "and" or "or" are one answer. In a tag the order is the same, except that
+    words and anything short are the answer as they stand.
     """
-    text = after_thought(completion, require_think)
+    text = answer_text(completion, require_think, truncated)
     if text is None:
         return None
     tagged = last_tagged(text)
     if tagged is not None:
         text = tagged
-    boxes = last_boxes(text)
+        truncated = False
+    boxes = last_boxes(text, truncated=truncated)
     if boxes is not None:
         tail = text[boxes[0] :]
         later = (
             [found.end() for found in FINALLY_STATED.finditer(tail)]
-            if len(tail) < 20_000 and "nswer" in tail
+            if len(tail) < 20_000 and "nswer" in tail and boxes[1] and not truncated
             else []
         )
         stated = _stated(tail[later[-1] :]) if later and "\\boxed" not in tail[later[-1] :] else None
         answer = stated if stated is not None and _is_mathematics(stated) else boxes[1]
         return answer.strip()[:LONGEST] or None
+    if truncated:
+        return None
     text = text[-LONGEST:].strip()
     if tagged is not None and not _is_prose(text):
         return text or None
@@ -154,7 +168,7 @@ def _answer_without_box(text: str) -> str | None:
         if stated is not None:
             return stated
     line = text.rpartition("\n")[2].strip().strip("*` ")
-    if line and "$" not in line and "\\(" not in line and _is_mathematics(line):
+    if line and not any(sign in line for sign in ("$", "\\(", "\\[")) and _is_mathematics(line):
         return line
     return _last_of(text)
 
@@ -182,7 +196,10 @@ def _stated(text: str) -> str | None:
         rest = text[run[-1].end() :].split("\n")[0].split(". ")[0].strip(" .*")
         whole = text[: run[-1].end()] + " " + rest
         return whole if rest and len(rest) < 40 and _is_mathematics(whole) else text[: run[-1].end()]
-    sentence = (found[1] if (found := SENTENCE.match(text)) else text).split("\n")[0].strip().strip("*`\"' ")
+    # The full stop of "B. ellipse" ends no sentence.
+    start = letter.end() if (letter := LETTER.match(text)) else 0
+    sentence = text[:start] + (found[1] if (found := SENTENCE.match(text, start)) else text[start:])
+    sentence = sentence.split("\n")[0].strip().strip("*`\"' ")
     if not sentence or _is_mathematics(sentence):
         return sentence or None
     if forms.read(sentence)[0] == "choice":
@@ -206,8 +223,8 @@ def _joined_spans(text: str, spans: list) -> str:
 
 def _is_prose(text: str) -> bool:
     """Return whether a text states its answer in words about it, as "There are 5 apples" does, and is not the
-    answer itself, as "Evelyn" is."""
-    if _is_mathematics(text):
+    answer itself, as "Evelyn" is. What denies (`not 5`) is none."""
+    if _is_mathematics(text) or DENIAL.search(text):
         return False
     words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+", "", text))
     return bool(STATED.search(text)) or "\n" in text or (len(words) > 2 and any(map(str.isdigit, text)))
@@ -233,7 +250,8 @@ def gold_of(gold: str) -> str:
 
     Of a solution in words without a box it is what the words state as the answer.
     """
+    gold = tidy(gold)
     boxes = last_boxes(gold, adjacent=True)
     if boxes is None and STATED.search(gold):
         return (_answer_without_box(gold[-LONGEST:]) or gold).strip()
-    return (boxes[1] if boxes else gold).strip()
+    return ((boxes and boxes[1]) or gold).strip()

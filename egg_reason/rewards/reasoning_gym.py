@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from egg_reason.rewards.answers import after_thought, last_tagged, whole_texts
+from egg_reason.rewards.answers import after_thought, flags, last_tagged, tidy, whole_texts
 
 __all__ = ["reasoning_gym"]
 
@@ -26,6 +26,7 @@ def reasoning_gym(
     metadata: Sequence,
     prompts: Sequence | None = None,
     require_think: bool = True,
+    truncated: Sequence[bool] | None = None,
     log_extra: Callable | None = None,
     **kwargs: Any,
 ) -> list[float]:
@@ -41,9 +42,13 @@ def reasoning_gym(
         answer, question, metadata: of reasoning-gym's item.
         dataset, settings: name of the set, and the settings it was made with.
         prompts, require_think: see `answers.whole_texts`.
+        truncated: whether each completion spent its budget: then only a tag that closes holds an answer;
+            None: none did.
         log_extra: receives the columns `extracted` and `verdict`.
     """
-    found = [answer_of(text) for text in whole_texts(prompts, completions, require_think)]
+    texts = whole_texts(prompts, completions, require_think)
+    cuts = flags(truncated, len(texts))
+    found = [answer_of(text, cut) for text, cut in zip(texts, cuts, strict=True)]
     values = []
     for given, gold, asked, name, chosen, facts in zip(
         found, answer, question, dataset, settings, metadata, strict=True
@@ -64,8 +69,9 @@ def reasoning_gym(
     return values
 
 
-def answer_of(text: str) -> str | None:
-    """The answer in a text with its thought (`answers.after_thought`), stripped; None where there is none.
+def answer_of(text: str, truncated: bool = False) -> str | None:
+    """The answer in a text with its thought (`answers.after_thought`), stripped; None where there is none,
+    and where it was cut off: a tag does not close, or without a tag the budget was spent.
 
     >>> answer_of("<think>1+1</think>It is <answer>2</answer>.")
     '2'
@@ -73,8 +79,10 @@ def answer_of(text: str) -> str | None:
     rest = after_thought(text)
     if rest is None:
         return None
-    tagged = last_tagged(rest)
-    return (rest if tagged is None else tagged).strip() or None
+    tagged = last_tagged(tidy(rest, truncated))
+    if tagged is None and not truncated:
+        tagged = rest
+    return (tagged or "").strip() or None
 
 
 def _refused(given: str, gold: str | None) -> bool:

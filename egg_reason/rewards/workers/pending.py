@@ -56,6 +56,7 @@ class Pending:
         completions: Sequence[str],
         columns: dict[str, list] | None = None,
         completion_ids: Sequence[Sequence[int]] | None = None,
+        truncated: Sequence[bool] | None = None,
     ) -> None:
         """Sends the completions of some jobs to the workers, for every reward, and returns at once.
 
@@ -65,11 +66,12 @@ class Pending:
             completions: J strings, what it wrote after them.
             columns: further keyword arguments of the reward functions, each a list of length J.
             completion_ids: the tokens of each completion; None: rewards do not get this argument.
+            truncated: whether each completion spent its budget; None: rewards do not get this argument.
 
         Raises ValueError, one line, where lengths differ, a column bears the name of an argument or cannot be
         sent to another process.
         """
-        rows = rows_of(len(jobs), prompts, completions, columns, completion_ids, self._text)
+        rows = rows_of(len(jobs), prompts, completions, columns, completion_ids, self._text, truncated)
         self._crew.start()
         for reward in self._crew.rewards:
             for start in range(0, len(jobs), BATCH):
@@ -171,6 +173,7 @@ def rows_of(
     columns: dict[str, list] | None,
     completion_ids: Sequence[Sequence[int]] | None,
     text: str = "turn",
+    truncated: Sequence[bool] | None = None,
 ) -> dict[str, list]:
     """The arguments of rewards that are lists with one entry per completion. text: one of TEXTS. Raises
     ValueError: `Pending.send`."""
@@ -181,6 +184,8 @@ def rows_of(
                 rows["prompts"][row], rows["completions"][row] = turn(prompt, written)
     if completion_ids is not None:
         rows["completion_ids"] = [list(tokens) for tokens in completion_ids]
+    if truncated is not None:
+        rows["truncated"] = [bool(cut) for cut in truncated]
     check_columns(columns or {})
     rows |= {name: list(column) for name, column in (columns or {}).items()}
     for name, column in rows.items():

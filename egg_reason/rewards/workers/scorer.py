@@ -112,12 +112,13 @@ class Scorer:
         columns: dict[str, list] | None = None,
         completion_ids: Sequence[Sequence[int]] | None = None,
         trainer_state: TrainerState = NO_RUN,
+        truncated: Sequence[bool] | None = None,
     ) -> Scores:
         """Scores J completions and waits for the scores. Arguments: see `Pending.send`.
 
         trainer_state: what rewards get as `trainer_state`.
         """
-        return self.submit(prompts, completions, columns, completion_ids, trainer_state).result()
+        return self.submit(prompts, completions, columns, completion_ids, trainer_state, truncated).result()
 
     def submit(
         self,
@@ -126,11 +127,13 @@ class Scorer:
         columns: dict[str, list] | None = None,
         completion_ids: Sequence[Sequence[int]] | None = None,
         trainer_state: TrainerState = NO_RUN,
+        truncated: Sequence[bool] | None = None,
     ) -> Pending:
         """Sends J completions to the workers and returns at once; `Pending.result` waits for the Scores.
         Arguments: see `score`."""
         pending = self.expect(len(completions), trainer_state)
-        pending.send(range(len(completions)), prompts, completions, columns, completion_ids)
+        jobs = range(len(completions))
+        pending.send(jobs, prompts, completions, columns, completion_ids, truncated)
         return pending
 
     def expect(self, count: int, trainer_state: TrainerState = NO_RUN) -> Pending:
