@@ -80,8 +80,12 @@ def tasks_show(
     for split, rows in (("train", made.train), ("heldout", made.heldout)):
         for row in rows[:sample]:
             print(f"\n--- {split}")
+            own = row["columns"] if isinstance(row.get("columns"), dict) else {}
             for key, value in row.items():
-                print(f"{key}: {value!r}")
+                if value is not own:
+                    print(f"{key}: {value!r}")
+            for key, value in own.items():
+                print(f"column {key}: {value!r}")
     return 0
 
 
@@ -100,9 +104,9 @@ def tasks_validate(
     from egg_reason import tasks
 
     made = flags.make(task, options)
-    faults = tasks.validate(made)
-    for fault in faults:
-        print(fault)
+    faults, notes = tasks.examine(made)
+    for line in faults + notes:
+        print(line)
     problems = f"{len(made.train):,} training and {len(made.heldout):,} held-out problems"
     print(
         f"{made.name}: {problems}, "

@@ -31,11 +31,12 @@ from egg_reason.rewards.answers import (
     scores,
     whole_texts,
 )
+from egg_reason.rewards.columns import gold_text, reads_gold
 from egg_reason.rewards.mathematics import comparison, forms
 from egg_reason.rewards.mathematics.budget import fresh_budget
 from egg_reason.rewards.mathematics.tokens import Unreadable
 
-__all__ = ["answer_of", "equivalent", "gold_of", "math", "verdict"]
+__all__ = ["answer_of", "equivalent", "gold_of", "is_words", "math", "verdict"]
 
 STATED = re.compile(
     r"(?i)\banswer\b(?P<between>[^.\n:=$0-9\\]{0,60}?)(?:(?P<verb>\b(?:is|are|be|was|equals|isn't|aren't)\b)|\s*[:=])\**:?\s*"
@@ -78,6 +79,7 @@ _number = lru_cache(4096)(read_number)
 
 
 @compared_by(equivalent)
+@reads_gold("answer")
 def math(
     completions: Sequence,
     answer: Sequence,
@@ -112,7 +114,7 @@ def verdict(completion: str, gold: object, require_think: bool = False) -> Verdi
     answer = answer_of(completion, require_think)
     if answer is None:
         return Verdict(None, False, "no answer")
-    right = gold_of(str(gold))
+    right = gold_of(gold_text(gold))
     if equivalent(right, answer):
         return Verdict(answer, True, "right")
     return Verdict(answer, False, f"not {right}")
@@ -231,6 +233,11 @@ def gold_of(gold: str) -> str:
     if boxes is None and STATED.search(gold):
         return (_answer_without_box(gold[-LONGEST:]) or gold).strip()
     return (boxes[1] if boxes else gold).strip()
+
+
+def is_words(gold: str) -> bool:
+    """Return whether a right answer cannot be read as mathematics, so that it equals only its own text."""
+    return not _is_mathematics(gold_of(gold))
 
 
 SIMPLE = re.compile(

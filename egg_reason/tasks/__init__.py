@@ -11,10 +11,23 @@ from functools import partial
 from pathlib import Path
 
 from egg_reason.rewards.functions import import_function
-from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reasoning_gym
-from egg_reason.tasks.task import Task, batch, columns, validate
+from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reading, reasoning_gym
+from egg_reason.tasks.task import Task, batch, columns
+from egg_reason.tasks.validation import Examination, examine, validate
 
-__all__ = ["TASKS", "Task", "available", "batch", "columns", "make", "overlaps", "refuse_overlap", "validate"]
+__all__ = [
+    "TASKS",
+    "Examination",
+    "Task",
+    "available",
+    "batch",
+    "columns",
+    "examine",
+    "make",
+    "overlaps",
+    "refuse_overlap",
+    "validate",
+]
 
 TASKS: dict[str, tuple[Callable[..., Task], str]] = {
     "countdown": (countdown.make, countdown.DESCRIPTION),
@@ -121,13 +134,13 @@ def _function(name: str) -> Callable[..., Task]:
     kind, colon, rest = name.partition(":")
     if kind == "reasoning_gym" and colon:
         return partial(reasoning_gym.make, dataset=rest)
-    if Path(name).suffix in data.SUFFIXES:
+    if reading.is_data_file(name):
         return partial(file.make, name)
     if colon:
         return import_function(name, "task")
     raise ValueError(
         f"task: {name!r} is not one of {', '.join(TASKS)}; choose one of them, or give a data file"
-        f" ({', '.join(data.SUFFIXES)}) or path/to/file.py:function"
+        f" ({', '.join(reading.SUFFIXES)}) or path/to/file.py:function"
     )
 
 
