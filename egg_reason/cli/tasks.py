@@ -42,11 +42,12 @@ class _TaskFlags:
         Texts, option("of a data file: the rewards that grade its answers, separated by commas", "none")
     ] = ()
 
-    def make(self, task: str, options: tuple[str, ...] = (), **given):
+    def make(self, *names: str, options: tuple[str, ...] = ()):
         from egg_reason import tasks
 
-        given = {key: value for key, value in vars(self).items() if value is not None} | given
-        return tasks.make(task, **{"tokenizer_name": given.pop("tokenizer")} | given | task_options(options))
+        given = {key: value for key, value in vars(self).items() if value not in (None, ())}
+        given["tokenizer_name"] = given.pop("tokenizer")
+        return tasks.make_all(names, **given | task_options(options))
 
 
 TaskFlags = tyro.conf.OmitArgPrefixes[_TaskFlags]
@@ -66,7 +67,7 @@ def tasks_show(
         sample: how many problems of each split.
         flags: where the data are, and how they become prompts.
     """
-    made = flags.make(task, options)
+    [made] = flags.make(task, options=options)
     print_table(
         {
             "name": made.name,
@@ -103,7 +104,7 @@ def tasks_validate(
     """
     from egg_reason import tasks
 
-    made = flags.make(task, options)
+    [made] = flags.make(task, options=options)
     faults, notes = tasks.examine(made)
     for line in faults + notes:
         print(line)
@@ -141,9 +142,9 @@ def tasks_overlap(
     """
     from egg_reason import tasks
 
-    made = flags.make(task)
+    made, *others = flags.make(task, *(() if other is None else (other,)))
     rows = made.train or made.heldout
-    if other is None:
+    if not others:
         compared = tasks.overlaps(made, flags.data_dir)
         if not compared:
             raise ValueError(
@@ -151,7 +152,7 @@ def tasks_overlap(
                 " --data-dir"
             )
     else:
-        second = flags.make(other)
+        [second] = others
         known = second.heldout or second.train
         runs = not (made.generated or second.generated)
         compared = {second.name: (tasks.overlap.find(rows, known, runs), known)}

@@ -31,6 +31,9 @@ class BenchmarkSettings:
     problems: int | None = setting(
         None, "use the first so many problems of each benchmark", unset="all", typical="256"
     )
+    all_problems: bool = setting(
+        False, "use problems of a data file that the model was trained on too; the result is marked"
+    )
     data_dir: str | None = setting(None, "folder of the data sets", unset="the Hugging Face hub")
     prompt_column: str | None = setting(None, "column of the problems in a data file", unset="question")
     answer_column: str | None = setting(None, "column of the answers in a data file", unset="answer")
@@ -113,4 +116,6 @@ class EvalConfig(Sections):
         names = cls.known().keys() - {"streams"}  # which suit the lanes of training
         shared = {name: run[name] for name in names if run.get(name) is not None}
         temperature = run["temperature"] if run["eval_temperature"] is None else run["eval_temperature"]
-        return shared | {"benchmarks": (run["task"],), "temperature": temperature}
+        # What `exclude` leaves out is training problems.
+        options = tuple(pair for pair in run["task_options"] if not pair.startswith("exclude="))
+        return shared | {"benchmarks": (run["task"],), "temperature": temperature, "task_options": options}

@@ -4,12 +4,17 @@ names a set of problems."""
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from egg_reason import tasks
+from egg_reason.config import task_options
 from egg_reason.engine import Sampling
 from egg_reason.rewards.functions import Reward
+from egg_reason.run.directory import read_settings
+from egg_reason.tasks import file
+from egg_reason.tasks.reading import is_data_file
 
 __all__ = ["Benchmark", "fingerprint", "load"]
 
@@ -19,12 +24,17 @@ TOLD = ("max_tokens", "temperature", "top_k", "top_p", "think_tokens", "stop", "
 
 @dataclass(frozen=True)
 class Benchmark:
-    """rewards: the first one tells right from wrong (1 or more is right)."""
+    """rewards: the first one tells right from wrong (1 or more is right). of: problems of the benchmark before
+    some were left out, since the model was trained on them. trained_on: problems of `rows` that it was trained
+    on. run: whose training that was; empty: none that is known."""
 
     name: str
     rows: list[dict]
     sampling: Sampling
     rewards: tuple[Reward, ...]
+    of: int = 0
+    trained_on: int = 0
+    run: str = ""
 
     def about(self, samples: int, template: str) -> dict[str, Any]:
         """Return the entry of results.json that describes the benchmark, without its results.
@@ -49,7 +59,20 @@ class Benchmark:
                 if key in TOLD
             },
             "rewards": [reward.spec for reward in self.rewards],
-        }
+        } | ({"trained_on": self.trained_on} if self.trained_on else {})
+
+    def selection(self) -> str:
+        """Return a line on which problems are used, where the model was trained on some; else nothing."""
+        if not self.run:
+            return ""
+        if self.trained_on:
+            return (
+                f"{self.name}: {self.run} was trained on {self.trained_on:,} of these {len(self.rows):,} problems"
+            )
+        return (
+            f"{self.name}: {len(self.rows):,} of {self.of:,} problems, those that {self.run} was not trained on;"
+            " --all-problems takes all"
+        )
 
 
 def load(
@@ -58,18 +81,23 @@ def load(
     problems: int | None,
     max_tokens: int | None,
     sampling: dict[str, Any],
+    model: str = "",
+    all_problems: bool = False,
 ) -> list[Benchmark]:
-    """The benchmarks of these names.
+    """Return the benchmarks of these names: the held-out problems of tasks. A data file is taken whole, but
+    for problems that the model was trained on.
 
     Args:
         names: tasks, at least one, each once.
-        options: see `tasks.make`; given to every task.
+        options: see `tasks.make_all`.
         problems: the first so many of each; None: all.
         max_tokens: None: each task's own.
         sampling: further settings of `Sampling`.
+        model: where it comes from; a run says what it was trained on.
+        all_problems: whether problems of a data file count that the model was trained on.
 
     Raises:
-        ValueError, OSError: one line, as `tasks.make` says, or where nothing can be evaluated.
+        ValueError, OSError: one line, as `tasks.make_all` says, or where nothing can be evaluated.
     """
     if not names or len(set(names)) < len(names):
         raise ValueError(
@@ -78,9 +106,17 @@ def load(
         )
     if problems is not None and problems < 1:
         raise ValueError(f"problems must be at least 1, not {problems}")
+    files = [name for name in names if is_data_file(name)]
+    if "exclude" in options:
+        raise ValueError("option exclude: it leaves out training problems, and an evaluation has none; leave it out")
+    if all_problems and not files:
+        raise ValueError(
+            f"all_problems is for data files, got {', '.join(names)}; leave out --all-problems"
+        )
+    made = tasks.make_all(names, **options)
+    training = _training(model, files)
     found = []
-    for name in names:
-        task = tasks.make(name, **options)
+    for name, task in zip(names, made, strict=True):
         if not task.heldout:
             raise ValueError(
                 f"benchmark {name} has no held-out problems; name another task, or give this one some"
@@ -90,10 +126,77 @@ def load(
             stop=tuple(task.stop),
             **sampling,
         )
-        found.append(
-            Benchmark(name, task.heldout[:problems], drawn, tuple(Reward.of(spec) for spec in task.rewards))
-        )
+        rewards = tuple(Reward.of(spec) for spec in task.rewards)
+        benchmark = Benchmark(name, task.heldout, drawn, rewards, len(task.heldout))
+        if not all_problems and name in files:
+            benchmark = _untrained(benchmark, training)
+        found.append(_marked(replace(benchmark, rows=benchmark.rows[:problems]), training))
     return found
+
+
+def _untrained(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
+    """Return a benchmark without the problems that the model was trained on."""
+    known = set().union(*training.values())
+    fresh = [row for row in benchmark.rows if file.asked(row) not in known]
+    run = _runs(benchmark, training)
+    if not fresh:
+        raise ValueError(
+            f"benchmark {benchmark.name}: {run} was trained on all of its {len(benchmark.rows):,} problems; give"
+            " --all-problems to evaluate on them all the same"
+        )
+    return replace(benchmark, rows=fresh, run=run)
+
+
+def _marked(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
+    """Return a benchmark with the number of its problems that the model was trained on."""
+    run = _runs(benchmark, training)
+    if not run:
+        return benchmark
+    known = set().union(*training.values())
+    return replace(benchmark, run=run, trained_on=sum(file.asked(row) in known for row in benchmark.rows))
+
+
+def _runs(benchmark: Benchmark, training: dict[str, set]) -> str:
+    """Return the runs that trained on problems of a benchmark; empty if none did."""
+    if not any(training.values()):
+        return ""
+    problems = {file.asked(row) for row in benchmark.rows}
+    return " and ".join(run for run, known in training.items() if known & problems)
+
+
+def _training(model: str, files: Sequence[str]) -> dict[str, set]:
+    """Return the problems that a model was trained on, for its run and each run that this one went on from,
+    as far as they trained on data files: run -> what `file.asked` gives. Empty where no files are asked for.
+    """
+    training: dict[str, set] = {}
+    source = model
+    while files and (run := _run(source)) is not None and str(run) not in training:
+        config, _ = read_settings(run)
+        training[str(run)] = set()
+        if is_data_file(config.task.task):
+            columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
+            given = {name: column for name, column in columns.items() if column is not None}
+            try:
+                training[str(run)] = file.trained_on(
+                    config.task.task,
+                    config.rewards.reward,
+                    **given,
+                    **task_options(config.task.task_options),
+                )
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"benchmark {', '.join(files)}: {run} may have been trained on its problems, and its own data"
+                    f" cannot be read ({error}); bring them back"
+                ) from None
+        source = config.model.model
+    return training
+
+
+def _run(source: str) -> Path | None:
+    """Return the run directory that a model comes from; None if it comes from none."""
+    path = Path(source)
+    folders = (path, path.parent)
+    return next((folder for folder in folders if (folder / "scalars" / "log.bin").is_file()), None)
 
 
 def fingerprint(value: Any) -> str:

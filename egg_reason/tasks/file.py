@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from egg_reason.rewards.columns import gold_text
-from egg_reason.tasks import cells, data
+from egg_reason.tasks import cells, data, overlap
 from egg_reason.tasks.reading import read_file, stem
 from egg_reason.tasks.task import Task
 
-__all__ = ["make"]
+__all__ = ["asked", "make", "problems", "trained_on"]
 
 GRADERS = ("gsm8k", "math")
 """Built-in rewards that read the right answer, so that it must be text."""
 
 ANSWER = "answer"
+
+HELDOUT = 0.1
+"""Share of a file's problems that a run holds out."""
 
 
 def make(
@@ -26,7 +29,7 @@ def make(
     reward: str | Sequence[str] = (),
     prompt_column: str = "question",
     answer_column: str | None = None,
-    heldout: float | str = 0.1,
+    heldout: float | str | None = None,
     max_new_tokens: int = 1024,
 ) -> Task:
     """Rows with `prompt`, `id`, `question`, `answer`, `solution`, and all columns of the file in `columns`.
@@ -45,7 +48,8 @@ def make(
             paths into nested columns (`cells.lookup`). A problem is a text, or messages (`cells.problem`).
             None: the column `answer`; a file without it has no answers, and no built-in grader can grade it.
         heldout: share of the problems that is held out, chosen by a hash of their words, from 0 to 1; or a
-            second file with the same columns, which holds the held-out problems.
+            second file with the same columns, which holds the held-out problems. None: HELDOUT of them, or
+            all where only held-out problems are asked for, as of a benchmark.
         max_new_tokens: longest completion.
     """
     data.check_split(path, split)
@@ -55,17 +59,13 @@ def make(
             f"task {path}: name the reward that grades its answers: --reward gsm8k, math or"
             " my_rewards.py:function"
         )
-    name = stem(path)
-    rows = _rows(path, name, prompt_column, answer_column, rewards)
-    if isinstance(heldout, str):
-        train = rows
-        test = _rows(heldout, f"{name}-heldout", prompt_column, answer_column, rewards)
-        _refuse_other_columns(path, rows[0]["columns"], heldout, test[0]["columns"])
-    else:
-        train, test = data.divided(name, rows, heldout)
-    answered = "answer" in rows[0] or "solution" in rows[0]["columns"]
+    if heldout is None:
+        heldout = 1.0 if split == "heldout" else HELDOUT
+    train, test = _splits(path, prompt_column, answer_column, rewards, heldout)
+    first = (train + test)[0]
+    answered = "answer" in first or "solution" in first["columns"]
     return data.make_task(
-        name,
+        stem(path),
         f"problems of {path}",
         train if split != "heldout" else [],
         test if split != "train" else [],
@@ -76,6 +76,50 @@ def make(
         data.BOXED if rewards[0] == "math" else "",
         _solution(rewards[0]) if answered else None,
     )
+
+
+def trained_on(
+    path: str,
+    reward: Sequence[str] = (),
+    prompt_column: str = "question",
+    answer_column: str | None = None,
+    heldout: float | str = HELDOUT,
+    **options: Any,
+) -> set[tuple[str, ...]]:
+    """Return what `asked` gives for each problem that a run with this task trains on. Arguments: see
+    `make`."""
+    train, _ = _splits(path, prompt_column, answer_column, reward, heldout)
+    return {asked(row) for row in train}
+
+
+def problems(path: str, prompt_column: str = "question") -> list[dict]:
+    """Return the problems of a file alone: rows with `question`, a text."""
+    return [
+        {"question": cells.question_text(row["question"])}
+        for row in _rows(path, stem(path), prompt_column, None, (), answered=False)
+    ]
+
+
+def asked(row: dict) -> tuple[str, ...]:
+    """Return the words of a row's problem, by which problems of different files are the same."""
+    return tuple(overlap.words(cells.question_text(row["question"])))
+
+
+def _splits(
+    path: str,
+    prompt_column: str,
+    answer_column: str | None,
+    rewards: Sequence[str],
+    heldout: float | str,
+) -> tuple[list[dict], list[dict]]:
+    """Return rows for training and held-out rows, before they have prompts."""
+    name = stem(path)
+    rows = _rows(path, name, prompt_column, answer_column, rewards)
+    if not isinstance(heldout, str):
+        return data.divided(name, rows, heldout)
+    test = _rows(heldout, f"{name}-heldout", prompt_column, answer_column, rewards)
+    _refuse_other_columns(path, rows[0]["columns"], heldout, test[0]["columns"])
+    return rows, test
 
 
 def _solution(verifier: str) -> Callable[[dict], str | None]:
@@ -93,9 +137,17 @@ def _solution(verifier: str) -> Callable[[dict], str | None]:
 
 
 def _rows(
-    path: str, name: str, prompt_column: str, answer_column: str | None, rewards: Sequence[str]
+    path: str,
+    name: str,
+    prompt_column: str,
+    answer_column: str | None,
+    rewards: Sequence[str],
+    answered: bool = True,
 ) -> list[dict]:
-    """Return the rows of a file with `id`, `question` (text or messages), `answer` and `columns`."""
+    """Return the rows of a file with `id`, `question` (text or messages), `answer` and `columns`.
+
+    answered: whether its answers are read.
+    """
     rows = read_file(path)
     if not rows:
         raise ValueError(f"{path}: it holds no rows; a task needs at least one")
@@ -103,7 +155,7 @@ def _rows(
     graded = any(reward in GRADERS for reward in rewards)
     asked = _column(path, rows, columns, prompt_column, "prompt")
     answer: str | None = None
-    if answer_column is not None or graded or ANSWER in columns:
+    if answered and (answer_column is not None or graded or ANSWER in columns):
         answer = _column(path, rows, columns, answer_column or ANSWER, "answer")
     made = []
     for number, row in enumerate(rows):
