@@ -6,10 +6,13 @@ import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from egg_reason.rewards.columns import GOLD, reads_gold
+
 __all__ = ["verl"]
 
-GOLD = ("ground_truth", "answer", "solution")
-"""Columns that hold the right answer; the first of them that the data have is used."""
+COLUMNS = ("ground_truth", "reward_model.ground_truth", "answer", "solution")
+"""Columns that hold the right answer, where the task does not say which does; the first of them that the data
+have is used. verl's data hold it in a dict."""
 
 
 def verl(compute_score: Callable) -> Callable:
@@ -24,10 +27,12 @@ def verl(compute_score: Callable) -> Callable:
     What `compute_score` gets:
         data_source: the column of that name, or else the task's name.
         solution_str: the completion.
-        ground_truth: the first of the columns GOLD that there is. Without any the reward raises ValueError.
+        ground_truth: the task's right answer, such as the column that `--answer-column` names; else the first of
+            COLUMNS that there is. Without any the reward raises ValueError.
         extra_info: the column of that name, or else a dict of the row's columns.
     """
 
+    @reads_gold(GOLD)
     async def reward(
         completions: Sequence[str],
         prompts: Any = None,
@@ -37,12 +42,7 @@ def verl(compute_score: Callable) -> Callable:
         log_extra: Callable | None = None,
         **columns: Sequence,
     ) -> list:
-        gold = next((columns[name] for name in GOLD if name in columns), None)
-        if gold is None:
-            raise ValueError(
-                "verl's compute_score needs a right answer: give the data one of the columns"
-                f" {', '.join(GOLD)}"
-            )
+        gold = columns.pop(GOLD, None) or _golds(columns)
         source = getattr(trainer_state, "task", "")
         rows = [{name: column[row] for name, column in columns.items()} for row in range(len(completions))]
         arguments = [
@@ -66,6 +66,21 @@ def verl(compute_score: Callable) -> Callable:
         return [result["score"] if isinstance(result, dict) else result for result in results]
 
     return reward
+
+
+def _golds(columns: dict[str, Sequence]) -> Sequence:
+    for name in COLUMNS:
+        outer, _, inner = name.partition(".")
+        if outer not in columns:
+            continue
+        if not inner:
+            return columns[name]
+        if all(isinstance(cell, dict) and inner in cell for cell in columns[outer]):
+            return [cell[inner] for cell in columns[outer]]
+    raise ValueError(
+        f"verl's compute_score needs a right answer: give the data one of the columns {', '.join(COLUMNS)}, or"
+        " name it with --answer-column"
+    )
 
 
 async def _value(result: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
-__all__ = ["columns", "gold_text", "reads_gold", "refuse_reserved", "with_gold"]
+__all__ = ["GOLD", "columns", "gold_text", "reads_gold", "refuse_reserved", "with_gold"]
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -21,7 +21,7 @@ RESERVED = ("prompts", "completions", "completion_ids", "trainer_state")
 """Arguments that a reward's caller fills, beside those that begin with `log_`."""
 
 GOLD = "<gold>"
-"""The right answers on their way to `with_gold`; no reward gets a column of this name."""
+"""The right answers on their way to `with_gold`, in a column that no file has."""
 
 MOST_DIGITS = 1e21
 """Whole floats from here on are written with an exponent."""

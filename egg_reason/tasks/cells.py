@@ -120,7 +120,7 @@ def _messages(turns: list) -> Messages:
             raise ValueError(f"a list whose entries are no messages with role and content, but {shown}")
         messages.append({key: value for key, value in turn.items() if value is not None} | {"content": _content(turn)})
     if messages[-1]["role"] == "assistant":
-        raise ValueError("messages that end in the assistant's turn, which a model is to write: leave it out")
+        raise ValueError("messages that end in the assistant's turn")
     if not any(turn["role"] == "user" and turn["content"].strip() for turn in messages):
         raise ValueError("messages without a user's turn")
     return messages

@@ -110,7 +110,11 @@ def read_cell(where: object, number: int, what: str, cell: Any, read: Callable[[
     try:
         value = read(cell)
     except ValueError as error:
-        raise ValueError(f"{where}: row {number}: its {what} must be text or a number, got {error}") from None
+        rule = "text or a number" if what == "answer" else "text, or messages that end in a turn of the user's"
+        raise ValueError(
+            f"{where}: row {number}: its {what} must be {rule}, got {error}; correct it, or name another column,"
+            f" such as column.key for what an object holds"
+        ) from None
     if not value:
         raise ValueError(f"{where}: row {number} has no {what}; correct it or leave it out")
     return value
@@ -168,7 +172,7 @@ def make_task(
     chosen = templates.choose(template, tokenizer_name)
 
     def finished(row: dict) -> dict:
-        asked = row["question"] if chosen.messages else _one_turn(name, row, chosen.name)
+        asked = row["question"] if chosen.name == "chat" else _one_turn(name, row, chosen.name)
         whole = {
             "prompt": chosen.render(_instructed(asked, instruction), asked),
             **row,

@@ -36,13 +36,13 @@ class Template:
         render: (question with the task's instruction, problem alone) -> prompt. Empty for 'compact', which
             the task renders itself.
         stop: texts at which a completion ends, beside the model's own end token.
-        messages: whether `render` takes messages, each with role and content, in the place of a text.
+
+    The render of 'chat' takes messages, each with role and content, in the place of a text.
     """
 
     name: str
     render: Callable[..., str]
     stop: tuple[str, ...] = ()
-    messages: bool = False
 
 
 def one_turn(question: str) -> str:
@@ -179,7 +179,7 @@ def _chat(tokenizer_name: str | None) -> Template:
         ) from None
     if "one" not in render("one", "one"):
         raise ValueError(f"template chat: {path} leaves the question out; choose another template")
-    return Template("chat", render, (tokens["eos_token"],) if tokens["eos_token"] else (), messages=True)
+    return Template("chat", render, (tokens["eos_token"],) if tokens["eos_token"] else ())
 
 
 def _text(token) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from egg_reason.rewards import Reward, Scorer
 from egg_reason.rewards.answers import last_boxes
 from egg_reason.rewards.columns import columns, gold_text
+from egg_reason.rewards.gsm8k import gold_value
 from egg_reason.rewards.math import is_words
 from egg_reason.tasks.cells import container_in
 from egg_reason.tasks.task import Task
@@ -156,7 +157,17 @@ def _gold_fault(row: dict, rewards: Sequence[str]) -> str | None:
             return f"its answer holds {found.group()}, which is no mark of {grader}'s: {text!r:.100}"
         if grader == "math" and "\n" in text and "\\begin" not in text:
             return f"its answer has more than one line, which nothing equals by math: {text!r:.100}"
+        if grader == "gsm8k" and not _is_number(text):
+            return f"its answer is no number, alone or behind ####, as gsm8k needs it: {text!r:.100}"
     return None
+
+
+def _is_number(gold: str) -> bool:
+    try:
+        gold_value(gold)
+    except ValueError:
+        return False
+    return True
 
 
 def _words(task: Task) -> list[str]:
