@@ -9,11 +9,21 @@ with their own values. What reads the task's right answer, whatever columns ther
 import datetime
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
-__all__ = ["GOLD", "columns", "gold_text", "reads_gold", "refuse_reserved", "with_gold"]
+__all__ = [
+    "GOLD",
+    "columns",
+    "gold_text",
+    "reads_gold",
+    "refuse_reserved",
+    "whole_number",
+    "whole_numbers",
+    "with_gold",
+]
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -84,9 +94,9 @@ def gold_text(cell: Any) -> str:
 
     A list of one is that one. One of several is several answers, all of which are asked for: "5, 6"; the same
     one again is not another. A whole float has no '.0', a truth value is `true` or `false`, a date in ISO
-    form, bytes are UTF-8.
+    form (a time of day of 0:00 is left out), bytes are UTF-8.
 
-    Raises ValueError, which says what the cell is, where it is no text: an object, a list within a list.
+    Raises ValueError, which says what the cell is, where it is no text: a dict, a list of lists.
 
     >>> gold_text(["5"]), gold_text([5, 6.0]), gold_text(True), gold_text(float("nan"))
     ('5', '5, 6', 'true', '')
@@ -105,7 +115,7 @@ def gold_text(cell: Any) -> str:
             raise ValueError("a list with an empty entry")
         return ", ".join(dict.fromkeys(texts))
     if isinstance(cell, dict):
-        raise ValueError(f"an object with {', '.join(map(str, cell)) or 'no keys'}")
+        raise ValueError(f"a dict with {', '.join(map(str, cell)) or 'no keys'}")
     if cell is None or cell != cell:  # NaN alone is not itself
         return ""
     return _scalar_text(cell)
@@ -124,6 +134,8 @@ def _scalar_text(cell: Any) -> str:
         return str(cell)
     if isinstance(cell, Decimal):
         return format(cell, "f")
+    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
+        return cell.date().isoformat()
     if isinstance(cell, datetime.date | datetime.time):
         return cell.isoformat()
     if isinstance(cell, bytes):
@@ -132,3 +144,31 @@ def _scalar_text(cell: Any) -> str:
         except UnicodeDecodeError:
             raise ValueError("bytes that are not UTF-8") from None
     raise ValueError(f"a value of type {type(cell).__name__}")
+
+
+def whole_number(cell: Any) -> int:
+    """Return a cell as a whole number: `33`, 33.0 or the text "33".
+
+    Raises ValueError, one line, for anything else.
+    """
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        return cell
+    text = "" if isinstance(cell, bool | list | tuple | dict) else gold_text(cell)
+    if not re.fullmatch(r"-?[0-9]{1,30}", text):
+        raise ValueError(f"a data column must hold whole numbers, got {cell!r:.60}")
+    return int(text)
+
+
+def whole_numbers(cell: Any) -> list[int]:
+    """Return a cell as a list of whole numbers: a list or an array of them, or their text in a CSV file, such
+    as "[3, 5, 8]" or "3 5 8".
+
+    Raises ValueError, one line, for anything else.
+    """
+    if isinstance(cell, str):
+        cell = re.split(r"[\s,]+", cell.strip("[]() \t\n"))
+    if hasattr(cell, "tolist"):
+        cell = cell.tolist()
+    if not isinstance(cell, list | tuple):
+        raise ValueError(f"a data column must hold lists of whole numbers, got {cell!r:.60}")
+    return [whole_number(one) for one in cell]

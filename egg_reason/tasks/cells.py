@@ -10,17 +10,14 @@ from typing import Any
 
 from egg_reason.rewards.columns import gold_text
 
-__all__ = ["MISSING", "Messages", "container_in", "holds", "lookup", "problem", "question_text"]
+__all__ = ["Messages", "container_in", "from_text", "holds", "lookup", "problem", "question_text"]
 
 Messages = list[dict[str, Any]]
 """Turns of a conversation, each with `role` and `content`."""
 
-MISSING = object()
-"""Stands for a cell that a row does not have."""
-
 
 def lookup(row: dict, column: str) -> Any:
-    """Return the cell of a column; MISSING where the row has none.
+    """Return the cell of a column; None where the row has none.
 
     column: a name, or a dotted path into nested columns, such as `reward_model.ground_truth`; a number counts
     the entries of a list, from 0. A column that has the whole path for its name counts more.
@@ -36,21 +33,21 @@ def lookup(row: dict, column: str) -> Any:
                 return value[rest]
             name, _, rest = rest.partition(".")
             if name not in value:
-                return MISSING
+                return None
             value = value[name]
         elif isinstance(value, list):
             name, _, rest = rest.partition(".")
             if not name.isdecimal() or int(name) >= len(value):
-                return MISSING
+                return None
             value = value[int(name)]
         else:
-            return None if value is None else MISSING
+            return None
     return value
 
 
 def holds(rows: list[dict], column: str) -> bool:
     """Return whether any of the rows has a column."""
-    return any(column in row or lookup(row, column) not in (MISSING, None) for row in rows)
+    return any(column in row or lookup(row, column) is not None for row in rows)
 
 
 def container_in(text: str) -> list | dict | None:
@@ -102,6 +99,21 @@ def problem(cell: Any) -> str | Messages:
     if isinstance(cell, list | tuple) and cell:
         return problem(cell[0])
     return gold_text(cell)
+
+
+def from_text(cell: Any) -> Any:
+    """Return a cell of a format in which all cells are text: None for NaN as pandas and numpy write it.
+
+    Raises ValueError for the text of a container, but of messages.
+    """
+    if not isinstance(cell, str):
+        return cell
+    if cell.strip() in ("NaN", "nan", "NaT", "<NA>"):
+        return None
+    held = container_in(cell)
+    if held is not None and not _look_like_messages(held):
+        raise ValueError(f"the text of a {'list' if isinstance(held, list) else 'dict'}, {cell.strip()!r:.60}")
+    return cell
 
 
 def _look_like_messages(value: list | dict) -> bool:

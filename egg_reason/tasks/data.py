@@ -109,11 +109,14 @@ def read_cell(where: object, number: int, what: str, cell: Any, read: Callable[[
     """
     try:
         value = read(cell)
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where}: row {number}: its {what} holds half a character; correct it") from None
     except ValueError as error:
         rule = "text or a number" if what == "answer" else "text, or messages that end in a turn of the user's"
         raise ValueError(
             f"{where}: row {number}: its {what} must be {rule}, got {error}; correct it, or name another column,"
-            f" such as column.key for what an object holds"
+            f" such as column.key for what a dict holds"
         ) from None
     if not value:
         raise ValueError(f"{where}: row {number} has no {what}; correct it or leave it out")

@@ -7,7 +7,7 @@ from typing import Any
 
 from egg_reason.rewards.columns import gold_text
 from egg_reason.tasks import cells, data, overlap
-from egg_reason.tasks.reading import read_file, stem
+from egg_reason.tasks.reading import is_csv, read_file, stem
 from egg_reason.tasks.task import Task
 
 __all__ = ["asked", "make", "problems", "trained_on"]
@@ -157,16 +157,20 @@ def _rows(
     answer: str | None = None
     if answered and (answer_column is not None or graded or ANSWER in columns):
         answer = _column(path, rows, columns, answer_column or ANSWER, "answer")
+    given = cells.from_text if is_csv(path) else lambda cell: cell
     made = []
     for number, row in enumerate(rows):
-        question = data.read_cell(path, number, "question", cells.lookup(row, asked), cells.problem)
+        question = data.read_cell(
+            path, number, "question", cells.lookup(row, asked), lambda cell: cells.problem(given(cell))
+        )
         entry: dict[str, Any] = {"question": question}
         if own := _id(row.get("id")):
             entry = {"id": own} | entry
         if answer is not None:
             gold = cells.lookup(row, answer)
-            gold = None if gold is cells.MISSING else gold
-            data.read_cell(path, number, "answer", gold, gold_text if graded else _any)
+            data.read_cell(
+                path, number, "answer", gold, lambda cell: (gold_text if graded else _any)(given(cell))
+            )
             entry["answer"] = gold
         # A row that lacks a column has None there: all rows of a task have the same keys.
         made.append(entry | {"columns": {column: row.get(column) for column in columns}})
@@ -174,7 +178,8 @@ def _rows(
 
 
 def _any(cell: Any) -> str:
-    """Return a text of any cell that is not missing: functions of the user's may read containers."""
+    """Return a text of any cell that is not missing: functions of the user's may read containers, also in
+    text."""
     try:
         return gold_text(cell)
     except ValueError:
@@ -200,7 +205,7 @@ def _column(path: str, rows: list[dict], columns: list[str], wanted: str, flag: 
     ]
     raise ValueError(
         f"{path}: it has no column {wanted!r}, but {', '.join([*columns, *nested])}; name one of them with"
-        f" --{flag}-column"
+        f" --{flag}-column, which a held-out file must have too"
     )
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SUFFIXES", "is_data_file", "read_file", "stem"]
+__all__ = ["SUFFIXES", "is_csv", "is_data_file", "read_file", "stem"]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 """Of files that are read: a JSON object a line, a list of JSON objects, comma-separated values with a header,
@@ -26,6 +26,11 @@ LONGEST_CELL = 1 << 24
 def is_data_file(name: str | Path) -> bool:
     """Return whether a name is that of a data file."""
     return _suffix(Path(name)) in SUFFIXES
+
+
+def is_csv(name: str | Path) -> bool:
+    """Return whether a file's cells can be nothing but text."""
+    return _suffix(Path(name)) == ".csv"
 
 
 def stem(path: str | Path) -> str:
@@ -143,10 +148,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parquet(content: bytes) -> list[dict]:
     import pyarrow
-    from pyarrow.parquet import read_table
+    from pyarrow.parquet import ParquetFile
 
-    table = read_table(pyarrow.BufferReader(content))
-    _refuse_repeated(table.column_names, "the file")
+    file = ParquetFile(pyarrow.BufferReader(content))
+    _refuse_repeated(file.schema_arrow.names, "the file")
+    table = file.read()
     columns = {
         name: [_exact(value, kind) for value in column.to_pylist()] if _inexact(kind) else column.to_pylist()
         for name, kind, column in zip(table.column_names, table.schema.types, table.columns, strict=True)
