@@ -20,6 +20,9 @@ def tasks_list() -> int:
     return 0
 
 
+SHOWN = 50
+"""Faults that are printed; the others are counted."""
+
 OPTIONS = option("the task's own options", "none", "[NAME=VALUE ...]")
 
 
@@ -96,7 +99,8 @@ def tasks_validate(
     /,
     flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
 ) -> int:
-    """Check a task's data: every gold answer must pass its own verifier. Exit status 1 if one does not.
+    """Check a task's data: every gold answer must be one that a model can match, and pass its own verifier. Exit
+    status 1 if one does not.
 
     Args:
         task: a built-in task, a data file or my_task.py:make.
@@ -106,7 +110,8 @@ def tasks_validate(
 
     [made] = flags.make(task, options=options)
     faults, notes = tasks.examine(made)
-    for line in faults + notes:
+    more = [f"and {len(faults) - SHOWN:,} more faults"] if len(faults) > SHOWN else []
+    for line in faults[:SHOWN] + more + notes:
         print(line)
     problems = f"{len(made.train):,} training and {len(made.heldout):,} held-out problems"
     print(

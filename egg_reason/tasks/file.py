@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from egg_reason.rewards.columns import gold_text
+from egg_reason.rewards.math import gold_of
 from egg_reason.tasks import cells, data, overlap
 from egg_reason.tasks.reading import is_csv, read_file, stem
 from egg_reason.tasks.task import Task
@@ -131,7 +132,7 @@ def _solution(verifier: str) -> Callable[[dict], str | None]:
             gold = gold_text(row.get("answer"))
         except ValueError:  # a container, which a function of the user's may well read
             return None
-        return f"\\boxed{{{gold}}}" if gold and verifier == "math" else gold or None
+        return f"\\boxed{{{gold_of(gold)}}}" if gold and verifier == "math" else gold or None
 
     return solution
 

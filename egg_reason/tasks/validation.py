@@ -22,8 +22,8 @@ from egg_reason.tasks.task import Task
 __all__ = ["Examination", "examine", "validate"]
 
 GRADERS = ("gsm8k", "math")
-SHOWN = 20
-"""Rows that are shown with one kind of fault; the others are counted."""
+MANY = 20
+"""If a reward gives more solutions than these the same mark below 1, one line says so."""
 
 OTHER_MARK = {"gsm8k": re.compile(r"\\boxed|<answer>"), "math": re.compile(r"####|<answer>|</?think|\\boxed")}
 """What marks an answer for another grader, and stands in no right answer of this one."""
@@ -91,7 +91,7 @@ def _faults_of(
     unmatched = {
         number: fault for number, row in enumerate(rows) if (fault := _gold_fault(row, task.rewards))
     }
-    faults = _shown(where, list(unmatched.items()))
+    faults = [f"{where} row {number}: {fault}" for number, fault in unmatched.items()]
     unsolved = [number for number, row in enumerate(rows) if row["solution"] is None]
     if unsolved:
         faults.append(
@@ -108,32 +108,20 @@ def _faults_of(
         if position and task.rewards[position] not in GRADERS:
             continue
         low = [index for index, value in enumerate(values) if not value >= 1]
-        if len(low) == len(values) > SHOWN and len(set(np.nan_to_num(values).tolist())) == 1:
+        if len(low) == len(values) > MANY and len(set(np.nan_to_num(values).tolist())) == 1:
             faults.append(
                 f"{where}: reward {name} gives each of {len(low):,} solutions {values[0]:g}, not 1, such as row"
                 f" {numbers[0]}: {asked[0]['solution']!r:.100}; accuracy counts 1 or more as right"
             )
             continue
-        faults += _shown(
-            where,
-            [
-                (
-                    numbers[index],
-                    f"reward {name} gives its solution {asked[index]['solution']!r:.100} {values[index]:g}, not 1",
-                )
-                for index in low
-            ],
-        )
+        faults += [
+            f"{where} row {numbers[index]}: reward {name} gives its solution"
+            f" {asked[index]['solution']!r:.100} {values[index]:g}, not 1"
+            for index in low
+        ]
     return faults + [
         f"{where}: reward {name}: {message}" for (name, _), message in scores.messages.items()
     ]
-
-
-def _shown(where: str, faults: Sequence[tuple[int, str]]) -> list[str]:
-    lines = [f"{where} row {number}: {fault}" for number, fault in faults[:SHOWN]]
-    if len(faults) > SHOWN:
-        lines.append(f"{where}: {len(faults) - SHOWN:,} more rows like these")
-    return lines
 
 
 def _gold_fault(row: dict, rewards: Sequence[str]) -> str | None:
