@@ -27,12 +27,23 @@ def trained(settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     (folder / "runs").mkdir()
     write(folder / "mine.jsonl", ROWS)
-    write(folder / "others.jsonl", [{"q": LONG.format(number), "a": str(number + 1)} for number in range(100, 130)])
+    write(
+        folder / "others.jsonl",
+        [{"q": LONG.format(number), "a": str(number + 1)} for number in range(100, 130)],
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
-        given = {key: value for key, value in settings.items() if key not in ("task_options", "reward_weights")}
-        given |= {"reward": ("gsm8k",), "template": "plain", "steps": 1, "final_problems": 2, "eval_problems": 2}
+        given = {
+            key: value for key, value in settings.items() if key not in ("task_options", "reward_weights")
+        }
+        given |= {
+            "reward": ("gsm8k",),
+            "template": "plain",
+            "steps": 1,
+            "final_problems": 2,
+            "eval_problems": 2,
+        }
         train(TrainConfig.of(**given | {"task": "mine.jsonl"}), folder / "runs" / "first", plain=True)
         given |= {"task": "others.jsonl", "prompt_column": "q", "answer_column": "a", "model": "runs/first"}
         train(TrainConfig.of(**given), folder / "runs" / "second", plain=True)
@@ -57,7 +68,9 @@ def evaluate(trained, command, tmp_path, monkeypatch):
 
 
 def test_a_file_is_taken_whole(evaluate, tiny_checkpoint):
-    status, out, found = evaluate("--model", tiny_checkpoint, "--benchmarks", "mine.jsonl", "--reward", "gsm8k")
+    status, out, found = evaluate(
+        "--model", tiny_checkpoint, "--benchmarks", "mine.jsonl", "--reward", "gsm8k"
+    )
     assert status == 0 and found["mine.jsonl"]["problems"] == 30 and "trained_on" not in found["mine.jsonl"]
     assert "problems 30 x 1," in out and "not trained on" not in out
 
@@ -67,7 +80,10 @@ def test_a_file_that_the_run_trained_on_gives_its_held_out_rows(evaluate):
     assert 0 < held < 15
     status, out, found = evaluate("--model", "runs/first", "--benchmarks", "mine.jsonl", "--reward", "gsm8k")
     assert status == 0 and found["mine.jsonl"]["problems"] == held
-    assert f"mine.jsonl: {held} of 30 problems, those that runs/first was not trained on; --all-problems takes all" in out
+    assert (
+        f"mine.jsonl: {held} of 30 problems, those that runs/first was not trained on; --all-problems takes all"
+        in out
+    )
 
 
 def test_all_problems_are_marked(evaluate):
@@ -75,7 +91,11 @@ def test_all_problems_are_marked(evaluate):
     status, out, found = evaluate(
         "--model", "runs/first/model.pth", "--benchmarks", "mine.jsonl", "--reward", "gsm8k", "--all-problems"
     )
-    assert status == 0 and found["mine.jsonl"]["problems"] == 30 and found["mine.jsonl"]["trained_on"] == 30 - held
+    assert (
+        status == 0
+        and found["mine.jsonl"]["problems"] == 30
+        and found["mine.jsonl"]["trained_on"] == 30 - held
+    )
     assert f"mine.jsonl: runs/first was trained on {30 - held} of these 30 problems" in out
     assert f"problems 30 x 1 ({30 - held} trained on)," in out
 
@@ -96,7 +116,9 @@ def test_what_a_run_trained_on(load, trained, tmp_path):
     [whole] = load("mine.jsonl", model="countdown-0.7m")
     assert (len(whole.rows), whole.selection()) == (30, "")
     copy = tmp_path / "copy.csv"  # it is the problems that count, wherever they lie
-    copy.write_text("question,answer\n" + "".join(f"{row['question'].upper()!r},1\n".replace("'", '"') for row in ROWS))
+    copy.write_text(
+        "question,answer\n" + "".join(f"{row['question'].upper()!r},1\n".replace("'", '"') for row in ROWS)
+    )
     [same] = load(str(copy))
     assert len(same.rows) == held and same.selection().startswith(f"{copy}: {held} of 30 problems")
     [base] = load("mine.jsonl", model="runs/second")  # what its base was trained on counts too
@@ -107,11 +129,15 @@ def test_what_a_run_trained_on(load, trained, tmp_path):
     assert len(few.rows) == 2
     [marked] = load("mine.jsonl", problems=5, all_problems=True)
     assert len(marked.rows) == 5 and 0 < marked.trained_on <= 5
-    [share] = load("mine.jsonl", model="countdown-0.7m", heldout=0.1)  # the base model on the run's held-out rows
+    [share] = load(
+        "mine.jsonl", model="countdown-0.7m", heldout=0.1
+    )  # the base model on the run's held-out rows
     assert [row["id"] for row in share.rows] == [row["id"] for row in load("mine.jsonl")[0].rows]
     train_rows = tasks.make("mine.jsonl", reward="gsm8k").train
     write(trained / "seen.jsonl", [row["columns"] for row in train_rows])
-    with pytest.raises(ValueError, match="runs/first was trained on all of its .* problems; give --all-problems"):
+    with pytest.raises(
+        ValueError, match=r"runs/first was trained on all of its .* problems; give --all-problems"
+    ):
         load("seen.jsonl")
 
 
@@ -137,7 +163,11 @@ def test_options_reach_the_benchmarks_that_have_them(load, trained):
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [
-        (("countdown", "gsm8k"), {"prompt_column": "q"}, "option prompt_column: none of countdown, gsm8k has it"),
+        (
+            ("countdown", "gsm8k"),
+            {"prompt_column": "q"},
+            "option prompt_column: none of countdown, gsm8k has it",
+        ),
         (("mine.jsonl", "gsm8k"), {"largest": 20}, "option largest: none of mine.jsonl, gsm8k has it"),
         (("countdown",), {"answer_column": "a"}, "task countdown: no option answer_column"),
         (("mine.jsonl",), {"sise": 1}, "task mine.jsonl: no option sise"),
@@ -154,7 +184,9 @@ def test_options_that_reach_none_are_refused(names, options, message, load):
 
 
 def test_the_settings_of_a_run_with_excluded_problems_evaluate_its_task():
-    table = TrainConfig.of(task="mine.jsonl", reward=("gsm8k",), task_options=("exclude=gsm8k", "heldout=0.2")).to_table()
+    table = TrainConfig.of(
+        task="mine.jsonl", reward=("gsm8k",), task_options=("exclude=gsm8k", "heldout=0.2")
+    ).to_table()
     read = EvalConfig.of(**EvalConfig.read_table(table))
     assert read.problems.benchmarks == ("mine.jsonl",) and read.problems.task_options == ("heldout=0.2",)
 

@@ -308,7 +308,7 @@ def test_held_out_by_hash_or_from_a_second_file(tmp_path):
         task = tasks.make(str(tmp_path / "all.jsonl"), reward="gsm8k", heldout=0.3, split=split)
         assert (len(task.train), len(task.heldout)) == expected
     with pytest.raises(
-        ValueError, match="columns of both files, which must be the same, but only .*all.jsonl has 'level'"
+        ValueError, match=r"columns of both files, which must be the same, but only .*all.jsonl has 'level'"
     ):  # the first file has a column that the second has not
         tasks.make(str(tmp_path / "all.jsonl"), reward="gsm8k", heldout=str(tmp_path / "other.jsonl"))
     write(tmp_path / "other.jsonl", [{"question": "One?", "answer": "1", "level": 0}])

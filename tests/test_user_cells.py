@@ -174,7 +174,9 @@ def test_parquet_types(column, gold, make):
 
 
 def test_parquet_structs_and_maps(make):
-    kind = pyarrow.struct({"gold": pyarrow.float32(), "by": pyarrow.map_(pyarrow.string(), pyarrow.float32())})
+    kind = pyarrow.struct(
+        {"gold": pyarrow.float32(), "by": pyarrow.map_(pyarrow.string(), pyarrow.float32())}
+    )
     column = pyarrow.array([{"gold": 0.1, "by": [("a", 0.2)]}], kind)
     task = make(pyarrow.table({"question": [PENS], "info": column}), answer_column="info.gold")
     assert task.train[0]["answer"] == 0.1 and task.train[0]["columns"]["info"]["by"] == {"a": 0.2}
@@ -199,7 +201,12 @@ PLAIN = f"User: {PENS}\nGive the final answer inside \\boxed{{}}.\n\nAssistant:"
         f"  {PENS}\n",
         USER,
         [USER],
-        [{"role": "user", "content": [{"type": "text", "text": PENS[:9]}, {"type": "text", "text": PENS[9:]}]}],
+        [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": PENS[:9]}, {"type": "text", "text": PENS[9:]}],
+            }
+        ],
         [USER | {"name": None}],
         json.dumps([USER]),
         str([USER]),
@@ -240,7 +247,11 @@ def test_messages_under_a_chat_template_are_all_their_turns(make, tmp_path):
     text = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": text}))
     turns = [SYSTEM, USER, {"role": "assistant", "content": "8?"}, {"role": "user", "content": "No."}]
-    options = {"template": "chat", "tokenizer_name": str(tmp_path / "tokenizer.json"), "prompt_column": "prompt"}
+    options = {
+        "template": "chat",
+        "tokenizer_name": str(tmp_path / "tokenizer.json"),
+        "prompt_column": "prompt",
+    }
     asked = f"<system>Be brief.<user>{PENS}<assistant>8?<user>No.\nGive the final answer inside \\boxed{{}}.<assistant>"
     row = make([{"prompt": turns, "answer": "7"}], **options).train[0]
     assert row["prompt"] == asked and row["question"] == f"{PENS}\nNo."
@@ -275,7 +286,11 @@ def test_messages_under_a_chat_template_are_all_their_turns(make, tmp_path):
 )
 def test_files_as_tools_write_them(name, content, make):
     task = make(content, name=name)
-    assert task.name == "a" and task.train[0]["question"] == "How many?" and task.train[0]["solution"] == "\\boxed{7}"
+    assert (
+        task.name == "a"
+        and task.train[0]["question"] == "How many?"
+        and task.train[0]["solution"] == "\\boxed{7}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -285,18 +300,34 @@ def test_files_as_tools_write_them(name, content, make):
         ("a.csv", "question,answer\n", "it holds no rows"),
         ("a.csv", "", "it holds no rows"),
         ("a.csv", "question;answer\na;1\n", "it has no column 'question', but question;answer"),
-        ("a.csv", "question,answer\na,1\nb\n", "line 3: a row has more or fewer cells than the header, 1 and 2"),
+        (
+            "a.csv",
+            "question,answer\na,1\nb\n",
+            "line 3: a row has more or fewer cells than the header, 1 and 2",
+        ),
         ("a.csv", 'question,answer\n"a,1\n', "cannot be read as csv"),
         ("a.csv", "question,answer\na,1\n".encode("utf-16"), "it is no UTF-8 text"),
         ("a.csv", "question,answer\na,NaN\n", "row 0 has no answer"),
         ("a.csv", "question,answer\nnan,1\n", "row 0 has no question"),
-        ("a.csv", 'question,answer\na,"[""5""]"\n', "its answer must be text or a number, got the text of a list"),
-        ("a.csv", "question,answer\na,\"{'gold': 5}\"\n", "its answer must be text or a number, got the text of a dict"),
+        (
+            "a.csv",
+            'question,answer\na,"[""5""]"\n',
+            "its answer must be text or a number, got the text of a list",
+        ),
+        (
+            "a.csv",
+            "question,answer\na,\"{'gold': 5}\"\n",
+            "its answer must be text or a number, got the text of a dict",
+        ),
         ("a.csv", "question,answer\n\"['a?']\",5\n", "got the text of a list"),
         ("a.json", '{"question": ["a"], "answer": ["1"]}', "every row must be an object in a list"),
         ("a.json", '{"train": [], "test": []}', "every row must be an object in a list"),
         ("a.json", "", "it holds no rows"),
-        ("a.jsonl", '{"question": "a", "answer": 1, "answer": 2}', "an object names 'answer' more than once (line 1)"),
+        (
+            "a.jsonl",
+            '{"question": "a", "answer": 1, "answer": 2}',
+            "an object names 'answer' more than once (line 1)",
+        ),
         ("a.jsonl", '{"question": "a", "answer": 1}\n{"question": }', "Expecting value (line 2, column 14)"),
         ("a.jsonl", '{"question": "a", "answer": 1}\n3\n', "row 1 is 3"),
         ("a.jsonl", '{"question": "a", "answer": 1}\n{"question": "b"}\n', "row 1 has no answer"),
@@ -314,7 +345,11 @@ def test_csv_cells_keep_their_line_ends_and_mathematics(make):
 
 
 def test_a_row_without_an_id_gets_one(make):
-    rows = [{"id": 1, "question": "a", "answer": 1}, {"question": "b", "answer": 1}, {"id": None, "question": "c", "answer": 1}]
+    rows = [
+        {"id": 1, "question": "a", "answer": 1},
+        {"question": "b", "answer": 1},
+        {"id": None, "question": "c", "answer": 1},
+    ]
     first, second, third = [row["id"] for row in make(rows).train]
     assert first == "1" and second.startswith("a-") and third.startswith("a-") and second != third
 
@@ -351,7 +386,10 @@ def test_the_text_of_a_container(text, held):
 
 def test_no_row_is_lost_in_reading(tmp_path):
     """Each format gives back the rows that it was given."""
-    rows = [{"question": f"{n} + 1?", "answer": str(n + 1), "tags": ["a", "b"][: n % 3], "n": n / 3} for n in range(50)]
+    rows = [
+        {"question": f"{n} + 1?", "answer": str(n + 1), "tags": ["a", "b"][: n % 3], "n": n / 3}
+        for n in range(50)
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "a.json").write_text(json.dumps(rows))
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")

@@ -58,7 +58,11 @@ def graded(task, completion):
 # (row, flags, what a reward of the user's gets beside what the task adds)
 COLLISIONS = {
     "prompt is the problem": ({"prompt": PENS, "answer": "7"}, {"prompt_column": "prompt"}, {"prompt": PENS}),
-    "prompt is a second column": ({"question": PENS, "prompt": "meta", "answer": "7"}, {}, {"prompt": "meta"}),
+    "prompt is a second column": (
+        {"question": PENS, "prompt": "meta", "answer": "7"},
+        {},
+        {"prompt": "meta"},
+    ),
     "problem is called answer": (
         {"answer": PENS, "prompt": "7"},
         {"prompt_column": "answer", "answer_column": "prompt"},
@@ -79,7 +83,11 @@ COLLISIONS = {
         {},
         {"solution": "add them"},
     ),
-    "solution is the gold": ({"question": PENS, "solution": "7"}, {"answer_column": "solution"}, {"solution": "7"}),
+    "solution is the gold": (
+        {"question": PENS, "solution": "7"},
+        {"answer_column": "solution"},
+        {"solution": "7"},
+    ),
     "a column called columns": ({"question": PENS, "answer": "7", "columns": "3"}, {}, {"columns": "3"}),
     "ground_truth beside the gold": (
         {"question": PENS, "ground_truth": "9", "gold": "7"},
@@ -90,7 +98,8 @@ COLLISIONS = {
 
 
 @pytest.mark.parametrize(
-    ("case", "suffix"), list(zip(COLLISIONS, itertools.cycle(FORMATS), strict=False)) + [("answer beside the gold", ".csv")]
+    ("case", "suffix"),
+    list(zip(COLLISIONS, itertools.cycle(FORMATS), strict=False)) + [("answer beside the gold", ".csv")],
 )
 def test_the_flags_say_what_is_the_problem_and_its_answer(case, suffix, tmp_path):
     row, flags, expected = COLLISIONS[case]
@@ -121,7 +130,8 @@ def test_cells_keep_their_kind_on_the_way_to_rewards(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "log_probs"]
+    "name",
+    ["prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "log_probs"],
 )
 def test_what_a_rewards_caller_fills_is_refused_as_a_column(name, tmp_path):
     path = write(tmp_path / "a.jsonl", [{"question": PENS, "answer": "7", name: 1}])
@@ -136,13 +146,19 @@ def test_graders_wrapped_by_the_user_read_what_they_are_given():
     own = {"answer": ["the user's"], "<gold>": ["7"], "level": [1]}
     assert with_gold(math, own) == {"answer": ["7"], "level": [1]}
     assert with_gold(functools.partial(math, require_think=True), own)["answer"] == ["7"]
-    assert with_gold(lambda completions, answer, **kwargs: None, own) == {"answer": ["the user's"], "level": [1]}
+    assert with_gold(lambda completions, answer, **kwargs: None, own) == {
+        "answer": ["the user's"],
+        "level": [1],
+    }
     assert with_gold(reads_gold("target")(lambda **kwargs: None), own)["target"] == ["7"]
     assert with_gold(math, {"answer": ["8"]}) == {"answer": ["8"]}
 
 
 def test_rows_without_columns_of_their_own_are_as_they_were():
-    rows = [{"prompt": "1+1=", "answer": "2", "columns": "plain"}, {"prompt": "1+2=", "answer": "3", "columns": ""}]
+    rows = [
+        {"prompt": "1+1=", "answer": "2", "columns": "plain"},
+        {"prompt": "1+2=", "answer": "3", "columns": ""},
+    ]
     assert columns(rows) == {"answer": ["2", "3"], "columns": ["plain", ""]}
 
 
@@ -193,13 +209,22 @@ def test_verls_graders_get_the_golds_that_the_flag_names(tmp_path):
     assert graded(tasks.make(path, reward=spec, heldout=0), "8")[0] == {"mine": [1.0]}  # the column answer
     target = [{"question": PENS, "answer": {"target": ["7", "seven"]}}]  # graders that take a dict get one
     held = tasks.make(write(tmp_path / "c.jsonl", target), reward=f"{tmp_path}/t.py:mine", heldout=0)
-    (tmp_path / "t.py").write_text(SCORE.replace("ground_truth == solution_str", "solution_str in ground_truth['target']"))
+    (tmp_path / "t.py").write_text(
+        SCORE.replace("ground_truth == solution_str", "solution_str in ground_truth['target']")
+    )
     assert graded(held, "seven")[0] == {"mine": [1.0]}
 
 
 def test_verl_without_a_task():
-    reward = verl(lambda data_source, solution_str, ground_truth, extra_info: float(ground_truth == solution_str))
-    for given in ({"ground_truth": ["7"]}, {"reward_model": [{"ground_truth": "7"}]}, {"answer": ["7"]}, {"solution": ["7"]}):
+    reward = verl(
+        lambda data_source, solution_str, ground_truth, extra_info: float(ground_truth == solution_str)
+    )
+    for given in (
+        {"ground_truth": ["7"]},
+        {"reward_model": [{"ground_truth": "7"}]},
+        {"answer": ["7"]},
+        {"solution": ["7"]},
+    ):
         assert score(reward, ["?"], ["7"], columns=given).total.tolist() == [1.0]
 
 
@@ -207,7 +232,9 @@ def test_trls_layouts(tmp_path):
     """A prompt alone, for rewards that need no answer; messages beside a gold column; numbers for countdown."""
     (tmp_path / "my.py").write_text(SEEN)
     own = f"{tmp_path}/my.py:seen"
-    alone = tasks.make(write(tmp_path / "a.jsonl", [{"prompt": PENS}]), reward=own, prompt_column="prompt", heldout=0)
+    alone = tasks.make(
+        write(tmp_path / "a.jsonl", [{"prompt": PENS}]), reward=own, prompt_column="prompt", heldout=0
+    )
     assert graded(alone, "x")[1]["names"] == "id prompt question"
     conversation = [{"prompt": [{"role": "user", "content": PENS}], "solution": "$7$"}]
     path = write(tmp_path / "b.parquet", conversation)
@@ -239,7 +266,8 @@ def test_countdowns_columns(numbers, target, right):
 
 
 @pytest.mark.parametrize(
-    ("numbers", "target"), [([5, 8, True], 33), ("five 8", 33), ([5, 8], None), (7, 33), ([5, 8], [33]), ([5.5], 1)]
+    ("numbers", "target"),
+    [([5, 8, True], 33), ("five 8", 33), ([5, 8], None), (7, 33), ([5, 8], [33]), ([5.5], 1)],
 )
 def test_countdowns_columns_that_are_none(numbers, target):
     with pytest.raises(ValueError, match=r"ValueError: a data column must hold .*whole numbers, got"):
@@ -248,7 +276,9 @@ def test_countdowns_columns_that_are_none(numbers, target):
 
 def test_columns_are_named_as_the_file_spells_them(tmp_path):
     rows = [{"question": PENS, "re\u0301ponse": "7"}]  # e and an accent, as some editors write it
-    task = tasks.make(write(tmp_path / "a.jsonl", rows), reward="math", answer_column="r\u00e9ponse", heldout=0)
+    task = tasks.make(
+        write(tmp_path / "a.jsonl", rows), reward="math", answer_column="r\u00e9ponse", heldout=0
+    )
     assert task.train[0]["answer"] == "7"
     (tmp_path / "b.csv").write_text("question, answer\nHow many?, 7\n")
     assert tasks.make(str(tmp_path / "b.csv"), reward="math", heldout=0).train[0]["solution"] == "\\boxed{7}"
@@ -258,7 +288,11 @@ def test_columns_are_named_as_the_file_spells_them(tmp_path):
     ("row", "flags", "message"),
     [
         (VERL, {"answer_column": "reward_model.gold"}, "reward_model.style, reward_model.ground_truth"),
-        (VERL, {"answer_column": "reward_model"}, "must be text or a number, got a dict with style, ground_truth"),
+        (
+            VERL,
+            {"answer_column": "reward_model"},
+            "must be text or a number, got a dict with style, ground_truth",
+        ),
         (VERL, {"answer_column": "ground_truth"}, "it has no column 'ground_truth', but data_source, prompt"),
         (VERL, {}, "it has no column 'answer', but"),
         (VERL | {"prompt": []}, {"answer_column": "ability"}, "row 0 has no question"),

@@ -37,7 +37,8 @@ def validate(tmp_path, monkeypatch, command):
 
     def run(golds, *flags, **columns):
         rows = [
-            {"question": QUESTION.format(number), "answer": gold} | {name: cells[number] for name, cells in columns.items()}
+            {"question": QUESTION.format(number), "answer": gold}
+            | {name: cells[number] for name, cells in columns.items()}
             for number, gold in enumerate(golds)
         ]
         (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -57,7 +58,11 @@ def validate(tmp_path, monkeypatch, command):
         ("math", "<answer>72</answer>", "its answer holds <answer>, which is no mark of math's"),
         ("math", "<think>x</think>72", "its answer holds <think, which is no mark of math's"),
         ("math", "\\boxed{72", "its answer holds \\boxed, which is no mark of math's"),
-        ("math", "He adds.\nThen he has 72 clips.", "its answer has more than one line, which nothing equals by math"),
+        (
+            "math",
+            "He adds.\nThen he has 72 clips.",
+            "its answer has more than one line, which nothing equals by math",
+        ),
         ("math", "5\n6", "its answer has more than one line"),
         ("math", "['72']", "its answer is the text of a container or a missing cell: \"['72']\""),
         ("math", '["72"]', "its answer is the text of a container"),
@@ -68,7 +73,11 @@ def validate(tmp_path, monkeypatch, command):
         ("gsm8k", "\\boxed{72}", "its answer holds \\boxed, which is no mark of gsm8k's"),
         ("gsm8k", "<answer>72</answer>", "its answer holds <answer>, which is no mark of gsm8k's"),
         ("gsm8k", "['72']", "its answer is the text of a container"),
-        ("gsm8k", "seventy-two", "its answer is no number, alone or behind ####, as gsm8k needs it: 'seventy-two'"),
+        (
+            "gsm8k",
+            "seventy-two",
+            "its answer is no number, alone or behind ####, as gsm8k needs it: 'seventy-two'",
+        ),
         ("gsm8k", "#### north", "its answer is no number"),
         ("gsm8k", "5 or 6", "its answer is no number"),
         ("gsm8k", ["5", "6"], "its answer is no number"),
@@ -121,7 +130,9 @@ def test_golds_of_words_are_counted_in_one_line(validate):
 def test_full_marks_other_than_one_are_told(validate):
     status, lines, summary = validate(["1", "2"], "--reward", "my.py:two")
     assert (status, len(lines)) == (0, 1) and "every gold answer passes" in summary
-    assert lines[0].startswith("a: reward two gives right answers 2, its full mark is not 1: accuracy counts 1 or more")
+    assert lines[0].startswith(
+        "a: reward two gives right answers 2, its full mark is not 1: accuracy counts 1 or more"
+    )
     status, lines, _ = validate(["1", "2"], "--reward", "my.py:half")
     assert status == 1 and lines[0] == "a: train row 0: reward half gives its solution '1' 0.5, not 1"
     status, lines, _ = validate([str(number) for number in range(30)], "--reward", "my.py:half")
@@ -137,14 +148,18 @@ def test_rewards_beside_the_verifier_are_told_and_no_faults(validate):
     status, lines, _ = validate(["1", "22"], "--reward", "gsm8k,my.py:brevity")
     assert status == 0 and len(lines) == 1 and lines[0].startswith("a: reward brevity gives right answers 0.")
     status, lines, _ = validate([MARKED], "--reward", "gsm8k,math")  # another grader is one that must pass
-    assert status == 1 and lines == [f"a: train row 0: its answer holds ####, which is no mark of math's: {MARKED!r:.100}"]
+    assert status == 1 and lines == [
+        f"a: train row 0: its answer holds ####, which is no mark of math's: {MARKED!r:.100}"
+    ]
 
 
 def test_a_users_verifier_gets_the_users_solution(validate):
     golds = ["1", "2"]
     status, lines, _ = validate(golds, "--reward", "my.py:form")
     assert status == 1 and lines[0] == "a: train row 0: reward form gives its solution '1' 0, not 1"
-    status, lines, _ = validate(golds, "--reward", "my.py:form", solution=[f"<answer>{gold}</answer>" for gold in golds])
+    status, lines, _ = validate(
+        golds, "--reward", "my.py:form", solution=[f"<answer>{gold}</answer>" for gold in golds]
+    )
     assert (status, lines) == (0, [])
     status, lines, _ = validate([{"a": 1}], "--reward", "my.py:half")
     assert status == 1 and lines[0].startswith("a: train: 1 rows (the first is row 0) have no answer in text")
@@ -159,7 +174,10 @@ def test_a_built_in_task_with_a_further_reward(command, tmp_path, monkeypatch):
     assert command("tasks", "validate", "gsm8k", "--data-dir", ".")[0] == 0
     status, out, _ = command("tasks", "validate", "gsm8k", "--data-dir", ".", "--reward", "math")
     assert status == 1 and "gsm8k: heldout row 0: its answer holds ####" in out
-    assert tasks.make_all(["gsm8k"], data_dir=tmp_path, reward=("math", "gsm8k"))[0].rewards == ("gsm8k", "math")
+    assert tasks.make_all(["gsm8k"], data_dir=tmp_path, reward=("math", "gsm8k"))[0].rewards == (
+        "gsm8k",
+        "math",
+    )
 
 
 def test_many_faults_are_counted(validate):

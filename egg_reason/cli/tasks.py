@@ -99,8 +99,8 @@ def tasks_validate(
     /,
     flags: TaskFlags = _TaskFlags(),  # noqa: B008 (never changed)
 ) -> int:
-    """Check a task's data: every gold answer must be one that a model can match, and pass its own verifier. Exit
-    status 1 if one does not.
+    """Check a task's data: every gold answer must be one that a model can match, and pass its own verifier.
+    Exit status 1 if one does not.
 
     Args:
         task: a built-in task, a data file or my_task.py:make.

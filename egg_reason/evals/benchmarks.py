@@ -24,9 +24,9 @@ TOLD = ("max_tokens", "temperature", "top_k", "top_p", "think_tokens", "stop", "
 
 @dataclass(frozen=True)
 class Benchmark:
-    """rewards: the first one tells right from wrong (1 or more is right). of: problems of the benchmark before
-    some were left out, since the model was trained on them. trained_on: problems of `rows` that it was trained
-    on. run: whose training that was; empty: none that is known."""
+    """rewards: the first one tells right from wrong (1 or more is right). of: how many problems there were
+    before those were left out that the model was trained on. trained_on: how many of `rows` it was trained on.
+    run: whose training that was; empty: none that is known."""
 
     name: str
     rows: list[dict]
@@ -67,11 +67,12 @@ class Benchmark:
             return ""
         if self.trained_on:
             return (
-                f"{self.name}: {self.run} was trained on {self.trained_on:,} of these {len(self.rows):,} problems"
+                f"{self.name}: {self.run} was trained on {self.trained_on:,} of these {len(self.rows):,}"
+                " problems"
             )
         return (
-            f"{self.name}: {len(self.rows):,} of {self.of:,} problems, those that {self.run} was not trained on;"
-            " --all-problems takes all"
+            f"{self.name}: {len(self.rows):,} of {self.of:,} problems, those that {self.run} was not trained"
+            " on; --all-problems takes all"
         )
 
 
@@ -108,11 +109,11 @@ def load(
         raise ValueError(f"problems must be at least 1, not {problems}")
     files = [name for name in names if is_data_file(name)]
     if "exclude" in options:
-        raise ValueError("option exclude: it leaves out training problems, and an evaluation has none; leave it out")
-    if all_problems and not files:
         raise ValueError(
-            f"all_problems is for data files, got {', '.join(names)}; leave out --all-problems"
+            "option exclude: it leaves out training problems, and an evaluation has none; leave it out"
         )
+    if all_problems and not files:
+        raise ValueError(f"all_problems is for data files, got {', '.join(names)}; leave out --all-problems")
     made = tasks.make_all(names, **options)
     training = _training(model, files)
     found = []
@@ -141,8 +142,8 @@ def _untrained(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
     run = _runs(benchmark, training)
     if not fresh:
         raise ValueError(
-            f"benchmark {benchmark.name}: {run} was trained on all of its {len(benchmark.rows):,} problems; give"
-            " --all-problems to evaluate on them all the same"
+            f"benchmark {benchmark.name}: {run} was trained on all of its {len(benchmark.rows):,} problems;"
+            " give --all-problems to evaluate on them all the same"
         )
     return replace(benchmark, rows=fresh, run=run)
 
@@ -185,8 +186,8 @@ def _training(model: str, files: Sequence[str]) -> dict[str, set]:
                 )
             except (OSError, ValueError) as error:
                 raise ValueError(
-                    f"benchmark {', '.join(files)}: {run} may have been trained on its problems, and its own data"
-                    f" cannot be read ({error}); bring them back"
+                    f"benchmark {', '.join(files)}: {run} may have been trained on its problems, and its own"
+                    f" data cannot be read ({error}); bring them back"
                 ) from None
         source = config.model.model
     return training

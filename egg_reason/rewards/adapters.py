@@ -27,8 +27,8 @@ def verl(compute_score: Callable) -> Callable:
     What `compute_score` gets:
         data_source: the column of that name, or else the task's name.
         solution_str: the completion.
-        ground_truth: the task's right answer, such as the column that `--answer-column` names; else the first of
-            COLUMNS that there is. Without any the reward raises ValueError.
+        ground_truth: the task's right answer, such as the column that `--answer-column` names; else the first
+            of COLUMNS that there is. Without any the reward raises ValueError.
         extra_info: the column of that name, or else a dict of the row's columns.
     """
 
@@ -78,8 +78,8 @@ def _golds(columns: dict[str, Sequence]) -> Sequence:
         if all(isinstance(cell, dict) and inner in cell for cell in columns[outer]):
             return [cell[inner] for cell in columns[outer]]
     raise ValueError(
-        f"verl's compute_score needs a right answer: give the data one of the columns {', '.join(COLUMNS)}, or"
-        " name it with --answer-column"
+        f"verl's compute_score needs a right answer: give the data one of the columns {', '.join(COLUMNS)},"
+        " or name it with --answer-column"
     )
 
 

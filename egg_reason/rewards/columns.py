@@ -62,8 +62,8 @@ def refuse_reserved(names: Iterable[str], where: str) -> None:
     for name in names:
         if name in RESERVED or name.startswith("log_"):
             raise ValueError(
-                f"{where}: a data column may not be called {name!r}, which every reward is given by its caller;"
-                " rename it"
+                f"{where}: a data column may not be called {name!r}, which every reward is given by its"
+                " caller; rename it"
             )
 
 

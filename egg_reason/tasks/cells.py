@@ -112,14 +112,17 @@ def from_text(cell: Any) -> Any:
         return None
     held = container_in(cell)
     if held is not None and not _look_like_messages(held):
-        raise ValueError(f"the text of a {'list' if isinstance(held, list) else 'dict'}, {cell.strip()!r:.60}")
+        raise ValueError(
+            f"the text of a {'list' if isinstance(held, list) else 'dict'}, {cell.strip()!r:.60}"
+        )
     return cell
 
 
 def _look_like_messages(value: list | dict) -> bool:
     turns = value if isinstance(value, list) else [value]
     return bool(turns) and all(
-        isinstance(turn, dict) and (("role" in turn and "content" in turn) or "from" in turn) for turn in turns
+        isinstance(turn, dict) and (("role" in turn and "content" in turn) or "from" in turn)
+        for turn in turns
     )
 
 
@@ -130,7 +133,9 @@ def _messages(turns: list) -> Messages:
         if not isinstance(turn, dict) or not isinstance(turn.get("role"), str) or "content" not in turn:
             shown = ", ".join(map(str, turn)) if isinstance(turn, dict) else repr(turn)[:40]
             raise ValueError(f"a list whose entries are no messages with role and content, but {shown}")
-        messages.append({key: value for key, value in turn.items() if value is not None} | {"content": _content(turn)})
+        messages.append(
+            {key: value for key, value in turn.items() if value is not None} | {"content": _content(turn)}
+        )
     if messages[-1]["role"] == "assistant":
         raise ValueError("messages that end in the assistant's turn")
     if not any(turn["role"] == "user" and turn["content"].strip() for turn in messages):
@@ -142,7 +147,8 @@ def _content(turn: dict) -> str:
     content = turn["content"]
     if isinstance(content, list):  # OpenAI's entries: {"type": "text", "text": ...}
         if not all(
-            isinstance(one, str) or (isinstance(one, dict) and isinstance(one.get("text"), str)) for one in content
+            isinstance(one, str) or (isinstance(one, dict) and isinstance(one.get("text"), str))
+            for one in content
         ):
             raise ValueError(f"messages with content that is no text ({_kinds(content)})")
         content = "".join(one if isinstance(one, str) else one["text"] for one in content)
@@ -155,7 +161,9 @@ def _content(turn: dict) -> str:
 
 def _kinds(content: list) -> str:
     return ", ".join(
-        dict.fromkeys(str(one.get("type")) if isinstance(one, dict) else type(one).__name__ for one in content)
+        dict.fromkeys(
+            str(one.get("type")) if isinstance(one, dict) else type(one).__name__ for one in content
+        )
     )
 
 

@@ -113,10 +113,12 @@ def read_cell(where: object, number: int, what: str, cell: Any, read: Callable[[
     except UnicodeEncodeError:
         raise ValueError(f"{where}: row {number}: its {what} holds half a character; correct it") from None
     except ValueError as error:
-        rule = "text or a number" if what == "answer" else "text, or messages that end in a turn of the user's"
+        rule = (
+            "text or a number" if what == "answer" else "text, or messages that end in a turn of the user's"
+        )
         raise ValueError(
-            f"{where}: row {number}: its {what} must be {rule}, got {error}; correct it, or name another column,"
-            f" such as column.key for what a dict holds"
+            f"{where}: row {number}: its {what} must be {rule}, got {error}; correct it, or name another"
+            " column, such as column.key for what a dict holds"
         ) from None
     if not value:
         raise ValueError(f"{where}: row {number} has no {what}; correct it or leave it out")
@@ -198,8 +200,8 @@ def _one_turn(name: str, row: dict, template: str) -> str:
     asked = row["question"]
     if isinstance(asked, list) and [turn["role"] for turn in asked] != ["user"]:
         raise ValueError(
-            f"task {name}: a prompt of the template {template} is one turn of the user's, the problem {row['id']}"
-            f" has turns of {', '.join(turn['role'] for turn in asked)}; give --template chat, which takes"
+            f"task {name}: a prompt of the template {template} is one turn of the user's, the problem"
+            f" {row['id']} has turns of {', '.join(turn['role'] for turn in asked)}; give --template chat, which takes"
             " messages, or leave the others out"
         )
     return question_text(asked)

@@ -202,7 +202,10 @@ def _column(path: str, rows: list[dict], columns: list[str], wanted: str, flag: 
     if len(alike) == 1:
         return alike[0]
     nested = [
-        f"{column}.{key}" for column in columns if isinstance(rows[0].get(column), dict) for key in rows[0][column]
+        f"{column}.{key}"
+        for column in columns
+        if isinstance(rows[0].get(column), dict)
+        for key in rows[0][column]
     ]
     raise ValueError(
         f"{path}: it has no column {wanted!r}, but {', '.join([*columns, *nested])}; name one of them with"

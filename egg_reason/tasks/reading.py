@@ -63,7 +63,8 @@ def read_file(path: str | Path) -> list[dict]:
             rows = _csv(text) if suffix == ".csv" else _json(text, lines=suffix == ".jsonl")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: cannot be read as {suffix[1:]}: it is no UTF-8 text (byte {error.start}); save it as UTF-8"
+            f"{path}: cannot be read as {suffix[1:]}: it is no UTF-8 text (byte {error.start});"
+            " save it as UTF-8"
         ) from None
     except (ValueError, csv.Error, OSError, EOFError, zlib.error, RecursionError) as error:
         reason = " ".join(str(error).split())

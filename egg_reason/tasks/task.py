@@ -22,7 +22,7 @@ class Task:
             may be empty, not both. A column `solution`, where there is one, is an answer that the rewards
             must accept (`validate`), `id` names the problem in reports, and `question` is the problem alone,
             without template and instruction, for reports and the overlap check. `columns`, where it is a
-            dict, holds columns whose names may be any of these: rewards get them in the place of the row's own.
+            dict, holds columns whose names may be any of these: rewards get them instead of the row's own.
         rewards: default reward specs (`rewards.functions.load`).
         max_new_tokens: longest completion.
         stop: texts at which a completion ends, beside the model's end token.

@@ -1,7 +1,7 @@
 """Checks a task's data: every gold answer must be one that a model can match, and pass its own verifier.
 
-That a gold passes its verifier does not show that anything else does: a worked solution equals its own text. So
-golds of the built-in graders are read too.
+That a gold passes its verifier does not show that anything else does: a worked solution equals its own text.
+So golds of the built-in graders are read too.
 """
 
 import re
@@ -48,9 +48,9 @@ def examine(task: Task) -> Examination:
     """Return what is to say of a task's data. Rewards run out of process.
 
     Faults: a prompt in both splits, an `id` given twice; a gold that no answer can match, since it holds
-    another grader's mark, is the text of a container, or has more than one line; a `solution` that, written as
-    an answer (after a closed thought where the prompt opens one), does not get 1 from the first reward and
-    from each built-in grader. A full mark above 1 is a note, golds of words are counted, and so are the
+    another grader's mark, is the text of a container, or has more than one line; a `solution` that, written
+    as an answer (after a closed thought where the prompt opens one), does not get 1 or more from the first
+    reward and from each built-in grader. A full mark above 1 is a note, golds of words are counted, and so are the
     marks of further rewards of the user's.
     """
     if task.environment is not None:
@@ -110,8 +110,8 @@ def _faults_of(
         low = [index for index, value in enumerate(values) if not value >= 1]
         if len(low) == len(values) > MANY and len(set(np.nan_to_num(values).tolist())) == 1:
             faults.append(
-                f"{where}: reward {name} gives each of {len(low):,} solutions {values[0]:g}, not 1, such as row"
-                f" {numbers[0]}: {asked[0]['solution']!r:.100}; accuracy counts 1 or more as right"
+                f"{where}: reward {name} gives each of {len(low):,} solutions {values[0]:g}, not 1, such as"
+                f" row {numbers[0]}: {asked[0]['solution']!r:.100}; accuracy counts 1 or more as right"
             )
             continue
         faults += [
@@ -119,9 +119,7 @@ def _faults_of(
             f" {asked[index]['solution']!r:.100} {values[index]:g}, not 1"
             for index in low
         ]
-    return faults + [
-        f"{where}: reward {name}: {message}" for (name, _), message in scores.messages.items()
-    ]
+    return faults + [f"{where}: reward {name}: {message}" for (name, _), message in scores.messages.items()]
 
 
 def _gold_fault(row: dict, rewards: Sequence[str]) -> str | None:
