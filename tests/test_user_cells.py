@@ -149,6 +149,13 @@ def test_containers_are_for_functions_of_the_users(cell, make):
     assert row["answer"] == cell and row["solution"] is None
 
 
+@pytest.mark.parametrize("cell", [None, "", float("nan"), []])
+@pytest.mark.parametrize("reward", ["math", "gsm8k"])
+def test_graders_do_not_take_a_missing_answer_for_one(cell, reward):
+    with pytest.raises(ValueError, match="a right answer is"):
+        score(reward, ["?"], ["7"], columns={"answer": [cell]})
+
+
 # Parquet, whose cells have types
 
 

@@ -25,8 +25,8 @@ TOLD = ("max_tokens", "temperature", "top_k", "top_p", "think_tokens", "stop", "
 @dataclass(frozen=True)
 class Benchmark:
     """rewards: the first one tells right from wrong (1 or more is right). of: how many problems there were
-    before those were left out that the model was trained on. trained_on: how many of `rows` it was trained on.
-    run: whose training that was; empty: none that is known."""
+    before those were left out that the model was trained on. trained_on: how many of `rows` it was trained
+    on. run: whose training that was; empty: none that is known."""
 
     name: str
     rows: list[dict]

@@ -20,6 +20,7 @@ __all__ = [
     "gold_text",
     "reads_gold",
     "refuse_reserved",
+    "required_gold",
     "whole_number",
     "whole_numbers",
     "with_gold",
@@ -119,6 +120,14 @@ def gold_text(cell: Any) -> str:
     if cell is None or cell != cell:  # NaN alone is not itself
         return ""
     return _scalar_text(cell)
+
+
+def required_gold(cell: Any) -> str:
+    """Return `gold_text` of a right answer; raise ValueError, one line, where it is missing."""
+    text = gold_text(cell)
+    if not text:
+        raise ValueError(f"a right answer is missing, got {cell!r:.60}: leave the row out")
+    return text
 
 
 def _scalar_text(cell: Any) -> str:

@@ -31,7 +31,7 @@ from egg_reason.rewards.answers import (
     scores,
     whole_texts,
 )
-from egg_reason.rewards.columns import gold_text, reads_gold
+from egg_reason.rewards.columns import gold_text, reads_gold, required_gold
 from egg_reason.rewards.mathematics import comparison, forms
 from egg_reason.rewards.mathematics.budget import fresh_budget
 from egg_reason.rewards.mathematics.tokens import Unreadable
@@ -99,9 +99,12 @@ def math(
         prompts: where given, they say whether a completion starts inside a thought (`answers.whole_texts`).
         require_think: whether completions start inside a thought; used only where prompts are not given.
         log_extra: takes the columns `extracted` and `verdict`.
+
+    Raises ValueError where a right answer is missing or a container (`columns.gold_text`).
     """
     texts = whole_texts(prompts, completions, require_think)
-    return scores([verdict(text, gold) for text, gold in zip(texts, answer, strict=True)], log_extra)
+    golds = [required_gold(cell) for cell in answer]
+    return scores([verdict(text, gold) for text, gold in zip(texts, golds, strict=True)], log_extra)
 
 
 def verdict(completion: str, gold: object, require_think: bool = False) -> Verdict:

@@ -201,8 +201,8 @@ def _one_turn(name: str, row: dict, template: str) -> str:
     if isinstance(asked, list) and [turn["role"] for turn in asked] != ["user"]:
         raise ValueError(
             f"task {name}: a prompt of the template {template} is one turn of the user's, the problem"
-            f" {row['id']} has turns of {', '.join(turn['role'] for turn in asked)}; give --template chat, which takes"
-            " messages, or leave the others out"
+            f" {row['id']} has turns of {', '.join(turn['role'] for turn in asked)}; give --template chat,"
+            " which takes messages, or leave the others out"
         )
     return question_text(asked)
 

@@ -50,8 +50,8 @@ def examine(task: Task) -> Examination:
     Faults: a prompt in both splits, an `id` given twice; a gold that no answer can match, since it holds
     another grader's mark, is the text of a container, or has more than one line; a `solution` that, written
     as an answer (after a closed thought where the prompt opens one), does not get 1 or more from the first
-    reward and from each built-in grader. A full mark above 1 is a note, golds of words are counted, and so are the
-    marks of further rewards of the user's.
+    reward and from each built-in grader. Notes: a full mark above 1, how many golds are words, and what
+    further rewards give.
     """
     if task.environment is not None:
         raise ValueError(
