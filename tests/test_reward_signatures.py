@@ -174,7 +174,7 @@ def test_functions_written_for_verl(place):
         assert "NotImplementedError: data_source='unknown'" in scores.messages["my_reward", "error"]
         scores = scorer.score(["q"], ["8"], trainer_state=sums)
         assert (
-            "give the data one of the columns ground_truth, answer, solution"
+            "give the data one of the columns ground_truth, reward_model.ground_truth, answer, solution"
             in scores.messages["my_reward", "error"]
         )
 
