@@ -114,19 +114,19 @@ def load(trained, monkeypatch):
 def test_what_a_run_trained_on(load, trained, tmp_path):
     held = len(tasks.make("mine.jsonl", reward="gsm8k").heldout)
     [whole] = load("mine.jsonl", model="countdown-0.7m")
-    assert (len(whole.rows), whole.selection()) == (30, "")
+    assert (len(whole.rows), whole.selection) == (30, "")
     copy = tmp_path / "copy.csv"  # it is the problems that count, wherever they lie
     copy.write_text(
         "question,answer\n" + "".join(f"{row['question'].upper()!r},1\n".replace("'", '"') for row in ROWS)
     )
     [same] = load(str(copy))
-    assert len(same.rows) == held and same.selection().startswith(f"{copy}: {held} of 30 problems")
+    assert len(same.rows) == held and same.selection.startswith(f"{copy}: {held} of 30 problems")
     [base] = load("mine.jsonl", model="runs/second")  # what its base was trained on counts too
-    assert len(base.rows) == held and "those that runs/first was not trained on" in base.selection()
+    assert len(base.rows) == held and "those that runs/first was not trained on" in base.selection
     [other] = load("others.jsonl", model="runs/first", prompt_column="q", answer_column="a")
-    assert len(other.rows) == 30 and not other.selection()
+    assert len(other.rows) == 30 and not other.selection
     [few] = load("mine.jsonl", problems=2)
-    assert len(few.rows) == 2
+    assert len(few.rows) == 2 and f"{held} of 30 problems" in few.selection
     [marked] = load("mine.jsonl", problems=5, all_problems=True)
     assert len(marked.rows) == 5 and 0 < marked.trained_on <= 5
     [share] = load(

@@ -24,17 +24,15 @@ TOLD = ("max_tokens", "temperature", "top_k", "top_p", "think_tokens", "stop", "
 
 @dataclass(frozen=True)
 class Benchmark:
-    """rewards: the first one tells right from wrong (1 or more is right). of: how many problems there were
-    before those were left out that the model was trained on. trained_on: how many of `rows` it was trained
-    on. run: whose training that was; empty: none that is known."""
+    """rewards: the first one tells right from wrong (1 or more is right). trained_on: how many of `rows` the
+    model was trained on, as far as is known. selection: a line on that; empty if there is nothing to say."""
 
     name: str
     rows: list[dict]
     sampling: Sampling
     rewards: tuple[Reward, ...]
-    of: int = 0
     trained_on: int = 0
-    run: str = ""
+    selection: str = ""
 
     def about(self, samples: int, template: str) -> dict[str, Any]:
         """Return the entry of results.json that describes the benchmark, without its results.
@@ -60,20 +58,6 @@ class Benchmark:
             },
             "rewards": [reward.spec for reward in self.rewards],
         } | ({"trained_on": self.trained_on} if self.trained_on else {})
-
-    def selection(self) -> str:
-        """Return a line on which problems are used, where the model was trained on some; else nothing."""
-        if not self.run:
-            return ""
-        if self.trained_on:
-            return (
-                f"{self.name}: {self.run} was trained on {self.trained_on:,} of these {len(self.rows):,}"
-                " problems"
-            )
-        return (
-            f"{self.name}: {len(self.rows):,} of {self.of:,} problems, those that {self.run} was not trained"
-            " on; --all-problems takes all"
-        )
 
 
 def load(
@@ -128,7 +112,7 @@ def load(
             **sampling,
         )
         rewards = tuple(Reward.of(spec) for spec in task.rewards)
-        benchmark = Benchmark(name, task.heldout, drawn, rewards, len(task.heldout))
+        benchmark = Benchmark(name, task.heldout, drawn, rewards)
         if not all_problems and name in files:
             benchmark = _untrained(benchmark, training)
         found.append(_marked(replace(benchmark, rows=benchmark.rows[:problems]), training))
@@ -145,7 +129,13 @@ def _untrained(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
             f"benchmark {benchmark.name}: {run} was trained on all of its {len(benchmark.rows):,} problems;"
             " give --all-problems to evaluate on them all the same"
         )
-    return replace(benchmark, rows=fresh, run=run)
+    if not run:
+        return benchmark
+    told = (
+        f"{benchmark.name}: {len(fresh):,} of {len(benchmark.rows):,} problems, those that {run} was not"
+        " trained on; --all-problems takes all"
+    )
+    return replace(benchmark, rows=fresh, selection=told)
 
 
 def _marked(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
@@ -154,7 +144,9 @@ def _marked(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
     if not run:
         return benchmark
     known = set().union(*training.values())
-    return replace(benchmark, run=run, trained_on=sum(file.asked(row) in known for row in benchmark.rows))
+    count = sum(file.asked(row) in known for row in benchmark.rows)
+    told = f"{benchmark.name}: {run} was trained on {count:,} of these {len(benchmark.rows):,} problems"
+    return replace(benchmark, trained_on=count, selection=told)
 
 
 def _runs(benchmark: Benchmark, training: dict[str, set]) -> str:

@@ -74,8 +74,8 @@ def evaluate_model(
         config.problems.all_problems,
     )
     for each in benchmarks:
-        if told := each.selection():
-            console.print(told)
+        if each.selection:
+            console.print(each.selection)
     dtype = jnp.dtype(models.compute_dtype(config.engine.dtype))
     engine = make_engine(model.family, model.tokenizer, model.params, lanes, 1, config.engine.streams)
     header: dict[str, Any] = {
