@@ -166,8 +166,8 @@ def score(
         weights = [real("weights", weight, "give one number for each reward") for weight in weights]
     return score_with(
         several,
-        texts("prompts", prompts, "put it into a list"),
-        texts("completions", completions, "put it into a list"),
+        texts("prompts", prompts, "put it into a list", messages=True),
+        texts("completions", completions, "put it into a list", messages=True),
         table,
         weights,
         real("timeout", timeout),

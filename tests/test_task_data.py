@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from egg_reason import tasks
-from egg_reason.tasks import benchmarks, data, gsm8k, math
+from egg_reason.tasks import benchmarks, data, gsm8k, math, reading
 
 SOURCES = {
     "gsm8k": [gsm8k.TRAIN, gsm8k.TEST],
@@ -163,7 +163,7 @@ def test_hub_ids_configurations_and_splits(hub):
     assert hub == [("openai/gsm8k", "main", "test")]
 
 
-@pytest.mark.parametrize("suffix", data.SUFFIXES)
+@pytest.mark.parametrize("suffix", reading.SUFFIXES)
 def test_files_in_a_folder_are_the_hubs_rows(suffix, hub, tmp_path):
     rows = [{"problem": f"What is {number} + 1?", "answer": str(number + 1)} for number in range(3)]
     write(tmp_path / f"aime_2025{suffix}", rows)
@@ -255,7 +255,7 @@ PROBLEMS = [
 ]
 
 
-@pytest.mark.parametrize("suffix", data.SUFFIXES)
+@pytest.mark.parametrize("suffix", reading.SUFFIXES)
 def test_a_file_of_ones_own(suffix, tmp_path):
     file = tmp_path / f"sums{suffix}"
     write(file, PROBLEMS)
@@ -263,9 +263,9 @@ def test_a_file_of_ones_own(suffix, tmp_path):
     assert (task.name, task.rewards, len(task.train) + len(task.heldout)) == ("sums", ("gsm8k",), 400)
     assert 20 <= len(task.heldout) <= 60
     row = task.train[0]
-    assert set(row) == {"prompt", "id", "question", "answer", "solution", "level"}
+    assert set(row) == {"prompt", "id", "question", "answer", "solution", "columns"}
     assert row["prompt"] == row["question"] + "\n" and row["solution"] == row["answer"]
-    assert row["level"] == ("0" if suffix == ".csv" else 0)  # its other columns reach the rewards
+    assert tasks.columns([row])["level"] == ["0" if suffix == ".csv" else 0]  # its columns reach the rewards
     assert tasks.validate(task) == []
 
 
@@ -288,7 +288,8 @@ def test_columns_of_ones_own(tmp_path):
     )
     assert [row["id"] for row in task.heldout] == list("012345678")
     assert task.heldout[3]["prompt"] == "Half of 6?\nGive the final answer inside \\boxed{}.\n"
-    assert [row["solution"] for row in task.heldout][:2] == ["\\boxed{0}", "It is \\boxed{1}."]
+    assert [row["solution"] for row in task.heldout][:2] == ["\\boxed{0}", "\\boxed{1}"]
+    assert tasks.columns(task.heldout)["solution"][:2] == ["", "It is \\boxed{1}."]
     assert tasks.validate(task) == []
 
 
@@ -307,7 +308,7 @@ def test_held_out_by_hash_or_from_a_second_file(tmp_path):
         task = tasks.make(str(tmp_path / "all.jsonl"), reward="gsm8k", heldout=0.3, split=split)
         assert (len(task.train), len(task.heldout)) == expected
     with pytest.raises(
-        ValueError, match="heldout row 0 has keys"
+        ValueError, match=r"columns of both files, which must be the same, but only .*all.jsonl has 'level'"
     ):  # the first file has a column that the second has not
         tasks.make(str(tmp_path / "all.jsonl"), reward="gsm8k", heldout=str(tmp_path / "other.jsonl"))
     write(tmp_path / "other.jsonl", [{"question": "One?", "answer": "1", "level": 0}])

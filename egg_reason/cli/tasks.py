@@ -22,17 +22,24 @@ def tasks_list() -> int:
     return 0
 
 
+SHOWN = 50
+"""Faults that are printed; the others are counted."""
+
 OPTIONS = option("the task's own options", "none", "[NAME=VALUE ...]")
 
 
-def _make(task: str, data: Mapping[str, Mapping[str, Any]], options: tuple[str, ...] = ()) -> "tasks.Task":
-    """Make the task that a command names. data: the flags that were typed."""
+def _make(
+    *names: str, data: Mapping[str, Mapping[str, Any]], options: tuple[str, ...] = ()
+) -> "list[tasks.Task]":
+    """Make the tasks that a command names. data: the flags that were typed."""
     from egg_reason import tasks
 
     given = {
-        name: value for name, value in vars(TaskDataSettings(**typed(data))).items() if value is not None
+        name: value
+        for name, value in vars(TaskDataSettings(**typed(data))).items()
+        if value not in (None, ())
     }
-    return tasks.make(task, tokenizer_name=given.pop("tokenizer"), **given | task_options(options))
+    return tasks.make_all(names, tokenizer_name=given.pop("tokenizer"), **given | task_options(options))
 
 
 def tasks_show(
@@ -50,7 +57,7 @@ def tasks_show(
     Args:
         task: a built-in task, a data file or my_task.py:make.
     """
-    made = _make(task, data, options)
+    [made] = _make(task, data=data, options=options)
     print_table(
         {
             "name": made.name,
@@ -70,8 +77,12 @@ def tasks_show(
     for split, rows in (("train", made.train), ("heldout", made.heldout)):
         for row in rows[:sample]:
             print(f"\n--- {split}")
+            own = row["columns"] if isinstance(row.get("columns"), dict) else {}
             for key, value in row.items():
-                print(f"{key}: {value!r}")
+                if value is not own:
+                    print(f"{key}: {value!r}")
+            for key, value in own.items():
+                print(f"column {key}: {value!r}")
     return 0
 
 
@@ -82,17 +93,19 @@ def tasks_validate(
     *,
     data: TaskDataFlags,
 ) -> int:
-    """Check a task's data: every gold answer must pass its own verifier. Exit status 1 if one does not.
+    """Check a task's data: every gold answer must be one that a model can match, and pass its own verifier.
+    Exit status 1 if one does not.
 
     Args:
         task: a built-in task, a data file or my_task.py:make.
     """
     from egg_reason import tasks
 
-    made = _make(task, data, options)
-    faults = tasks.validate(made, "answer" if typed(data).get("answer_column") else "")
-    for fault in faults:
-        print(fault)
+    [made] = _make(task, data=data, options=options)
+    faults, notes = tasks.examine(made, "answer" if typed(data).get("answer_column") else "")
+    more = [f"and {len(faults) - SHOWN:,} more faults"] if len(faults) > SHOWN else []
+    for line in faults[:SHOWN] + more + notes:
+        print(line)
     problems = f"{len(made.train):,} training and {len(made.heldout):,} held-out problems"
     print(
         f"{made.name}: {problems}, "
@@ -124,9 +137,9 @@ def tasks_overlap(
     """
     from egg_reason import tasks
 
-    made = _make(task, data)
+    made, *others = _make(task, *(() if other is None else (other,)), data=data)
     rows = made.train or made.heldout
-    if other is None:
+    if not others:
         compared = tasks.overlaps(made, typed(data).get("data_dir"))
         if not compared:
             raise ValueError(
@@ -134,7 +147,7 @@ def tasks_overlap(
                 " --data-dir"
             )
     else:
-        second = _make(other, data)
+        [second] = others
         known = second.heldout or second.train
         runs = not (made.generated or second.generated)
         compared = {second.name: (tasks.overlap.find(rows, known, runs), known)}

@@ -54,13 +54,14 @@ def instance(name: str, value: Any, kind: type[Wanted], what: str, way_out: str)
     return value
 
 
-def texts(name: str, value: Any, way_out: str = "give a list of texts") -> list[str]:
-    """Return a list of texts. One text alone is none: it would be taken for a list of letters."""
+def texts(name: str, value: Any, way_out: str = "give a list of texts", messages: bool = False) -> list:
+    """Return a list of texts. One text alone is none: it would be taken for a list of letters. messages: an
+    entry may also be a list of messages, as conversational data have them."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a list of texts, got {shown(value)}: {way_out}")
     listed = list(value)
     for number, one in enumerate(listed):
-        if not isinstance(one, str):
+        if not (isinstance(one, str) or (messages and isinstance(one, list))):
             raise ValueError(f"{name} must be a list of texts, number {number} is {shown(one)}: {way_out}")
     return listed
 

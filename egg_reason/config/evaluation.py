@@ -43,6 +43,9 @@ class BenchmarkSettings(Section):
         typical="256",
         range=Range(least=1),
     )
+    all_problems: bool = setting(
+        False, "use problems of a data file that the model was trained on too; the result is marked"
+    )
     data_dir: str | None = inherited(TaskSettings, "data_dir", None)
     prompt_column: str | None = inherited(TaskSettings, "prompt_column", None)
     answer_column: str | None = inherited(TaskSettings, "answer_column", None)
@@ -109,4 +112,6 @@ class EvalConfig(Sections):
         names = cls.known().keys() - {"streams", "samples"}
         shared = {name: run[name] for name in names if run.get(name) is not None}
         temperature = run["temperature"] if run["eval_temperature"] is None else run["eval_temperature"]
-        return shared | {"benchmarks": (run["task"],), "temperature": temperature}
+        # What `exclude` leaves out is training problems.
+        options = tuple(pair for pair in run["task_options"] if not pair.startswith("exclude="))
+        return shared | {"benchmarks": (run["task"],), "temperature": temperature, "task_options": options}

@@ -4,12 +4,17 @@ names a set of problems."""
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from egg_reason import tasks
+from egg_reason.config import task_options
 from egg_reason.engine import Sampling
 from egg_reason.rewards.functions import Reward
+from egg_reason.run.directory import read_settings
+from egg_reason.tasks import file
+from egg_reason.tasks.reading import is_data_file
 
 __all__ = ["Benchmark", "fingerprint", "load"]
 
@@ -20,13 +25,16 @@ TOLD = ("max_tokens", "temperature", "top_k", "top_p", "think_tokens", "stop", "
 @dataclass(frozen=True)
 class Benchmark:
     """rewards: the first one tells right from wrong (1 or more is right). task: the name of the task, which
-    rewards are told."""
+    rewards are told. trained_on: how many of `rows` the model was trained on, as far as is known. selection:
+    a line on that; empty if there is nothing to say."""
 
     name: str
     rows: list[dict]
     sampling: Sampling
     rewards: tuple[Reward, ...]
     task: str = ""
+    trained_on: int = 0
+    selection: str = ""
 
     def about(self, samples: int, template: str) -> dict[str, Any]:
         """Return the entry of results.json that describes the benchmark, without its results.
@@ -51,7 +59,7 @@ class Benchmark:
                 if key in TOLD
             },
             "rewards": [reward.spec for reward in self.rewards],
-        }
+        } | ({"trained_on": self.trained_on} if self.trained_on else {})
 
 
 def load(
@@ -60,19 +68,23 @@ def load(
     problems: int | None,
     max_tokens: int | None,
     sampling: dict[str, Any],
+    model: str = "",
+    all_problems: bool = False,
 ) -> list[Benchmark]:
-    """The benchmarks of these names.
+    """Return the benchmarks of these names: the held-out problems of tasks. A data file is taken whole, but
+    for problems that the model was trained on.
 
     Args:
         names: tasks, at least one, each once.
-        options: see `tasks.make`; given to every task. Rewards that grade none of them are recorded beside
-            each one's own.
+        options: see `tasks.make_all`.
         problems: the first so many of each; None: all.
         max_tokens: None: each task's own.
         sampling: further settings of `Sampling`.
+        model: where it comes from; a run says what it was trained on.
+        all_problems: whether problems of a data file count that the model was trained on.
 
     Raises:
-        ValueError, OSError: one line, as `tasks.make` says, or where nothing can be evaluated.
+        ValueError, OSError: one line, as `tasks.make_all` says, or where nothing can be evaluated.
     """
     if not names or len(set(names)) < len(names):
         raise ValueError(
@@ -84,12 +96,17 @@ def load(
         raise ValueError(
             f"template {template!r} has no effect, {' and '.join(names)} makes its own prompts: leave it out"
         )
-    made = {name: tasks.make(name, **options) for name in names}
-    beside = tuple(
-        spec for spec in options.get("reward", ()) if not any(spec in task.rewards for task in made.values())
-    )
-    found = []
-    for name, task in made.items():
+    files = [name for name in names if is_data_file(name)]
+    if "exclude" in options:
+        raise ValueError(
+            "option exclude: it leaves out training problems, and an evaluation has none; leave it out"
+        )
+    if all_problems and not files:
+        raise ValueError(f"all_problems is for data files, got {', '.join(names)}; leave out --all-problems")
+    made = tasks.make_all(names, **options)
+    training = _training(model, files)
+    loaded = []
+    for name, task in zip(names, made, strict=True):
         tasks.refuse_environment(task, "eval")
         if not task.heldout:
             raise ValueError(
@@ -100,16 +117,84 @@ def load(
             stop=tuple(task.stop),
             **sampling,
         )
-        found.append(
-            Benchmark(
-                name,
-                task.heldout[:problems],
-                drawn,
-                tuple(Reward.several(task.rewards + beside)),
-                task.name,
-            )
+        benchmark = Benchmark(name, task.heldout, drawn, tuple(Reward.several(task.rewards)), task.name)
+        if not all_problems and name in files:
+            benchmark = _untrained(benchmark, training)
+        loaded.append(_marked(replace(benchmark, rows=benchmark.rows[:problems]), training))
+    return loaded
+
+
+def _untrained(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
+    """Return a benchmark without the problems that the model was trained on."""
+    known = set().union(*training.values())
+    fresh = [row for row in benchmark.rows if file.asked(row) not in known]
+    run = _runs(benchmark, training)
+    if not fresh:
+        raise ValueError(
+            f"benchmark {benchmark.name}: {run} was trained on all of its {len(benchmark.rows):,} problems;"
+            " give --all-problems to evaluate on them all the same"
         )
-    return found
+    if not run:
+        return benchmark
+    told = (
+        f"{benchmark.name}: {len(fresh):,} of {len(benchmark.rows):,} problems, those that {run} was not"
+        " trained on; --all-problems takes all"
+    )
+    return replace(benchmark, rows=fresh, selection=told)
+
+
+def _marked(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
+    """Return a benchmark with the number of its problems that the model was trained on."""
+    run = _runs(benchmark, training)
+    if not run:
+        return benchmark
+    known = set().union(*training.values())
+    count = sum(file.asked(row) in known for row in benchmark.rows)
+    told = f"{benchmark.name}: {run} was trained on {count:,} of these {len(benchmark.rows):,} problems"
+    return replace(benchmark, trained_on=count, selection=told)
+
+
+def _runs(benchmark: Benchmark, training: dict[str, set]) -> str:
+    """Return the runs that trained on problems of a benchmark; empty if none did."""
+    if not any(training.values()):
+        return ""
+    problems = {file.asked(row) for row in benchmark.rows}
+    return " and ".join(run for run, known in training.items() if known & problems)
+
+
+def _training(model: str, files: Sequence[str]) -> dict[str, set]:
+    """Return the problems that a model was trained on, for its run and each run that this one went on from,
+    as far as they trained on data files: run -> what `file.asked` gives. Empty where no files are asked for.
+    """
+    training: dict[str, set] = {}
+    source = model
+    while files and (run := _run(source)) is not None and str(run) not in training:
+        config = read_settings(run)
+        training[str(run)] = set()
+        if is_data_file(config.task.task):
+            columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
+            given = {name: column for name, column in columns.items() if column is not None}
+            try:
+                training[str(run)] = file.trained_on(
+                    config.task.task,
+                    config.rewards.reward,
+                    **given,
+                    **task_options(config.task.task_options),
+                )
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"benchmark {', '.join(files)}: {run} may have been trained on its problems, and its own"
+                    f" data cannot be read ({error}); bring them back"
+                ) from None
+        source = config.model.model
+    return training
+
+
+def _run(source: str) -> Path | None:
+    """Return the run directory that a model comes from; None if it comes from none."""
+    path = Path(source)
+    folders = (path, path.parent)
+    return next((folder for folder in folders if (folder / "scalars" / "log.bin").is_file()), None)
 
 
 def fingerprint(value: Any) -> str:

@@ -2,6 +2,7 @@
 kept."""
 
 import contextlib
+import json
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
 from egg_reason.evals.heldout import Questions, draw
 from egg_reason.evals.store import Store, plain, write_json
+from egg_reason.rewards.columns import gold_text
 from egg_reason.rewards.functions import TrainerState
 from egg_reason.rewards.sources import reward_files
 from egg_reason.rewards.workers.scorer import Scorer
@@ -65,13 +67,18 @@ def evaluate_model(
     model = model or models.load(config.model.model, config.model.tokenizer)
     benchmarks = known.load(
         config.problems.benchmarks,
-        {name: settings[name] for name in TASK if settings[name] is not None}
+        {name: settings[name] for name in TASK if settings[name] not in (None, ())}
         | {"tokenizer_name": model.tokenizer.name, "data_dir": data_dir, "split": "heldout"}
         | settings["task_options"],
         config.problems.problems,
         config.sampling.max_tokens,
         {name: settings[name] for name in SAMPLING},
+        config.model.model,
+        config.problems.all_problems,
     )
+    for each in benchmarks:
+        if each.selection:
+            console.print(each.selection)
     dtype = jnp.dtype(models.compute_dtype(config.engine.dtype))
     engine = make_engine(model.family, model.tokenizer, model.params, lanes, 1, config.engine.streams)
     header: dict[str, Any] = {
@@ -199,7 +206,11 @@ def _results(benchmark: known.Benchmark, store: Store, scorer: Scorer, header: d
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    """Return a right answer for the report: its text, or the JSON of a container."""
+    try:
+        return gold_text(value) or None
+    except ValueError:
+        return json.dumps(value, ensure_ascii=False, default=str)
 
 
 # What is printed
@@ -213,7 +224,10 @@ def _progress(console: Console) -> Progress:
 def _columns(result: dict) -> dict[str, str]:
     """One benchmark's results as they are shown: heading -> text."""
     shown = {
-        "problems": f"{result['problems']:,} x {result['samples']}",
+        "problems": (
+            f"{result['problems']:,} x {result['samples']}"
+            + (f" ({result['trained_on']:,} trained on)" if result.get("trained_on") else "")
+        ),
         f"avg@{result['samples']}": _interval(result["avg"]),
     }
     for metric in ("pass", "maj"):

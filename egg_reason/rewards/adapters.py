@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from egg_reason.rewards.answers import text_of
+from egg_reason.rewards.columns import GOLD, reads_gold
 
 __all__ = ["adapted", "verl"]
 
-GOLD = ("ground_truth", "reward_model.ground_truth", "answer", "solution")
-"""Columns that hold the right answer; the first of them that the data have is used. `reward_model` is a dict
-in verl's data."""
+RIGHT_ANSWER_COLUMNS = ("ground_truth", "reward_model.ground_truth", "answer", "solution")
+"""Columns that hold the right answer, if `--answer-column` names none; the first of them that the data have
+is used. `reward_model` is a dict in verl's data."""
 
 SOLUTIONS = ("solution_str", "predict_str", "model_output")
 """verl's names for one completion, by which its graders are known; COMPLETIONS are further ones, of functions
@@ -117,8 +118,8 @@ def verl(compute_score: Callable) -> Callable:
     What `compute_score` gets:
         data_source: the column of that name, or else the task's name.
         solution_str: the completion's text.
-        ground_truth: the column that `--answer-column` names, else the first of GOLD that there is. Without
-            any the reward raises ValueError.
+        ground_truth: the column that `--answer-column` names, else the first of RIGHT_ANSWER_COLUMNS that
+            there is. Without any the reward raises ValueError.
         extra_info: the column of that name, or else a dict of the row's columns.
 
     Raises ValueError, one line, where the function requires what none of these is.
@@ -149,6 +150,7 @@ def verl(compute_score: Callable) -> Callable:
             f" with functools.partial({title}, {missing[0]}=...)"
         )
 
+    @reads_gold(GOLD)
     def reward(
         completions: Sequence,
         prompts: Any = None,
@@ -209,6 +211,7 @@ def _openrlhf(function: Callable, parameters: Mapping[str, inspect.Parameter]) -
     """Return a reward out of OpenRLHF's `reward_func(queries, prompts, labels)`. It returns one number per
     query, or a dict with them under "rewards"; the means of `scores` and of `extra_logs` become metrics."""
 
+    @reads_gold(GOLD)
     def reward(
         completions: Sequence,
         prompts: Sequence,
@@ -253,6 +256,7 @@ def _singular(function: Callable, parameters: Mapping[str, inspect.Parameter]) -
     prompt, completion, answer, task, info and the row's columns that it names."""
     takes_all = _takes_all(parameters)
 
+    @reads_gold(GOLD)
     def reward(completions: Sequence, prompts: Sequence, trainer_state: Any = None, **given: Any) -> Any:
         columns = {
             name: column
@@ -260,7 +264,7 @@ def _singular(function: Callable, parameters: Mapping[str, inspect.Parameter]) -
             if name not in ("completion_ids", "truncated", "log_extra", "log_metric")
         }
         rows = _rows(columns, len(completions))
-        if "answer" in parameters and ("answer" not in columns or _named(trainer_state) in columns):
+        if "answer" in parameters and ("answer" not in columns or _answer_column(trainer_state)):
             golds = _golds(columns, trainer_state, "this reward's parameter answer")
             rows = [row | {"answer": gold} for row, gold in zip(rows, golds, strict=True)]
         task = getattr(trainer_state, "task", "")
@@ -279,14 +283,17 @@ def _singular(function: Callable, parameters: Mapping[str, inspect.Parameter]) -
     return reward
 
 
-def _named(trainer_state: Any) -> str:
+def _answer_column(trainer_state: Any) -> str:
     return getattr(trainer_state, "answer_column", "")
 
 
 def _golds(columns: Mapping[str, Sequence], trainer_state: Any, who: str) -> Sequence:
-    """Return the right answers: the column that `--answer-column` named, else the first of GOLD that there
-    is."""
-    for name in (_named(trainer_state), *GOLD):
+    """Return the right answers: those of the column that `--answer-column` named, else of the first of
+    RIGHT_ANSWER_COLUMNS that there is, else the task's own."""
+    named = _answer_column(trainer_state)
+    if named and GOLD in columns:
+        return columns[GOLD]
+    for name in (named, *RIGHT_ANSWER_COLUMNS):
         if name in columns:
             return columns[name]
         outer, _, inner = name.partition(".")
@@ -296,14 +303,16 @@ def _golds(columns: Mapping[str, Sequence], trainer_state: Any, who: str) -> Seq
             and all(isinstance(cell, dict) and inner in cell for cell in columns[outer])
         ):
             return [cell[inner] for cell in columns[outer]]
+    if GOLD in columns:
+        return columns[GOLD]
     raise ValueError(
-        f"{who} needs a right answer: give the data one of the columns {', '.join(GOLD)}, or name it with"
-        " --answer-column"
+        f"{who} needs a right answer: give the data one of the columns {', '.join(RIGHT_ANSWER_COLUMNS)}, or"
+        " name it with --answer-column"
     )
 
 
 def _rows(columns: Mapping[str, Sequence], count: int) -> list[dict[str, Any]]:
-    return [{name: column[row] for name, column in columns.items()} for row in range(count)]
+    return [{name: column[row] for name, column in columns.items() if name != GOLD} for row in range(count)]
 
 
 def _flat(values: Any) -> Any:
@@ -342,9 +351,14 @@ def _then(result: Any, finish: Callable) -> Any:
 
 
 def _marked(reward: Callable, function: Callable) -> Callable:
-    """Keep the attribute `equivalent`, by which majority votes compare answers."""
+    """Keep what a function says of itself: `equivalent`, by which majority votes compare answers, and the
+    argument that takes the right answer (`columns.reads_gold`)."""
     if hasattr(function, "equivalent"):
         reward.equivalent = function.equivalent  # type: ignore[attr-defined]
+    while isinstance(function, functools.partial):
+        function = function.func
+    if hasattr(function, "gold") and not hasattr(reward, "gold"):
+        reward.gold = function.gold  # type: ignore[attr-defined]
     return reward
 
 

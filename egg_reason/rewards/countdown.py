@@ -28,6 +28,7 @@ from egg_reason.rewards.answers import (
     scores,
     whole_texts,
 )
+from egg_reason.rewards.columns import whole_number, whole_numbers
 
 __all__ = ["answer_of", "countdown", "countdown_graded", "equivalent", "evaluate", "tokenize", "verdict"]
 
@@ -125,6 +126,8 @@ def countdown_graded(
 
 def _verdicts(completions, numbers, target, prompts, require_think, truncated) -> list[Verdict]:
     texts = whole_texts(prompts, completions, require_think)
+    numbers = [whole_numbers(cell) for cell in numbers]
+    target = [whole_number(cell) for cell in target]
     return [
         verdict(text, given, goal, require_think=False, truncated=cut)
         for text, given, goal, cut in zip(texts, numbers, target, flags(truncated, len(texts)), strict=True)

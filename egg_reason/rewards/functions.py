@@ -16,7 +16,7 @@ import sys
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ __all__ = [
     "NO_RUN",
     "Reward",
     "TrainerState",
-    "check_columns",
     "describe",
     "import_function",
     "load",
@@ -128,20 +127,6 @@ class TrainerState:
 
 NO_RUN = TrainerState()
 """The state outside of a training run."""
-
-
-FILLED = ("prompts", "completions", "completion_ids", "truncated", "trainer_state")
-"""Arguments that every reward is given beside the data columns; further ones begin with `log_`."""
-
-
-def check_columns(names: Iterable[str]) -> None:
-    """Raise ValueError, one line, where a data column bears the name of an argument of every reward."""
-    for name in names:
-        if name in FILLED or name.startswith("log_"):
-            raise ValueError(
-                f"rewards: a data column may not be called {name!r}, which is an argument of every reward"
-                f" ({', '.join(FILLED)}, log_...); rename it"
-            )
 
 
 def load(spec: str) -> Callable:

@@ -32,6 +32,7 @@ from egg_reason.rewards.answers import (
     tidy,
     whole_texts,
 )
+from egg_reason.rewards.columns import gold_text, reads_gold
 
 __all__ = ["equivalent", "gold_value", "gsm8k", "verdict"]
 
@@ -76,6 +77,7 @@ def equivalent(a: str, b: str) -> bool:
 
 
 @compared_by(equivalent)
+@reads_gold("answer")
 def gsm8k(
     completions: Sequence,
     answer: Sequence,
@@ -122,7 +124,7 @@ def verdict(
     >>> verdict("2 * 9 = 18, so she makes $18.00.", "...#### 18")
     Verdict(answer='18.00', correct=True, reason='right')
     """
-    right = gold_value(str(gold))
+    right = gold_value(gold_text(gold))
     answer = answer_of(completion, require_think, require_marks, truncated)
     if answer is None:
         return Verdict(None, False, "no answer")

@@ -32,11 +32,12 @@ from egg_reason.rewards.answers import (
     tidy,
     whole_texts,
 )
+from egg_reason.rewards.columns import gold_text, reads_gold, required_gold
 from egg_reason.rewards.mathematics import comparison, forms
 from egg_reason.rewards.mathematics.budget import fresh_budget
 from egg_reason.rewards.mathematics.tokens import Unreadable
 
-__all__ = ["answer_of", "equivalent", "gold_of", "math", "verdict"]
+__all__ = ["answer_of", "equivalent", "gold_of", "is_words", "math", "verdict"]
 
 STATED = re.compile(
     r"(?i)\banswer\b(?P<between>[^.\n:=$0-9\\]{0,60}?)(?:(?P<verb>\b(?:is|are|be|was|equals|isn't|aren't)\b)|\s*[:=])\**:?\s*"
@@ -76,6 +77,7 @@ _number = lru_cache(4096)(read_number)
 
 
 @compared_by(equivalent)
+@reads_gold("answer")
 def math(
     completions: Sequence,
     answer: Sequence,
@@ -98,11 +100,14 @@ def math(
         truncated: whether each completion spent its budget: then an answer counts only in a tag or a box that
             closes; None: none did.
         log_extra: takes the columns `extracted` and `verdict`.
+
+    Raises ValueError where a right answer is missing or a container (`columns.gold_text`).
     """
     texts = whole_texts(prompts, completions, require_think)
+    golds = [required_gold(cell) for cell in answer]
     verdicts = [
         verdict(text, gold, truncated=cut)
-        for text, gold, cut in zip(texts, answer, flags(truncated, len(texts)), strict=True)
+        for text, gold, cut in zip(texts, golds, flags(truncated, len(texts)), strict=True)
     ]
     return scores(verdicts, log_extra)
 
@@ -117,7 +122,7 @@ def verdict(completion: str, gold: object, require_think: bool = False, truncate
     answer = answer_of(completion, require_think, truncated)
     if answer is None:
         return Verdict(None, False, "no answer")
-    right = gold_of(str(gold))
+    right = gold_of(gold_text(gold))
     if equivalent(right, answer):
         return Verdict(answer, True, "right")
     return Verdict(answer, False, f"not {right}")
@@ -255,3 +260,8 @@ def gold_of(gold: str) -> str:
     if boxes is None and STATED.search(gold):
         return (_answer_without_box(gold[-LONGEST:]) or gold).strip()
     return ((boxes and boxes[1]) or gold).strip()
+
+
+def is_words(gold: str) -> bool:
+    """Return whether a right answer cannot be read as mathematics, so that it equals only its own text."""
+    return not _is_mathematics(gold_of(gold))

@@ -11,16 +11,20 @@ from functools import partial
 from pathlib import Path
 
 from egg_reason.rewards.functions import import_function
-from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reasoning_gym
-from egg_reason.tasks.task import Task, batch, columns, refuse_environment, validate
+from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reading, reasoning_gym
+from egg_reason.tasks.task import Task, batch, columns, refuse_environment
+from egg_reason.tasks.validation import Examination, examine, validate
 
 __all__ = [
     "TASKS",
+    "Examination",
     "Task",
     "available",
     "batch",
     "columns",
+    "examine",
     "make",
+    "make_all",
     "overlaps",
     "refuse_environment",
     "refuse_overlap",
@@ -52,6 +56,56 @@ def available() -> dict[str, str]:
     return {name: description for name, (_, description) in TASKS.items()}
 
 
+COMMON = ("template", "tokenizer_name", "data_dir", "split")
+"""Options that every task is given: `make` passes them on to those that have them."""
+
+
+def make_all(names: Sequence[str], **options) -> list[Task]:
+    """Return several tasks that are given options together.
+
+    An option reaches the tasks that have it, and those that take any where none has it by name. Rewards that
+    no task takes are added to each task's own, as in training.
+
+    Args:
+        names: see `make`.
+        options: see `make`.
+
+    Raises ValueError, one line, at an option that reaches none, and what `make` raises.
+    """
+    if len(names) == 1:
+        reached = {option: list(names) for option in options}
+    else:
+        reached = {option: _having(option, names) for option in options}
+    lost = sorted(option for option, having in reached.items() if not having and option != "reward")
+    if lost:
+        raise ValueError(f"option {', '.join(lost)}: none of {', '.join(names)} has it; leave it out")
+    made = [
+        make(name, **{option: value for option, value in options.items() if name in reached[option]})
+        for name in names
+    ]
+    reward = options.get("reward", ())
+    extra = (reward,) if isinstance(reward, str) else tuple(reward)
+    if any("reward" in inspect.signature(_function(name)).parameters for name in names):
+        return made
+    return [
+        replace(task, rewards=(*task.rewards, *(spec for spec in extra if spec not in task.rewards)))
+        for task in made
+    ]
+
+
+def _having(option: str, names: Sequence[str]) -> list[str]:
+    """Return which of these tasks have an option: those with a parameter of this name, else those that take
+    any."""
+    parameters = {name: inspect.signature(_function(name)).parameters for name in names}
+    if option in COMMON or option == "exclude":
+        return list(names)
+    return [name for name in names if option in parameters[name]] or [
+        name
+        for name, given in parameters.items()
+        if option != "reward" and any(one.kind is one.VAR_KEYWORD for one in given.values())
+    ]
+
+
 def make(
     name: str,
     /,
@@ -75,7 +129,7 @@ def make(
         split: both, train or heldout: what is needed. A task may give more.
         reward: specs of rewards, for a data file, which has none of its own.
         exclude: tasks whose held-out problems are kept out of training: training rows that overlap with them
-            are left out. 'heldout' is the task's own held-out split.
+            are left out. 'heldout' is the task's own held-out split; a data file is taken whole.
         options: the task's own keyword arguments.
 
     All but `exclude` reach a function where it has parameters of these names.
@@ -117,11 +171,12 @@ def make(
             f"task {name}: the function must return an egg_reason.tasks.Task, got {type(task).__name__}"
         )
     for other in (exclude,) if isinstance(exclude, str) else exclude:
-        rows = (
-            task.heldout
-            if other == "heldout"
-            else make(other, "plain", data_dir=data_dir, split="heldout").heldout
-        )
+        if other == "heldout":
+            rows = task.heldout
+        elif reading.is_data_file(other):
+            rows = file.problems(other, options.get("prompt_column", "question"))
+        else:
+            rows = make(other, "plain", data_dir=data_dir, split="heldout").heldout
         known = {pair.training for pair in overlap.find(task.train, rows, runs=not task.generated)}
         task = replace(task, train=[row for place, row in enumerate(task.train) if place not in known])
     return task
@@ -139,13 +194,13 @@ def _function(name: str) -> Callable[..., Task]:
     kind, colon, rest = name.partition(":")
     if kind == "reasoning_gym" and colon:
         return partial(reasoning_gym.make, dataset=rest)
-    if Path(name).suffix in data.SUFFIXES:
+    if reading.is_data_file(name):
         return partial(file.make, name)
     if colon:
         return import_function(name, "task")
     raise ValueError(
         f"task: {name!r} is not one of {', '.join(TASKS)}; choose one of them, or give a data file"
-        f" ({', '.join(data.SUFFIXES)}) or path/to/file.py:function"
+        f" ({', '.join(reading.SUFFIXES)}) or path/to/file.py:function"
     )
 
 

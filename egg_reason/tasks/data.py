@@ -1,8 +1,6 @@
 """Problems from the hub, or the same from local files: what every task made of a data set shares."""
 
-import csv
 import hashlib
-import json
 import os
 import socket
 import urllib.parse
@@ -10,28 +8,27 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from egg_reason.rewards.columns import gold_text
 from egg_reason.tasks import overlap, templates
+from egg_reason.tasks.cells import Messages, question_text
+from egg_reason.tasks.reading import SUFFIXES, read_file
 from egg_reason.tasks.task import Task
 
 __all__ = [
     "BOXED",
-    "SUFFIXES",
     "Source",
-    "as_text",
     "at_hand",
     "check_split",
     "divided",
     "identified",
     "load",
     "make_task",
-    "read_file",
+    "read_cell",
 ]
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-"""Of files that are read: a JSON object a line, a list of JSON objects, comma-separated values with a header,
-Parquet."""
+Text = TypeVar("Text", str, str | Messages)
 
 SPLITS = ("both", "train", "heldout")
 """What may be asked of a task: evaluation need not load the training data."""
@@ -92,37 +89,52 @@ def load(name: str, source: Source, data_dir: str | Path | None = None) -> list[
             f"{where}: the columns {wanted} and answer are needed, it has"
             f" {', '.join(sorted(found)) or 'no rows'}"
         )
-    return identified(
-        name,
-        [{"question": as_text(row[column]), "answer": as_text(row["answer"])} for row in rows],
-        str(where),
-    )
+    read = [
+        {
+            "question": read_cell(where, number, "question", row.get(column), gold_text),
+            "answer": read_cell(where, number, "answer", row.get("answer"), gold_text),
+        }
+        for number, row in enumerate(rows)
+    ]
+    return identified(name, read)
 
 
-def identified(name: str, rows: list[dict], where: str) -> list[dict]:
-    """The rows with an `id` from their question, where they have none; a question that comes again is
-    numbered.
+def read_cell(where: object, number: int, what: str, cell: Any, read: Callable[[Any], Text]) -> Text:
+    """Return what `read` makes of a cell. Raises ValueError, one line, where it is missing or no such thing.
 
-    An empty question or answer is an error, which names the place `where` the rows come from.
+    Args:
+        where: the data came from.
+        number: of the row, from 0.
+        what: the cell is: question or answer.
     """
+    try:
+        value = read(cell)
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where}: row {number}: its {what} holds half a character; correct it") from None
+    except ValueError as error:
+        rule = (
+            "text or a number" if what == "answer" else "text, or messages that end in a turn of the user's"
+        )
+        raise ValueError(
+            f"{where}: row {number}: its {what} must be {rule}, got {error}; correct it, or name another"
+            " column, such as column.key for what a dict holds"
+        ) from None
+    if not value:
+        raise ValueError(f"{where}: row {number} has no {what}; correct it or leave it out")
+    return value
+
+
+def identified(name: str, rows: list[dict]) -> list[dict]:
+    """Return the rows with an `id` made from their question, where they have none; a question that comes
+    again is numbered."""
     seen: Counter[str] = Counter()
     made = []
-    for place, row in enumerate(rows):
-        for column in ("question", "answer"):
-            if not row[column]:
-                raise ValueError(f"{where}: row {place} has no {column}; correct it or leave it out")
-        key = hashlib.blake2b(row["question"].encode(), digest_size=6).hexdigest()
+    for row in rows:
+        key = hashlib.blake2b(question_text(row["question"]).encode(), digest_size=6).hexdigest()
         seen[key] += 1
         made.append({"id": f"{name}-{key}" + (f"-{seen[key]}" if seen[key] > 1 else "")} | row)
     return made
-
-
-def as_text(value: Any) -> str:
-    """A cell as stripped text; None is empty, and a float that is whole (as some sets store answers) has no
-    '.0'."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None else str(value).strip()
 
 
 def at_hand(source: Source, data_dir: str | Path | None) -> bool:
@@ -142,36 +154,6 @@ def at_hand(source: Source, data_dir: str | Path | None) -> bool:
     return cache.is_dir() and any(entry.name.lower() == wanted for entry in cache.iterdir())
 
 
-def read_file(path: str | Path) -> list[dict]:
-    """The rows of a file, by its suffix (SUFFIXES).
-
-    Raises FileNotFoundError, or ValueError with one line where the file is not what its suffix says.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such data file (looked in {Path.cwd()})")
-    try:
-        if path.suffix == ".parquet":
-            from pyarrow.parquet import read_table
-
-            return read_table(path).to_pylist()
-        with open(path, encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
-            if path.suffix == ".csv":
-                csv.field_size_limit(1 << 24)
-                rows = list(csv.DictReader(file, strict=True))
-                if any(None in row or None in row.values() for row in rows):
-                    raise ValueError("a row has more or fewer cells than the header")
-            elif path.suffix == ".json":
-                rows = json.load(file)
-            else:
-                rows = [json.loads(line) for line in file if line.strip()]
-    except (ValueError, csv.Error, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {error}; correct the file") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: every row must be an object with named columns; correct the file")
-    return rows
-
-
 def make_task(
     name: str,
     description: str,
@@ -182,19 +164,26 @@ def make_task(
     template: str,
     tokenizer_name: str | None,
     instruction: str = "",
-    solution: Callable[[dict], str] = lambda row: f"\\boxed{{{row['answer']}}}",
+    solution: Callable[[dict], str | None] | None = lambda row: f"\\boxed{{{row['answer']}}}",
 ) -> Task:
-    """A Task from rows with `question` and `answer`: adds `prompt` and `solution`.
+    """Return a Task of rows with `question`, a text or messages, and `answer`: adds `prompt` and `solution`.
 
     Args:
         instruction: how to answer, added to the question on a line of its own; empty: nothing.
-        solution: from a row to its gold answer as a model would write it.
+        solution: from a row to its gold answer as a model would write it; None: there is none.
+
+    Raises ValueError, one line, where a question has several turns and the template takes one.
     """
     chosen = templates.choose(template, tokenizer_name)
 
     def finished(row: dict) -> dict:
-        asked = f"{row['question']}\n{instruction}" if instruction else row["question"]
-        return {"prompt": chosen.render(asked, row["question"]), **row, "solution": solution(row)}
+        asked = row["question"] if chosen.name == "chat" else _one_turn(name, row, chosen.name)
+        whole = {
+            "prompt": chosen.render(_instructed(asked, instruction), asked),
+            **row,
+            "question": question_text(row["question"]),
+        }
+        return whole if solution is None else whole | {"solution": solution(row)}
 
     return Task(
         name,
@@ -205,6 +194,30 @@ def make_task(
         max_new_tokens,
         chosen.stop,
     )
+
+
+def _one_turn(name: str, row: dict, template: str) -> str:
+    asked = row["question"]
+    if isinstance(asked, list) and [turn["role"] for turn in asked] != ["user"]:
+        raise ValueError(
+            f"task {name}: a prompt of the template {template} is one turn of the user's, the problem"
+            f" {row['id']} has turns of {', '.join(turn['role'] for turn in asked)}; give --template chat,"
+            " which takes messages, or leave the others out"
+        )
+    return question_text(asked)
+
+
+def _instructed(asked: str | Messages, instruction: str) -> str | Messages:
+    """Return a question with the instruction on a line of its own, in the user's last turn."""
+    if not instruction:
+        return asked
+    if isinstance(asked, str):
+        return f"{asked}\n{instruction}"
+    last = max(number for number, turn in enumerate(asked) if turn["role"] == "user")
+    return [
+        turn | {"content": f"{turn['content'].strip()}\n{instruction}"} if number == last else turn
+        for number, turn in enumerate(asked)
+    ]
 
 
 def check_split(name: str, split: str, evaluation_only: bool = False) -> None:
@@ -226,7 +239,10 @@ def divided(name: str, rows: list[dict], share: float) -> tuple[list[dict], list
 
     def number(row: dict) -> int:
         return int.from_bytes(
-            hashlib.blake2b(" ".join(overlap.words(row["question"])).encode(), digest_size=8).digest(), "big"
+            hashlib.blake2b(
+                " ".join(overlap.words(question_text(row["question"]))).encode(), digest_size=8
+            ).digest(),
+            "big",
         )
 
     held = [number(row) < share * 2**64 for row in rows]

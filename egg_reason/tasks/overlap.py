@@ -14,6 +14,7 @@ as an instruction that each of them repeats, do not count either.
 """
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -55,7 +56,8 @@ def words(text: str) -> list[str]:
     >>> words(r"Find $x\\!-1$, where  \\dfrac{x}{2}\\leq 3.50.")
     ['find', 'x', '-', '1', 'where', 'frac', 'x', '2', 'le', '3', '50']
     """
-    return [SAME.get(word, word) for word in WORD.findall(SPACING.sub(" ", text.lower()))]
+    whole = unicodedata.normalize("NFC", text).lower()  # an accent is one letter, whoever wrote it
+    return [SAME.get(word, word) for word in WORD.findall(SPACING.sub(" ", whole))]
 
 
 def find(training: Sequence[dict], evaluation: Sequence[dict], runs: bool = True) -> list[Pair]:

@@ -1,15 +1,13 @@
-"""The definition of a task, the choice of rows for a training step, and the check of a task's data."""
+"""The definition of a task, and the choice of rows for a training step."""
 
 import functools
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from egg_reason.rewards import Reward, Scorer, TrainerState
-from egg_reason.rewards.functions import check_columns
+from egg_reason.rewards.columns import columns, refuse_reserved
 
-__all__ = ["Task", "batch", "columns", "refuse_environment", "validate"]
+__all__ = ["Task", "batch", "columns", "refuse_environment"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,8 @@ class Task:
             column that reaches the rewards as a keyword argument. All rows have the same keys. One of the two
             may be empty, not both. A column `solution`, where there is one, is an answer that the rewards
             must accept (`validate`), `id` names the problem in reports, and `question` is the problem alone,
-            without template and instruction, for reports and the overlap check.
+            without template and instruction, for reports and the overlap check. `columns`, where it is a
+            dict, holds columns whose names may be any of these: rewards get them instead of the row's own.
         rewards: default reward specs (`rewards.functions.load`).
         max_new_tokens: longest completion.
         stop: texts at which a completion ends, beside the model's end token.
@@ -81,7 +80,7 @@ class Task:
                 )
         if self.environment is not None:
             return
-        check_columns(keys)
+        refuse_reserved(columns(rows[:1]), f"task {self.name}")
         if (
             not self.rewards
             or not isinstance(self.rewards, tuple | list)
@@ -117,11 +116,6 @@ def refuse_environment(task: Task, command: str) -> None:
         )
 
 
-def columns(rows: Sequence[dict]) -> dict[str, list]:
-    """The rows' columns other than `prompt`, as rewards receive them: name -> one entry per row."""
-    return {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"} if rows else {}
-
-
 def batch(rows: Sequence[dict], step: int, count: int, seed: int) -> list[dict]:
     """The `count` rows of training step `step` (from 0): a pure function of its arguments.
 
@@ -149,58 +143,3 @@ def _shuffle(count: int, seed: int, epoch: int) -> list[int]:
     draw = random.Random(f"{seed}/{epoch}").random
     keys = [draw() for _ in range(count)]
     return sorted(range(count), key=keys.__getitem__)
-
-
-def validate(task: Task, answer_column: str = "") -> list[str]:
-    """Return the faults of a task's data, one line each; empty where nothing is.
-
-    Every row's `solution`, written as an answer (after a closed thought where the prompt opens one), must get
-    1 from every default reward, and neither a prompt may be in both splits nor an `id` be given twice.
-    Rewards run out of process. answer_column: see `TrainerState`.
-    """
-    if task.environment is not None:
-        raise ValueError(
-            f"task {task.name}: an environment has no gold answers: there is nothing to validate"
-        )
-    faults = []
-    shared = {row["prompt"] for row in task.train} & {row["prompt"] for row in task.heldout}
-    faults += [f"{task.name}: in both splits: {prompt!r:.100}" for prompt in sorted(shared)]
-    names = Counter(row["id"] for row in task.train + task.heldout if "id" in row)
-    faults += [
-        f"{task.name}: {count} rows have the id {name!r}" for name, count in names.items() if count > 1
-    ]
-    with Scorer(Reward.several(task.rewards)) as scorer:
-        for split, rows in (("train", task.train), ("heldout", task.heldout)):
-            if rows and "solution" not in rows[0]:
-                faults.append(
-                    f"{task.name}: {split} rows have no column 'solution', so nothing shows that their"
-                    " rewards accept a right answer"
-                )
-            elif rows:
-                scores = scorer.score(
-                    [row["prompt"] for row in rows],
-                    [gold(row) for row in rows],
-                    columns(rows),
-                    trainer_state=TrainerState(task=task.name, answer_column=answer_column),
-                )
-                for name, values in scores.by_reward.items():
-                    faults += [
-                        f"{task.name}: {split} row {place}: reward {name} gives its solution"
-                        f" {rows[place]['solution']!r:.100} {values[place]:g}, not 1"
-                        for place in range(len(rows))
-                        if values[place] != 1
-                    ]
-                faults += [
-                    f"{task.name}: {split}: reward {name}: {message}"
-                    for (name, _), message in scores.messages.items()
-                ]
-    return faults
-
-
-def gold(row: dict) -> str:
-    """A completion that gives the row's solution: it closes the thought first where the prompt leaves one
-    open."""
-    end = row["prompt"].rstrip()
-    if end.endswith("<think"):
-        return f"></think>{row['solution']}"
-    return f"</think>{row['solution']}" if end.endswith("<think>") else f" {row['solution']}"

@@ -36,10 +36,12 @@ class Template:
         render: (question with the task's instruction, problem alone) -> prompt. Empty for 'compact', which
             the task renders itself.
         stop: texts at which a completion ends, beside the model's own end token.
+
+    The render of 'chat' takes messages, each with role and content, in the place of a text.
     """
 
     name: str
-    render: Callable[[str, str], str]
+    render: Callable[..., str]
     stop: tuple[str, ...] = ()
 
 
@@ -158,9 +160,11 @@ def _chat(tokenizer_name: str | None) -> Template:
     )
     environment.globals["raise_exception"] = _raise
 
-    def render(question: str, problem: str) -> str:
+    def render(question: str | list[dict], problem: str | list[dict]) -> str:
         try:
-            messages = [{"role": "user", "content": question.strip()}]
+            messages = (
+                [{"role": "user", "content": question.strip()}] if isinstance(question, str) else question
+            )
             return compiled.render(messages=messages, add_generation_prompt=True, tools=None, **tokens)
         except (TemplateError, TypeError) as error:
             raise ValueError(

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+from egg_reason.rewards.columns import with_gold
 from egg_reason.rewards.functions import Reward, describe, load, to_numbers
 
 __all__ = ["Reply", "call", "kill_when_parent_dies", "limit_memory", "prctl", "serve", "settle"]
@@ -181,7 +182,7 @@ def _invoke(
     function: Callable, rows: dict[str, list], further: dict[str, Any], reply: Reply, count: int
 ) -> Any:
     logging = {"log_extra": _column_logger(reply, count), "log_metric": _metric_logger(reply)}
-    values = function(**rows, **further, **logging)
+    values = function(**with_gold(function, rows), **further, **logging)
     return _waited_for(values) if inspect.isawaitable(values) else values
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egg_reason.rewards.functions import TrainerState, check_columns
+from egg_reason.rewards.columns import refuse_reserved
+from egg_reason.rewards.functions import TrainerState
 from egg_reason.rewards.turns import turn
 from egg_reason.rewards.workers.crew import BATCH, Call, Crew
 from egg_reason.rewards.workers.scores import RewardFailure, Scores, weighted_total
@@ -186,7 +187,7 @@ def rows_of(
         rows["completion_ids"] = [list(tokens) for tokens in completion_ids]
     if truncated is not None:
         rows["truncated"] = [bool(cut) for cut in truncated]
-    check_columns(columns or {})
+    refuse_reserved(columns or {}, "rewards")
     rows |= {name: list(column) for name, column in (columns or {}).items()}
     for name, column in rows.items():
         if len(column) != count:

@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
+from egg_reason.rewards.columns import columns as columns_of
 from egg_reason.rewards.functions import NO_RUN, Reward, TrainerState
 from egg_reason.rewards.workers.crew import BATCH, Crew
 from egg_reason.rewards.workers.pending import POLICIES, TEXTS, Pending
@@ -101,9 +102,8 @@ class Scorer:
 
         Raises ValueError as `Pending.result` says.
         """
-        columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
         solutions = [str(row.get("solution") or "0") for row in rows]
-        self.score([row["prompt"] for row in rows], solutions, columns, trainer_state=trainer_state)
+        self.score([row["prompt"] for row in rows], solutions, columns_of(rows), trainer_state=trainer_state)
 
     def score(
         self,
