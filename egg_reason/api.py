@@ -97,7 +97,7 @@ def generate(
     params = jax.tree.map(jnp.asarray, cast(model.params, models.compute_dtype(dtype)))
     needed = 1 << max(len(texts) * n - 1, 0).bit_length()  # no more lanes than completions
     engine = make_engine(model.family, model.tokenizer, params, min(lanes, needed), group=1, streams=1)
-    tokens = [model.tokenizer.encode(text) for text in texts]
+    tokens = [model.tokenizer.prompt(text) for text in texts]
     completions = engine.generate(Single(params), tokens, Jobs.grid(1, len(texts), n), sampling).texts
     by_prompt = [completions[start : start + n] for start in range(0, len(completions), n)]
     return by_prompt[0] if isinstance(prompts, str) else by_prompt

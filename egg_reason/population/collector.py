@@ -131,7 +131,7 @@ def generate_and_score(
     """
     answered = [(0, int(row)) for row in jobs.prompt]
     collector = Collector([Questions(rows, sampling, scorer)], answered, trainer_state)
-    prompts = [engine.tokenizer.encode(row["prompt"]) for row in rows]
+    prompts = [engine.tokenizer.prompt(row["prompt"]) for row in rows]
     completions = engine.generate(members, prompts, jobs, sampling, step, prompt_lengths, collector.add)
     [scores] = collector.finish(completions)
     return completions, scores

@@ -74,7 +74,7 @@ class TextProblem:
         """Write and score `samples` completions of every member for the prompt of every row."""
         which = range(members.size) if which is None else which
         compiling = TrainingClock.compiling()
-        encode = self.generator.tokenizer.encode
+        encode = self.generator.tokenizer.prompt
         prompts = [encode(row["prompt"]) for row in rows]
         jobs = Jobs.grid(len(which), len(rows), self.samples)
         jobs = Jobs(jobs.member + which.start, jobs.prompt, jobs.sample)
@@ -117,7 +117,7 @@ class TextProblem:
         """Return what names rows, tokenizer and reward files."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(json.dumps(self.rows, default=str, sort_keys=True).encode())
-        encode = self.generator.tokenizer.encode
+        encode = self.generator.tokenizer.prompt
         digest.update(str([encode(row["prompt"]) for row in self.rows[:8]]).encode())
         for file in self.sources:
             digest.update(file.read_bytes())
