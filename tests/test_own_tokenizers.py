@@ -11,7 +11,10 @@ from egg_reason import models
 ROWS = "\n".join(json.dumps({"question": f"What is {n} + 1?", "answer": str(n + 1)}) for n in range(40))
 TEMPLATE = folders.CHATML.replace("assistant", "helper")
 EXTRAS = {
-    "letter at 0": {"config": {"eos_token_id": 280}, "generation": {"eos_token_id": [280, 282], "top_p": 0.9}},
+    "letter at 0": {
+        "config": {"eos_token_id": 280},
+        "generation": {"eos_token_id": [280, 282], "top_p": 0.9},
+    },
     "end at 0": {"config": {"eos_token_id": 0}},
     "llama": {"tokenizer": {"eos_token": "</s>", "bos_token": "<s>", "add_bos_token": True}},
     "prefix space": {"generation": {"eos_token_id": 5}},
@@ -23,7 +26,11 @@ def same_words(one, other):
     """Whether two models read, write and end alike."""
     text = "Great! <|im_end|> 1 + 2"
     first, second = one.tokenizer, other.tokenizer
-    return (first.ends, first.prompt(text), first.vocab_size) == (second.ends, second.prompt(text), second.vocab_size)
+    return (first.ends, first.prompt(text), first.vocab_size) == (
+        second.ends,
+        second.prompt(text),
+        second.vocab_size,
+    )
 
 
 @pytest.mark.parametrize("kind", EXTRAS)
@@ -44,7 +51,9 @@ def test_exported_models_keep_their_tokenizer(kind, form, tmp_path, command):
     assert (again / "chat_template.jinja").read_text() == TEMPLATE
     ends = copy.tokenizer.ends
     for name in ("config.json", "generation_config.json"):
-        assert json.loads((again / name).read_text())["eos_token_id"] == (list(ends) if len(ends) > 1 else ends[0])
+        assert json.loads((again / name).read_text())["eos_token_id"] == (
+            list(ends) if len(ends) > 1 else ends[0]
+        )
     if "generation" in EXTRAS[kind]:
         assert json.loads((again / "generation_config.json").read_text()).get("top_p") == EXTRAS[kind][
             "generation"
@@ -99,7 +108,11 @@ def test_a_model_that_needs_a_tokenizer_says_how_to_give_it(tmp_path, command):
 
 def test_a_lossy_tokenizer_is_refused_by_every_command(tmp_path, command):
     path = folders.write(tmp_path / "model", "wordpiece")
-    for words in (("models", "show", path), ("generate", path, "Great!"), ("export", path, tmp_path / "copy.pth")):
+    for words in (
+        ("models", "show", path),
+        ("generate", path, "Great!"),
+        ("export", path, tmp_path / "copy.pth"),
+    ):
         status, _, error = command(*words)
         assert status != 0 and "this tokenizer loses text" in error and error.count("\n") == 1
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
@@ -125,7 +138,10 @@ def test_a_byte_model_leaves_nothing_beside_it(tmp_path, tiny_checkpoint):
     models.save(models.load(tiny_checkpoint), tmp_path / "copy.pth")
     models.save(models.load(tiny_checkpoint), tmp_path / "folder", "hf")
     assert [path.name for path in tmp_path.glob("*.json")] == []
-    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     config = json.loads((tmp_path / "folder" / "config.json").read_text())
     assert (config["bos_token_id"], config["eos_token_id"]) == (0, 0)
 
@@ -155,7 +171,12 @@ def test_the_hubs_folder_is_fetched_with_its_tokenizer(tmp_path, monkeypatch):
         lambda repo, allow_patterns: asked.extend(allow_patterns) or str(path),
     )
     assert models.load("hf:owner/repo").tokenizer.name == str(path / "tokenizer.json")
-    assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"} <= set(asked)
+    assert {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    } <= set(asked)
 
 
 @pytest.mark.parametrize("flag", [False, True])
@@ -172,13 +193,36 @@ def test_a_run_trains_goes_on_and_leaves_a_model_without_flags(flag, tmp_path, c
     run = tmp_path / "run"
     common = ["--population", "4", "--prompts", "2", "--max-tokens", "6", "--lanes", "8", "--group", "2"]
     common += ["--reward", f"{rewards_file}:digits", "--eval-problems", "2", "--final-problems", "2"]
-    common += ["--max-prompt-tokens", "200", "--sample-every", "1", "--checkpoint-every", "1", "--sigma", "0.05"]
+    common += [
+        "--max-prompt-tokens",
+        "200",
+        "--sample-every",
+        "1",
+        "--checkpoint-every",
+        "1",
+        "--sigma",
+        "0.05",
+    ]
     data = ["--task", tmp_path / "rows.jsonl", "--template", "chat"]
-    begun = command("train", run, "--model", source, *named, *data, *common, "--steps", "2")
+    begun = command(
+        "train",
+        "--plain",
+        "--runs",
+        tmp_path,
+        "--name",
+        "run",
+        "--model",
+        source,
+        *named,
+        *data,
+        *common,
+        "--steps",
+        "2",
+    )
     assert begun[0] == 0, begun[2]
     [first, *_] = (run / "samples" / "step_000000.jsonl").read_text().splitlines()
     assert "<|im_start|>helper\n" in json.loads(first)["prompt"]
-    gone = command("train", "--resume", run, "--rewind", "1")
+    gone = command("train", "--plain", "--resume", run, "--rewind", "1")
     assert gone[0] == 0, gone[2]
     trained = models.load(run)
     assert trained.tokenizer.ends == (280, 282)
@@ -189,7 +233,20 @@ def test_a_run_trains_goes_on_and_leaves_a_model_without_flags(flag, tmp_path, c
     shutil.rmtree(source)  # a run needs nothing from elsewhere any more
     shutil.rmtree(tmp_path / "words", ignore_errors=True)
     assert command("generate", run, "Great!", "--max-tokens", "2")[0] == 0
-    further = command("train", tmp_path / "second", "--model", run, *data, *common, "--steps", "1")
+    further = command(
+        "train",
+        "--plain",
+        "--runs",
+        tmp_path,
+        "--name",
+        "second",
+        "--model",
+        run,
+        *data,
+        *common,
+        "--steps",
+        "1",
+    )
     assert further[0] == 0, further[2]
     assert same_words(models.load(tmp_path / "second"), trained)
 

@@ -184,10 +184,14 @@ def test_only_a_forced_tag_needs_to_be_writable(tokenizer_of):
     ],
 )
 def test_end_tokens_are_all_that_the_files_name(config, generation, tokenizer, ends, tmp_path):
-    path = folders.write(tmp_path / "m", "letter at 0", config=config, generation=generation, tokenizer=tokenizer)
+    path = folders.write(
+        tmp_path / "m", "letter at 0", config=config, generation=generation, tokenizer=tokenizer
+    )
     model = models.peek(path)
     assert model.tokenizer.ends == ends
-    assert model.tokenizer.encode("!!") and model.tokenizer.decode(model.tokenizer.encode("Great!")) == "Great!"
+    assert (
+        model.tokenizer.encode("!!") and model.tokenizer.decode(model.tokenizer.encode("Great!")) == "Great!"
+    )
 
 
 def test_special_tokens_map_of_older_folders(tmp_path):
@@ -201,7 +205,9 @@ def test_tokens_that_only_the_configuration_lists(tmp_path):
     settings = {"added_tokens_decoder": decoder, "eos_token": "<|eot|>"}
     path = folders.write(tmp_path / "m", "prefix space", tokenizer=settings)
     tokenizer = models.peek(path).tokenizer
-    assert tokenizer.ends == (280,) and tokenizer.encode("a<|eot|>")[-1] == 280 and tokenizer.vocab_size == 282
+    assert (
+        tokenizer.ends == (280,) and tokenizer.encode("a<|eot|>")[-1] == 280 and tokenizer.vocab_size == 282
+    )
 
 
 @pytest.mark.parametrize(
@@ -214,23 +220,31 @@ def test_tokens_that_only_the_configuration_lists(tmp_path):
         (65536, {}, {"eos_token_id": 0}, (0,)),
     ],
 )
-def test_the_vocabularies_of_rwkv_end_at_0_and_at_what_the_folder_names(rows, config, generation, ends, tmp_path):
+def test_the_vocabularies_of_rwkv_end_at_0_and_at_what_the_folder_names(
+    rows, config, generation, ends, tmp_path
+):
     tokenizer = {"eos_token": "\n\n"}  # in fla's folders: an id beyond the vocabulary there
-    path = folders.write(tmp_path / "m", None, rows, config=config, generation=generation, tokenizer=tokenizer)
+    path = folders.write(
+        tmp_path / "m", None, rows, config=config, generation=generation, tokenizer=tokenizer
+    )
     assert models.peek(path).tokenizer.ends == ends
 
 
 @pytest.mark.parametrize("value", ["280", [280, "281"], -1, True, 2.0, {"id": 1}])
 def test_end_tokens_that_are_no_ids_are_refused(value, tmp_path):
     path = folders.write(tmp_path / "m", "letter at 0", generation={"eos_token_id": value})
-    with pytest.raises(ValueError, match=r"generation_config\.json: eos_token_id is an id or a list") as error:
+    with pytest.raises(
+        ValueError, match=r"generation_config\.json: eos_token_id is an id or a list"
+    ) as error:
         models.load(path)
     assert "\n" not in str(error.value)
 
 
 def test_an_end_token_beyond_the_model_is_refused(tmp_path):
     path = folders.write(tmp_path / "m", "letter at 0", config={"eos_token_id": [280, 400]})
-    with pytest.raises(ValueError, match=r"end token 400 is none of the model's 320 rows: correct eos_token_id"):
+    with pytest.raises(
+        ValueError, match=r"end token 400 is none of the model's 320 rows: correct eos_token_id"
+    ):
         models.load(path)
 
 
@@ -254,7 +268,8 @@ def favourite(model, ids):
 
     head = np.zeros(model.params.head.shape, np.float32)
     params = model.params.replace(
-        head=jnp.asarray(head), ln_out=model.params.ln_out.replace(bias=jnp.ones_like(model.params.ln_out.bias))
+        head=jnp.asarray(head),
+        ln_out=model.params.ln_out.replace(bias=jnp.ones_like(model.params.ln_out.bias)),
     )
     for strength, i in enumerate(reversed(ids), 1):
         head[:, i] = strength

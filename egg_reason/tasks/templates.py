@@ -230,7 +230,9 @@ def _inline(path: Path) -> str:
                 " none named default: save the one you want in a file and give --template @file"
             )
     if not isinstance(text, str):
-        raise ValueError(f"template chat: {path} holds no chat_template; fetch it, or choose another template")
+        raise ValueError(
+            f"template chat: {path} holds no chat_template; fetch it, or choose another template"
+        )
     return text
 
 
@@ -246,7 +248,8 @@ def _special_tokens(folders: Sequence[Path]) -> tuple[dict[str, str], tuple[Path
                 config |= _json(older)
             tokens = {name: config.get(name) for name in SPECIAL_TOKENS}
             texts = {
-                name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()
+                name: token.get("content") if isinstance(token, dict) else token
+                for name, token in tokens.items()
             }
             return {key: text for key, text in texts.items() if isinstance(text, str)}, files
     return {}, ()
@@ -267,7 +270,9 @@ def _chat(text: str, path: Path | None, folders: Sequence[Path]) -> Template:
     tokens, files = _special_tokens(folders)
 
     def render(question: Question, problem: Question = "") -> str:
-        asked = [{"role": "user", "content": question.strip()}] if isinstance(question, str) else list(question)
+        asked = (
+            [{"role": "user", "content": question.strip()}] if isinstance(question, str) else list(question)
+        )
         try:
             [prompt], _ = render_jinja_template(
                 [asked],
@@ -278,7 +283,9 @@ def _chat(text: str, path: Path | None, folders: Sequence[Path]) -> Template:
             )
         except Exception as error:  # templates are programs: they fail in every way
             kind = "is not a Jinja template" if _is_syntax(error) else "cannot be rendered"
-            raise ValueError(f"template chat: {source} {kind}: {_line(error)}; choose another template") from None
+            raise ValueError(
+                f"template chat: {source} {kind}: {_line(error)}; choose another template"
+            ) from None
         return prompt
 
     def _is_syntax(error: Exception) -> bool:

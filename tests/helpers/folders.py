@@ -1,19 +1,33 @@
 """Models in Hugging Face form with tokenizers of their own, small enough for tests: what users bring.
 
-    path = folders.write(tmp_path / "model", "letter at 0", generation={"eos_token_id": [257, 258]})
+path = folders.write(tmp_path / "model", "letter at 0", generation={"eos_token_id": [257, 258]})
 """
 
 import functools
 import json
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-CORPUS = ["Great! The answer is 42.", "User: 1 + 2 = 3\n\nAssistant: yes", "Two  spaces,\ttabs", "<think>so</think>"]
+CORPUS = [
+    "Great! The answer is 42.",
+    "User: 1 + 2 = 3\n\nAssistant: yes",
+    "Two  spaces,\ttabs",
+    "<think>so</think>",
+]
 
 
 def byte_level(prefix: bool = False, first: tuple[str, ...] = (), normalizer=None) -> Tokenizer:
@@ -53,9 +67,16 @@ def sentencepiece(scheme: str = "first", bos: bool = True) -> Tokenizer:
     vocabulary = {piece: i for i, piece in enumerate([*pieces, *letters, *(a + b for a, b in pairs)])}
     library = Tokenizer(models.BPE(vocabulary, pairs, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     if scheme == "llama":
-        library.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+        library.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        )
         library.decoder = decoders.Sequence(
-            [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+            [
+                decoders.Replace("\u2581", " "),
+                decoders.ByteFallback(),
+                decoders.Fuse(),
+                decoders.Strip(" ", 1, 0),
+            ]
         )
     else:
         library.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
@@ -77,7 +98,24 @@ def rstripping() -> Tokenizer:
 
 def wordpiece(lowercase: bool = True) -> Tokenizer:
     """Like BERT's: loses capitals and white space."""
-    words = ["[UNK]", "[CLS]", "[SEP]", "great", "Great", "!", "two", "Two", "lines", ",", ".", "3", "4", "7", "+", "="]
+    words = [
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "great",
+        "Great",
+        "!",
+        "two",
+        "Two",
+        "lines",
+        ",",
+        ".",
+        "3",
+        "4",
+        "7",
+        "+",
+        "=",
+    ]
     library = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     library.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -126,7 +164,9 @@ def write(
     from egg_reason.models.rwkv7.fla import write_huggingface
     from egg_reason.models.rwkv7.model import Shape, random_params
 
-    write_huggingface(random_params(Shape(1, 32, 1, 32, 64, rows, 8, 8, 8, 8), jax.random.key(3)), path, "float32")
+    write_huggingface(
+        random_params(Shape(1, 32, 1, 32, 64, rows, 8, 8, 8, 8), jax.random.key(3)), path, "float32"
+    )
     settings = json.loads((path / "config.json").read_text())
     settings |= {"eos_token_id": None, "bos_token_id": None} | (config or {})
     (path / "config.json").write_text(json.dumps(settings))

@@ -157,7 +157,9 @@ class HuggingFaceTokenizer:
 
 def _difference(text: str, back: str) -> str:
     """Return the first words in which two texts differ."""
-    at = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
+    at = next(
+        (i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back))
+    )
     start = max(0, at - 10)
     return f"{text[start : at + 20]!r} comes back as {back[start : at + 20]!r}"
 
