@@ -142,7 +142,7 @@ def test_a_world_model_has_the_chat_template_of_its_folder(tmp_path):
     start = "<|rwkv_tokenizer_end_of_text|>"
     (path / "tokenizer_config.json").write_text(json.dumps({"bos_token": start, "chat_template": text}))
     model = models.peek(path)
-    chosen = choose(**{"template": model.prompting("chat")["template"], "tokenizer_name": "world"})
+    chosen = choose(template=model.prompting("chat")["template"], tokenizer_name="world")
     assert chosen.render("1+1?", "") == f"{start}User: 1+1?\n\nAssistant:"
     assert chosen.stop == ("\n\nUser:",)
     assert model.tokenizer.prompt(chosen.render("1+1?", ""))[0] == 0

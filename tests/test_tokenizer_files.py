@@ -71,7 +71,7 @@ def test_ids_are_those_of_transformers(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", folders.LOSSY)
 def test_a_tokenizer_that_loses_text_says_so_in_one_line(kind, tokenizer_of):
-    with pytest.raises(ValueError, match="this tokenizer loses text: .* comes back as ") as error:
+    with pytest.raises(ValueError, match=r"this tokenizer loses text: .* comes back as ") as error:
         tokenizer_of(kind).encode("  Great!  é ")
     assert "\n" not in str(error.value)
 
@@ -98,7 +98,7 @@ def test_composed_characters_are_the_same_text(tmp_path):
     tokenizer = HuggingFaceTokenizer(path)
     assert tokenizer.decode(tokenizer.encode("Cafe\u0301")) == unicodedata.normalize("NFC", "Cafe\u0301")
     folders.byte_level(normalizer=normalizers.NFKC()).save(str(path))
-    with pytest.raises(ValueError, match="'½ cup' comes back as '1⁄2 cup'"):
+    with pytest.raises(ValueError, match="'½ cup' comes back as '1\u20442 cup'"):
         HuggingFaceTokenizer(path).encode("½ cup")
 
 

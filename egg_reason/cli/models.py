@@ -92,8 +92,9 @@ def export(
     ] = None,
     tokenizer: Tokenizer = None,
 ) -> int:
-    """Write a model (a run's, for instance) as a BlinkDL .pth file or a Hugging Face folder, with the files of
-    a tokenizer of its own.
+    """Write a model (a run's, for instance) as a BlinkDL .pth file or a Hugging Face folder.
+
+    The files of a tokenizer of its own, chat template included, are written too.
 
     Args:
         model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.

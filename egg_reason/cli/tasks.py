@@ -31,7 +31,7 @@ class _TaskFlags:
     template: str = "auto"
     """auto, g1, g1-nothink, plain, chat, compact, a Jinja text with {{ question }}, or @file"""
     tokenizer: str = "byte"
-    """name of the tokenizer that `auto` decides by, or the tokenizer.json or model folder whose `chat` it is"""
+    """name of the tokenizer that `auto` decides by; for `chat` a tokenizer.json or a model's folder"""
     prompt_column: Annotated[
         str | None, option("of a data file: the column of problems", "question", "TEXT")
     ] = None

@@ -71,8 +71,8 @@ class Capacity(NamedTuple):
 class Program:
     """All that is compiled in: a change of any field compiles anew.
 
-    ends: token ids that end a completion. vocabulary: how many ids may be drawn. absent: those among them that
-        may not. steps: the most decode steps between two looks of the host.
+    ends: token ids that end a completion. vocabulary: how many ids may be drawn. absent: those among them
+        that may not. steps: the most decode steps between two looks of the host.
     shapes: of the perturbed parameters, as `Noise.shapes` gives them.
     """
 

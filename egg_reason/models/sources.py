@@ -50,8 +50,8 @@ def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
     model = _model(str(source), path, tokenizer, checkpoint, checkpoint.read())
     if not model.tokenizer.ends:
         log.warning(
-            "%s: no end token is known: completions end at their budget or a stop text; name it as eos_token_id"
-            " in %s",
+            "%s: no end token is known: completions end at their budget or a stop text; name it as"
+            " eos_token_id in %s",
             source,
             model.folder and model.folder / companions.GENERATION_CONFIG,
         )
@@ -150,8 +150,8 @@ def _refuse_strangers(path: Path, beside: Mapping[str, bytes]) -> None:
         there = path.with_name(name)
         if there.is_file() and there.read_bytes() != beside.get(name):
             raise ValueError(
-                f"{path}: the {name} in its folder is another model's and would be taken for this one's; write"
-                " into a folder of its own"
+                f"{path}: the {name} in its folder is another model's and would be taken for this one's;"
+                " write into a folder of its own"
             )
 
 

@@ -76,11 +76,11 @@ class Tokenizer(Protocol):
         ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Return the bytes of ids that go on after others, as a completion after its prompt: the first may be a
-        space that `decode` takes for the beginning of a text.
+        """Return the bytes of ids that go on after others, as a completion after its prompt: the first may be
+        a space that `decode` takes for the beginning of a text.
 
-        decode_bytes(a + b) == decode_bytes(a) + decode_bytes(b), but for files that are neither byte-level nor
-        in sentencepiece's form."""
+        decode_bytes(a + b) == decode_bytes(a) + decode_bytes(b), but for files that are neither byte-level
+        nor in sentencepiece's form."""
         ...
 
 

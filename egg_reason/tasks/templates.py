@@ -15,8 +15,8 @@
 A question is a text, or the messages of a conversation: all of them under a chat template, elsewhere a single
 one of the user's.
 
-Chat templates are rendered by `transformers`. The date that they may ask for is always DATE, so that a run can
-be repeated.
+Chat templates are rendered by `transformers`. The date that they may ask for is always DATE, so that a run
+can be repeated.
 
 Source of the G1 forms: RWKV-v7/RWKV7-G1x-templates.txt in BlinkDL/RWKV-LM. A blank line ends a turn there, so
 runs of newlines in a question are collapsed to one. Templates of others run in Jinja's sandbox.
@@ -53,8 +53,8 @@ class Template:
 
     Attributes:
         name: one of NAMES, 'compact', or 'jinja'.
-        write: (question with the task's instruction, problem alone) -> prompt; of texts, or for 'chat' also of
-            messages. Empty for 'compact', which the task renders itself.
+        write: (question with the task's instruction, problem alone) -> prompt; of texts, or for 'chat' also
+            of messages. Empty for 'compact', which the task renders itself.
         stop: texts at which a completion ends, beside the model's own end tokens.
         files: whose bytes decide the prompt, beside the question.
     """
@@ -154,8 +154,8 @@ def _jinja(text: str, source: str, files: tuple[Path, ...] = ()) -> Template:
         compiled = environment.from_string(text)
         if unknown:
             raise ValueError(
-                f"{source}: {', '.join(unknown)} is not defined; a template may use question and problem, a chat"
-                " template messages"
+                f"{source}: {', '.join(unknown)} is not defined; a template may use question and problem, a"
+                " chat template messages"
             )
         first, second = (compiled.render(question=each, problem=each) for each in ("one", "another"))
     except TemplateError as error:
@@ -203,8 +203,8 @@ def _chat_of(folders: Sequence[Path], tokenizer_name: str | None) -> Template:
         f"template chat: neither {' nor '.join(CHAT_FILES)} with a chat_template is in {looked}; fetch it, or"
         " choose another template"
         if looked
-        else f"template chat: the tokenizer {tokenizer_name or 'auto'} has no chat template; use g1, or give the"
-        " path of a tokenizer.json with tokenizer_config.json beside it"
+        else f"template chat: the tokenizer {tokenizer_name or 'auto'} has no chat template; use g1, or give"
+        " the path of a tokenizer.json with tokenizer_config.json beside it"
     )
 
 
@@ -226,8 +226,8 @@ def _inline(path: Path) -> str:
         text = named.get("default")
         if text is None:
             raise ValueError(
-                f"template chat: {path} has chat templates named {', '.join(map(str, named)) or 'nothing'}, and"
-                " none named default: save the one you want in a file and give --template @file"
+                f"template chat: {path} has chat templates named {', '.join(map(str, named)) or 'nothing'},"
+                " and none named default: save the one you want in a file and give --template @file"
             )
     if not isinstance(text, str):
         raise ValueError(
@@ -260,7 +260,7 @@ def _chat(text: str, path: Path | None, folders: Sequence[Path]) -> Template:
 
     path: where the text stands; None: on the command line. folders: where its special tokens may stand.
     """
-    from jinja2 import TemplateError
+    from jinja2 import TemplateSyntaxError
 
     # A word about torch, which is not needed, would stand between the lines of a run.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -270,26 +270,20 @@ def _chat(text: str, path: Path | None, folders: Sequence[Path]) -> Template:
     tokens, files = _special_tokens(folders)
 
     def render(question: Question, problem: Question = "") -> str:
-        asked = (
-            [{"role": "user", "content": question.strip()}] if isinstance(question, str) else list(question)
-        )
+        given = [{"role": "user", "content": question.strip()}] if isinstance(question, str) else question
+        messages = [dict(message) for message in given]
+        values: dict[str, Any] = {"strftime_now": DATE.strftime, **tokens}
         try:
-            [prompt], _ = render_jinja_template(
-                [asked],
-                chat_template=text,
-                add_generation_prompt=True,
-                strftime_now=DATE.strftime,
-                **tokens,
+            prompts, _ = render_jinja_template(
+                [messages], chat_template=text, add_generation_prompt=True, **values
             )
         except Exception as error:  # templates are programs: they fail in every way
-            kind = "is not a Jinja template" if _is_syntax(error) else "cannot be rendered"
+            wrong = isinstance(error, TemplateSyntaxError)
+            kind = "is not a Jinja template" if wrong else "cannot be rendered"
             raise ValueError(
                 f"template chat: {source} {kind}: {_line(error)}; choose another template"
             ) from None
-        return prompt
-
-    def _is_syntax(error: Exception) -> bool:
-        return isinstance(error, TemplateError) and hasattr(error, "lineno")
+        return prompts[0]
 
     if "one" not in render("one") or render("one") == render("another"):
         raise ValueError(f"template chat: {source} leaves the question out; choose another template")

@@ -26,8 +26,8 @@ HARMLESS = {"ByteFallback", "Fuse", "Strip"}
 class HuggingFaceTokenizer:
     """A tokenizer.json and what the files beside it say of special tokens.
 
-    Special tokens in a text become their ids, as chat templates need it, and come back as their text. Truncation
-    and padding that a file asks for are left out.
+    Special tokens in a text become their ids, as chat templates need it, and come back as their text.
+    Truncation and padding that a file asks for are left out.
     """
 
     def __init__(self, path: str | Path, folder: Path | None = None):
@@ -78,8 +78,8 @@ class HuggingFaceTokenizer:
         if text.startswith(" ") and self._came_back(spaced := self._ids(" " + text), text):
             return spaced
         raise ValueError(
-            f"{self.name}: this tokenizer loses text: {_difference(text, self.decode(ids))}; change that text, or"
-            " take another tokenizer with --tokenizer"
+            f"{self.name}: this tokenizer loses text: {_difference(text, self.decode(ids))}; change that text,"
+            " or take another tokenizer with --tokenizer"
         )
 
     def prompt(self, text: str) -> list[int]:
@@ -199,8 +199,8 @@ def _table(
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: printable Latin-1 bytes are written as themselves and the other 68, in order, as U+0100
-    and on."""
+    """Return GPT-2's alphabet: printable Latin-1 bytes are written as themselves and the other 68, in order,
+    as U+0100 and on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {
