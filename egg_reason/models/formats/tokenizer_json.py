@@ -78,8 +78,8 @@ class HuggingFaceTokenizer:
         if text.startswith(" ") and self._came_back(spaced := self._ids(" " + text), text):
             return spaced
         raise ValueError(
-            f"{self.name}: this tokenizer loses text: {_difference(text, self.decode(ids))}; change that text,"
-            " or take another tokenizer with --tokenizer"
+            f"{self.name}: this tokenizer loses text: {_difference(text, self.decode(ids))}; change that"
+            " text, or take another tokenizer with --tokenizer"
         )
 
     def prompt(self, text: str) -> list[int]:
