@@ -274,7 +274,7 @@ def _chat(text: str, path: Path | None, folders: Sequence[Path]) -> Template:
         messages = [dict(message) for message in given]
         values: dict[str, Any] = {"strftime_now": DATE.strftime, **tokens}
         try:
-            prompts, _ = render_jinja_template(
+            rendered = render_jinja_template(
                 [messages], chat_template=text, add_generation_prompt=True, **values
             )
         except Exception as error:  # templates are programs: they fail in every way
@@ -283,7 +283,7 @@ def _chat(text: str, path: Path | None, folders: Sequence[Path]) -> Template:
             raise ValueError(
                 f"template chat: {source} {kind}: {_line(error)}; choose another template"
             ) from None
-        return prompts[0]
+        return rendered[0][0]  # the first of what is given as a pair of lists
 
     if "one" not in render("one") or render("one") == render("another"):
         raise ValueError(f"template chat: {source} leaves the question out; choose another template")
