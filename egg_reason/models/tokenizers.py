@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from egg_reason.models.formats import companions
 from egg_reason.models.formats.tokenizer_json import HuggingFaceTokenizer
 
-__all__ = ["ByteTokenizer", "HuggingFaceTokenizer", "Tokenizer", "WorldTokenizer", "for_vocabulary"]
+__all__ = [
+    "PACKAGED",
+    "ByteTokenizer",
+    "HuggingFaceTokenizer",
+    "Tokenizer",
+    "WorldTokenizer",
+    "for_vocabulary",
+]
 
 DOCUMENT = "<|rwkv_tokenizer_end_of_text|>"
 PACKAGED = ("byte", "world")

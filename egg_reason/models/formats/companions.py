@@ -13,7 +13,16 @@ from typing import Any
 
 from egg_reason.models.formats.huggingface import CONFIG, read_json
 
-__all__ = ["TEXT_FILES", "TOKENIZER", "USUAL_ENDS", "collect", "end_tokens", "for_config", "special_tokens"]
+__all__ = [
+    "GENERATION_CONFIG",
+    "TEXT_FILES",
+    "TOKENIZER",
+    "USUAL_ENDS",
+    "collect",
+    "end_tokens",
+    "for_config",
+    "special_tokens",
+]
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
