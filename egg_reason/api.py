@@ -100,7 +100,7 @@ def generate(
     params = jax.tree.map(jnp.asarray, cast(model.params, models.compute_dtype(dtype)))
     needed = 1 << max(len(listed) * n - 1, 0).bit_length()  # no more lanes than completions
     engine = make_engine(model.family, model.tokenizer, params, min(lanes, needed), group=1, streams=1)
-    tokens = [model.tokenizer.encode(text) for text in listed]
+    tokens = [model.tokenizer.prompt(text) for text in listed]
     completions = engine.generate(Single(params), tokens, Jobs.grid(1, len(listed), n), sampling).texts
     by_prompt = [completions[start : start + n] for start in range(0, len(completions), n)]
     return by_prompt[0] if isinstance(prompts, str) else by_prompt

@@ -83,7 +83,7 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     """
     config = config.replace(**absolute(config.flat()))
     model = models.load(config.model.model, config.model.tokenizer)
-    task = build_task(config, model.tokenizer.name)
+    task = build_task(config, model)
     made = checked(config, model, task, machines)
     compared = (
         [] if config.task.allow_overlap or resumed else tasks.refuse_overlap(task, config.task.data_dir)
@@ -184,7 +184,7 @@ def check(configs: Sequence[TrainConfig]) -> None:
     """Raise what `build` would raise for each of several runs of one model and task, but for calling rewards.
     Their completions are to be compared. Start nothing."""
     model = models.load(configs[0].model.model, configs[0].model.tokenizer)
-    task = build_task(configs[0].replace(validation=0), model.tokenizer.name)
+    task = build_task(configs[0].replace(validation=0), model)
     tasks.refuse_environment(task, "compare")
     for config in configs:
         checked(
@@ -308,7 +308,7 @@ def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
     )
 
 
-def build_task(config: TrainConfig, tokenizer_name: str) -> tasks.Task:
+def build_task(config: TrainConfig, model: models.Model) -> tasks.Task:
     """Return the task of a run, with its validation problems in the place of the held-out ones if it has
     some."""
     template = config.task.template
@@ -320,8 +320,7 @@ def build_task(config: TrainConfig, tokenizer_name: str) -> tasks.Task:
     columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
     task = tasks.make(
         config.task.task,
-        template=config.task.template,
-        tokenizer_name=tokenizer_name,
+        **model.prompting(config.task.template),
         data_dir=config.task.data_dir,
         reward=config.rewards.reward,
         **{name: column for name, column in columns.items() if column is not None},
@@ -362,7 +361,7 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
 def prompt_lengths(tokenizer: Tokenizer, rows: Sequence[dict], limit: int) -> PromptLengths:
     """Return the lengths of all prompts. Raises ValueError if one has more than `limit` tokens: a prompt that
     is cut would lose the question, or the cue to answer."""
-    prompts = [tokenizer.encode(row["prompt"]) for row in rows]
+    prompts = [tokenizer.prompt(row["prompt"]) for row in rows]
     lengths = PromptLengths.of(prompts)
     if lengths.longest > limit:
         longest = max(range(len(rows)), key=lambda index: len(prompts[index]))

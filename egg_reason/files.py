@@ -3,10 +3,11 @@
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["flush", "replacing", "sync"]
+__all__ = ["flush", "new_folder", "replacing", "sync"]
 
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS alone has it
 
@@ -27,6 +28,30 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """An empty temporary folder beside `path`; it takes that name at the end, or disappears when an error is
+    raised.
+
+    Raises ValueError if something other than an empty folder is there, FileNotFoundError if the parent is
+    missing.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{path}: a new or empty folder is needed, this one is in use; give another name")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: its parent folder does not exist; make {path.parent} first")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.is_dir():
+            path.rmdir()  # empty, as checked; on some systems a folder cannot be renamed onto it
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def flush(file: int) -> None:

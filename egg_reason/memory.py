@@ -61,7 +61,7 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     """
     on_cpu = jax.default_backend() == "cpu"
     model = models.peek(config.model.model, config.model.tokenizer)
-    task = build_task(config, model.tokenizer.name)
+    task = build_task(config, model)
     made = checked(config, model, task, Machines(devices=devices))
     algorithm = made.algorithm
     dtype = models.compute_dtype(config.engine.dtype)

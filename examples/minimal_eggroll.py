@@ -73,7 +73,7 @@ def scored(completions: list[str], rows: list[dict]) -> list[float]:
 def main(steps: int, heldout: int, save: str | None) -> None:
     model = egg_reason.load("countdown-0.7m")
     task = tasks.make("countdown", tokenizer_name=model.tokenizer.name)  # rows: prompt, numbers, target
-    encode = model.tokenizer.encode
+    encode = model.tokenizer.prompt
 
     # It writes 256 completions at a time, each in a lane of its own. 4 lanes share a direction (see ASK).
     engine = make_engine(model.family, model.tokenizer, model.params, lanes=256, group=4)

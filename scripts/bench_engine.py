@@ -30,6 +30,7 @@ import statistics
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -78,10 +79,16 @@ class Endless:
     measurement."""
 
     vocab_size: int
-    end: int = -1
+    ends: tuple[int, ...] = (-1,)
+    absent: tuple[int, ...] = ()
+    bos: int | None = None
+    files: tuple[Path, ...] = ()
     name: str = "endless"
 
     def encode(self, text: str) -> list[int]:
+        return []
+
+    def prompt(self, text: str) -> list[int]:
         return []
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -201,7 +201,7 @@ def decode(shape: Shape, lanes: int, rates: dict[str, float]) -> Iterator[dict[s
     for name, way in WAYS.items():
         # The same program as plain generation's in `step`: it is compiled once for both.
         program = device.Program(
-            RWKV7Family(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, -1, Engine.steps
+            RWKV7Family(shape, way), NO_NOISE, 1.0, 0, 1.0, 0, shape.vocab, (-1,), Engine.steps
         )
         count = Engine(program.family, Endless(shape.vocab), lanes, 1, refill=read_at_once(lanes)).slots
         idle, slots = device.empty(program, lanes, 0, DTYPE), program.family.init_state(count, 0, DTYPE)

@@ -40,7 +40,7 @@ class Damaged:
             self.hashes = [scalars.weights_hash for _, scalars in log.records()]
             self.last_record = log._offsets[-1]
         model = models.load(config.model.model, config.model.tokenizer)
-        sampling = build_sampling(config, build_task(config, model.tokenizer.name))
+        sampling = build_sampling(config, build_task(config, model))
         self.algorithm = registry.make(config, model, sampling)
         self.weigh = registry.weigh_of(config)
         self.begin = self.algorithm.init(model.params)

@@ -39,7 +39,7 @@ def test_noise_and_lanes_are_as_large_as_the_engine_makes_them(algorithm, settin
     engine = Engine(model.family, model.tokenizer, config.engine.lanes, config.engine.group)
     noise = registry.make(config, model, Sampling(max_tokens=12)).noise
     program = device.Program(
-        engine.family, noise, 1.0, 0, 1.0, 0, 256, 0, engine.steps, noise.shapes(model.params)
+        engine.family, noise, 1.0, 0, 1.0, 0, 256, (0,), engine.steps, noise.shapes(model.params)
     )
     made = device.no_noise(program, config.engine.lanes // config.engine.group)
     state, slots = (

@@ -170,7 +170,8 @@ def test_no_lane_stands_still_while_prompts_wait(prompt):
 class Endless(ByteTokenizer):
     """Its end token is never drawn."""
 
-    end = -1
+    def __init__(self):
+        super().__init__(ends=(-1,))
 
 
 def test_an_error_on_one_device_ends_the_others():

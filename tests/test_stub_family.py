@@ -64,7 +64,7 @@ def direct(member: int, prompt: int, think: int | None = None) -> list[int]:
             hidden, state = read_token(weights, jnp.array([[token]]), state)
         chosen = int((np.asarray(hidden)[0, -1] @ np.asarray(weights["table"]).T).argmax())
         written, waiting = [*written, chosen], [chosen]
-        if chosen == tokenizer.end or len(written) == MOST:
+        if chosen in tokenizer.ends or len(written) == MOST:
             return written
         if len(written) == think:  # none of these texts ends a thought by itself
             tag = tokenizer.encode("</think>")[: MOST - len(written) - 1]

@@ -62,7 +62,9 @@ def test_chat_template_of_a_tokenizer(place, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     chosen = choose("chat", str(tmp_path / "tokenizer.json"))
     assert chosen.render(" 1+1? ", "") == CHAT_PROMPT
-    assert chosen.stop == ("<|im_end|>",)
+    assert chosen.stop == ()  # the model's own end tokens end it
+    text = tmp_path / ("chat_template.jinja" if place == "file" else "tokenizer_config.json")
+    assert chosen.files == tuple(dict.fromkeys((text, tmp_path / "tokenizer_config.json")))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_gold_closes_a_thought_that_the_prompt_opens(prompt, expected):
         (
             "chat",
             "{folder}/tokenizer.json",
-            "neither {folder}/tokenizer_config.json nor chat_template.jinja holds a chat_template",
+            "neither chat_template.jinja nor tokenizer_config.json with a chat_template is in {folder}",
         ),
         ("chat", "{folder}/torn/tokenizer.json", "torn/tokenizer_config.json: not JSON"),
         ("chat", "{folder}/syntax/tokenizer.json", "is not a Jinja template"),

@@ -63,10 +63,11 @@ def test_every_id_but_the_end_stands_for_bytes(tokenizer):
     assert all(tokenizer.decode_bytes([i]) for i in range(1, tokenizer.vocab_size))
 
 
-def test_the_end_stands_for_no_text_and_does_not_stop_decoding(tokenizer):
+def test_an_end_does_not_stop_decoding_and_has_text_only_in_a_file(tokenizer):
     a, b = tokenizer.encode("before "), tokenizer.encode("after")
-    assert tokenizer.end == 0
-    assert tokenizer.decode([0, *a, 0, *b, 0]) == "before after"
+    assert tokenizer.ends == (0,)
+    end = "<|endoftext|>" if tokenizer.files else ""
+    assert tokenizer.decode([0, *a, 0, *b, 0]) == f"{end}before {end}after{end}"
 
 
 def test_text_can_be_decoded_as_it_is_written(tokenizer):
@@ -109,8 +110,10 @@ def test_world_ids_of_the_published_vocabulary():
     assert world.decode_bytes([65529]) and not world.decode_bytes([65530])
 
 
-def test_a_text_like_the_end_token_does_not_end_the_document(byte_level):
-    assert 0 not in byte_level.encode("a<|endoftext|>b")
+def test_special_tokens_in_a_text_become_their_ids_and_come_back(byte_level):
+    """Chat templates write them, end tokens among them, into every prompt."""
+    ids = byte_level.encode("a<|endoftext|>b")
+    assert ids[1] == 0 and byte_level.decode(ids) == "a<|endoftext|>b"
 
 
 def test_byte_level_decoding_equals_the_library(byte_level):
@@ -129,7 +132,7 @@ def test_files_that_are_not_byte_level_decode_through_the_library(tmp_path):
     library.save(str(tmp_path / "tokenizer.json"))
     tokenizer = HuggingFaceTokenizer(tmp_path / "tokenizer.json")
     assert tokenizer.encode("two one") == [2, 1]
-    assert tokenizer.decode([2, 0, 1, 99, -1]) == "two one"
+    assert tokenizer.decode([2, 1, 99, -1]) == "two one"
     assert tokenizer.vocab_size == 3
 
 

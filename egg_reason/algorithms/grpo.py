@@ -33,6 +33,7 @@ from egg_reason.algorithms.objective import SCALES, Objective, Rows, advantages,
 from egg_reason.algorithms.rollouts import Rollouts, padded, padded_width
 from egg_reason.algorithms.shaping import AGGREGATES
 from egg_reason.algorithms.state import Params, Schedule, State, as_schedule
+from egg_reason.engine.sampling import drawable
 from egg_reason.models import AnyFamily
 from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
 from egg_reason.perturb.base import Parameter
@@ -70,8 +71,8 @@ class GRPO:
     max_gradient_norm: longer gradients are scaled down to it; 0: never.
     learning_rate: function of the share of the run's budget that is spent (`es.schedule`). optimiser: any
         optax transformation with learning rate 1; its updates are scaled.
-    temperature: that completions are drawn at, above 0. max_tokens: their budget. vocabulary: ids that exist;
-        None: all.
+    temperature: that completions are drawn at, above 0. max_tokens: their budget. vocabulary, absent: ids
+        that exist, see `engine.sampling.drawable`.
     reference: weights of the KL divergence; None where beta is 0.
     remat: layers are computed again in the backward pass instead of kept.
     """
@@ -93,6 +94,7 @@ class GRPO:
     max_gradient_norm: float = 1.0
     temperature: float = 1.0
     vocabulary: int | None = None
+    absent: tuple[int, ...] = ()
     seed: int = 0
     compute_dtype: Any = jnp.float32
     remat: bool = True
@@ -328,8 +330,8 @@ class GRPO:
         def one(position):
             hidden_D, target = position
             logits = self.family.logits(weights, hidden_D) / self.temperature
-            if self.vocabulary is not None and self.vocabulary < logits.shape[-1]:
-                logits = jnp.where(jnp.arange(logits.shape[-1]) < self.vocabulary, logits, -1e30)
+            if (drawn := drawable(logits.shape[-1], self.vocabulary, self.absent)) is not None:
+                logits = jnp.where(drawn, logits, -1e30)
             log_total = jax.nn.logsumexp(logits)
             entropy = log_total - (jnp.exp(logits - log_total) * logits).sum()
             return logits[target] - log_total, jax.lax.stop_gradient(entropy)

@@ -100,6 +100,7 @@ def _grpo(config: TrainConfig, model: models.Model, sampling: Sampling) -> GRPO:
         max_gradient_norm=settings.max_gradient_norm,
         temperature=sampling.temperature,
         vocabulary=model.tokenizer.vocab_size,
+        absent=model.tokenizer.absent,
         remat=settings.remat,
         reference=_reference(config, settings, model).params if settings.beta else None,
     )

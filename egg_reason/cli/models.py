@@ -1,13 +1,20 @@
 """Commands of models: generate, export, models list, models show."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from egg_reason.cli.flags import GenerateFlags, named, option, typed
 from egg_reason.cli.table import print_table
 from egg_reason.config.commands import GenerateSettings
 
+if TYPE_CHECKING:
+    from egg_reason.models.tokenizers import Tokenizer as Words
+
 __all__ = ["export", "generate", "models_list", "models_show"]
+
+Tokenizer = Annotated[
+    str | None, option("byte, world, or the path of a tokenizer.json", "the model's own", "TEXT")
+]
 
 
 def generate(
@@ -48,8 +55,11 @@ def export(
         Literal["bfloat16", "float32", "float16"] | None,
         option("precision of the tensors", "that of the model's own file", "{bfloat16,float32,float16}"),
     ] = None,
+    tokenizer: Tokenizer = None,
 ) -> int:
     """Write a model (a run's, for instance) as a BlinkDL .pth file or a Hugging Face folder.
+
+    The files of a tokenizer of its own, chat template included, are written too.
 
     Args:
         model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
@@ -57,7 +67,7 @@ def export(
     """
     from egg_reason import models
 
-    models.save(models.load(model), out, format, dtype)
+    models.save(models.load(model, tokenizer), out, format, dtype)
     print(out)
     return 0
 
@@ -71,8 +81,8 @@ def models_list() -> int:
     return 0
 
 
-def models_show(model: Annotated[str, named("MODEL")], /) -> int:
-    """Show what a model is: sizes read from its tensors, tokenizer, fingerprint.
+def models_show(model: Annotated[str, named("MODEL")], /, tokenizer: Tokenizer = None) -> int:
+    """Show what a model is: sizes read from its tensors, tokenizer, end tokens, fingerprint.
 
     Args:
         model: a .pth file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
@@ -81,7 +91,7 @@ def models_show(model: Annotated[str, named("MODEL")], /) -> int:
 
     from egg_reason import models
 
-    loaded = models.load(model)
+    loaded = models.load(model, tokenizer)
     facts = {
         "name": loaded.name,
         "weights": f"{sum(x.size for x in jax.tree.leaves(loaded.params)):,}",
@@ -90,6 +100,7 @@ def models_show(model: Annotated[str, named("MODEL")], /) -> int:
     facts |= {
         "stored as": loaded.dtype,
         "tokenizer": loaded.tokenizer.name,
+        "end tokens": ", ".join(_with_text(loaded.tokenizer, end) for end in loaded.tokenizer.ends) or "none",
         "fingerprint": loaded.fingerprint,
     }
     print_table(facts)
@@ -97,3 +108,9 @@ def models_show(model: Annotated[str, named("MODEL")], /) -> int:
     if bundled is not None:
         print("\n" + bundled.with_suffix(".md").read_text().strip())
     return 0
+
+
+def _with_text(tokenizer: "Words", token: int) -> str:
+    """Return an id, with the text that it stands for if it has any."""
+    text = tokenizer.decode([token])
+    return f"{token} {text!r}" if text else str(token)

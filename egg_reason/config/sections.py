@@ -37,7 +37,7 @@ class ModelSettings(Section):
         " (`egg-reason models list`)",
     )
     tokenizer: str | None = setting(
-        None, "byte, world, or the path of a tokenizer.json", unset="by the size of the vocabulary"
+        None, "byte, world, or the path of a tokenizer.json", unset="the model's own"
     )
 
 

@@ -41,9 +41,10 @@ class Endings:
         self.tokenizer = tokenizer
         self.samplings = samplings
         self.prompt_of_job = prompt_of_job
-        self.think_end = tokenizer.encode(THINK_END)
         # 0: no budget.
         self.think = np.array([sampling.think_tokens or 0 for sampling in samplings], np.int32)
+        # Only where it may be forced: a small vocabulary may be unable to write it.
+        self.think_end = tokenizer.encode(THINK_END) if self.think.any() else []
         self.most = np.array([sampling.max_tokens for sampling in samplings], np.int32)
         self.cut_tokens = 0
 
@@ -65,14 +66,13 @@ class Endings:
         """
         result = self.result
         sampling = self.sampling(job)
-        end = self.tokenizer.end
         # A stop text comes first: what was written behind it, an end token too, was never asked for.
         if sampling.stop and self._cut_at_stop(job):
             return Outcome.DONE
         if running:
             return Outcome.WRITES
         length = int(result.lengths[job])
-        ended = bool(result.tokens[job, length - 1] == end)
+        ended = int(result.tokens[job, length - 1]) in self.tokenizer.ends
         if not ended and length < sampling.max_tokens:  # it stopped at its thinking budget
             return self._end_thought(job, length)
         result.reasons[job] = REASONS.index("end" if ended else "length")
@@ -117,4 +117,5 @@ class Endings:
         return True
 
     def _text(self, tokens: np.ndarray) -> str:
-        return self.tokenizer.decode(tokens.tolist())
+        # As what follows the prompt: `decode` would take off a space at the beginning.
+        return self.tokenizer.decode_bytes(tokens.tolist()).decode("utf-8", "replace")

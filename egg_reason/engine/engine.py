@@ -115,7 +115,7 @@ class _Stopped(Exception):
 class Engine:
     """Generates with a fixed number of lanes. `make_engine` makes one for a model.
 
-    family: of the model. tokenizer: `end`, `vocab_size`, `encode`, `decode`.
+    family: of the model. tokenizer: of the model.
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
     streams: sets that the lanes of a device stand in, each stepped by itself; a power of two, at most lanes /
         group. On a CPU several keep its cores busy, where a model is small (docs/performance.md).
@@ -207,9 +207,10 @@ class Engine:
             top_p=sampling.top_p,
             seed=sampling.seed,
             vocabulary=self.tokenizer.vocab_size,
-            end=self.tokenizer.end,
+            ends=self.tokenizer.ends,
             steps=self.steps,
             shapes=noise.shapes(params),
+            absent=self.tokenizer.absent,
         )
 
     def layout(

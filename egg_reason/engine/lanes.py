@@ -13,6 +13,7 @@ change without a compilation.
 """
 
 import functools
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -70,8 +71,8 @@ class Capacity(NamedTuple):
 class Program:
     """All that is compiled in: a change of any field compiles anew.
 
-    end: token id that ends a completion. vocabulary: how many ids may be drawn. steps: the most decode steps
-        between two looks of the host.
+    ends: token ids that end a completion. vocabulary: how many ids may be drawn. absent: those among them
+        that may not. steps: the most decode steps between two looks of the host.
     shapes: of the perturbed parameters, as `Noise.shapes` gives them.
     """
 
@@ -82,9 +83,17 @@ class Program:
     top_p: float
     seed: int
     vocabulary: int
-    end: int
+    ends: tuple[int, ...]
     steps: int
     shapes: Shapes = ()
+    absent: tuple[int, ...] = ()
+
+    def is_end(self, token_B: jax.Array) -> jax.Array:
+        """Return which tokens end a completion, bool [B]."""
+        if not self.ends:
+            return jnp.zeros(token_B.shape, bool)
+        # A comparison for each: models have few.
+        return functools.reduce(operator.or_, [token_B == end for end in self.ends])
 
 
 class Lanes(struct.PyTreeNode):
@@ -189,7 +198,7 @@ def decode(
 
     def fitting(lanes, placed):  # [E, B]
         # A lane that stopped before its budget's end waits for the host, which may force a text on it.
-        free = ~lanes.running & (lanes.final | (lanes.token == program.end))
+        free = ~lanes.running & (lanes.final | program.is_end(lanes.token))
         unplaced = (waiting.direction >= 0) & (placed.lane < 0)
         # A lane multiplies with its own group's noise only: no completion of another direction fits it.
         return (waiting.direction[:, None] == directions) & unplaced[:, None] & free
@@ -243,11 +252,12 @@ def decode(
             program.top_k,
             program.top_p,
             program.vocabulary,
+            program.absent,
         )
         # An idle lane has drawn too. Its last token must stay: it says if the lane stopped at an end token.
         token = jnp.where(lanes.running, token, lanes.token)
         position = lanes.position + lanes.running
-        running = lanes.running & (token != program.end) & (position < lanes.limit)
+        running = lanes.running & ~program.is_end(token) & (position < lanes.limit)
         tokens = tokens.at[step].set(token)
         log_probabilities = log_probabilities.at[step].set(log_probability)
         lanes = lanes.replace(state=state, token=token, position=position, running=running)

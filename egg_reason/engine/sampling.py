@@ -13,7 +13,7 @@ from egg_reason.config.argument import real, texts, whole
 from egg_reason.perturb import threefry as random
 from egg_reason.perturb.base import Array
 
-__all__ = ["Sampling", "choose", "inverse_cdf", "lane_key", "uniforms"]
+__all__ = ["Sampling", "choose", "drawable", "inverse_cdf", "lane_key", "uniforms"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,18 @@ def uniforms(keys_B2: Array, positions_B: Array) -> jax.Array:
     return jax.vmap(one)(keys_B2, positions_B)
 
 
+def drawable(rows: int, vocabulary: int | None, absent: tuple[int, ...] = ()) -> np.ndarray | None:
+    """Return which of a model's rows may be drawn, bool [rows]; None: all.
+
+    vocabulary: how many ids exist; None: all. absent: ids below that stand for nothing.
+    """
+    if not absent and (vocabulary is None or vocabulary >= rows):
+        return None
+    allowed = np.arange(rows) < (rows if vocabulary is None else vocabulary)
+    allowed[list(absent)] = False
+    return allowed
+
+
 def choose(
     logits_BV: Array,
     uniforms_B: Array,
@@ -94,6 +106,7 @@ def choose(
     top_k: int = 0,
     top_p: float = 1.0,
     vocabulary: int | None = None,
+    absent: tuple[int, ...] = (),
 ) -> tuple[jax.Array, jax.Array]:
     """Return the next tokens and their log-probabilities at the temperature they were drawn at (1 where
     greedy), nothing cut.
@@ -102,15 +115,13 @@ def choose(
 
     Args:
         logits_BV: float32. uniforms_B: in [0, 1).
-        vocabulary: how many of the V ids exist (later ones are never drawn); None: all.
+        vocabulary, absent: which of the V ids are never drawn, see `drawable`.
 
     Returns: (tokens int32 [B], log-probabilities float32 [B]).
     """
-    # Logits beyond the tokenizer's ids belong to no token: -inf gives them the weight 0.
-    if vocabulary is not None and vocabulary < logits_BV.shape[-1]:
-        logits_BV = logits_BV + np.where(np.arange(logits_BV.shape[-1]) < vocabulary, 0, -np.inf).astype(
-            np.float32
-        )
+    allowed = drawable(logits_BV.shape[-1], vocabulary, absent)
+    if allowed is not None:  # -inf gives the others the weight 0
+        logits_BV = logits_BV + np.where(allowed, 0, -np.inf).astype(np.float32)
     scaled = logits_BV / (temperature or 1.0)
     blocks = _in_blocks(scaled, -jnp.inf)
     highest_in_block = blocks.max(-1)

@@ -68,7 +68,8 @@ def evaluate_model(
     benchmarks = known.load(
         config.problems.benchmarks,
         {name: settings[name] for name in TASK if settings[name] not in (None, ())}
-        | {"tokenizer_name": model.tokenizer.name, "data_dir": data_dir, "split": "heldout"}
+        | model.prompting(config.problems.template)
+        | {"data_dir": data_dir, "split": "heldout"}
         | settings["task_options"],
         config.problems.problems,
         config.sampling.max_tokens,

@@ -56,7 +56,7 @@ def draw(
     """
     used = sorted({job[:2] for job in jobs})
     prompts = [
-        engine.tokenizer.encode(questions[question].rows[problem]["prompt"]) for question, problem in used
+        engine.tokenizer.prompt(questions[question].rows[problem]["prompt"]) for question, problem in used
     ]
     number_of = {key: number for number, key in enumerate(used)}
 
@@ -116,7 +116,7 @@ def evaluate(
     accuracy: name of the reward that tells right from wrong. trainer_state: what rewards get as
     `trainer_state`.
     """
-    lengths = PromptLengths.of([engine.tokenizer.encode(row["prompt"]) for row in rows])
+    lengths = PromptLengths.of([engine.tokenizer.prompt(row["prompt"]) for row in rows])
     correct = np.zeros((len(rows), samples), bool)
     failures: Counter = Counter()
     messages: dict[tuple[str, str], str] = {}

@@ -193,6 +193,13 @@ class Model:
     params: PyTree  # numpy arrays: float32, or integers; their shapes alone if it was only peeked at
     tokenizer: Tokenizer
     dtype: str = "float32"  # of the file: what `save` writes by default
+    folder: Path | None = None  # where the files beside the model are, such as its chat template
+
+    def prompting(self, template: str) -> dict[str, str]:
+        """Return the arguments by which `tasks.make` writes prompts for this model: template, and the name of
+        the tokenizer. The template `chat` becomes the folder that holds the model's own."""
+        own = template == "chat" and self.folder is not None
+        return {"template": f"@{self.folder}" if own else template, "tokenizer_name": self.tokenizer.name}
 
     @functools.cached_property
     def fingerprint(self) -> str:

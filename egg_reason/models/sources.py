@@ -5,17 +5,25 @@ that family read it.
 """
 
 import importlib.resources
+import json
+import logging
 import os
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
+from egg_reason.files import new_folder, replacing
 from egg_reason.models import tokenizers
 from egg_reason.models.base import FAMILIES, AnyFamily, Checkpoint, Model
+from egg_reason.models.formats import companions
 from egg_reason.models.formats.huggingface import CONFIG, read_json
 
 __all__ = ["HUB", "RUN_CONFIG", "bundled", "load", "locate", "peek", "run_model", "run_model_name", "save"]
 
 HUB = "hf:"
 RUN_CONFIG = "config.toml"
+
+log = logging.getLogger(__name__)
 
 
 def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
@@ -25,8 +33,8 @@ def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
         source: in this order: a model file, such as a `.pth`; a run directory (its model); a Hugging Face
             folder; "hf:owner/repo/file.pth", or "hf:owner/repo" for a repository in Hugging Face form; the
             name of a bundled model.
-        tokenizer: "byte", "world" or the path of a tokenizer.json; None: from the size of the vocabulary, see
-            `tokenizers.for_vocabulary`.
+        tokenizer: "byte", "world" or the path of a tokenizer.json; None: the tokenizer.json beside the model,
+            then the one that its run was given, then by the size of the vocabulary.
 
     Raises:
         FileNotFoundError: nothing there, or a run that has no model yet.
@@ -37,18 +45,30 @@ def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
     >>> model
     <Model countdown-0.7m: rwkv7, 724,608 weights, tokenizer byte>
     """
-    checkpoint = _open(locate(source))
-    return _model(str(source), tokenizer, checkpoint, checkpoint.read())
+    path = locate(source)
+    checkpoint = _open(path)
+    model = _model(str(source), path, tokenizer, checkpoint, checkpoint.read())
+    if not model.tokenizer.ends:
+        log.warning(
+            "%s: no end token is known: completions end at their budget or a stop text; name it as"
+            " eos_token_id in %s",
+            source,
+            model.folder and model.folder / companions.GENERATION_CONFIG,
+        )
+    return model
 
 
 def peek(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
     """Return what `load` returns, with the shapes of the parameters instead of their values: no weights are
     read. Takes and raises the same."""
-    checkpoint = _open(locate(source))
-    return _model(str(source), tokenizer, checkpoint, checkpoint.shapes)
+    path = locate(source)
+    checkpoint = _open(path)
+    return _model(str(source), path, tokenizer, checkpoint, checkpoint.shapes)
 
 
-def _model(source: str, tokenizer: str | None, checkpoint: Checkpoint, params: object) -> Model:
+def _model(
+    source: str, located: Path, tokenizer: str | None, checkpoint: Checkpoint, params: object
+) -> Model:
     family = checkpoint.family
     path = Path(source.removeprefix(HUB))
     # A bundled name may hold a dot too: only the suffix of a model file is cut off.
@@ -58,12 +78,36 @@ def _model(source: str, tokenizer: str | None, checkpoint: Checkpoint, params: o
         raise ValueError(
             f"tokenizer must be byte, world or the path of a tokenizer.json, got {tokenizer!r:.40}: name one"
         )
-    chosen = tokenizers.for_vocabulary(family.vocabulary, tokenizer)
-    return Model(name, source, family, params, chosen, checkpoint.dtype)
+    folder = _folder(located)
+    if tokenizer is None and not (folder / companions.TOKENIZER).is_file():
+        tokenizer = _tokenizer_of_run(located if located.is_dir() else located.parent)
+    chosen = tokenizers.for_vocabulary(family.vocabulary, tokenizer, folder)
+    return Model(name, source, family, params, chosen, checkpoint.dtype, folder)
+
+
+def _folder(path: Path) -> Path:
+    """Return where the files beside a model are: its own folder, or that of its file."""
+    if (path / RUN_CONFIG).is_file():
+        path = run_model(path) or path
+    return path if path.is_dir() else path.parent
+
+
+def _tokenizer_of_run(path: Path) -> str | None:
+    """Return the tokenizer that a run was given; None if it was given none, or the model is no run's."""
+    config = path / RUN_CONFIG
+    if not config.is_file():
+        return None
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8")).get("model", {}).get("tokenizer")
+    except ValueError as error:
+        raise ValueError(f"{config} is not valid TOML ({error}): repair it") from None
 
 
 def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype: str | None = None) -> None:
     """Write a model in one of its family's formats; complete, or not at all.
+
+    What belongs to a tokenizer of its own is written too, chat template and end tokens included: into the
+    folder, or beside the file. Then `load` needs no further word.
 
     Args:
         format: None: the family's first. For RWKV-7 "pth", which replaces a file of that name, or "hf", which
@@ -84,7 +128,40 @@ def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype
     format = formats[0] if format is None else format
     if format not in formats:
         raise ValueError(f"format must be {' or '.join(formats)}, not {format!r}")
-    model.family.save(model.params, Path(path), format, dtype or model.dtype)
+    path = Path(path)
+    tokenizer = model.tokenizer
+    own = Path(tokenizer.name) if tokenizer.name not in tokenizers.PACKAGED else None
+    beside = companions.collect(model.folder, own, tokenizer.ends)
+    if model.family.formats[format]:
+        _refuse_strangers(path, beside)
+        for name, content in beside.items():
+            with replacing(path.with_name(name)) as temporary:
+                temporary.write_bytes(content)
+        model.family.save(model.params, path, format, dtype or model.dtype)
+        return
+    with new_folder(path) as folder:
+        model.family.save(model.params, folder, format, dtype or model.dtype)
+        for name, content in beside.items():
+            (folder / name).write_bytes(content)
+        config = read_json(folder / CONFIG)
+        config |= {"bos_token_id": tokenizer.bos, "eos_token_id": companions.for_config(tokenizer.ends)}
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse_strangers(path: Path, beside: Mapping[str, bytes]) -> None:
+    """Raise ValueError if a new model file would come beside the tokenizer of another model.
+
+    A model file that is replaced may get another tokenizer.
+    """
+    if path.exists() or not path.parent.is_dir():
+        return
+    for name in companions.TEXT_FILES:
+        there = path.with_name(name)
+        if there.is_file() and there.read_bytes() != beside.get(name):
+            raise ValueError(
+                f"{path}: the {name} in its folder is another model's and would be taken for this one's;"
+                " write into a folder of its own"
+            )
 
 
 def locate(source: str | os.PathLike) -> Path:
@@ -163,7 +240,8 @@ def _download(name: str) -> Path:
     try:
         if len(parts) > 2:
             return Path(huggingface_hub.hf_hub_download(repo, "/".join(parts[2:])))
-        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=weights))
+        files = [*weights, *companions.TEXT_FILES]
+        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=files))
     except (OSError, HFValidationError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise OSError(

@@ -2,20 +2,34 @@
 
 Decoding goes through bytes. A character may be split over tokens, so a text that is still being written is
 decoded by joining the bytes of its tokens and reading them as UTF-8 with replacement; decoding token by token
-would tear characters apart. Token 0 ends a document in every RWKV vocabulary and stands for no text. Lone
-surrogates, which are no Unicode text, are encoded as "?".
+would tear characters apart. Lone surrogates, which are no Unicode text, are encoded as "?".
+
+Token 0 ends a document in the two RWKV vocabularies and stands for no text. In a tokenizer.json id 0 is a
+token like others: where a text ends is said by the files beside it (`formats.companions`).
 """
 
 import ast
 import functools
 import importlib.util
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["ByteTokenizer", "HuggingFaceTokenizer", "Tokenizer", "WorldTokenizer", "for_vocabulary"]
+from egg_reason.models.formats import companions
+from egg_reason.models.formats.tokenizer_json import HuggingFaceTokenizer
 
+__all__ = [
+    "PACKAGED",
+    "ByteTokenizer",
+    "HuggingFaceTokenizer",
+    "Tokenizer",
+    "WorldTokenizer",
+    "for_vocabulary",
+]
+
+DOCUMENT = "<|rwkv_tokenizer_end_of_text|>"
+PACKAGED = ("byte", "world")
+"""Names of the tokenizers that come without a file."""
 WORLD_ROWS = 65536  # rows of the embedding; the vocabulary itself ends at id 65529
 
 
@@ -34,31 +48,78 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def end(self) -> int:
-        """The id that ends a document: 0."""
+    def absent(self) -> tuple[int, ...]:
+        """The ids below `vocab_size` that stand for nothing, which must not be sampled either."""
+        ...
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids that end a completion, in order; empty: none does, the budget alone ends it."""
+        ...
+
+    @property
+    def bos(self) -> int | None:
+        """The id that a config.json names as the beginning of a text; None: there is none."""
+        ...
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files whose bytes decide what the tokenizer does; empty for the two that come with packages."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; never contains `end`."""
+        """Return the ids of a text: `decode` gives it back. Raises ValueError, one line, for a text that the
+        tokenizer would change."""
+        ...
+
+    def prompt(self, text: str) -> list[int]:
+        """Return what a model reads for a prompt: the ids of the text, after the token that the tokenizer
+        itself puts before texts, unless the text begins with it."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; broken UTF-8 becomes U+FFFD. Never raises: ids that stand for nothing, `end` among
-        them, are left out."""
+        """Return the text of ids; broken UTF-8 becomes U+FFFD. Never raises: ids that stand for nothing are
+        left out."""
         ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids. decode_bytes(a + b) == decode_bytes(a) + decode_bytes(b) for all three tokenizers
-        but `HuggingFaceTokenizer` on files that are not byte-level."""
+        """Return the bytes of ids that go on after others, as a completion after its prompt: the first may be
+        a space that `decode` takes for the beginning of a text.
+
+        decode_bytes(a + b) == decode_bytes(a) + decode_bytes(b), but for files that are neither byte-level
+        nor in sentencepiece's form."""
         ...
 
 
-class ByteTokenizer:
+class _Packaged:
+    """What the two vocabularies have in common that come without files. ends: see `Tokenizer`; id 0 is always
+    one."""
+
+    absent: tuple[int, ...] = ()
+    bos: int | None = 0
+    files: tuple[Path, ...] = ()
+
+    def __init__(self, ends: tuple[int, ...] = (0,)):
+        self.ends = ends
+
+    def encode(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        raise NotImplementedError
+
+    def prompt(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+
+class ByteTokenizer(_Packaged):
     """UTF-8 bytes as ids 1 to 255; NUL bytes, whose id would end the document, are dropped from texts."""
 
     name = "byte"
     vocab_size = 256
-    end = 0
 
     def encode(self, text: str) -> list[int]:
         return list(_utf8(text).replace(b"\0", b""))
@@ -66,20 +127,21 @@ class ByteTokenizer:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         return bytes(i for i in ids if 0 < i < 256)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return self.decode_bytes(ids).decode("utf-8", "replace")
 
-
-class WorldTokenizer:
+class WorldTokenizer(_Packaged):
     """The RWKV World vocabulary (rwkv_vocab_v20230424), ids 1 to 65529, greedy longest match.
 
     `pyrwkv_tokenizer` encodes. Its decoder panics on partial UTF-8 and on ids without an entry, so ids are
-    looked up in its table here.
+    looked up in its table here. Chat templates of World models in Hugging Face form begin with DOCUMENT, the
+    text that stands for id 0 there.
     """
 
     name = "world"
     vocab_size = 65530
-    end = 0
+
+    def prompt(self, text: str) -> list[int]:
+        begins = text.startswith(DOCUMENT)
+        return [0, *self.encode(text.removeprefix(DOCUMENT))] if begins else self.encode(text)
 
     def encode(self, text: str) -> list[int]:
         return list(_world_encoder().encode(_utf8(text).decode()))
@@ -88,85 +150,66 @@ class WorldTokenizer:
         table = _world_table()
         return b"".join(table.get(int(i), b"") for i in ids)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return self.decode_bytes(ids).decode("utf-8", "replace")
 
-
-class HuggingFaceTokenizer:
-    """A `tokenizer.json` of the `tokenizers` library, e.g. GPT-NeoX's for the Pile checkpoints. No special
-    tokens are added.
-
-    Byte-level files (GPT-2, NeoX, Llama 3, Qwen) decode token by token to bytes; others through the library,
-    whole text at a time.
-    """
-
-    end = 0
-
-    def __init__(self, path: str | Path):
-        """Raises FileNotFoundError, or ValueError when the file is not a tokenizer."""
-        from tokenizers import Tokenizer as Library
-
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such tokenizer file; give the path of a tokenizer.json")
-        text = path.read_text(encoding="utf-8", errors="replace")
-        try:
-            self._library: Any = Library.from_str(text)
-        except Exception as error:  # the library raises nothing more specific
-            raise ValueError(f"{path}: not a tokenizer.json: {str(error).splitlines()[0][:200]}") from None
-        self.name = str(path)
-        vocabulary = self._library.get_vocab(with_added_tokens=True)
-        self.vocab_size = 1 + max(vocabulary.values(), default=0)
-        self._table = (
-            _byte_level_table(vocabulary, self._library) if _is_byte_level(json.loads(text)) else None
-        )
-
-    def encode(self, text: str) -> list[int]:
-        ids = self._library.encode(_utf8(text).decode(), add_special_tokens=False).ids
-        return [i for i in ids if i != self.end]
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        if self._table is not None:
-            return b"".join(self._table.get(int(i), b"") for i in ids if i != self.end)
-        known = [int(i) for i in ids if 0 < i < self.vocab_size]
-        return self._library.decode(known, skip_special_tokens=False).encode("utf-8", "replace")
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return self.decode_bytes(ids).decode("utf-8", "replace")
-
-
-def for_vocabulary(vocab_size: int, name: str | None = None) -> Tokenizer:
-    """The tokenizer of a model whose embedding has `vocab_size` rows.
+def for_vocabulary(vocab_size: int, name: str | None = None, folder: Path | None = None) -> Tokenizer:
+    """Return the tokenizer of a model whose embedding has `vocab_size` rows.
 
     Args:
         vocab_size: rows of the embedding.
-        name: "byte", "world", the path of a tokenizer.json, or None: 256 rows mean bytes, 65,536 the World
-            vocabulary.
+        name: "byte", "world", the path of a tokenizer.json, or None: the tokenizer.json in `folder`; without
+            one, 256 rows mean bytes and 65,536 the World vocabulary.
+        folder: the model's, where the files are that name its end tokens; None: there is none.
 
     Raises:
-        ValueError: no tokenizer is known for this size, or the named one has more ids than the model has
-        rows.
+        ValueError: no tokenizer is known for this size, the named one has more ids than the model has rows or
+        loses text, or an end token is none of the model's ids.
     """
+    if name is None and folder is not None and (folder / companions.TOKENIZER).is_file():
+        name = str(folder / companions.TOKENIZER)
     if name is None:
         if vocab_size not in (256, WORLD_ROWS):
             raise ValueError(
                 f"no tokenizer is known for a vocabulary of {vocab_size} (256 is byte, {WORLD_ROWS} world);"
-                " pass a tokenizer.json"
+                " pass a tokenizer.json with --tokenizer, or put it beside the model"
             )
         name = "byte" if vocab_size == 256 else "world"
     tokenizer: Tokenizer
     if name == "byte":
-        tokenizer = ByteTokenizer()
+        tokenizer = _packaged(ByteTokenizer, folder)
     elif name == "world":
-        tokenizer = WorldTokenizer()
+        tokenizer = _packaged(WorldTokenizer, folder)
     else:
-        tokenizer = HuggingFaceTokenizer(name)
+        tokenizer = HuggingFaceTokenizer(name, folder)
     if tokenizer.vocab_size > vocab_size:
         raise ValueError(
             f"tokenizer {name} has {tokenizer.vocab_size} ids, but the model has {vocab_size} rows;"
-            " pass the model's own tokenizer"
+            " pass the model's own tokenizer with --tokenizer"
+        )
+    beyond = [end for end in tokenizer.ends if end >= vocab_size]
+    if beyond:
+        raise ValueError(
+            f"end token {beyond[0]} is none of the model's {vocab_size} rows: correct eos_token_id in the"
+            f" config.json and generation_config.json of {folder or name}"
         )
     return tokenizer
+
+
+def _packaged(
+    kind: type[ByteTokenizer] | type[WorldTokenizer], folder: Path | None
+) -> ByteTokenizer | WorldTokenizer:
+    """Return one of the two with the end tokens that the model's folder names, beside 0.
+
+    The eos_token of a tokenizer_config.json is none: its id is that of the `transformers` tokenizer, and
+    beyond these vocabularies (fla's folders name a blank line, which gets the id 65530 there).
+    """
+    named, files = companions.end_tokens(None, folder, lambda token: None)
+    made = kind(tuple(sorted({0, *named})))
+    made.files = files
+    return made
+
+
+if TYPE_CHECKING:  # the type checker compares these with the protocol
+    _tokenizers: list[Callable[..., Tokenizer]] = [ByteTokenizer, WorldTokenizer, HuggingFaceTokenizer]
 
 
 def _utf8(text: str) -> bytes:
@@ -203,27 +246,4 @@ def _world_table() -> Mapping[int, bytes]:
                     f"World vocabulary, id {index}: {length} bytes were expected; install"
                     " pyrwkv-tokenizer again"
                 )
-    return table
-
-
-def _is_byte_level(config: Mapping[str, Any]) -> bool:
-    decoder = config.get("decoder") or {}
-    return any(part.get("type") == "ByteLevel" for part in decoder.get("decoders", [decoder]))
-
-
-def _byte_level_table(vocabulary: Mapping[str, int], library: Any) -> dict[int, bytes]:
-    """Bytes of every id. GPT-2's alphabet writes printable Latin-1 bytes as themselves and the other 68, in
-    order, as U+0100 and on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    alphabet = {chr(byte): byte for byte in printable} | {
-        chr(0x100 + index): byte for index, byte in enumerate(others)
-    }
-    added = {index: token.content for index, token in library.get_added_tokens_decoder().items()}
-    table = {}
-    for token, index in vocabulary.items():
-        plain = index in added or not all(character in alphabet for character in token)
-        table[index] = (
-            token.encode("utf-8", "replace") if plain else bytes(alphabet[character] for character in token)
-        )
     return table

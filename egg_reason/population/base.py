@@ -108,7 +108,10 @@ class Parts:
                 **fingerprints.files(source_files(maker) if maker else []),
             },
             "rewards": fingerprints.files(reward_files((*task.rewards, *self.config.rewards.reward))),
-            "tokenizer": fingerprints.vocabulary(model.tokenizer.name),
+            "tokenizer": {
+                **fingerprints.vocabulary(model.tokenizer.name),
+                "end tokens": str(model.tokenizer.ends),
+            },
             "template": fingerprints.templates(task.name, task.train + task.heldout, task.stop),
             "model": {"weights": model.fingerprint, **distance},
         }

@@ -71,7 +71,7 @@ class TextProblem:
         """Write and score `samples` completions of every member for the prompt of every row."""
         which = range(members.size) if which is None else which
         compiling = TrainingClock.compiling()
-        encode = self.generator.tokenizer.encode
+        encode = self.generator.tokenizer.prompt
         prompts = [encode(row["prompt"]) for row in rows]
         jobs = Jobs.grid(len(which), len(rows), self.samples)
         jobs = Jobs(jobs.member + which.start, jobs.prompt, jobs.sample)

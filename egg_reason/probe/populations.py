@@ -129,7 +129,7 @@ class Populations:
         generator = problem.generator
         questions = [Questions(rows, problem.sampling, problem.scorer)]
         collector = Collector(questions, [(0, int(row)) for row in jobs.prompt], problem.trainer_state)
-        prompts = [generator.tokenizer.encode(row["prompt"]) for row in rows]
+        prompts = [generator.tokenizer.prompt(row["prompt"]) for row in rows]
         completions = generator.generate(
             members, prompts, jobs, problem.sampling, k, problem.prompt_lengths, collector.add
         )

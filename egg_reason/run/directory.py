@@ -11,6 +11,8 @@ runs/NAME/
     samples/step_000123.jsonl
     evaluations/step_000123.json   which held-out completions were right, [problem][sample], 1 or 0
     rewards.log            what rewards print, and the tracebacks of their errors; bounded
+    model.pth              the trained model, or a folder, by the family; beside it tokenizer.json,
+                           chat_template.jinja and the like, if the base model has its own
     summary.json           written at the end: the mark of a finished run
     report.html            the curve and the samples, to be read in a browser
     .lock                  held by the process that writes

@@ -2,18 +2,18 @@
 
 Keys and layouts are in `layout.LEAVES`; the fields of config.json are those of fla's RWKV7Config. Sizes
 come from the tensors; of config.json only what would change the arithmetic is checked. Sharded folders are
-read, one `model.safetensors` is written. Left out: tokenizer files, and remote code for `transformers` (fla
-registers the model class when it is imported).
+read, one `model.safetensors` is written. Left out: remote code for `transformers` (fla registers the model
+class when it is imported), and what belongs to the tokenizer, which `models.save` adds.
 """
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from egg_reason.files import new_folder
 from egg_reason.models.formats.huggingface import CONFIG, WEIGHTS, read_json, read_tensors
 from egg_reason.models.rwkv7.layout import Contents, cast, disassemble, inspect
 from egg_reason.models.rwkv7.model import LAYER_NORM_EPS, RWKV7, shape_of
@@ -67,29 +67,13 @@ def write_huggingface(
         block0_has_v: also write layer 0's unused attn.v_lora. fla has none there and reports it as left over,
             but only with it do the tensors of most `.pth` files come back unchanged.
     """
-    directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(
-            f"{directory}: a new or empty folder is needed, this one is in use; give another name"
-        )
-    if not directory.parent.is_dir():
-        raise FileNotFoundError(
-            f"{directory}: its parent folder does not exist; make {directory.parent} first"
-        )
-    tensors = {
-        key: np.ascontiguousarray(array)
-        for key, array in cast(disassemble(params, "hf", block0_has_v), dtype)
-    }
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
-    try:
-        temporary.mkdir()
+    with new_folder(directory) as temporary:
+        tensors = {
+            key: np.ascontiguousarray(array)
+            for key, array in cast(disassemble(params, "hf", block0_has_v), dtype)
+        }
         save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
         (temporary / CONFIG).write_text(json.dumps(_config(params, dtype), indent=2) + "\n", encoding="utf-8")
-        if directory.is_dir():
-            directory.rmdir()  # empty, as checked; on some systems a folder cannot be renamed onto it
-        os.rename(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _config(params: RWKV7, dtype: str) -> dict[str, object]:
