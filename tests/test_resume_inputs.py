@@ -504,7 +504,7 @@ def test_the_same_paths_typed_again_are_the_same(home, go_on, begun):
 
 @pytest.mark.parametrize("suffix", [".json", ".csv", ".parquet"])
 def test_the_same_rows_in_another_file(suffix, home, go_on, refused, begun):
-    """Under another name and in another format; in CSV every cell is a text, which rewards would see."""
+    """Under another name and in another format. In CSV every cell is a text, which rewards would see."""
     new = home / f"sums{suffix}"
     if suffix == ".json":
         new.write_text(json.dumps(PROBLEMS))
@@ -517,7 +517,10 @@ def test_the_same_rows_in_another_file(suffix, home, go_on, refused, begun):
 
         write_table(pa.Table.from_pylist(PROBLEMS), new)
     (home / "problems.jsonl").unlink()
-    status, told = go_on("--task", new.name)  # the answer's text is the same from all of them
+    status, told = go_on("--task", new.name)
+    if suffix == ".csv":
+        assert status == 2 and "run: other data (training rows) than it had" in told
+        return
     assert status == 0 and same_end(home / "run", begun[2]), told
 
 
@@ -651,11 +654,12 @@ def test_a_task_file(settings, tmp_path, monkeypatch):
 
 def test_a_tokenizer_file(settings, tmp_path, monkeypatch, command):
     """Of byte-level tokens; the edit takes one merge's place."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     def write(ids):
         tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(ids)}, []))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
         tokenizer.save(str(tmp_path / "own.json"))
 
     alphabet = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())[:255]]

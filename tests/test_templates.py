@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from egg_reason.tasks.task import gold
 from egg_reason.tasks.templates import choose
+from egg_reason.tasks.validation import gold
 
 
 def render(template, question, tokenizer=None, problem=None):

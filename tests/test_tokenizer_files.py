@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
+import egg_reason
 from egg_reason import models
 from egg_reason.engine.endings import Endings
 from egg_reason.models.tokenizers import HuggingFaceTokenizer, for_vocabulary
@@ -282,10 +283,10 @@ def test_generation_ends_at_each_end_token_and_at_no_other(end, tmp_path):
         tmp_path / "m", "letter at 0", config={"eos_token_id": 280}, generation={"eos_token_id": [282, 5]}
     )
     model = models.load(path)
-    assert favourite(model, [end]).generate("Great!", max_tokens=4, temperature=0) == [""]
+    assert egg_reason.generate(favourite(model, [end]), "Great!", max_tokens=4, temperature=0) == [""]
     for other in (0, 281, 32):  # 0 is the letter "!"
         text = model.tokenizer.decode([other] * 4)
-        assert favourite(model, [other]).generate("Great!", max_tokens=4, temperature=0) == [text]
+        assert egg_reason.generate(favourite(model, [other]), "Great!", max_tokens=4, temperature=0) == [text]
 
 
 def test_rows_without_a_token_are_never_drawn(tmp_path):
@@ -300,7 +301,7 @@ def test_rows_without_a_token_are_never_drawn(tmp_path):
     likely = favourite(model, [319, 291, 289, 279, 1])
     expected = model.tokenizer.decode_bytes([1] * 4).decode()
     for options in ({"temperature": 0.0}, {"temperature": 0.01}, {"temperature": 0.01, "top_k": 3}):
-        assert likely.generate("Great!", max_tokens=4, **options) == [expected]
+        assert egg_reason.generate(likely, "Great!", max_tokens=4, **options) == [expected]
 
 
 def test_added_tokens_keep_their_options(tmp_path):

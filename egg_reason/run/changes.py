@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from egg_reason.config import TrainConfig
+from egg_reason.config import TrainConfig, flattened
+from egg_reason.config.paths import same_form
 from egg_reason.config.resume import RULES
 from egg_reason.files import replacing
 
@@ -55,11 +56,12 @@ def applied(table: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> d
     result = {name: dict(value) if isinstance(value, Mapping) else value for name, value in table.items()}
     # Runs of earlier versions have flat settings.
     in_sections = any(isinstance(value, dict) for value in result.values())
-    known = TrainConfig.known()
+    known, before = TrainConfig.known(), flattened(table)
     for name, value in (pair for one in changes for pair in one.items()):
         if name not in known:
             raise ValueError(f"{CHANGES}: {TrainConfig.unknown(name)}")
-        if RULES.get(name, "bits") != "free":
+        rule = RULES.get(name, "bits")  # of an algorithm that was registered: bits
+        if rule != "free" and not (rule == "path" and same_form(name, value, before.get(name))):
             raise ValueError(
                 f"{CHANGES}: {name} = {value!r} cannot be a change, a run keeps its {name}: remove it from"
                 " the file, or start a new run"
