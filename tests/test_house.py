@@ -261,6 +261,7 @@ def pins(name: str) -> dict[str, str]:
     [
         ("requirements.lock", PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]),
         ("requirements-reference.lock", PROJECT["dependency-groups"]["reference"]),
+        ("requirements-docs.lock", PROJECT["dependency-groups"]["docs"]),
     ],
 )
 def test_locks_pin_what_pyproject_asks_for(lock: str, wanted: list[str]) -> None:
@@ -274,7 +275,9 @@ def test_locks_pin_what_pyproject_asks_for(lock: str, wanted: list[str]) -> None
 
 
 def test_locks_do_not_overlap() -> None:
-    assert pins("requirements.lock").keys() & pins("requirements-reference.lock").keys() == set()
+    base = pins("requirements.lock").keys()
+    assert base & pins("requirements-reference.lock").keys() == set()
+    assert base & pins("requirements-docs.lock").keys() == set()
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
