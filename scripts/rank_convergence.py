@@ -105,7 +105,7 @@ def sampled(fitness, sigma, rank, count):
 
     batch = 1 << 15
     parts = [moments(jnp.arange(start, start + batch)) for start in range(0, count, batch)]
-    mean, square = (np.mean([np.asarray(part[i], np.float64) for part in parts], 0) for i in (0, 1))
+    mean, square = (np.mean([np.asarray(batch[i], np.float64) for batch in parts], 0) for i in (0, 1))
     return mean, np.sqrt((square - mean**2) / (batch * len(parts)))
 
 

@@ -12,7 +12,9 @@ from egg_reason.config.commands import ComparisonSettings, ProbeSettings
 from egg_reason.config.setting import settings_of
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted(path for folder in ("egg_reason", "scripts", "examples") for path in (ROOT / folder).rglob("*.py"))
+FILES = sorted(
+    path for folder in ("egg_reason", "scripts", "examples") for path in (ROOT / folder).rglob("*.py")
+)
 FRAGMENTS = ("Of", "What", "As", "Likewise")
 EMPTY_NAMES = ("found", "part", "place", "each", "number")
 

@@ -41,9 +41,9 @@ def threefry(key, high, low):
     return high, low
 
 
-def fold_in(key, number):
-    """A key of this key and a number from 0 to 2^32 - 1: `jax.random.fold_in`."""
-    return threefry(key, np.uint32(0), jnp.asarray(number).astype(jnp.uint32))
+def fold_in(key, data):
+    """Return a key made of this key and a whole number from 0 to 2^32 - 1: `jax.random.fold_in`."""
+    return threefry(key, np.uint32(0), jnp.asarray(data).astype(jnp.uint32))
 
 
 @jax.jit  # within a program too, where arrays of one shape are then traced once
