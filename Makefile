@@ -13,9 +13,10 @@ LOCK_FLAGS ?=
 BIN = .venv/bin
 SETUP = .venv/.installed
 REFERENCE = .venv/.installed-reference
+DOCS = .venv/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test reference check format bench lock clean
+.PHONY: help demo test test-all reference check format bench docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -40,12 +41,15 @@ format: $(SETUP)  ## rewrite the files as `make check` wants them
 bench: $(REFERENCE)  ## measure the generation engine against its targets, in minutes
 	$(BIN)/python scripts/bench.py
 
+docs: $(DOCS)  ## build the documentation in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 lock:  ## write the lock files anew (LOCK_FLAGS=--upgrade: with the newest releases)
 	$(REQUIRE_PYTHON)
 	"$(PYTHON)" scripts/lock.py $(LOCK_FLAGS)
 
 clean:  ## remove .venv and what tools left behind; runs/ stays
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info
+	rm -rf .venv site .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info
 	find egg_reason tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment is made anew, not patched, so that it holds the locked releases and nothing else.
@@ -60,4 +64,9 @@ $(SETUP): requirements.lock pyproject.toml
 $(REFERENCE): requirements-reference.lock $(SETUP)
 	@echo "Adding torch and rwkv to .venv"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-reference.lock -c requirements.lock
+	@touch $@
+
+$(DOCS): requirements-docs.lock $(SETUP)
+	@echo "Adding mkdocs to .venv"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-docs.lock -c requirements.lock
 	@touch $@

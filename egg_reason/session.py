@@ -176,7 +176,7 @@ class Session:
         """Show what comes next, and give it the memory of the step.
 
         Within a step that memory would be asked for again: 2% of its time with a small model, 13% with 12 x
-        768 (docs/performance.md).
+        768 (docs/lab/performance.md).
         """
         self._display.phase(phase)
         give_back()

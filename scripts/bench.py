@@ -43,24 +43,24 @@ TARGETS = {
 
 def main() -> None:
     begun = time.perf_counter()
-    found: dict[str, float] = {}
-    found |= bench_engine.measure(replace(bench_engine.WORKLOADS["small"], repetitions=3), ranks=(1,))
-    found |= bench_engine.measure(replace(bench_engine.WORKLOADS["0.1b"], repetitions=2), ranks=(1,))
+    measured: dict[str, float] = {}
+    measured |= bench_engine.measure(replace(bench_engine.WORKLOADS["small"], repetitions=3), ranks=(1,))
+    measured |= bench_engine.measure(replace(bench_engine.WORKLOADS["0.1b"], repetitions=2), ranks=(1,))
     print()
     parts = ["roofline", "occupancy", "idle", "population", "first"]
     if importlib.util.find_spec("rwkv"):
         parts.append("rwkv")
-    for part in parts:
-        found |= bench_decode.PARTS[part](False)
+    for name in parts:
+        measured |= bench_decode.PARTS[name](False)
     print(f"\n{'measure':24}{'found':>8}   target")
     for name, target in TARGETS.items():
-        print(f"{name:24}{format(found[name], '8.2f') if name in found else '       -'}   {target}")
+        print(f"{name:24}{format(measured[name], '8.2f') if name in measured else '       -'}   {target}")
     told = {
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "seconds": round(time.perf_counter() - begun),
     }
-    print(json.dumps(told | {name: round(value, 4) for name, value in found.items()}))
+    print(json.dumps(told | {name: round(value, 4) for name, value in measured.items()}))
 
 
 if __name__ == "__main__":

@@ -122,16 +122,16 @@ def roofline(full: bool) -> dict[str, float]:
         for name in shapes
         for lanes in ((64, 256, 1024) if full else (256,) if name == "6 x 256" else (64,))
     ]
-    found = {}
+    ratios = {}
     print(f"{'decode, plain':<22}{'floor ms':>10}{'measured ms':>13}{'floor / measured':>18}")
     for name, lanes in cases:
         least, taken = floor_here(shapes[name], lanes), decode_step(shapes[name], lanes, 3 if full else 2)
-        found[f"roofline_{name.replace(' ', '')}_{lanes}"] = least / taken
+        ratios[f"roofline_{name.replace(' ', '')}_{lanes}"] = least / taken
         print(
             f"{f'{name}, {lanes} lanes':<22}{1e3 * least:10.1f}{1e3 * taken:13.1f}{least / taken:18.2f}",
             flush=True,
         )
-    return {"roofline": min(found.values())} | found
+    return {"roofline": min(ratios.values())} | ratios
 
 
 # Occupancy
@@ -139,25 +139,25 @@ def roofline(full: bool) -> dict[str, float]:
 
 def quantiles(count: int) -> np.ndarray:
     """[count], those of the normal distribution."""
-    return np.array([NormalDist().inv_cdf((place + 0.5) / count) for place in range(count)])
+    return np.array([NormalDist().inv_cdf((rank + 0.5) / count) for rank in range(count)])
 
 
 def occupancy(full: bool) -> dict[str, float]:
-    count, lanes, number = 512, 64, np.arange(512)
+    count, lanes, job = 512, 64, np.arange(512)
     rng, params, evolution = np.random.default_rng(0), weights(SMALL), strategy(SMALL, 128)
-    found = {}
+    medians = {}
     for name, members, member, prompt, usual in (
-        ("plain", Single(params), 0 * number, number, rng.normal(size=count)),
+        ("plain", Single(params), 0 * job, job, rng.normal(size=count)),
         (
             "128 members x 4 prompts",
             evolution.ask(evolution.init(params)),
-            number // 4,
-            number % 4,
+            job // 4,
+            job % 4,
             quantiles(4),
         ),
     ):
         prompts = rng.integers(1, SMALL.vocab, (count, 16))[prompt].tolist()
-        jobs = Jobs(member, number, 0 * number)  # each with a budget of its own
+        jobs = Jobs(member, prompt, 0 * prompt)  # each with a budget of its own
         engine = Engine(RWKV7Family(SMALL), Endless(SMALL.vocab), lanes, 1, default_streams(params, lanes, 1))
 
         def samplings(usual=usual[prompt]) -> list[Sampling]:
@@ -173,13 +173,13 @@ def occupancy(full: bool) -> dict[str, float]:
         first, *later = (
             engine.generate(members, prompts, jobs, samplings()).occupancy for _ in range(8 if full else 4)
         )
-        found[name] = statistics.median(later)
+        medians[name] = statistics.median(later)
         print(
-            f"occupancy, {name}: {first:.3f} the first time, later {found[name]:.3f} ({min(later):.3f} to"
+            f"occupancy, {name}: {first:.3f} the first time, later {medians[name]:.3f} ({min(later):.3f} to"
             f" {max(later):.3f}; {lanes} lanes, {count} completions)",
             flush=True,
         )
-    return {"occupancy": min(found.values())}
+    return {"occupancy": min(medians.values())}
 
 
 # Populations
@@ -218,9 +218,9 @@ def _population(full: bool) -> dict[str, float]:
     for size in [*[small] * 4, large, *[small] * 4] if full else [small, large] * 3:
         times[size].append(step(size))
     peak = resident()[1] / 2**30
-    per_member = {size: statistics.median(found) for size, found in times.items()}
-    for size, found in per_member.items():
-        print(f"population {size:,}: {1e3 * found:.3f} ms a member", flush=True)
+    per_member = {size: statistics.median(seconds) for size, seconds in times.items()}
+    for size, seconds in per_member.items():
+        print(f"population {size:,}: {1e3 * seconds:.3f} ms a member", flush=True)
     print(f"peak memory {peak:.2f} GiB", flush=True)
     return {"population_scaling": per_member[small] / per_member[large], "population_peak_gib": peak}
 
@@ -303,9 +303,9 @@ def first_token(full: bool) -> dict[str, float]:
                 capture_output=True,
                 text=True,
             )
-            found = float(told.stdout.split("first token")[1]) - begun
-    print(f"first token of the demo after {found:.1f} s, programs compiled before", flush=True)
-    return {"first_token_s": found}
+            first = float(told.stdout.split("first token")[1]) - begun
+    print(f"first token of the demo after {first:.1f} s, programs compiled before", flush=True)
+    return {"first_token_s": first}
 
 
 # The official package

@@ -36,29 +36,29 @@ def layer(width: int, rows: int) -> Iterator[dict[str, float]]:
     x = jax.random.normal(jax.random.key(1), (rows, width), DTYPE)
     scale = 1e-3 * jnp.where(jnp.arange(rows) % 2, -1.0, 1.0)
 
-    def factors(number, directions: int):
-        return noise.draw({"weight": (width, width)}, number, jnp.arange(directions))
+    def factors(step, directions: int):
+        return noise.draw({"weight": (width, width)}, step, jnp.arange(directions))
 
     def perturbed(x, bare, drawn):
         return x @ noise.attach(bare, drawn, scale).weight
 
     def time_of(product, *given) -> float:
-        """Seconds of product(number, x, *given). What depends on its number is computed anew each time."""
+        """Seconds of product(step, x, *given). What depends on its step is computed anew each time."""
         many = jax.jit(
-            lambda x, *given: jax.lax.fori_loop(0, TIMES, lambda number, x: product(number, x, *given), x)
+            lambda x, *given: jax.lax.fori_loop(0, TIMES, lambda step, x: product(step, x, *given), x)
         )
         return seconds(lambda: many(x, *given)) / TIMES
 
-    plain = time_of(lambda number, x, bare: x @ bare.weight, bare)
+    plain = time_of(lambda step, x, bare: x @ bare.weight, bare)
     yield {"plain ms": 1e3 * plain, "TFLOP/s": 2 * rows * width**2 / plain / 1e12}
     for name, directions in (("", rows), ("pairs ", rows // 2)):
         drawn = jax.jit(factors, static_argnums=1)(0, directions)
         yield {
             f"{name}before %": 100
             * plain
-            / time_of(lambda number, x, bare, drawn: perturbed(x, bare, drawn), bare, drawn)
+            / time_of(lambda step, x, bare, drawn: perturbed(x, bare, drawn), bare, drawn)
         }
-        anew = time_of(lambda number, x, bare, n=directions: perturbed(x, bare, factors(number, n)), bare)
+        anew = time_of(lambda step, x, bare, n=directions: perturbed(x, bare, factors(step, n)), bare)
         yield {f"{name}anew %": 100 * plain / anew}
 
 

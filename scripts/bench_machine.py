@@ -88,21 +88,21 @@ _next = jax.jit(lambda x: x + 1, donate_argnums=0)
 
 
 def ceilings(dtype: Any = jnp.float32) -> dict[str, float]:
-    found = {
+    rates = {
         f"products {rows} x {width}": product_rate(rows, width, dtype) for width in WIDTHS for rows in ROWS
     }
-    found["read"], found["read and write"] = memory_rates()
-    return found
+    rates["read"], rates["read and write"] = memory_rates()
+    return rates
 
 
 def main() -> None:
     device = jax.devices()[0]
     dtype = jnp.float32 if device.platform == "cpu" else jnp.bfloat16
-    found: dict[str, Any] = {**ceilings(dtype)}
+    rates: dict[str, Any] = {**ceilings(dtype)}
     print(f"{device.device_kind} ({device.platform}), jax {jax.__version__}, {jnp.dtype(dtype).name}")
-    for name, rate in found.items():
+    for name, rate in rates.items():
         print(f"{name:<24}{rate / 1e9:10.1f} {'GFLOP/s' if name.startswith('products') else 'GB/s'}")
-    print(json.dumps({"device": device.device_kind} | found))
+    print(json.dumps({"device": device.device_kind} | rates))
 
 
 if __name__ == "__main__":

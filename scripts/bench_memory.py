@@ -155,22 +155,22 @@ def main() -> None:
     wanted = [name for name in args.only.split(";") if name] or list(CASES)
     for name in wanted:
         done = args.out / f"{name.replace(' ', '-').replace(',', '')}.json"
-        found = json.loads(done.read_text()) if done.is_file() else {}
+        sizes = json.loads(done.read_text()) if done.is_file() else {}
         for what in ("predict", "measure"):
-            if what not in found:
+            if what not in sizes:
                 begun = time.monotonic()
-                found[what] = ask(what, settings(CASES[name], args.out.resolve()), args.out)
-                done.write_text(json.dumps(found))
-                print(f"{name}: {what} {found[what]:.3f} GiB ({time.monotonic() - begun:.0f} s)", flush=True)
+                sizes[what] = ask(what, settings(CASES[name], args.out.resolve()), args.out)
+                done.write_text(json.dumps(sizes))
+                print(f"{name}: {what} {sizes[what]:.3f} GiB ({time.monotonic() - begun:.0f} s)", flush=True)
     results = {
         name: json.loads((args.out / f"{name.replace(' ', '-').replace(',', '')}.json").read_text())
         for name in wanted
     }
     print(f"| {'case':<28} | predicted GiB | measured GiB | ratio |\n|---|---|---|---|")
-    for name, found in results.items():
+    for name, sizes in results.items():
         print(
-            f"| {name:<28} | {found['predict']:.2f} | {found['measure']:.2f} |"
-            f" {found['predict'] / found['measure']:.2f} |"
+            f"| {name:<28} | {sizes['predict']:.2f} | {sizes['measure']:.2f} |"
+            f" {sizes['predict'] / sizes['measure']:.2f} |"
         )
     print(json.dumps(results))
 

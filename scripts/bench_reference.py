@@ -129,13 +129,13 @@ class Ours:
         self.seconds(choice, "lognormal", noisy, 0)
 
     def seconds(self, choice, regime: str, noisy: bool, step: int) -> float:
-        case, lengths, number = self.case, self.case.lengths(regime), np.arange(self.case.jobs)
+        case, lengths, job = self.case, self.case.lengths(regime), np.arange(self.case.jobs)
         lanes, group = choice
         streams = default_streams(self.params, lanes, group)
         engine = Engine(RWKV7Family(case.shape), Endless(case.shape.vocab), lanes, group, streams)
         samplings = [Sampling(int(length), self.temperature) for length in lengths]
         jobs, prompts = (
-            Jobs(number // case.prompts if noisy else 0 * number, number, 0 * number),
+            Jobs(job // case.prompts if noisy else 0 * job, job, 0 * job),
             case.texts().tolist(),
         )
         begun = time.perf_counter()

@@ -64,7 +64,7 @@ def main() -> None:
 
     line("gsm8k", "ours", solutions, lambda completion, gold: gsm8k.verdict(completion, gold).correct)
     by_completion = {
-        f"<think>{number}</think>{problem.solution}": problem for number, problem in enumerate(problems)
+        f"<think>{index}</think>{problem.solution}": problem for index, problem in enumerate(problems)
     }
     rows = [(completion, "", True) for completion in by_completion]
     line(
@@ -134,22 +134,22 @@ def mathematical_golds(folder: Path) -> list[str]:
     return [row["answer"] for name in names for row in lines(folder / f"{name}.jsonl")]
 
 
-def written(answer: str, number: int, rng: random.Random) -> str:
+def written(answer: str, index: int, rng: random.Random) -> str:
     """A completion of a few lines with a boxed answer; no two are the same."""
     a, b = rng.randrange(10, 999), rng.randrange(10, 999)
     thought = (
-        f"Let $x_{{{number}}} = {a}$, then ${a} \\cdot {b} = {a * b}$ and $\\frac{{{a}}}{{{b}}}$ is of no"
+        f"Let $x_{{{index}}} = {a}$, then ${a} \\cdot {b} = {a * b}$ and $\\frac{{{a}}}{{{b}}}$ is of no"
         " use. Let me start again."
     )
     return (
-        f"<think>{thought}</think>\n\nWith $n = {number}$ in the last step this"
+        f"<think>{thought}</think>\n\nWith $n = {index}$ in the last step this"
         f" gives\n\\[\n\\boxed{{{answer}}}\n\\]"
     )
 
 
 def integer_rows(golds: list[str], count: int, rng: random.Random) -> list[Row]:
     rows = []
-    for number in range(count):
+    for index in range(count):
         gold = rng.choice(golds)
         value = int(gold)
         answer, right = rng.choice(
@@ -161,7 +161,7 @@ def integer_rows(golds: list[str], count: int, rng: random.Random) -> list[Row]:
                 (f"{value}.5", False),
             ]
         )
-        rows.append((written(answer, number, rng), gold, right))
+        rows.append((written(answer, index, rng), gold, right))
     return rows
 
 
@@ -175,8 +175,8 @@ def latex_rows(golds: list[str], count: int, rng: random.Random) -> list[Row]:
         )
     ]
     rows = []
-    for number in range(count):
-        gold, k = rng.choice(values), number + 2
+    for index in range(count):
+        gold, k = rng.choice(values), index + 2
         other = rng.choice(golds)
         answer, right = rng.choice(
             [
@@ -186,7 +186,7 @@ def latex_rows(golds: list[str], count: int, rng: random.Random) -> list[Row]:
                 (other, math.equivalent(gold, other)),
             ]
         )
-        rows.append((written(answer, number, rng), gold, right))
+        rows.append((written(answer, index, rng), gold, right))
     return rows
 
 
@@ -199,10 +199,10 @@ def gsm8k_rows(folder: Path, rng: random.Random) -> list[Row]:
     ]
     rng.shuffle(answers)
     rows = []
-    for number, answer in enumerate(answers):
-        gold = answer if number % 2 else answers[number - 2]
+    for index, answer in enumerate(answers):
+        gold = answer if index % 2 else answers[index - 2]
         rows.append(
-            (f"<think>{number}</think>{answer}", gold, gsm8k.gold_value(answer) == gsm8k.gold_value(gold))
+            (f"<think>{index}</think>{answer}", gold, gsm8k.gold_value(answer) == gsm8k.gold_value(gold))
         )
     return rows
 

@@ -149,11 +149,11 @@ def alternate(calls: dict[str, Callable[[], Any]], repetitions: int) -> dict[str
         jax.block_until_ready(call())
         return time.perf_counter() - begun
 
-    found = {f"first {way}": [seconds(call)] for way, call in calls.items()} | {way: [] for way in calls}
+    times = {f"first {way}": [seconds(call)] for way, call in calls.items()} | {way: [] for way in calls}
     for repetition in range(repetitions):
         for way in list(calls)[:: 1 if repetition % 2 else -1]:
-            found[way].append(seconds(calls[way]))
-    return found
+            times[way].append(seconds(calls[way]))
+    return times
 
 
 def table(title: str, seconds: dict[str, list[float]], tokens: int) -> dict[str, float]:
@@ -163,11 +163,11 @@ def table(title: str, seconds: dict[str, list[float]], tokens: int) -> dict[str,
     )
     result = {}
     for way in (name for name in seconds if not name.startswith("first ")):
-        found = seconds[way]
-        ratios = [one / chunked for one, chunked in zip(found, seconds["chunked"], strict=True)]
-        middle, ratio = statistics.median(found), statistics.median(ratios)
+        times = seconds[way]
+        ratios = [one / chunked for one, chunked in zip(times, seconds["chunked"], strict=True)]
+        middle, ratio = statistics.median(times), statistics.median(ratios)
         print(
-            f"{way:12}{middle:9.4f}{min(found):9.4f}{max(found):9.4f}{tokens / middle:11,.0f}{ratio:11.2f}{min(ratios):7.2f}"
+            f"{way:12}{middle:9.4f}{min(times):9.4f}{max(times):9.4f}{tokens / middle:11,.0f}{ratio:11.2f}{min(ratios):7.2f}"
             f"{max(ratios):7.2f}{seconds[f'first {way}'][0]:9.1f}",
             flush=True,
         )
@@ -206,15 +206,15 @@ def main():
             work.rows * work.tokens,
             f"{work.rows} texts of {work.tokens} tokens, medians of {work.repetitions}",
         )
-        found = alternate({way: training_step(work, way) for way in WAYS}, work.repetitions)
+        times = alternate({way: training_step(work, way) for way in WAYS}, work.repetitions)
         result |= {
             f"{key}_{work.key}": round(value, 3)
-            for key, value in table(f"{work.name}: {texts}", found, tokens).items()
+            for key, value in table(f"{work.name}: {texts}", times, tokens).items()
         }
-        found = alternate(
+        times = alternate(
             {way: recurrence_alone(work, way) for way in ("chunked", "scan")}, 3 * work.repetitions
         )
-        alone = table("the recurrence alone, one layer", found, tokens)
+        alone = table("the recurrence alone, one layer", times, tokens)
         result |= {f"{key}_recurrence_{work.key}": round(value, 3) for key, value in alone.items()}
     print(json.dumps(result))
 

@@ -95,12 +95,12 @@ def git(*words: str) -> subprocess.CompletedProcess[bytes]:
 
 def resolve(commit: str) -> str:
     """Finds the full hash of a commit. Ends the script with status 2 where git does not know it."""
-    found = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}")
-    if found.returncode:
+    resolved = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}")
+    if resolved.returncode:
         message = f"git knows no commit {commit!r} in {ROOT}: give a hash, a tag or a branch"
         print(f"check_bits: {message}", file=sys.stderr)
         raise SystemExit(2)
-    return found.stdout.decode().strip()
+    return resolved.stdout.decode().strip()
 
 
 def export(commit: str | None, folder: Path) -> None:
@@ -177,14 +177,14 @@ def frames(log: Path) -> list[tuple[int, bytes]]:
 
     Checksums are not looked at.
     """
-    data, found, offset = log.read_bytes(), [], 0
+    data, records, offset = log.read_bytes(), [], 0
     while offset + FRAME.size <= len(data):
         mark, step, length, *_ = FRAME.unpack_from(data, offset)
         if mark != b"EGGS" or offset + FRAME.size + length > len(data):
             break
-        found.append((step, data[offset + FRAME.size : offset + FRAME.size + length]))
+        records.append((step, data[offset + FRAME.size : offset + FRAME.size + length]))
         offset += FRAME.size + length
-    return found
+    return records
 
 
 def fields(payload: bytes) -> dict[str, Any]:
@@ -238,15 +238,15 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 def accuracy(run: Path) -> list[float | None]:
     """Reads held-out accuracy before and after; None where it was not measured."""
-    found = [line["heldout_accuracy"] for line in metrics(run) if "heldout_accuracy" in line]
-    return [found[0], found[-1]] if found else [None, None]
+    accuracies = [line["heldout_accuracy"] for line in metrics(run) if "heldout_accuracy" in line]
+    return [accuracies[0], accuracies[-1]] if accuracies else [None, None]
 
 
 def step_seconds(run: Path) -> float | None:
     """Computes the mean seconds of a step: generating, scoring, updating. None of two steps or fewer."""
     names = ("seconds_generate", "seconds_score", "seconds_update")
-    found = [sum(line[name] for name in names) for line in metrics(run) if names[0] in line][2:]
-    return sum(found) / len(found) if found else None
+    seconds = [sum(line[name] for name in names) for line in metrics(run) if names[0] in line][2:]
+    return sum(seconds) / len(seconds) if seconds else None
 
 
 def compare(old: Side, new: Side, runs: dict[str, list[str]]) -> list[Row]:
@@ -302,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         names[1] += " again"
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # As Ctrl-C: the temporary folder goes.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     with tempfile.TemporaryDirectory(prefix="check-bits-", ignore_cleanup_errors=True) as temporary:
         folders = [Path(temporary).resolve() / name for name in ("old", "new")]
         sides = [Side(name, folder) for name, folder in zip(names, folders, strict=True)]

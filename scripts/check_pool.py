@@ -67,14 +67,14 @@ def workers() -> list[Any]:
     """Those of the clusters that this process has started."""
     import psutil
 
-    found = []
+    workers = []
     for process in psutil.Process().children(recursive=True):
         try:
             if process.name().startswith("ray::Worker"):
-                found.append(process)
+                workers.append(process)
         except psutil.NoSuchProcess:
             continue
-    return found
+    return workers
 
 
 def fitness(run: Path) -> list[bytes]:
@@ -155,15 +155,15 @@ def efficiency(folder: Path) -> dict[str, Any]:
     assert run("plain", cores[0]).wait() == 0
     assert [process.wait() for process in (run("plain0", cores[0]), run("plain1", cores[1]))] == [0, 0]
     plain = (speed(folder / "plain0") + speed(folder / "plain1")) / speed(folder / "plain")
-    found = {}
+    speeds = {}
     for count in (1, 2):
         words = command(folder, f"pool{count}", "--steps", "8", "--pool", "ray", "--workers", str(count))
         subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
-        found[count] = speed(folder / f"pool{count}")
+        speeds[count] = speed(folder / f"pool{count}")
     return {
         "plain_processes": plain,
-        "workers": found[2] / found[1],
-        "efficiency": found[2] / found[1] / plain,
+        "workers": speeds[2] / speeds[1],
+        "efficiency": speeds[2] / speeds[1] / plain,
     }
 
 

@@ -1,9 +1,10 @@
-"""Writes requirements.lock and requirements-reference.lock from the requirements in pyproject.toml.
+"""Writes requirements.lock and the locks of the groups, requirements-reference.lock and requirements-docs.lock, from
+the requirements in pyproject.toml.
 
     python scripts/lock.py [--upgrade]
 
 requirements.lock pins the closure of the runtime requirements and the `dev` group;
-requirements-reference.lock pins what the `reference` group adds to it. Releases that are locked already stay
+the other two pin what their groups add to it. Releases that are locked already stay
 as they are; with --upgrade everything moves to the newest release that fits. The closure is what pip installs
 into a new environment of the oldest Python supported, because a release made for that one runs on the newer
 ones too; `tests/test_house.py` checks that no other supported Python or platform needs a package that is
@@ -12,6 +13,7 @@ which exist on one index only.
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -44,6 +46,14 @@ def pins(python: Path) -> list[str]:
     )
 
 
+def additions(python: Path, *arguments: str) -> list[str]:
+    """The packages that `pip install` with these arguments would add, as sorted `name==version` lines."""
+    report = json.loads(pip(python, "install", "--quiet", "--dry-run", "--report", "-", *arguments))
+    added = [(one["metadata"]["name"], one["metadata"]["version"]) for one in report["install"]]
+    lines = [f"{name}=={version.partition('+')[0]}" for name, version in added]
+    return sorted((line for line in lines if not CUDA_PACKAGES.match(line)), key=str.lower)
+
+
 def write(path: Path, contents: str, lines: list[str]) -> None:
     """Replaces `path` in one step."""
     temporary = path.with_name(path.name + ".new")
@@ -69,8 +79,9 @@ def main() -> None:
             f" PYTHON=python{oldest}"
         )
 
-    base, reference = ROOT / "requirements.lock", ROOT / "requirements-reference.lock"
-    keep = [f"--constraint={path}" for path in (base, reference) if path.exists() and not upgrade]
+    base = ROOT / "requirements.lock"
+    others = {group: ROOT / f"requirements-{group}.lock" for group in ("reference", "docs")}
+    keep = [f"--constraint={path}" for path in (base, *others.values()) if path.exists() and not upgrade]
     groups = project["dependency-groups"]
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
@@ -80,10 +91,10 @@ def main() -> None:
         )  # some Pythons put one there; it is locked if something requires it
         pip(python, "install", "--quiet", *keep, *project["project"]["dependencies"], *groups["dev"])
         locked = pins(python)
-        pip(python, "install", "--quiet", *keep, *groups["reference"])
-        added = [line for line in pins(python) if line not in locked]
+        added = {group: additions(python, *keep, *groups[group]) for group in others}
     write(base, "the closure of the runtime requirements and the dev group", locked)
-    write(reference, "what the reference group adds to requirements.lock", added)
+    for group, path in others.items():
+        write(path, f"what the {group} group adds to requirements.lock", added[group])
 
 
 if __name__ == "__main__":

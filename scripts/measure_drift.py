@@ -82,7 +82,9 @@ def one_by_one(source: str, model: str | None) -> float:
     weights = replay.recorded.weights[-1].astype(np.float64)
     shapes = {name: leaf.shape for name, leaf in named(replay.base.params).items()}
     noise = replay.algorithm.noise.draw(shapes, 0, jnp.arange(len(weights)))
-    factors = {name: tuple(np.asarray(part, np.float64) for part in parts) for name, parts in noise.items()}
+    factors = {
+        name: tuple(np.asarray(factor, np.float64) for factor in parts) for name, parts in noise.items()
+    }
     begun = time.perf_counter()
     for name, (a, b) in factors.items():  # [layers, directions, rank, inputs] and [..., outputs]
         total = np.zeros(shapes[name])

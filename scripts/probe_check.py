@@ -106,8 +106,8 @@ def main() -> None:
         help="a smoke test of the script: tiny populations; its numbers mean nothing",
     )
     args = parser.parse_args()
-    sigmas, rates = ([float(part) for part in text.split(",")] for text in (args.sigmas, args.rates))
-    seeds = [int(part) for part in args.confirm.split(",")]
+    sigmas, rates = ([float(entry) for entry in text.split(",")] for text in (args.sigmas, args.rates))
+    seeds = [int(entry) for entry in args.confirm.split(",")]
     (args.out / "points").mkdir(parents=True, exist_ok=True)
     told, given = (
         args.out / "settings.json",
@@ -121,15 +121,15 @@ def main() -> None:
 
     results = args.out / "probe" / "results.json"
     quick: dict[str, Any] = {"sigmas": (0.01, 0.04), "populations": 2, "problems": 64} if args.quick else {}
-    found = (
+    probed = (
         json.loads(results.read_text())
         if results.is_file()
         else probe(settings(args, PROBE_SEED), results.parent, **quick)
     )
-    used = found["suggestion"]
+    used = probed["suggestion"]
     if used is None:
         sys.exit("the probe suggests nothing")
-    print(found["command"], flush=True)
+    print(probed["command"], flush=True)
 
     parts = build(settings(args, 0))
     with parts.problem:
@@ -169,11 +169,11 @@ def main() -> None:
     print(f"seeds {args.confirm}, gains of each seed:")
     print(
         f"best of the grid: sigma {best[0]:g}, rate {best[1]:g}:"
-        f" {', '.join(f'{each:+.3f}' for each in best_SP.mean(1))}"
+        f" {', '.join(f'{gain:+.3f}' for gain in best_SP.mean(1))}"
     )
     print(
         f"suggested: sigma {used['sigma']:g}, rate {used['learning_rate']:g}:"
-        f" {', '.join(f'{each:+.3f}' for each in suggested_SP.mean(1))}"
+        f" {', '.join(f'{gain:+.3f}' for gain in suggested_SP.mean(1))}"
     )
     print(f"share {share:.2f} [{low:.2f}, {high:.2f}] (bootstrap over problems)")
     print(
@@ -187,7 +187,7 @@ def main() -> None:
                 "share": float(share),
                 "low": float(low),
                 "high": float(high),
-                "grid": {f"{sigma:g} {rate:g}": each for (sigma, rate), each in grid.items()},
+                "grid": {f"{sigma:g} {rate:g}": gain for (sigma, rate), gain in grid.items()},
             }
         )
     )

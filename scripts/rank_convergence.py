@@ -23,7 +23,7 @@ functions, two ways round that:
 Error is ||g_R - g|| / ||g||; intervals are 95%, from a jackknife over batches of samples, with the bias that
 noise adds to a norm removed.
 
-    python scripts/rank_convergence.py [--samples 2000000] [--out docs/rank_convergence.png]
+    python scripts/rank_convergence.py [--samples 2000000] [--out docs/lab/rank_convergence.png]
 
 Needs about 2 minutes on two cores. Prints a table; the last line is one JSON object.
 """
@@ -105,7 +105,7 @@ def sampled(fitness, sigma, rank, count):
 
     batch = 1 << 15
     parts = [moments(jnp.arange(start, start + batch)) for start in range(0, count, batch)]
-    mean, square = (np.mean([np.asarray(part[i], np.float64) for part in parts], 0) for i in (0, 1))
+    mean, square = (np.mean([np.asarray(batch[i], np.float64) for batch in parts], 0) for i in (0, 1))
     return mean, np.sqrt((square - mean**2) / (batch * len(parts)))
 
 
@@ -227,7 +227,7 @@ def main():
         default=1 << 20,
         help="directions that check the closed form at ranks 1, 4 and 0 (full)",
     )
-    parser.add_argument("--out", type=Path, default=Path("docs/rank_convergence.png"), help="the picture")
+    parser.add_argument("--out", type=Path, default=Path("docs/lab/rank_convergence.png"), help="the picture")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if not options.out.parent.is_dir():

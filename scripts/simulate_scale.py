@@ -1,7 +1,7 @@
 """How an EGGROLL step scales from 1 to 4,096 devices: generation, exchange of scalars, update; and what makes
 it stop.
 
-    python scripts/simulate_scale.py [--out docs/scaling.png] [--seed 0]      # what docs/scaling.md shows, in about a minute
+    python scripts/simulate_scale.py [--out docs/lab/scaling.png] [--seed 0]      # what docs/lab/scaling.md shows, in about a minute
     python scripts/simulate_scale.py --measure                                # step parts of the bundled model on this machine, as JSON
 
 What is simulated is a step as the toolkit takes it. The jobs of N members x P prompts are split over M
@@ -46,7 +46,7 @@ DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 @dataclass(frozen=True)
 class Workload:
-    """A step. members: in all, where the population is fixed. each: on a device, where it grows with them.
+    """A step. members: in all, where the population is fixed. members_each: on a device, where it grows with them.
 
     median, spread: of the log-normal lengths, spread as the standard deviation of the logarithm; budget:
         where they are cut.
@@ -58,7 +58,7 @@ class Workload:
     name: str
     parts: Parts
     members: int
-    each: int
+    members_each: int
     prompts: int
     prompt_tokens: int
     budget: int
@@ -136,8 +136,8 @@ def simulate(
     """Means over 64 steps on one device, fewer on more, 4 at least: each draws lengths and slow devices
     anew."""
     steps = [
-        draw(workload, devices, growing, accelerator, (seed, number))
-        for number in range(min(64, max(4, 1024 // devices)))
+        draw(workload, devices, growing, accelerator, (seed, step))
+        for step in range(min(64, max(4, 1024 // devices)))
     ]
     means = {
         field.name: float(np.mean([getattr(step, field.name) for step in steps]))
@@ -152,9 +152,9 @@ def draw(
 ) -> Step:
     """One step. Where there are fewer pairs than devices the others stand idle."""
     rng = np.random.default_rng([*seed, devices, growing])
-    members = workload.each * devices if growing else workload.members
+    members = workload.members_each * devices if growing else workload.members
     pairs = members // 2
-    shares = [len(part) for part in np.array_split(np.arange(pairs), devices)]  # pairs of each device
+    shares = [len(share) for share in np.array_split(np.arange(pairs), devices)]  # pairs of each device
     lanes = best_lanes(
         workload, draw_lengths(workload, 2 * max(shares) * workload.prompts, np.random.default_rng(seed[0]))
     )
@@ -253,7 +253,9 @@ def workloads(accelerator: Accelerator) -> list[tuple[Workload, Accelerator]]:
 
 def table(workload: Workload, growing: bool, steps: dict[int, Step]) -> None:
     members = (
-        f"{workload.each:,} members on each device" if growing else f"{workload.members:,} members in all"
+        f"{workload.members_each:,} members on each device"
+        if growing
+        else f"{workload.members:,} members in all"
     )
     print(f"\n{workload.name}, {members}, {workload.prompts} prompts; seconds a step")
     print(
@@ -332,7 +334,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("docs/scaling.png"), help="where the plot goes")
+    parser.add_argument("--out", type=Path, default=Path("docs/lab/scaling.png"), help="where the plot goes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--measure", action="store_true", help="measure the bundled model's step parts and print them"

@@ -259,7 +259,7 @@ def main() -> int:
     faults = (
         ["kill"] if given.kills else [name for name in given.faults.split(",") for _ in range(WEIGHTS[name])]
     )
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what is mounted goes
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # what is mounted goes
     with contextlib.ExitStack() as ends:
         folder = given.folder or Path(
             ends.enter_context(tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True))

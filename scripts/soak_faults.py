@@ -74,10 +74,10 @@ def pause(soak: Soak) -> None:
     if life.wait_for("generate", soak.random.randint(1, 4)):
         trainer, others = [life.process.pid], workers(soak.folder)
         stopped = soak.random.choice([trainer, others[:1], trainer + others])
-        for number in (signal.SIGSTOP, signal.SIGCONT):
+        for signum in (signal.SIGSTOP, signal.SIGCONT):
             for process in stopped:
-                os.kill(process, number)
-            time.sleep(soak.random.uniform(0, 5) if number == signal.SIGSTOP else 0)
+                os.kill(process, signum)
+            time.sleep(soak.random.uniform(0, 5) if signum == signal.SIGSTOP else 0)
         soak.faults["SIGSTOP"] += 1
     soak.expect(life, "pause", {0: ""})
 

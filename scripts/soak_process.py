@@ -135,8 +135,8 @@ def _run(
 ) -> None:
     os.setsid()  # a Ctrl-C is for the soak alone
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    for number in (1, 2):
-        os.dup2(file, number)
+    for descriptor in (1, 2):
+        os.dup2(file, descriptor)
     os.environ |= {"SOAK_HANGS": str(hangs), "COLUMNS": "200"}
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
@@ -188,9 +188,9 @@ class Life:
                 return True
         return False
 
-    def signal(self, number: int) -> None:
+    def signal(self, signum: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid or 0, number)
+            os.kill(self.process.pid or 0, signum)
 
     def end(self) -> tuple[int, str]:
         """(exit status, output). A process that hangs is killed, and its status is 999."""
@@ -263,7 +263,7 @@ def workers(folder: Path) -> list[int]:
     Python's resource tracker is not one of them: without it a run ends as it should, under a traceback that
     Python prints.
     """
-    found = []
+    processes = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if (
@@ -272,5 +272,5 @@ def workers(folder: Path) -> list[int]:
                 and f"SOAK_FOLDER={folder}\0".encode() in (entry / "environ").read_bytes()
                 and b"resource_tracker" not in (entry / "cmdline").read_bytes()
             ):
-                found.append(int(entry.name))
-    return found
+                processes.append(int(entry.name))
+    return processes

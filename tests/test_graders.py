@@ -130,7 +130,7 @@ def test_every_gsm8k_gold_passes(shared_data, name, count):
 
 
 def test_the_verdicts_of_the_authors_on_2600_completions(shared_data):
-    """The list of differences is pinned: docs/graders.md would have to explain each."""
+    """The list of differences is pinned: docs/reference/graders.md would have to explain each."""
     completions = rows(shared_data("gsm8k_completions.jsonl"))
     assert len(completions) == 2600 and 800 < sum(row["verdict"] for row in completions) < 1800
     different = [

@@ -102,7 +102,7 @@ def padded_width(positions: int) -> int:
 
 def padded(table: np.ndarray, texts: np.ndarray, width: int, rows: int) -> np.ndarray:
     """Rows of a table [J] or [J, T] as [rows] or [rows, width], filled up with zeros."""
-    part = table[texts]
-    part = part[:, :width] if part.ndim == 2 else part
-    wanted = (rows, width)[: part.ndim]
-    return np.pad(part, [(0, size - have) for size, have in zip(wanted, part.shape, strict=True)])
+    chosen = table[texts]
+    chosen = chosen[:, :width] if chosen.ndim == 2 else chosen
+    wanted = (rows, width)[: chosen.ndim]
+    return np.pad(chosen, [(0, size - have) for size, have in zip(wanted, chosen.shape, strict=True)])

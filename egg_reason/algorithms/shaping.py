@@ -64,9 +64,9 @@ def shape_fitness(fitness_NP, shaping) -> np.ndarray:
         fitness = fitness - np.where(known, fitness, 0).sum(0) / np.maximum(counts, 1)
     mean = np.where(known, fitness, 0).sum(1) / np.maximum(known.sum(1), 1)
     if shaping == "rank":
-        _, place, counts = np.unique(np.round(mean[answered], 9), return_inverse=True, return_counts=True)
+        _, rank, counts = np.unique(np.round(mean[answered], 9), return_inverse=True, return_counts=True)
         ranks = np.cumsum(counts) - (counts + 1) / 2
-        mean[answered] = ranks[place]
+        mean[answered] = ranks[rank]
     return _standardise(mean, answered)
 
 

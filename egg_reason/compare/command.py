@@ -59,16 +59,16 @@ def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[
             shutil.rmtree(out)
             raise ValueError(f"{failure.work.name}: {failure.reason}") from None
         raise
-    found = results.gather(folder)
+    gathered = results.gather(folder)
     from egg_reason.compare.page import write_page
     from egg_reason.compare.words import markdown, paragraph
 
-    found["words"] = paragraph(found)
-    write_json(out / "results.json", found)
+    gathered["words"] = paragraph(gathered)
+    write_json(out / "results.json", gathered)
     with replacing(out / "comparison.md") as temporary:
-        temporary.write_text(markdown(found), encoding="utf-8")
-    write_page(found, out / "report.html")
-    return found
+        temporary.write_text(markdown(gathered), encoding="utf-8")
+    write_page(gathered, out / "report.html")
+    return gathered
 
 
 def _claim(plan: Plan, out: Path) -> bool:

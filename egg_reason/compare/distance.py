@@ -38,7 +38,7 @@ def distance(before: str | Path, after: str | Path) -> dict[str, Any]:
         "rms": float(np.sqrt(squares / count)) if count else 0.0,
         "relative": float(np.sqrt(squares / base)) if base else 0.0,
         "by_kind": {
-            kind: float(np.sqrt(np.mean([np.mean(each**2) for each in every])))
+            kind: float(np.sqrt(np.mean([np.mean(change**2) for change in every])))
             for kind, every in changes.items()
         },
     }

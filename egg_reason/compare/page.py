@@ -27,41 +27,45 @@ figure svg { max-width: 100%; height: auto; display: block; margin: auto; }
 """
 
 
-def write_page(found: dict[str, Any], target: Path) -> None:
-    """Replaces the page as a whole. found: what results.json holds."""
+def write_page(results: dict[str, Any], target: Path) -> None:
+    """Replaces the page as a whole. results: what results.json holds."""
     style = (files("egg_reason.evals") / "page" / "report.css").read_text(encoding="utf-8") + STYLE
-    plan = found["plan"]
+    plan = results["plan"]
     sections = [
-        f"<p>{html.escape(found['words'])}</p>",
+        f"<p>{html.escape(results['words'])}</p>",
         "<h2>Held-out accuracy</h2>",
-        f"<figure>{curves(found)}</figure>",
+        f"<figure>{curves(results)}</figure>",
         (
             f"<p>Bold: the mean of {plan['seeds']} seeds, with its 95% interval over problems and seeds"
-            f" ({_problems(found)} problems, one completion each). Thin: the seeds. Minutes are those of"
+            f" ({_problems(results)} problems, one completion each). Thin: the seeds. Minutes are those of"
             " generating, scoring and updating; evaluating and compiling are free.</p>"
         ),
         "<h2>At the end</h2>",
-        _table(*words.rows(found)),
+        _table(*words.rows(results)),
         "<h2>Does the policy narrow?</h2>",
-        f'<figure class="narrow">{spread(found)}</figure>',
+        f'<figure class="narrow">{spread(results)}</figure>',
         (
             f"<p>pass@k at temperature 1, {plan['spread_samples']} completions for each of"
-            f" {found['spread_problems']} problems, with 95% intervals over problems and seeds.</p>"
+            f" {results['spread_problems']} problems, with 95% intervals over problems and seeds.</p>"
         ),
         *(
-            ["<h2>Tuning</h2>", f"<p>{html.escape(words.tuning(found))}</p>", _table(*words.trials(found))]
-            if found["tuning"]
+            [
+                "<h2>Tuning</h2>",
+                f"<p>{html.escape(words.tuning(results))}</p>",
+                _table(*words.trials(results)),
+            ]
+            if results["tuning"]
             else []
         ),
         "<h2>Where the weights moved</h2>",
-        _table(*moved(found)),
+        _table(*moved(results)),
         "<h2>Settings</h2>",
-        _table(*settings(found)),
+        _table(*settings(results)),
     ]
-    title = f"{', '.join(words.NAMES[name] for name in found['algorithms'])} on {plan['settings']['task']}"
+    title = f"{', '.join(words.NAMES[name] for name in results['algorithms'])} on {plan['settings']['task']}"
     facts = (
-        f"{found['machine']['processor']}, {found['machine']['cores']} cores, {plan['jobs']} at a time; "
-        + ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+        f"{results['machine']['processor']}, {results['machine']['cores']} cores, {plan['jobs']} at a time; "
+        + ", ".join(f"{name} {release}" for name, release in results["versions"].items())
     )
     text = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -78,24 +82,24 @@ def write_page(found: dict[str, Any], target: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _problems(found: dict[str, Any]) -> str:
+def _problems(results: dict[str, Any]) -> str:
     """Return the number of problems that the points of the curves have."""
-    counts = sorted({point["problems"] for one in found["algorithms"].values() for point in one["curve"]})
+    counts = sorted({point["problems"] for one in results["algorithms"].values() for point in one["curve"]})
     return " to ".join(map(str, counts[:1] + counts[1:][-1:])) or "no"
 
 
-def curves(found: dict[str, Any]) -> str:
+def curves(results: dict[str, Any]) -> str:
     """SVG: accuracy over minutes, tokens and updates."""
     figure, axes = _figure(3, 13, 4.4)
     for axis, (name, label) in zip(axes, AXES.items(), strict=True):
-        for algorithm, one in found["algorithms"].items():
+        for algorithm, one in results["algorithms"].items():
             points = one["curve"]
             colour = COLOURS[algorithm]
-            for seed in range(found["plan"]["seeds"]):
+            for seed in range(results["plan"]["seeds"]):
                 line = [point["by_seed"][seed] for point in points]
                 axis.plot(
-                    [each[name] for each in line],
-                    [each["accuracy"] for each in line],
+                    [point[name] for point in line],
+                    [point["accuracy"] for point in line],
                     color=colour,
                     alpha=0.35,
                     linewidth=0.8,
@@ -114,11 +118,11 @@ def curves(found: dict[str, Any]) -> str:
     return _svg(figure)
 
 
-def spread(found: dict[str, Any]) -> str:
+def spread(results: dict[str, Any]) -> str:
     """SVG: pass@k over k, before and after."""
     figure, [axis] = _figure(1, 6.5, 4)
-    lines = [(found["start"], "#59636e", "before")]
-    lines += [(one, COLOURS[name], words.NAMES[name]) for name, one in found["algorithms"].items()]
+    lines = [(results["start"], "#59636e", "before")]
+    lines += [(one, COLOURS[name], words.NAMES[name]) for name, one in results["algorithms"].items()]
     for one, colour, label in lines:
         table = one["pass@k"]
         k = [int(size) for size in table]
@@ -131,20 +135,20 @@ def spread(found: dict[str, Any]) -> str:
             marker="o",
             markersize=3,
             label=label,
-            linestyle="--" if one is found["start"] else "-",
+            linestyle="--" if one is results["start"] else "-",
         )
         axis.fill_between(k, low, high, color=colour, alpha=0.15, linewidth=0)
     axis.set_xscale("log", base=2)
-    axis.set_xticks(k, [str(each) for each in k])
+    axis.set_xticks(k, [str(count) for count in k])
     axis.set_xlabel("k")
     axis.set_ylabel("pass@k")
     axis.legend(frameon=False, loc="best")
     return _svg(figure)
 
 
-def moved(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def moved(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """RMS change by kind of weight."""
-    algorithms = found["algorithms"]
+    algorithms = results["algorithms"]
     kinds = list(dict.fromkeys(kind for one in algorithms.values() for kind in one["distance"]["by_kind"]))
     body = [
         [kind, *(f"{one['distance']['by_kind'].get(kind, 0):.5f}" for one in algorithms.values())]
@@ -153,9 +157,9 @@ def moved(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["RMS change", *(words.NAMES[name] for name in algorithms)], body
 
 
-def settings(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def settings(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Every setting of the runs; - where an algorithm does not have it."""
-    algorithms = found["algorithms"]
+    algorithms = results["algorithms"]
     names = list(
         dict.fromkeys(
             name

@@ -48,8 +48,8 @@ class Work:
 
 
 def shares(jobs: int) -> list[set[int] | None]:
-    """The cores of each place, equally many; what is left over stays idle. None: the system has no say in
-    that, or there is one place."""
+    """The cores of each slot, equally many; what is left over stays idle. None: the system has no say in
+    that, or there is one slot."""
     if jobs == 1 or not hasattr(os, "sched_setaffinity"):
         return [None] * jobs
     cores = sorted(os.sched_getaffinity(0))
@@ -58,7 +58,7 @@ def shares(jobs: int) -> list[set[int] | None]:
         raise ValueError(
             f"jobs must be at most the {len(cores)} cores there are, not {jobs}: each gets its own"
         )
-    return [set(cores[place * size : (place + 1) * size]) for place in range(jobs)]
+    return [set(cores[slot * size : (slot + 1) * size]) for slot in range(jobs)]
 
 
 @contextlib.contextmanager
@@ -78,12 +78,12 @@ def sole(path: Path, tell: Callable[[str], None]) -> Iterator[int]:
 
 
 def do(works: Sequence[Work], jobs: int, lock: int, tell: Callable[[str], None]) -> None:
-    """Does what is not done, in this order, as soon as a place is free. lock: see `sole`.
+    """Does what is not done, in this order, as soon as a slot is free. lock: see `sole`.
 
     Raises Failed at the first process that fails. However it ends, the processes that are still at work are
     asked to stop first: they save what they have.
     """
-    places = shares(jobs)
+    slots = shares(jobs)
     for work in works:
         if work.done():
             work.finished()
@@ -91,17 +91,17 @@ def do(works: Sequence[Work], jobs: int, lock: int, tell: Callable[[str], None])
     running: dict[int, tuple[Work, subprocess.Popen, float]] = {}
     try:
         while waiting or running:
-            for place, cores in enumerate(places):
+            for slot, cores in enumerate(slots):
                 startable = next((work for work in waiting if work.ready()), None)
-                if place not in running and startable is not None:
+                if slot not in running and startable is not None:
                     waiting.remove(startable)
                     tell(f"{startable.name} ({len(waiting)} to come)")
-                    running[place] = startable, _start(startable, cores, lock), time.monotonic()
+                    running[slot] = startable, _start(startable, cores, lock), time.monotonic()
             time.sleep(LOOK_EVERY)
-            for place, (work, process, started) in list(running.items()):
+            for slot, (work, process, started) in list(running.items()):
                 if process.poll() is None:
                     continue
-                del running[place]
+                del running[slot]
                 if process.returncode != 0 or not work.done():
                     reason = _last_line(work.log) if process.returncode > 0 else ""
                     reason = reason or f"ended with {_status(process.returncode)}"

@@ -103,7 +103,7 @@ class PromptLengths:
         # In the order of a dictionary: what the first and the last begin with, all do.
         first = min(texts)
         last = max(texts)
-        differ = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+        differ = (index for index, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
         # One token of every prompt stays unshared: a lane reads the last one itself.
         return cls(max(lengths), max(0, min(next(differ, len(first)), min(lengths) - 1)))
 

@@ -48,7 +48,7 @@ __all__ = [
 STREAM_LANES = 32
 STREAM_WEIGHTS = 64 << 20
 """Lanes and bytes of weights from which, and up to which, several streams on a CPU were faster than one
-(docs/performance.md)."""
+(docs/lab/performance.md)."""
 
 
 def make_engine(
@@ -118,7 +118,7 @@ class Engine:
     family: of the model. tokenizer: of the model.
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
     streams: sets that the lanes of a device stand in, each stepped by itself; a power of two, at most lanes /
-        group. On a CPU several keep its cores busy, where a model is small (docs/performance.md).
+        group. On a CPU several keep its cores busy, where a model is small (docs/lab/performance.md).
     refill: pieces of prompts that a stream reads at a time; None: a quarter of its lanes, from 16 (half of
         fewer than 32 lanes) to 64.
     steps: the most decode steps before the host looks.

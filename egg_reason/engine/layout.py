@@ -32,9 +32,9 @@ __all__ = [
 PIECE = 32
 PIECE_ELSEWHERE = 256
 """Tokens of a prompt that are read at once, on a CPU and on other devices. On a CPU longer pieces are no
-faster with 16 prompts at a time, and more of them is padding (docs/performance.md). Elsewhere, where nothing
-has been measured, few operations one after another should matter more: from 64 tokens on the recurrence goes
-by chunks (`models/rwkv7/wkv.py`)."""
+faster with 16 prompts at a time, and more of them is padding (docs/lab/performance.md). Elsewhere, where
+nothing has been measured, few operations one after another should matter more: from 64 tokens on the
+recurrence goes by chunks (`models/rwkv7/wkv.py`)."""
 
 
 @dataclass(frozen=True)

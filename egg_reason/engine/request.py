@@ -30,9 +30,9 @@ def checked(request: Request) -> Request:
     """Return the request, or raise ValueError in one line."""
     if not len(request.jobs):
         raise ValueError("there must be at least one job to generate for")
-    for number, prompt in enumerate(request.prompts):
+    for index, prompt in enumerate(request.prompts):
         if not len(prompt):
-            raise ValueError(f"every prompt must hold at least one token, prompt {number} is empty")
+            raise ValueError(f"every prompt must hold at least one token, prompt {index} is empty")
     # One program writes all completions: only what the host decides may differ.
     common = {replace(sampling, max_tokens=1, think_tokens=None, stop=()) for sampling in request.samplings}
     if len(common) > 1:

@@ -55,16 +55,20 @@ def crossed(
         (of_problems, problems - 1),
         (rest if square > max(of_seeds, of_problems) else 0.0, freedom),
     ]
-    satterthwaite = square**2 / sum(part**2 / count for part, count in terms if count and part)
+    satterthwaite = square**2 / sum(variance**2 / count for variance, count in terms if count and variance)
     half = float(student_t.ppf(0.975, satterthwaite)) * math.sqrt(square / values.size)
     return Estimate(mean, max(low, mean - half), min(high, mean + half))
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
     """Of one number a run: mean, and Student's t interval over seeds; infinite for one seed."""
-    found = np.asarray(values, np.float64)
-    mean = float(found.mean())
-    if len(found) == 1:
+    values_S = np.asarray(values, np.float64)
+    mean = float(values_S.mean())
+    if len(values_S) == 1:
         return Estimate(mean, -math.inf, math.inf)
-    half = float(student_t.ppf(0.975, len(found) - 1)) * float(found.std(ddof=1)) / math.sqrt(len(found))
+    half = (
+        float(student_t.ppf(0.975, len(values_S) - 1))
+        * float(values_S.std(ddof=1))
+        / math.sqrt(len(values_S))
+    )
     return Estimate(mean, mean - half, mean + half)

@@ -26,19 +26,19 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
             " evaluate both on one"
         )
     for name in shared:
-        prints = [each[name]["data_fingerprint"] for each in (before, after)]
+        prints = [result[name]["data_fingerprint"] for result in (before, after)]
         if prints[0] != prints[1]:
-            sizes = [each[name]["problems"] for each in (before, after)]
+            sizes = [result[name]["problems"] for result in (before, after)]
             raise ValueError(
                 f"{name}: the problems must be the same ones, got fingerprints {prints[0]} ({sizes[0]}"
                 f" problems) and {prints[1]} ({sizes[1]} problems): evaluate both on the same data with the"
                 " same --problems and --task-options"
             )
-    found = {}
+    differences = {}
     for name in shared:
         correct = [np.array(read_samples(folder, name)) for folder in (first, second)]
-        found[name] = paired_difference(*correct)
-    return found
+        differences[name] = paired_difference(*correct)
+    return differences
 
 
 def print_difference(first: Path, second: Path) -> None:
@@ -46,7 +46,7 @@ def print_difference(first: Path, second: Path) -> None:
     before = _benchmarks(first)
     after = _benchmarks(second)
     for name, difference in compare(first, second).items():
-        means = [each[name]["avg"]["mean"] for each in (before, after)]
+        means = [result[name]["avg"]["mean"] for result in (before, after)]
         print(
             f"{name}: {means[0]:.3f} -> {means[1]:.3f}, difference {difference.mean:+.3f}"
             f" [{difference.low:+.3f}, {difference.high:+.3f}], p = {difference.p_value:.2g}"

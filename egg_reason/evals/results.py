@@ -34,7 +34,7 @@ def summarise(samples: Sequence[dict], problems: int, same: Same) -> dict[str, A
     tokens = [sample["tokens"] for sample in samples]
     told = any("extracted" in sample for sample in samples)
     sizes = estimators.sizes(count)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "avg": _interval(estimators.average(correct_PK)),
         "pass@k": {str(k): _interval(estimators.pass_at_k(correct_PK, k)) for k in sizes},
         "maj@k": {},
@@ -51,11 +51,13 @@ def summarise(samples: Sequence[dict], problems: int, same: Same) -> dict[str, A
     if told:
         answers = [sample.get("extracted") for sample in samples]
         texts = [None if answer is None else str(answer) for answer in answers]
-        classes, found["unsure"] = classes_of(
+        classes, figures["unsure"] = classes_of(
             [texts[start : start + count] for start in range(0, len(texts), count)], same
         )
-        found["maj@k"] = {str(k): _interval(estimators.majority_at_k(classes, correct_PK, k)) for k in sizes}
-    return found
+        figures["maj@k"] = {
+            str(k): _interval(estimators.majority_at_k(classes, correct_PK, k)) for k in sizes
+        }
+    return figures
 
 
 def classes_of(answers: Sequence[Sequence[str | None]], same: Same) -> tuple[np.ndarray, int]:
@@ -72,7 +74,7 @@ def classes_of(answers: Sequence[Sequence[str | None]], same: Same) -> tuple[np.
     """
     classes = np.full((len(answers), len(answers[0])), estimators.NO_VOTE)
     open_texts = [list(dict.fromkeys(text for text in texts if text is not None)) for texts in answers]
-    unsure = number = 0
+    unsure = new_class = 0
     while any(open_texts):
         firsts = [texts[0] if texts else None for texts in open_texts]
         pairs = [(problem, text) for problem, texts in enumerate(open_texts) for text in texts[1:]]
@@ -83,12 +85,12 @@ def classes_of(answers: Sequence[Sequence[str | None]], same: Same) -> tuple[np.
         for problem, texts in enumerate(answers):
             for sample, text in enumerate(texts):
                 if (problem, text) in members:
-                    classes[problem, sample] = number
+                    classes[problem, sample] = new_class
         open_texts = [
             [text for text in texts if (problem, text) not in members]
             for problem, texts in enumerate(open_texts)
         ]
-        number += 1
+        new_class += 1
     return classes, unsure
 
 

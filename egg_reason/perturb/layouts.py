@@ -14,7 +14,7 @@ class Transposed(struct.PyTreeNode):
 
     A product on a CPU copies its right operand into blocks first, every time. With few rows of x the weights
     are by far the larger one: 64 rows by 768 x 3,072 take 0.7 to 0.8 of the time this way, 16 rows by 768 x
-    65,536 a third (docs/performance.md).
+    65,536 a third (docs/lab/performance.md).
     """
 
     rows: jax.Array  # [n, m], or [L, n, m]

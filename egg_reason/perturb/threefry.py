@@ -4,7 +4,7 @@ on a CPU.
 Threefry-2x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), counted as `jax.random`
 counts by default. On a CPU, JAX compiles it as a loop over rounds, each a pass through memory; written out,
 its twenty rounds and what becomes of the bits are one pass, and compile in half the time
-(docs/performance.md). The noise of a step is drawn twice, to be tried and to be followed.
+(docs/lab/performance.md). The noise of a step is drawn twice, to be tried and to be followed.
 
 Keys are raw: two uint32.
 """
@@ -41,9 +41,9 @@ def threefry(key, high, low):
     return high, low
 
 
-def fold_in(key, number):
-    """A key of this key and a number from 0 to 2^32 - 1: `jax.random.fold_in`."""
-    return threefry(key, np.uint32(0), jnp.asarray(number).astype(jnp.uint32))
+def fold_in(key, data):
+    """Return a key made of this key and a whole number from 0 to 2^32 - 1: `jax.random.fold_in`."""
+    return threefry(key, np.uint32(0), jnp.asarray(data).astype(jnp.uint32))
 
 
 @jax.jit  # within a program too, where arrays of one shape are then traced once

@@ -13,7 +13,7 @@ __all__ = ["NODES", "FullRank", "LowRank", "Offset", "by_row", "rescaled"]
 SUMS_UP_TO = 4
 """Rank up to which the second small product is a sum of outer products, which the compiler joins with the
 addition to the base product. A batched product of so few columns costs more: rank 4 gains a tenth of a decode
-step (docs/performance.md)."""
+step (docs/lab/performance.md)."""
 
 
 class LowRank(struct.PyTreeNode):
@@ -21,7 +21,7 @@ class LowRank(struct.PyTreeNode):
 
     `one` is a 1 that the compiler cannot see. Two products read x in two shapes, and XLA would rather compute
     a cheap x twice, mix and layer norm, than store it; what ends in a division it takes for expensive. Worth
-    8% of a decode step (docs/performance.md).
+    8% of a decode step (docs/lab/performance.md).
     """
 
     base: Any  # [m, n], an array or Transposed

@@ -54,14 +54,17 @@ class Level:
             where P is 1.
         """
         right, base = (
-            np.concatenate(each, 1).swapaxes(0, 1).reshape(-1, each[0][:, 0].size)
-            for each in (self.right, self.base)
+            np.concatenate(correct_NPG, 1).swapaxes(0, 1).reshape(-1, correct_NPG[0][:, 0].size)
+            for correct_NPG in (self.right, self.base)
         )
         prompts, samples = self.fitness[0].shape[1:]
         slope = None
         if prompts > 1:
             slope = slope_interval(
-                [slopes_by_pair(each, self.sigma, prompts - 1, samples, shaping) for each in self.fitness]
+                [
+                    slopes_by_pair(fitness_NPG, self.sigma, prompts - 1, samples, shaping)
+                    for fitness_NPG in self.fitness
+                ]
             )
         return {
             "sigma": self.sigma,
@@ -70,7 +73,9 @@ class Level:
             "unperturbed": plain(clustered_mean(base)),
             "broken": ratio((base & ~right).sum(1), base.sum(1)),
             "healed": ratio((right & ~base).sum(1), (~base).sum(1)),
-            "signal_to_noise": float(np.mean([signal_to_noise(mean(each, 2)) for each in self.fitness])),
+            "signal_to_noise": float(
+                np.mean([signal_to_noise(mean(fitness_NPG, 2)) for fitness_NPG in self.fitness])
+            ),
             "pair_correlation": correlation(self.fitness),
             "slope": slope,
         }
@@ -173,7 +178,7 @@ class Populations:
 
 def correlation(fitness: Sequence[np.ndarray]) -> float | None:
     """Mean `pair_correlation` of populations; None where it has no value."""
-    value = float(np.mean([pair_correlation(each) for each in fitness]))
+    value = float(np.mean([pair_correlation(fitness_NPG) for fitness_NPG in fitness]))
     return None if np.isnan(value) else value
 
 
@@ -187,14 +192,15 @@ def slope_interval(by_population: Sequence[np.ndarray]) -> dict[str, float]:
     return {"mean": float(middle), "low": float(middle - half), "high": float(middle + half)}
 
 
-def ratio(part: np.ndarray, whole: np.ndarray) -> dict[str, float] | None:
-    """sum(part) / sum(whole) over prompts, with its interval by linearisation; None where the whole is 0."""
+def ratio(counted: np.ndarray, whole: np.ndarray) -> dict[str, float] | None:
+    """Return sum(counted) / sum(whole) over prompts, with its interval by linearisation; None where the
+    whole is 0."""
     total = whole.sum()
     if not total:
         return None
-    middle = part.sum() / total
-    count = len(part)
-    error = np.sqrt(((part - middle * whole) ** 2).sum() * count / max(count - 1, 1)) / total
+    middle = counted.sum() / total
+    count = len(counted)
+    error = np.sqrt(((counted - middle * whole) ** 2).sum() * count / max(count - 1, 1)) / total
     half = t_quantile(max(count - 1, 1)) * error
     return {"mean": float(middle), "low": float(max(0, middle - half)), "high": float(min(1, middle + half))}
 

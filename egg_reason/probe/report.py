@@ -18,7 +18,7 @@ __all__ = ["draw", "show"]
 LOOK: dict[str, Any] = {"title_justify": "left", "box": SIMPLE, "padding": (0, 0, 0, 1)}
 
 
-def show(found: dict[str, Any], console: Console) -> None:
+def show(results: dict[str, Any], console: Console) -> None:
     """Both tables, and last of all the command of the run, alone on its line."""
     table = Table(
         "sigma",
@@ -27,21 +27,21 @@ def show(found: dict[str, Any], console: Console) -> None:
     )
     for heading in ("accuracy", "broken", "healed", "snr", "corr", "gain", "step"):
         table.add_column(heading, justify="right")
-    for each in found["sigmas"]:
-        best = each.get("best")
+    for level in results["sigmas"]:
+        best = level.get("best")
         table.add_row(
-            f"{each['sigma']:g}",
-            *(interval(each[key], 100) for key in ("accuracy", "broken", "healed")),
-            f"{each['signal_to_noise']:.2f}",
-            number(each["pair_correlation"], ".2f"),
+            f"{level['sigma']:g}",
+            *(interval(level[key], 100) for key in ("accuracy", "broken", "healed")),
+            f"{level['signal_to_noise']:.2f}",
+            number(level["pair_correlation"], ".2f"),
             *((f"{best['gain']:+.3f}", f"{best['peak']:.2g}") if best else ("-", "-")),
         )
     console.print(table)
-    if found["table"]:
+    if results["table"]:
         table = Table("members", title="the completions of one update, divided in other ways", **LOOK)
         for heading in ("prompts", "samples", "slope on other prompts", "snr", "corr"):
             table.add_column(heading, justify="right")
-        for row in found["table"]:
+        for row in results["table"]:
             table.add_row(
                 *(f"{row[key]}" for key in ("members", "prompts", "samples")),
                 interval(row["slope"], digits=1),
@@ -49,18 +49,18 @@ def show(found: dict[str, Any], console: Console) -> None:
                 number(row["pair_correlation"], ".2f"),
             )
         console.print(table)
-    start = f"unperturbed accuracy {interval(found['start'], digits=3)}"
+    start = f"unperturbed accuracy {interval(results['start'], digits=3)}"
     console.print(
-        f"{start}, {1000 * found['seconds_per_completion']:.2g} ms a completion, {found['seconds'] / 60:.1f}"
-        " minutes of probing"
+        f"{start}, {1000 * results['seconds_per_completion']:.2g} ms a completion,"
+        f" {results['seconds'] / 60:.1f} minutes of probing"
     )
-    if found["command"] is None:
+    if results["command"] is None:
         console.print(
             "no suggestion: no step along an update gained more than chance would; probe with more"
             " --populations or --problems"
         )
     else:
-        console.print(found["command"])
+        console.print(results["command"])
 
 
 def interval(value: dict[str, float] | None, unit: float = 1, digits: int = 0) -> str:
@@ -74,7 +74,7 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(results: dict[str, Any], path: Path) -> None:
     """Against one logarithmic axis, the RMS change of a weight: what random changes do to accuracy, and what
     steps along updates do."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -83,41 +83,41 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(13, 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     random, along, table = figure.subplots(1, 3, width_ratios=(1, 1.2, 1))
-    sigmas = [each["sigma"] for each in found["sigmas"]]
+    sigmas = [level["sigma"] for level in results["sigmas"]]
     for key, label, colour in (
         ("accuracy", "accuracy of members", "tab:blue"),
         ("broken", "right answers that break", "tab:red"),
         ("healed", "wrong answers that heal", "tab:green"),
     ):
-        _bars(random, sigmas, [each[key] for each in found["sigmas"]], label, colour)
+        _bars(random, sigmas, [level[key] for level in results["sigmas"]], label, colour)
     random.axhline(
-        found["start"]["mean"], color="tab:blue", linestyle=":", linewidth=1, label="accuracy unperturbed"
+        results["start"]["mean"], color="tab:blue", linestyle=":", linewidth=1, label="accuracy unperturbed"
     )
     random.set(xlabel="sigma", ylabel="share", title="perturbed members", ylim=(0, None))
 
-    for number, each in enumerate(found["sigmas"]):
-        if each.get("line"):
+    for index, level in enumerate(results["sigmas"]):
+        if level.get("line"):
             points = [
-                {"mean": point["gain"], "low": point["low"], "high": point["high"]} for point in each["line"]
+                {"mean": point["gain"], "low": point["low"], "high": point["high"]} for point in level["line"]
             ]
             lengths = [
-                point["length"] * (1 + 0.03 * (number - len(sigmas) / 2)) for point in each["line"]
+                point["length"] * (1 + 0.03 * (index - len(sigmas) / 2)) for point in level["line"]
             ]  # bars beside each other
             _bars(
                 along,
                 lengths,
                 points,
-                f"sigma {each['sigma']:g}, {each['populations']} populations",
-                f"C{number}",
+                f"sigma {level['sigma']:g}, {level['populations']} populations",
+                f"C{index}",
                 "",
             )
-        if each.get("best"):
-            fitted = Line(**each["best"])
+        if level.get("best"):
+            fitted = Line(**level["best"])
             curve = np.geomspace(min(lengths), max(lengths), 100)
             along.plot(
                 curve,
                 [fitted.accuracy(length) - fitted.start for length in curve],
-                color=f"C{number}",
+                color=f"C{index}",
                 linestyle="--",
                 linewidth=0.8,
             )
@@ -128,12 +128,12 @@ def draw(found: dict[str, Any], path: Path) -> None:
         title="one step along the update",
     )
 
-    rows = sorted(found["table"], key=lambda row: -row["slope"]["mean"])[:10]
-    for place, row in enumerate(reversed(rows)):
+    rows = sorted(results["table"], key=lambda row: -row["slope"]["mean"])[:10]
+    for index, row in enumerate(reversed(rows)):
         slope = row["slope"]
         table.errorbar(
             slope["mean"],
-            place,
+            index,
             xerr=[[slope["mean"] - slope["low"]], [slope["high"] - slope["mean"]]],
             fmt="o",
             color="tab:gray",
@@ -153,8 +153,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
                     *sigmas,
                     *(
                         point["length"]
-                        for each in found["sigmas"]
-                        for point in each.get("line", [])
+                        for level in results["sigmas"]
+                        for point in level.get("line", [])
                         if axis is along
                     ),
                 }
@@ -164,10 +164,10 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axis.legend(frameon=False, fontsize=8)
     for axis in (random, along, table):
         axis.grid(alpha=0.3)
-    settings = found["settings"]
+    settings = results["settings"]
     title = f"{settings['model']} on {settings['task']}"
-    if found["command"]:
-        title += "\n" + "\n".join(textwrap.wrap(found["command"], 150))
+    if results["command"]:
+        title += "\n" + "\n".join(textwrap.wrap(results["command"], 150))
     figure.suptitle(title, fontsize=9)
     save_png(figure, path)
 
@@ -180,12 +180,12 @@ def _bars(
     colour: str,
     line: str = "-",
 ) -> None:
-    known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
+    known = [(index, value) for index, value in zip(places, values, strict=True) if value is not None]
     middle = [value["mean"] for _, value in known]
     below = [max(0.0, value["mean"] - value["low"]) for _, value in known]
     above = [max(0.0, value["high"] - value["mean"]) for _, value in known]
     axis.errorbar(
-        [place for place, _ in known],
+        [index for index, _ in known],
         middle,
         yerr=[below, above],
         marker="o",

@@ -19,7 +19,7 @@ The suggested learning rate maximises (2). Of runs that gain little it is the sa
 noise has more time than there are wrong answers, and it falls, between 1 / sqrt(S) and 1 / S.
 
 Left out: the gradient turns on the way, noise that did damage is partly mended, and models stop learning long
-before an accuracy of 1. So (2) is no forecast; docs/lab.md has what real runs say of its learning rate.
+before an accuracy of 1. So (2) is no forecast; docs/lab/index.md has what real runs say of its learning rate.
 """
 
 from collections.abc import Sequence
@@ -79,9 +79,9 @@ def fit(start: float, lines: Sequence[Points]) -> list[Line | None]:
     """
     unit = max(float(line.lengths.max()) for line in lines)
 
-    def misses(found):
-        noise = found[0]
-        slopes = found[1:]
+    def misses(parameters):
+        noise = parameters[0]
+        slopes = parameters[1:]
         return np.concatenate(
             [
                 (
@@ -94,10 +94,10 @@ def fit(start: float, lines: Sequence[Points]) -> list[Line | None]:
             ]
         )
 
-    found = least_squares(misses, np.ones(1 + len(lines)), bounds=(0, np.inf)).x
-    noise = float(found[0] / unit**2)
+    solution = least_squares(misses, np.ones(1 + len(lines)), bounds=(0, np.inf)).x
+    noise = float(solution[0] / unit**2)
     fitted: list[Line | None] = []
-    for slope, line in zip(found[1:] / unit, lines, strict=True):
+    for slope, line in zip(solution[1:] / unit, lines, strict=True):
         if slope * unit < 1e-3:
             fitted.append(None)
             continue
@@ -133,13 +133,13 @@ def _highest(start: float, slope: float, noise: float) -> tuple[float, float]:
     e^-20 of what they were.
     """
     most = 20 * max(1 - start, 1e-6) / slope
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda x: noise * x * x - np.log(accuracy_after(start, slope * x, 0)),
         bounds=(0, most),
         method="bounded",
         options={"xatol": 1e-7 * most},
     )
-    return float(found.x), float(accuracy_after(start, slope * found.x, noise * found.x**2))
+    return float(optimum.x), float(accuracy_after(start, slope * optimum.x, noise * optimum.x**2))
 
 
 def pair_correlation(fitness_NPG: np.ndarray) -> float:
@@ -186,15 +186,15 @@ def slopes_by_pair(
     rng = np.random.default_rng(0)
     leave_one_out = prompts == total - 1
     count = total if leave_one_out else splits
-    found = np.zeros(members // 2)
+    slopes = np.zeros(members // 2)
     for split in range(count):
         order = np.roll(np.arange(total), split) if leave_one_out else rng.permutation(total)
         drawn = rng.permutation(every)[:samples]
         weights = pair_weights(mean(fitness_NPG[:, order[:prompts]][:, :, drawn], 2), shaping)
         rest = mean(fitness_NPG[:, order[prompts:]], (1, 2))
         if weights is not None:
-            found += weights * np.nan_to_num(rest[0::2] - rest[1::2]) / (2 * sigma) / count
-    return found
+            slopes += weights * np.nan_to_num(rest[0::2] - rest[1::2]) / (2 * sigma) / count
+    return slopes
 
 
 def mean(values: np.ndarray, axes) -> np.ndarray:

@@ -3,7 +3,7 @@
 The right answer (column `answer`) is the data set's text, whose last line is `#### 72`, or the number alone.
 The official rule compares the first match of `#### (\\-?[0-9\\.\\,]+)` as text, without commas, and has no
 answer without the marks. This grader compares values (18.00 is 18) and finds answers without marks too;
-docs/graders.md says where the two differ.
+docs/reference/graders.md says where the two differ.
 
 A variant of one's own, in a file of one's own, for `--reward my_file.py:marked`:
 

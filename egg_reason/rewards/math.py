@@ -2,8 +2,8 @@ r"""Grades mathematical answers in LaTeX or plain: numbers, expressions, sets, t
 equations, words.
 
 The right answer (column `answer`) is LaTeX as in MATH, AIME, HMMT or DeepScaleR: `\frac{1}{2}`, `025`, `x \in
-[-2,7]`. Every convention is in `docs/graders.md`. Numbers in digits are compared at once, everything else is
-read and compared by `mathematics`, under its limits.
+[-2,7]`. Every convention is in `docs/reference/graders.md`. Numbers in digits are compared at once,
+everything else is read and compared by `mathematics`, under its limits.
 
 A variant of one's own, in a file of one's own, for `--reward my_file.py:strict_math`:
 
@@ -52,8 +52,9 @@ DENIAL = re.compile(r"(?i)\b(?:not|never|cannot|neither|nor|isn't|aren't|can't|u
 
 
 def equivalent(gold: str, answer: str) -> bool:
-    """Return whether two answers are the same by the conventions of `docs/graders.md`. Never raises; False
-    where it cannot be told.
+    """Return whether two answers are the same by the conventions of `docs/reference/graders.md`.
+
+    Never raises; False where it cannot be told.
 
     Nearly symmetric: an equation states its right side as an answer more freely than as the right answer.
     """

@@ -3,7 +3,7 @@
 
 glibc gives threads arenas of their own, up to eight a core, and each keeps what was freed in it. Lanes, noise
 and weights are made and forgotten by other threads in every phase of a run, so what lies idle grows from step
-to step: to half of the process (docs/performance.md).
+to step: to half of the process (docs/lab/performance.md).
 """
 
 import ctypes
@@ -39,9 +39,9 @@ def resident() -> tuple[int, int]:
     """
     status = Path("/proc/self/status")
     if status.is_file():
-        found = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        if "VmRSS" in found and "VmHWM" in found:
-            now, most = (int(found[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        if "VmRSS" in fields and "VmHWM" in fields:
+            now, most = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
             return now, most
     # ru_maxrss: bytes on macOS, KiB elsewhere.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -38,7 +38,7 @@ class Events:
         self._write(
             step,
             summary=Summary(
-                value=[Summary.Value(tag=name, simple_value=number) for name, number in values.items()]
+                value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
             ),
         )
         self._writer.flush()

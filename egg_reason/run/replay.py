@@ -1,7 +1,7 @@
 """Weights from a base model and what was recorded of a run: at any step, bit for bit, and the proof of it.
 
 No completion is written and no reward is called: a step costs its update alone. Where bits can differ:
-docs/reliability.md.
+docs/reference/reliability.md.
 """
 
 import dataclasses
@@ -102,7 +102,7 @@ def difference(recorded: Recording, step: int) -> str:
     """Say that the weights after a step are not the recorded ones."""
     return (
         f"{recorded.name}: replaying step {step} gives other weights than the run had, which was made with"
-        f" {recorded.made_with} (here: {made_with()}); docs/reliability.md says when bits differ"
+        f" {recorded.made_with} (here: {made_with()}); docs/reference/reliability.md says when bits differ"
     )
 
 

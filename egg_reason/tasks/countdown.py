@@ -80,10 +80,10 @@ def generate(
             " example 1,100"
         )
     draw = random.Random(f"countdown/{split}/{seed}").random
-    found: dict[tuple, Problem] = {}
+    problems: dict[tuple, Problem] = {}
     misses = 0
     size = None
-    while len(found) < count:
+    while len(problems) < count:
         # A size is kept until a draw of it comes out, so that sizes appear equally often although most draws
         # of many numbers fail.
         size = size or numbers[0] + int((numbers[1] - numbers[0] + 1) * draw())
@@ -91,17 +91,17 @@ def generate(
         if problem is not None:
             size = None
             key = (tuple(sorted(problem.numbers)), problem.target)
-            if key not in found and split_of(*key) == split:
-                found[key] = problem
+            if key not in problems and split_of(*key) == split:
+                problems[key] = problem
                 continue
         misses += 1
-        if misses > 1000 * (len(found) + 100):
+        if misses > 1000 * (len(problems) + 100):
             raise ValueError(
-                f"countdown: {count} different {split} problems were asked for, {len(found)} found with"
+                f"countdown: {count} different {split} problems were asked for, {len(problems)} found with"
                 f" {numbers[0]} to {numbers[1]} numbers up to {largest} and targets {target[0]} to"
                 f" {target[1]}: widen the ranges or ask for fewer"
             )
-    return list(found.values())
+    return list(problems.values())
 
 
 def _shown(values):

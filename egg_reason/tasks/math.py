@@ -40,7 +40,7 @@ def make(
     train, test = data.divided("math", data.load("math", SOURCE, data_dir), heldout)
     pairs = overlap.find(train, test) if split != "heldout" else []
     known = {pair.training for pair in pairs}
-    train = [row for place, row in enumerate(train) if place not in known]
+    train = [row for index, row in enumerate(train) if index not in known]
     return data.make_task(
         "math",
         DESCRIPTION,

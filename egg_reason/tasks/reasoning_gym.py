@@ -108,7 +108,7 @@ def _rows(dataset: str | None, first: int, count: int, settings: dict) -> list[d
         )
     try:
         made = create_dataset(dataset, seed=first, size=count, **settings)
-        items = [made[place] for place in range(count)]
+        items = [made[index] for index in range(count)]
     except Exception as error:  # whatever a generator of theirs finds wrong with its settings
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -116,12 +116,12 @@ def _rows(dataset: str | None, first: int, count: int, settings: dict) -> list[d
         ) from None
     return [
         {
-            "id": f"{dataset}-{first + place}",
+            "id": f"{dataset}-{first + index}",
             "question": item["question"],
             "answer": item["answer"],
             "dataset": dataset,
             "settings": settings,
             "metadata": item["metadata"],
         }
-        for place, item in enumerate(items)
+        for index, item in enumerate(items)
     ]

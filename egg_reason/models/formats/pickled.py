@@ -204,7 +204,7 @@ def _rebuilt(function: Any, arguments: Any) -> Any:
     )
     numbers = (offset, *shape, *strides)
     expect(
-        all(type(number) is int and 0 <= number < LARGEST_SIZE for number in numbers),
+        all(type(size) is int and 0 <= size < LARGEST_SIZE for size in numbers),
         "sizes, strides and offset of 0 or more",
     )
     # The highest number that the view touches; strides are not negative.

@@ -38,7 +38,7 @@ __all__ = ["RWKV7Family", "RWKV7Loader"]
 MATRICES = frozenset(["w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2", "receptance", "key", "value", "output"])
 
 TRANSPOSED_FROM = 1 << 18
-"""Weights from which a matrix gains by being transposed for few rows (docs/performance.md)."""
+"""Weights from which a matrix gains by being transposed for few rows (docs/lab/performance.md)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,8 +70,8 @@ def _time_mix(name: str, axes: str, layout: str, hf: str, hf_layout: str) -> Lea
 
 def _norm(path: str, pth: str, hf: str) -> list[Leaf]:
     return [
-        Leaf(f"{path}.{part}", "D", f"{pth}.{part}", "as is", f"{hf}.{part}", "as is")
-        for part in ("weight", "bias")
+        Leaf(f"{path}.{leaf}", "D", f"{pth}.{leaf}", "as is", f"{hf}.{leaf}", "as is")
+        for leaf in ("weight", "bias")
     ]
 
 

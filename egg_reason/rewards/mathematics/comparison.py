@@ -1,4 +1,4 @@
-r"""Comparison of two forms: are they the same answer? `docs/graders.md` states the conventions.
+r"""Comparison of two forms: are they the same answer? `docs/reference/graders.md` states the conventions.
 
 Forms are those of `forms`. The first one is the right answer: an equation states its right side as an answer
 more freely than as the right answer, and an answer may list an entry twice.

@@ -1,0 +1,127 @@
+"""README and guide as a reader uses them: every command and every Python block runs, in the order of the page.
+
+A page's blocks run in a folder of their own. Commands get smaller numbers (`SMALLER`), so that they end in seconds. A
+block after the comment `<!-- not run: REASON -->` is left out.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "guide").glob("*.md"))]
+
+EVOLUTION = "--steps 2 --population 8 --prompts 2 --lanes 32 --final-problems 8 --eval-every 0"
+GRPO = "--steps 2 --prompts 2 --samples 4 --lanes 32 --final-problems 8 --eval-every 0"
+COMPARISON = (
+    "--updates 1 --seeds 1 --tune 0 --jobs 1 --problems 16 --final-samples 1 --spread-samples 2"
+    " --spread-problems 8 --evaluations 1 --set lanes=64"
+)
+SMALLER = {
+    r"egg-reason train .*grpo.*": GRPO,
+    r"egg-reason train .*(--resume|--dry-run).*": "",
+    r"egg-reason train .*": EVOLUTION,
+    r"egg-reason probe .*": "--minutes 1 --sigmas 0.02 --populations 1 --problems 16 --population 8 --prompts 2",
+    r"egg-reason compare .*": COMPARISON,
+    r"egg-reason eval .*": "--problems 8 --lanes 32",
+}
+
+
+class Block(NamedTuple):
+    page: str
+    line: int
+    language: str
+    text: str
+    reason: str | None
+    """Why it is not run; None if it is run."""
+
+
+def blocks(page: str) -> list[Block]:
+    """Return the fenced blocks of a page, in order."""
+    text = (ROOT / page).read_text()
+    pattern = r"(?:<!-- not run: ([^\n]+) -->\n)?^```(\w*)[^\n]*\n(.*?)^```$"
+    return [
+        Block(page, text[: block.start()].count("\n") + 1, block[2], block[3], block[1])
+        for block in re.finditer(pattern, text, flags=re.M | re.S)
+    ]
+
+
+def commands(block: Block) -> list[str]:
+    """Return the commands of a shell block, without comments."""
+    lines = block.text.replace("\\\n", " ").splitlines()
+    return [line for line in (re.sub(r"(^|\s)# .*$", "", line).strip() for line in lines) if line]
+
+
+def smaller(command: str) -> str:
+    """Return the command with small numbers in the place of its own; of make, only what it would do (CI runs both)."""
+    if command.startswith("make "):
+        return f"make -C {ROOT} --dry-run {command.removeprefix('make ')}"
+    for pattern, flags in SMALLER.items():
+        if re.fullmatch(pattern, command):
+            for flag in re.findall(r"--[a-z-]+", flags):
+                command = re.sub(rf" {flag} [^-\s]\S*", "", command)
+            return f"{command} {flags}"
+    return command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_runs(page, tmp_path):
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "NO_COLOR": "1",
+    }
+    for name in ("recipes", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+
+    def run(command, line):
+        ended = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert ended.returncode == 0, (
+            f"{page}:{line}: {command}\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}"
+        )
+
+    needed = "".join(block.text for block in blocks(page) if block.reason is None)
+    if "runs/demo" in needed:  # the reader has run the demo before
+        run(smaller("egg-reason train --name demo --replace"), 0)
+    if "problems.jsonl" in needed:
+        [rows] = [block.text for block in blocks("docs/guide/tasks.md") if block.language == "json"]
+        (tmp_path / "problems.jsonl").write_text(rows)
+    for block in blocks(page):
+        if block.reason is not None:
+            continue
+        if block.language == "python" and (name := re.match(r"# (\w+\.py)\n", block.text)):
+            (tmp_path / name[1]).write_text(block.text)
+        elif block.language == "python":
+            (tmp_path / "block.py").write_text(block.text)
+            run(f"{sys.executable} block.py", block.line)
+        elif block.language == "sh":
+            for command in commands(block):
+                if not command.startswith("source "):
+                    run(smaller(command), block.line)
+
+
+def test_no_block_of_a_page_is_left_out_without_a_reason():
+    every = [block for page in PAGES for block in blocks(page)]
+    assert {block.language for block in every} <= {"sh", "python", "json", "text"}
+    left_out = [block for block in every if block.reason is not None]
+    assert all(len(block.reason.split()) >= 3 for block in left_out)
+    assert sum(len(commands(block)) for block in every if block.language == "sh" and not block.reason) >= 35
+
+
+def test_a_page_that_shows_a_command_that_fails_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("test_pages.ROOT", tmp_path)
+    (tmp_path / "page.md").write_text("```sh\negg-reason trian\n```\n")
+    with pytest.raises(AssertionError, match=r"page\.md:1: egg-reason trian"):
+        test_every_command_of_a_page_runs("page.md", tmp_path)
