@@ -3,12 +3,11 @@ shows of them."""
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from egg_reason import cli, models, tasks
+from egg_reason import cli, tasks
 from egg_reason.build import build, build_rewards
 from egg_reason.config import TrainConfig
 
@@ -127,38 +126,3 @@ def test_a_run_stops_at_an_overlap_unless_allowed(command, flags, tiny_checkpoin
         reward.spec
         for reward in build_rewards(TrainConfig.of(**settings), tasks.make("problems.jsonl", reward="gsm8k"))
     ] == ["gsm8k"]
-
-
-def test_the_commands_of_the_readme(command, flags, settings, tiny_checkpoint, tmp_path, monkeypatch):
-    """Every command of the section, made small: a tiny model, and settings and prompt lengths for which other
-    tests have compiled."""
-    tiny = {
-        key: value
-        for key, value in settings.items()
-        if key not in ("model", "task_options", "reward", "reward_weights")
-    }
-    write(
-        tmp_path / "problems.jsonl",
-        [{"question": row["question"][8:-1] + " makes?", "answer": row["answer"]} for row in SUMS],
-    )
-    section = (ROOT / "README.md").read_text().split("\n### Add your own task\n")[1].split("\n### ")[0]
-    blocks = re.findall(r"```(\w*)\n(.*?)```", section, re.DOTALL)
-    [code] = [text for language, text in blocks if language == "python"]
-    (tmp_path / "my_task.py").write_text(code)
-    lines = [
-        shlex.split(line, comments=True)
-        for language, text in blocks
-        if not language
-        for line in text.splitlines()
-    ]
-    assert [words[:2] for words in lines].count(["egg-reason", "train"]) == 2 and len(lines) == 6
-    for module in (models, models.sources):  # what commands list, and what `load` looks up
-        monkeypatch.setattr(module, "bundled", lambda: {"countdown-0.7m": tiny_checkpoint})
-    for number, (program, *words) in enumerate(lines):
-        assert program == "egg-reason"
-        own = "my_task.py:make" in words  # which makes its own prompts
-        fitting = tiny if own else tiny | {"template": "plain"}
-        small = ["--plain", "--name", str(number), *flags(fitting)] if words[0] == "train" else []
-        status, out, err = command(*words, *small)
-        assert (status, err) == (0, ""), words
-        assert "faults" not in out and ("every gold answer passes" in out) == ("validate" in words)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from egg_reason import cli, models
+from egg_reason import cli
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
 from egg_reason.population import here
@@ -126,36 +126,6 @@ def test_a_run_that_a_reward_stopped_goes_on_when_it_is_corrected(
     logs = [(path / "scalars" / "log.bin").read_bytes() for path in (tmp_path / "run", finished_run[0])]
     steps = [log[log.index(b"EGGS", 4) :] for log in logs]  # behind the settings, in which the two differ
     assert steps[0] == steps[1]
-
-
-def test_the_readme_section_on_rewards(settings, flags, tiny_checkpoint, tmp_path, monkeypatch, capfd):
-    """Every block of the section, made small: the model is tiny, and one step is enough."""
-    tiny = {key: value for key, value in settings.items() if key not in ("model", "reward", "reward_weights")}
-    tiny |= {"steps": 1, "eval_every": 0, "eval_problems": 16, "final_problems": 16}
-    section = (ROOT / "README.md").read_text().split("\n### Add your own reward\n")[1].split("\n### ")[0]
-    blocks = re.findall(r"```(\w*)\n(.*?)```", section, re.DOTALL)
-    python = [text for language, text in blocks if language == "python"]
-    commands = [shlex.split(text) for language, text in blocks if not language]
-    assert (len(python), len(commands)) == (3, 2)
-    monkeypatch.chdir(tmp_path)
-    for module in (models, models.sources):  # what commands list, and what `load` looks up
-        monkeypatch.setattr(module, "bundled", lambda: {"countdown-0.7m": tiny_checkpoint})
-    for code in python[:2]:
-        (tmp_path / code.split("\n")[0].removeprefix("# ")).write_text(code)
-    for number, (program, *words) in enumerate(commands):
-        assert program == "egg-reason"
-        assert cli.main([*words, "--plain", "--name", str(number), *flags(tiny)]) == 0
-    assert capfd.readouterr().err == ""
-    [line] = [
-        line for line in read_metrics(tmp_path / "runs" / "0" / "metrics.jsonl") if "reward_mean" in line
-    ]
-    assert 6 < line["metrics/characters"] <= 6 + 12 and 0.9 < line["rewards/brevity/mean"] <= 1
-    [line] = [
-        line for line in read_metrics(tmp_path / "runs" / "1" / "metrics.jsonl") if "reward_mean" in line
-    ]
-    assert line["metrics/length"] == line["metrics/characters"] and line["rewards/compute_score/mean"] == 0
-    exec(python[2], {})
-    assert "'brevity': array([0.995]" in capfd.readouterr().out
 
 
 CONSTANT = """
