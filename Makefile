@@ -19,13 +19,17 @@ DOCS = .venv/.installed-docs
 .PHONY: help demo test test-all reference check format bench docs lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(SETUP)  ## train the bundled model on Countdown, in runs/demo (DEMO_FLAGS: more flags for egg-reason train)
 	$(BIN)/egg-reason train --name demo --replace $(DEMO_FLAGS)
 
 test: $(SETUP)  ## run the tests (PYTEST_FLAGS: more flags for pytest)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+
+test-all: $(SETUP)  ## run all tests: also those that take minutes, and alone those that depend on the clock
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not timing" $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m timing $(PYTEST_FLAGS)
 
 reference: $(REFERENCE)  ## add torch and rwkv to .venv, so that the tests compare with the official model too
 

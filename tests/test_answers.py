@@ -369,6 +369,7 @@ def test_tidy_leaves_braces_alone():
     assert last_boxes(r"\\boxed{5}") == (1, "5")
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "piece",
     [

@@ -400,6 +400,7 @@ def test_processes_run_side_by_side_on_cores_of_their_own_in_order(work, tmp_pat
     assert found["d"][1] > found["b"][2]
 
 
+@pytest.mark.timing
 def test_a_failure_stops_the_others_and_is_told_by_its_last_line(work, tmp_path):
     began = time.monotonic()
     with (
@@ -415,6 +416,7 @@ def test_a_failure_stops_the_others_and_is_told_by_its_last_line(work, tmp_path)
     assert time.monotonic() - began < 30 and not (tmp_path / "long").exists()
 
 
+@pytest.mark.timing
 @pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere processes outlive a comparison that was killed"
 )

@@ -170,6 +170,7 @@ def test_reward_signature_and_grades():
         countdown(completions=[RIGHT], numbers=[NUMBERS] * 2, target=[TARGET])
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "answer",
     [

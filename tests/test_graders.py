@@ -267,6 +267,7 @@ SOUP = st.one_of(
 )
 
 
+@pytest.mark.timing
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(SOUP, SOUP)
 def test_soup_neither_raises_nor_takes_long(soup, gold):
@@ -343,6 +344,14 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.parametrize("gold", ["5", "\\sin x", "1, 2, 3"])
+def test_hostile_answers_score_nothing(gold):
+    for answer in HOSTILE:
+        verdict = math.verdict(f"</think>\\boxed{{{answer}}}", gold)
+        assert not verdict.correct or (gold == "5" and set(answer) <= set("(5)\\boxed{}-")), answer
+
+
+@pytest.mark.timing
 @pytest.mark.parametrize("answer", HOSTILE, ids=[f"{number}" for number in range(len(HOSTILE))])
 def test_hostile_answers_are_refused_fast(answer):
     math.equivalent("\\sqrt{2}", "x")  # what is imported once is not measured
@@ -353,6 +362,7 @@ def test_hostile_answers_are_refused_fast(answer):
         assert not verdict.correct or (gold == "5" and set(answer) <= set("(5)\\boxed{}-"))
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "piece",
     [

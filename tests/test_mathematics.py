@@ -167,6 +167,7 @@ def test_chains_of_exact_and_rounded_values_never_raise(gold, answer):
     assert math.equivalent(gold, answer) in (True, False)
 
 
+@pytest.mark.timing
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.one_of(SOUPS, CHAINS), SOUPS)
 def test_soup_on_both_sides_never_raises_and_is_read_fast(gold, answer):
@@ -251,6 +252,11 @@ AGAINST = [
 ]
 
 
+def test_hostile_texts_equal_no_right_answer():
+    assert [text for text in HOSTILE if math.equivalent("5", text) or math.equivalent(text, "x=1,y=2")] == []
+
+
+@pytest.mark.timing
 @pytest.mark.parametrize("hostile", HOSTILE, ids=[f"{place}" for place in range(len(HOSTILE))])
 def test_no_pair_takes_long(hostile):
     """As an answer, as the right answer, and against itself. None of them scores."""

@@ -136,6 +136,7 @@ def test_against_a_slow_search_on_random_texts():
     assert set(shared(training, evaluation)) == expected
 
 
+@pytest.mark.timing
 def test_ten_thousand_problems_take_a_second():
     draw = random.Random(1)
     vocabulary = [f"{a}{b}{c}" for a in "bdgklm" for b in "aeiou" for c in "nrst"]

@@ -133,6 +133,7 @@ def test_formulas_in_text(scripts):
         assert "".join(part["text"] for part in found) == text
 
 
+@pytest.mark.timing
 def test_text_that_would_take_long(scripts):
     """Openings without ends, and nests: half a million characters are divided and a tenth of that drawn in
     less than 2 seconds."""

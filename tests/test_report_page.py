@@ -270,6 +270,7 @@ def test_a_line_of_a_megabyte(open_page, tmp_path):
     assert page.text_content("#reader .completion") == text
 
 
+@pytest.mark.timing
 def test_20000_samples(open_page, tmp_path):
     """Opens in under 3 seconds, holds few elements, and finds and scrolls at once."""
     rng = random.Random(0)

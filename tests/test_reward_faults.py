@@ -80,6 +80,7 @@ def file(tmp_path_factory):
     return path
 
 
+@pytest.mark.timing
 def test_fault_drill(file):
     """20 of 2,000 rewards each sleep for ever, raise, kill their process (half of them with exit status 0),
     allocate without end, or print.

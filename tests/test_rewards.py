@@ -156,6 +156,7 @@ def test_several_failures_in_one_call(scorer):
     }
 
 
+@pytest.mark.timing
 def test_rewards_that_only_hang_have_a_bounded_cost(file):
     start = time.monotonic()
     scores = score_one(file, "hostile", ["hang"] * 4, timeout=0.5)

@@ -318,6 +318,7 @@ def test_a_save_that_is_killed_anywhere_leaves_a_whole_checkpoint(step, tmp_path
     assert contents == sorted(contents)  # once the new one counts, it does
 
 
+@pytest.mark.timing
 def test_checkpoints_are_quick_and_leave_no_thread(kept):
     arrays = {
         f"layer_{index}": np.random.default_rng(index).normal(size=(120, 125)).astype(np.float32)

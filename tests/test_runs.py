@@ -245,6 +245,7 @@ def test_samples_and_summary_are_readable_json(run):
     assert sorted(os.listdir(run.path / "samples")) == ["step_000012.jsonl"]
 
 
+@pytest.mark.timing
 def test_a_process_with_a_run_exits_at_once(tmp_path):
     """No thread of TensorBoard keeps it, even where the run is never closed."""
     code = f"""
