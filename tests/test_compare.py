@@ -400,9 +400,7 @@ def test_processes_run_side_by_side_on_cores_of_their_own_in_order(work, tmp_pat
     assert found["d"][1] > found["b"][2]
 
 
-@pytest.mark.timing
 def test_a_failure_stops_the_others_and_is_told_by_its_last_line(work, tmp_path):
-    began = time.monotonic()
     with (
         open(tmp_path / "lock", "w") as lock,
         pytest.raises(Failed, match=r"bad: no such thing \(all that it wrote: "),
@@ -413,10 +411,9 @@ def test_a_failure_stops_the_others_and_is_told_by_its_last_line(work, tmp_path)
             lock.fileno(),
             lambda line: None,
         )
-    assert time.monotonic() - began < 30 and not (tmp_path / "long").exists()
+    assert not (tmp_path / "long").exists()
 
 
-@pytest.mark.timing
 @pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere processes outlive a comparison that was killed"
 )
