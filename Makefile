@@ -46,6 +46,7 @@ bench: $(REFERENCE)  ## measure the generation engine against its targets, in mi
 	$(BIN)/python scripts/bench.py
 
 docs: $(DOCS)  ## build the documentation in site/
+	$(BIN)/python scripts/docs_pages.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lock:  ## write the lock files anew (LOCK_FLAGS=--upgrade: with the newest releases)

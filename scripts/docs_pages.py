@@ -1,7 +1,9 @@
-"""Makes the pages of the documentation that follow from the code: settings, metrics and commands.
+"""Writes the pages of the documentation that follow from the code: docs/reference/settings.md, metrics.md and
+commands.md.
 
-mkdocs calls `on_files` (`hooks` in mkdocs.yml), so that these pages can be neither out of date nor edited. To see
-one: `python scripts/docs_pages.py settings`.
+    python scripts/docs_pages.py
+
+`make docs` runs it first; a test compares the pages with the code.
 """
 
 import os
@@ -9,8 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-
-from mkdocs.structure.files import File, Files
+from pathlib import Path
 
 from egg_reason.cli import COMMANDS
 from egg_reason.config import EvalConfig, TrainConfig
@@ -18,13 +19,15 @@ from egg_reason.config.resume import RULES
 from egg_reason.config.setting import Setting, settings_of
 from egg_reason.run.metrics import KINDS, LINES
 
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+NOTE = "<!-- Written by scripts/docs_pages.py: change the code, not this page. -->\n"
 ON_RESUME = {"bits": "no", "free": "yes", "path": "the file's new place", "budget": "no (budget)"}
 
 
 def settings_page() -> str:
     """Return the page of all settings of training and of evaluation, by the sections of a settings file."""
     lines = [
-        "# Settings",
+        f"# Settings\n\n{NOTE}",
         "",
         "A setting has one name in a settings file (`reward_timeout`), as a flag (`--reward-timeout`) and in Python"
         " (`TrainConfig.of(reward_timeout=5)`). Flags override the file given with `--config`. The last column says"
@@ -51,7 +54,7 @@ def settings_page() -> str:
 def metrics_page() -> str:
     """Return the page of all keys of metrics.jsonl."""
     lines = [
-        "# Metrics",
+        f"# Metrics\n\n{NOTE}",
         "",
         "`metrics.jsonl` holds one JSON object a line: one for each step and one for each evaluation. TensorBoard shows"
         " the same keys. NAME stands for the name of a reward or of a logged value, METRIC for what the task"
@@ -70,7 +73,7 @@ def metrics_page() -> str:
 
 def commands_page() -> str:
     """Return the page of all commands, each with what its `--help` prints."""
-    lines = ["# Commands", "", "Each command with the text of its `--help`."]
+    lines = [f"# Commands\n\n{NOTE}", "Each command with the text of its `--help`."]
     with ThreadPoolExecutor(2) as threads:
         for name, text in zip(COMMANDS, threads.map(_help, COMMANDS), strict=True):
             lines += ["", f"## {name}", "", "```text", text.strip(), "```"]
@@ -82,13 +85,6 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics": metrics_page,
     "commands": commands_page,
 }
-
-
-def on_files(files: Files, config) -> Files:
-    """Add the pages to the site. Called by mkdocs."""
-    for name, make in PAGES.items():
-        files.append(File.generated(config, f"reference/{name}.md", content=make()))
-    return files
 
 
 def _row(setting: Setting) -> list[str]:
@@ -120,6 +116,5 @@ def _help(command: str) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == [] or sys.argv[1] not in PAGES:
-        sys.exit(f"docs_pages.py: name a page: {', '.join(PAGES)}")
-    print(PAGES[sys.argv[1]]())
+    for name, make in PAGES.items():
+        (FOLDER / f"{name}.md").write_text(make(), encoding="utf-8")

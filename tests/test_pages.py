@@ -112,6 +112,23 @@ def test_every_command_of_a_page_runs(page, tmp_path):
                     run(smaller(command), block.line)
 
 
+@pytest.mark.parametrize("name", ["settings", "metrics", "commands"])
+def test_pages_that_follow_from_the_code_are_up_to_date(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import docs_pages
+
+    page = (docs_pages.FOLDER / f"{name}.md").read_text()
+    assert page == docs_pages.PAGES[name](), "run `make docs`"
+
+
+def test_relative_links_of_the_pages_lead_somewhere():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())]
+    assert [
+        f"{page}: {link}" for page, link in links if "://" not in link and not (page.parent / link).exists()
+    ] == []
+
+
 def test_no_block_of_a_page_is_left_out_without_a_reason():
     every = [block for page in PAGES for block in blocks(page)]
     assert {block.language for block in every} <= {"sh", "python", "json", "text"}
