@@ -6,6 +6,7 @@ block after the comment `<!-- not run: REASON -->` is left out.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,47 +70,52 @@ def smaller(command: str) -> str:
     return command
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_of_a_page_runs(page, tmp_path):
+def run(command: str, folder: Path, where: str) -> None:
+    """Run a command in a folder; fail with its output if it fails. where: page and line."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "NO_COLOR": "1",
     }
+    ended = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert ended.returncode == 0, f"{where}: {command}\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A folder with `runs/demo`, as a reader has it who ran the demo before."""
+    folder = tmp_path_factory.mktemp("demo")
+    run(smaller("egg-reason train --name demo --replace"), folder, "the demo")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_runs(page, tmp_path, demo):
     for name in ("recipes", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(demo / "runs", tmp_path / "runs")
+    [rows] = [block.text for block in blocks("docs/guide/tasks.md") if block.language == "json"]
+    (tmp_path / "problems.jsonl").write_text(rows)
+    run_blocks(page, tmp_path)
 
-    def run(command, line):
-        ended = subprocess.run(
-            ["bash", "-c", command],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert ended.returncode == 0, (
-            f"{page}:{line}: {command}\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}"
-        )
 
-    needed = "".join(block.text for block in blocks(page) if block.reason is None)
-    if "runs/demo" in needed:  # the reader has run the demo before
-        run(smaller("egg-reason train --name demo --replace"), 0)
-    if "problems.jsonl" in needed:
-        [rows] = [block.text for block in blocks("docs/guide/tasks.md") if block.language == "json"]
-        (tmp_path / "problems.jsonl").write_text(rows)
+def run_blocks(page: str, folder: Path) -> None:
+    """Run the blocks of a page in a folder, in order."""
     for block in blocks(page):
+        where = f"{page}:{block.line}"
         if block.reason is not None:
             continue
         if block.language == "python" and (name := re.match(r"# (\w+\.py)\n", block.text)):
-            (tmp_path / name[1]).write_text(block.text)
+            (folder / name[1]).write_text(block.text)
         elif block.language == "python":
-            (tmp_path / "block.py").write_text(block.text)
-            run(f"{sys.executable} block.py", block.line)
+            (folder / "block.py").write_text(block.text)
+            run(f"{sys.executable} block.py", folder, where)
         elif block.language == "sh":
             for command in commands(block):
                 if not command.startswith("source "):
-                    run(smaller(command), block.line)
+                    run(smaller(command), folder, where)
 
 
 @pytest.mark.parametrize("name", ["settings", "metrics", "commands"])
@@ -141,4 +147,4 @@ def test_a_page_that_shows_a_command_that_fails_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr("test_pages.ROOT", tmp_path)
     (tmp_path / "page.md").write_text("```sh\negg-reason trian\n```\n")
     with pytest.raises(AssertionError, match=r"page\.md:1: egg-reason trian"):
-        test_every_command_of_a_page_runs("page.md", tmp_path)
+        run_blocks("page.md", tmp_path)
