@@ -92,7 +92,7 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, **made.generator.chosen
     )
     if task.environment is not None:
-        environment = checked_environment(task.environment, task.name, config)
+        environment = checked_environment(task.environment, task.name)
         acting = EnvironmentProblem(environment, task.train, task.heldout, config.algorithm.wire)
         return Parts(config, model, task, made.generator, made.algorithm, acting, acting, compared)
     problem, evaluator = _texts(config, task, made)
@@ -153,7 +153,7 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
             " with --validation, or give a data file others with --task-options heldout=other.jsonl"
         )
     if task.environment is not None:
-        checked_environment(task.environment, task.name, config)
+        checked_environment(task.environment, task.name)
         if algorithm.wants_rollouts:
             raise ValueError(
                 f"{config.algorithm.name} reads completions, and task {task.name} is an environment without"
@@ -171,7 +171,7 @@ def _refuse_settings_of_texts(config: TrainConfig, task: tasks.Task) -> None:
     """Raise ValueError where a setting of prompts, completions or rewards is given for an environment."""
     usual = TrainConfig.of(algorithm=config.algorithm.name).flat()
     names = {one.name for kind in (RewardSettings, SamplingSettings) for one in settings_of(kind)}
-    names |= {"samples", "aggregate", "share_noise", "template", "eval_temperature"}
+    names |= {"samples", "aggregate", "share_noise", "template", "eval_temperature", "tokens", "sample_every"}
     given = [name for name, value in config.flat().items() if name in names and value != usual[name]]
     if given:
         raise ValueError(

@@ -23,7 +23,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-from check_bits import FRAME, fields, frames, logs_differ
+from check_bits import FRAME, fields, frames
 
 DATA = Path(__file__).resolve().parent / "data"
 RUN = "run_of_2026_11"
@@ -132,8 +132,12 @@ def test_replay(command, same_rounding, old, arguments, step) -> None:
     assert sha256(old / "out.pth") == KNOWN["replayed_sha256"][step]
 
 
-def test_a_run_that_was_cut_short_goes_on_to_the_same_end(command, same_rounding, old) -> None:
-    """Cuts the log after three of five steps, as a killed process leaves it. The checkpoint is of step 5."""
+def test_a_run_that_was_cut_short_goes_on(command, same_rounding, old) -> None:
+    """Cuts the log after three of five steps, as a killed process leaves it. The checkpoint is of step 5.
+
+    The other two are graded by today's rules, by which a completion that spent its budget has no answer on its last
+    line: the run ends, but not with the weights that it once had.
+    """
     log = old / RUN / "scalars" / "log.bin"
     kept = sum(FRAME.size + len(payload) for step, payload in frames(log) if step < 3)
     os.truncate(log, kept)
@@ -141,18 +145,20 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_end(command, same_rounding
         (old / RUN / name).unlink()
     status, printed = command("train", "--plain", "--resume", RUN)
     assert status == 0, printed
-    assert sha256(old / RUN / "model.pth") == KNOWN["model_sha256"]
-    assert logs_differ(DATA / RUN / "scalars" / "log.bin", log) == ""
+    steps = {step: payload for step, payload in frames(log) if step >= 0}
+    recorded = {step: payload for step, payload in frames(DATA / RUN / "scalars" / "log.bin") if step >= 0}
+    assert list(steps) == list(recorded) and all(steps[step] == recorded[step] for step in range(3))
     metrics = [json.loads(line) for line in (old / RUN / "metrics.jsonl").read_text().splitlines()]
     means = [line["reward_mean"] for line in metrics if "reward_mean" in line]
-    assert means == pytest.approx(KNOWN["fitness_mean"], rel=1e-6)  # sums of float32, in any order
+    assert means[:3] == pytest.approx(KNOWN["fitness_mean"][:3], rel=1e-6)  # sums of float32, in any order
     assert (old / RUN / "summary.json").exists()
+    assert command("verify", RUN)[0] == 0
 
 
 def test_a_finished_run_is_rewound(command, same_rounding, old) -> None:
     status, printed = command("train", "--plain", "--resume", RUN, "--rewind", 4)
     assert status == 0, printed
-    assert sha256(old / RUN / "model.pth") == KNOWN["model_sha256"]
+    assert command("verify", RUN)[0] == 0
 
 
 @pytest.mark.parametrize("source", [RUN, PACK])

@@ -404,9 +404,9 @@ def test_an_environment_without_any_fitness_ends_with_its_summary(reach, tmp_pat
     ("function", "others", "message"),
     [
         ("make", {"algorithm": "grpo"}, "reads completions, and task reach is an environment"),
-        ("make", {"samples": 2}, "samples = 2 would have no effect: leave it out"),
-        ("make", {"tokens": 100}, "tokens = 100 would have no effect"),
-        ("make", {"temperature": 0.7}, "temperature = 0.7 would have no effect"),
+        ("make", {"samples": 2}, "without prompts, completions and rewards: leave out samples"),
+        ("make", {"tokens": 100}, "leave out tokens"),
+        ("make", {"temperature": 0.7}, "leave out temperature"),
         ("fool", {}, "has metrics, try_out and measure, Fool has no measure: add"),
         ("flat", {}, "as in {\"score\": True}, Flat has 'distance': give at least one"),
     ],

@@ -97,6 +97,7 @@ def test_a_run_leaves_what_its_directory_promises(finished_run, settings):
         *(
             "heldout_before",
             "heldout_after",
+            "constant_rewards",
             "higher_is_better",
             "steps",
             "minutes",

@@ -98,9 +98,11 @@ def _tokenizer_of_run(path: Path) -> str | None:
     if not config.is_file():
         return None
     try:
-        return tomllib.loads(config.read_text(encoding="utf-8")).get("model", {}).get("tokenizer")
+        table = tomllib.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{config} is not valid TOML ({error}): repair it") from None
+    section = table.get("model")
+    return (section if isinstance(section, dict) else table).get("tokenizer")  # flat before sections
 
 
 def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype: str | None = None) -> None:

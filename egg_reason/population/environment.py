@@ -12,7 +12,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from egg_reason.algorithms.state import Params
-from egg_reason.config import TrainConfig
 from egg_reason.engine.base import Members
 from egg_reason.estimates.intervals import clustered_mean
 from egg_reason.population.base import Evaluation
@@ -22,13 +21,6 @@ from egg_reason.run.clock import TrainingClock
 from egg_reason.run.metric import Metric
 
 __all__ = ["Environment", "EnvironmentProblem", "checked_environment"]
-
-OF_TEXTS = (
-    *("reward", "reward_weights", "reward_timeout", "reward_memory", "reward_workers", "reward_failure"),
-    *("samples", "aggregate", "share_noise", "temperature", "top_k", "top_p", "max_tokens", "think_tokens"),
-    *("max_prompt_tokens", "eval_temperature", "tokens", "sample_every"),
-)
-"""Settings of completions and their rewards, of which an environment has none."""
 
 
 class Environment(Protocol):
@@ -53,19 +45,11 @@ class Environment(Protocol):
         """Return how well the weights themselves do: for each metric one finite number a row."""
 
 
-def checked_environment(environment: Any, task: str, config: TrainConfig) -> Environment:
+def checked_environment(environment: Any, task: str) -> Environment:
     """Return what a task gives as its environment.
 
-    Raises ValueError where it lacks something, where its metrics are not what `Environment` says, and for a
-    setting that would have no effect.
+    Raises ValueError if it lacks something, or if its metrics are not what `Environment` says.
     """
-    usual = TrainConfig.of(algorithm=config.algorithm.name).flat()
-    given = config.flat()
-    if idle := [one for one in OF_TEXTS if one in given and given[one] != usual[one]]:
-        raise ValueError(
-            f"task {task} is an environment, which writes no completions: {idle[0]} ="
-            f" {given[idle[0]]!r} would have no effect: leave it out"
-        )
     name = type(environment).__name__
     missing = [one for one in ("metrics", "try_out", "measure") if not hasattr(environment, one)]
     if missing:

@@ -8,7 +8,7 @@ evaluation measures ("accuracy" for tasks with right answers), KIND for how a re
 import re
 from dataclasses import dataclass
 
-__all__ = ["KINDS", "METRICS", "Metric", "metric_of"]
+__all__ = ["KINDS", "LINES", "METRICS", "Metric", "metric_of"]
 
 KINDS = {
     "error": "the function raised an exception",

@@ -138,8 +138,8 @@ def _forward(state, reads, writes, v, log_whole):
     solve = unit_lower_inverse(-scores[..., chunk:, :chunk])
     whole = jnp.exp(log_whole)[..., None]
 
-    def step(state, chunk):
-        reads, writes, v, of_r, of_ak, solve, whole = chunk
+    def step(state, inputs):
+        reads, writes, v, of_r, of_ak, solve, whole = inputs
         # X S0: what r~ and a~ read of the state before the chunk.
         read = reads @ state
         u = solve @ (read[..., chunk:, :] + of_ak @ v)
@@ -158,8 +158,8 @@ def _backward(kept, gradients):
     chunk = d_y.shape[-2]
     visible = _visible(chunk, d_y.dtype)
 
-    def step(d_end, chunk):
-        reads, writes, written, of_r, of_ak, solve, whole, start, end, d_y = chunk
+    def step(d_end, inputs):
+        reads, writes, written, of_r, of_ak, solve, whole, start, end, d_y = inputs
         # S1 = diag(W) (S0 + Z^T [U; V]): the gradient of the sum in brackets.
         d_sum = whole * d_end
         # [U; V] is read by Y and written into S1.
