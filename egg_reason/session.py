@@ -89,8 +89,8 @@ class Session:
                 f" with other settings, such as a lower learning rate, by --model {self.run.path}"
             ) from None
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
 
     def steps(self) -> Iterator[int]:
         """Yield the numbers of the steps to take, until the budget is spent or the user stops the run."""
@@ -337,12 +337,12 @@ class Session:
         if threading.current_thread() is not threading.main_thread():
             return {}
 
-        def ask_to_stop(number, frame):
+        def ask_to_stop(signum, frame):
             self._stop.set()
             self._display.note("stopping after this step (again: at once)")
-            signal.signal(number, previous[number])
+            signal.signal(signum, previous[signum])
 
-        previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {signum: signal.signal(signum, ask_to_stop) for signum in (signal.SIGINT, signal.SIGTERM)}
         return previous
 
 

@@ -202,10 +202,10 @@ class EvolutionStrategy:
         rewards = np.asarray(rewards_NPG, np.float64)
         known = ~np.isnan(rewards)
         if self.aggregate == "max":
-            found = np.where(known, rewards, -np.inf).max(-1)
+            by_prompt = np.where(known, rewards, -np.inf).max(-1)
         else:
-            found = np.where(known, rewards, 0).sum(-1) / np.maximum(known.sum(-1), 1)
-        return np.where(known.any(-1), found, np.nan).astype(np.float32)
+            by_prompt = np.where(known, rewards, 0).sum(-1) / np.maximum(known.sum(-1), 1)
+        return np.where(known.any(-1), by_prompt, np.nan).astype(np.float32)
 
     def metrics(self, fitness_NP) -> dict[str, float]:
         return fitness_metrics(fitness_NP)
@@ -266,13 +266,13 @@ class EvolutionStrategy:
         chunk = self.summed_at_once(len(weights))
         shapes, total = self.noise.shapes(state.params), None
         for start in range(0, max(1, len(weights)), chunk):
-            part = np.zeros(chunk, np.float32)  # the last one may not be full
-            part[: len(weights) - start] = weights[start : start + chunk]
+            padded = np.zeros(chunk, np.float32)  # the last one may not be full
+            padded[: len(weights) - start] = weights[start : start + chunk]
             directions = first + start + np.arange(chunk)
             # Block here and keep no reference to the noise; otherwise the next chunk is allocated while this
             # one is alive.
             total = jax.block_until_ready(
-                _add(self.noise, total, _draw(self.noise, shapes, self.epoch(state.step), directions), part)
+                _add(self.noise, total, _draw(self.noise, shapes, self.epoch(state.step), directions), padded)
             )
         return total
 
@@ -326,5 +326,5 @@ def _draw(noise, shapes, epoch, directions):
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _add(noise, total, drawn, weights):
     """`total`, or None, plus the weighted sum of what was drawn."""
-    part = noise.weighted_sum(drawn, weights)
-    return part if total is None else jax.tree.map(jnp.add, total, part)
+    weighted = noise.weighted_sum(drawn, weights)
+    return weighted if total is None else jax.tree.map(jnp.add, total, weighted)

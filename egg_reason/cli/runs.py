@@ -205,8 +205,8 @@ def compare(
     left_out += [f"[{name}]" for name in by_algorithm if name not in plan.algorithms]
     if left_out:
         print(f"{config}: left out, the comparison decides them: {', '.join(left_out)}")
-    found = run(plan, out)
-    print(f"\n{found['words']}\n\n{out / 'report.html'}  {out / 'comparison.md'}  {out / 'results.json'}")
+    results = run(plan, out)
+    print(f"\n{results['words']}\n\n{out / 'report.html'}  {out / 'comparison.md'}  {out / 'results.json'}")
     return 0
 
 

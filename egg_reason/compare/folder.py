@@ -26,8 +26,8 @@ class Folder:
         self.plan = plan
         self.out = out
 
-    def trial(self, algorithm: str, number: int) -> Path:
-        return self.out / "tuning" / f"{algorithm}-{number}"
+    def trial(self, algorithm: str, index: int) -> Path:
+        return self.out / "tuning" / f"{algorithm}-{index}"
 
     def run(self, algorithm: str, seed: int) -> Path:
         return self.out / "runs" / f"{algorithm}-seed{seed}"
@@ -39,25 +39,25 @@ class Folder:
         """The trials, in turn."""
         return [
             self._training(
-                f"tuning {algorithm} {number}",
-                self.trial(algorithm, number),
-                partial(self.plan.trial, algorithm, number),
-                number > 0,
+                f"tuning {algorithm} {index}",
+                self.trial(algorithm, index),
+                partial(self.plan.trial, algorithm, index),
+                index > 0,
             )
-            for number in range(self.plan.tune)
-            for algorithm in self.plan.order(number)
+            for index in range(self.plan.tune)
+            for algorithm in self.plan.order(index)
         ]
 
     def best(self, algorithm: str) -> int | None:
         """The trial whose weights got most validation problems right; ties go to the first. None without
         tuning."""
-        scores = [self.score(algorithm, number) for number in range(self.plan.tune)]
-        known = {number: score for number, score in enumerate(scores) if score is not None}
-        return max(known, key=lambda number: known[number]) if known else None
+        scores = [self.score(algorithm, index) for index in range(self.plan.tune)]
+        known = {index: score for index, score in enumerate(scores) if score is not None}
+        return max(known, key=lambda index: known[index]) if known else None
 
-    def score(self, algorithm: str, number: int) -> float | None:
+    def score(self, algorithm: str, index: int) -> float | None:
         """None: the trial failed."""
-        path = self.trial(algorithm, number) / "summary.json"
+        path = self.trial(algorithm, index) / "summary.json"
         if not path.is_file():
             return None
         metric = from_summary(json.loads(path.read_text())["heldout_after"])

@@ -139,9 +139,7 @@ class Plan:
         from egg_reason.build import check  # imports JAX
 
         for algorithm in self.algorithms:
-            check(
-                [self.config(algorithm, 0), *(self.trial(algorithm, number) for number in range(self.tune))]
-            )
+            check([self.config(algorithm, 0), *(self.trial(algorithm, index) for index in range(self.tune))])
 
     def config(
         self, algorithm: str, seed: int, share: float = 1.0, chosen: dict[str, Any] | None = None
@@ -167,32 +165,32 @@ class Plan:
             table[self.budget] = amount if self.budget == "minutes" else max(1, round(amount))
         return TrainConfig.of(**table)
 
-    def trial(self, algorithm: str, number: int) -> TrainConfig:
-        """Settings of a tuning trial: number 0 has the algorithm's own. Judged on training problems that it
+    def trial(self, algorithm: str, index: int) -> TrainConfig:
+        """Settings of a tuning trial: index 0 has the algorithm's own. Judged on training problems that it
         does not train on.
 
         An update of evolution strategies has the length of its learning rate and is mostly noise, which adds
         up like a random walk. So a trial, a part of a run's length, takes steps that are longer by the root
         of that: they lead as far from the start as the run's. GRPO's rates are the same in both.
         """
-        chosen = self.drawn(algorithm, number)
+        chosen = self.drawn(algorithm, index)
         if issubclass(ALGORITHMS[algorithm], EvolutionSettings) and not self._given(
             algorithm, "learning_rate"
         ):
             usual = ALGORITHMS[algorithm]().learning_rate
             rate = chosen.get("learning_rate", usual) / math.sqrt(self.tune_share)
             chosen = chosen | {"learning_rate": float(f"{rate:.3g}")}
-        config = self.config(algorithm, TUNING_SEED + number, self.tune_share, chosen)
+        config = self.config(algorithm, TUNING_SEED + index, self.tune_share, chosen)
         return config.replace(evaluations=0, validation=self.problems)
 
-    def drawn(self, algorithm: str, number: int) -> dict[str, Any]:
-        """Return the settings of trial `number` in the place of the defaults, as a run of the whole budget
+    def drawn(self, algorithm: str, index: int) -> dict[str, Any]:
+        """Return the settings of trial `index` in the place of the defaults, as a run of the whole budget
         would have it."""
-        if number == 0:
+        if index == 0:
             return {}
-        draw = random.Random(f"{algorithm}/{number}")
+        draw = random.Random(f"{algorithm}/{index}")
         defaults = self.config(algorithm, 0).flat()
-        found: dict[str, Any] = {}
+        chosen: dict[str, Any] = {}
         for names, (kind, *range_) in SEARCHED[algorithm].items():
             names = names if isinstance(names, tuple) else (names,)
             position = draw.random()
@@ -212,16 +210,16 @@ class Plan:
                 ]
                 factor = factors[int(position * len(factors))]
                 values = [int(defaults[names[0]] * factor), max(1, int(defaults[names[1]] / factor))]
-            found |= dict(zip(names, values, strict=True))
-        return found
+            chosen |= dict(zip(names, values, strict=True))
+        return chosen
 
     def _given(self, algorithm: str, name: str) -> bool:
         """Return whether the user decided the setting."""
         return name in self.settings or name in self.own.get(algorithm, {})
 
-    def order(self, number: int) -> list[str]:
+    def order(self, index: int) -> list[str]:
         """The algorithms, each first in its turn."""
-        start = number % len(self.algorithms)
+        start = index % len(self.algorithms)
         return [*self.algorithms[start:], *self.algorithms[:start]]
 
     def table(self) -> dict[str, Any]:

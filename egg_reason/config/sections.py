@@ -259,7 +259,7 @@ def task_options(pairs: tuple[str, ...]) -> dict:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"a task option must read name=value, not {pair!r}")
-        values = [_number(part) for part in text.split(",")]
+        values = [_number(item) for item in text.split(",")]
         options[name.replace("-", "_")] = values[0] if len(values) == 1 else tuple(values)
     return options
 

@@ -73,8 +73,8 @@ def lane_key(seed: int, step: Array, sharer: Array, prompt: Array, sample: Array
     `share_noise` says."""
     key = jax.random.key_data(jax.random.key(seed))
     # In this order for ever: another one would name other random numbers.
-    for number in (step, sharer, prompt, sample):
-        key = random.fold_in(key, number)
+    for counter in (step, sharer, prompt, sample):
+        key = random.fold_in(key, counter)
     return jnp.stack(key)
 
 

@@ -58,7 +58,7 @@ def draw(
     prompts = [
         engine.tokenizer.prompt(questions[question].rows[problem]["prompt"]) for question, problem in used
     ]
-    number_of = {key: number for number, key in enumerate(used)}
+    number_of = {key: index for index, key in enumerate(used)}
 
     sorted_jobs = sorted(jobs, key=lambda job: (-questions[job[0]].sampling.max_tokens, job))
     count = len(sorted_jobs)
@@ -122,8 +122,8 @@ def evaluate(
     messages: dict[tuple[str, str], str] = {}
 
     def graded(jobs, numbers, completions, scores):
-        for number, value in zip(numbers, scores.by_reward[accuracy], strict=True):
-            correct[jobs[number][1:]] = value >= 1
+        for index, value in zip(numbers, scores.by_reward[accuracy], strict=True):
+            correct[jobs[index][1:]] = value >= 1
         failures.update(scores.failures)
         messages.update(scores.messages)
 

@@ -102,7 +102,7 @@ class Store:
         """All samples; a last line that was not written to its end is cut off."""
         self._file.seek(0)
         whole = 0
-        for number, line in enumerate(self._file, start=1):
+        for line_number, line in enumerate(self._file, start=1):
             if not line.endswith(b"\n"):
                 break
             try:
@@ -117,7 +117,7 @@ class Store:
             except (ValueError, KeyError, TypeError):
                 way_out = "remove that line, and its sample is drawn again"
                 raise ValueError(
-                    f"{self.path / 'samples.jsonl'}: line {number} is no sample of this evaluation: {way_out}"
+                    f"{self.path / 'samples.jsonl'}: line {line_number} is no sample of this evaluation: {way_out}"
                 ) from None
             whole += len(line)
         self._file.truncate(whole)
@@ -125,19 +125,19 @@ class Store:
 
 def read_samples(folder: Path, benchmark: str) -> list[list[bool]]:
     """`correct` of a finished evaluation, [problem][sample]."""
-    found: dict[int, dict[int, bool]] = {}
+    correct: dict[int, dict[int, bool]] = {}
     with open(folder / "samples.jsonl", "rb") as file:
         for line in file:
             sample = json.loads(line)
             if sample["benchmark"] == benchmark:
-                found.setdefault(sample["problem"], {})[sample["sample"]] = bool(sample["correct"])
-    return [[samples[number] for number in sorted(samples)] for _, samples in sorted(found.items())]
+                correct.setdefault(sample["problem"], {})[sample["sample"]] = bool(sample["correct"])
+    return [[samples[index] for index in sorted(samples)] for _, samples in sorted(correct.items())]
 
 
 def plain(value: Any) -> Any:
     """A float32 or NumPy number as JSON has it: None where it is not finite."""
-    number = float(value)
-    return number if math.isfinite(number) else None
+    as_float = float(value)
+    return as_float if math.isfinite(as_float) else None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -161,8 +161,8 @@ def _difference(before: Any, now: Any, where: str = "") -> tuple[str, str, str] 
     """The first place at which two headers differ, as (name, text before, text now)."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*now, *(key for key in before if key not in now)]:
-            found = _difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
-            if found:
-                return found
+            difference = _difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
+            if difference:
+                return difference
         return None
     return None if before == now else (where, f"{before!r:.80}", f"{now!r:.80}")

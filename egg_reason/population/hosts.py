@@ -134,31 +134,31 @@ class Hosts:
         atexit.register(end)
 
     def _gather(self, array: np.ndarray) -> np.ndarray:
-        found = self._collective("process_allgather", array)
+        gathered = self._collective("process_allgather", array)
         self.received += (self.count - 1) * array.nbytes
-        return found.reshape(self.count, -1)
+        return gathered.reshape(self.count, -1)
 
     def _collective(self, name: str, array: np.ndarray) -> np.ndarray:
         """Call a collective in a thread of its own, so that a second Ctrl-C ends the wait."""
         from jax.experimental import multihost_utils
 
-        found: list[Any] = []
+        outcome: list[Any] = []
 
         def call():
             try:
-                found.append(np.asarray(getattr(multihost_utils, name)(array)))
+                outcome.append(np.asarray(getattr(multihost_utils, name)(array)))
             except Exception as error:
-                found.append(error)
+                outcome.append(error)
 
         # A daemon: this process may end while the collective still waits for the others.
         thread = threading.Thread(target=call, daemon=True)
         thread.start()
         thread.join()
-        if isinstance(found[0], Exception):  # JaxRuntimeError; of gloo ValueError
+        if isinstance(outcome[0], Exception):  # JaxRuntimeError; of gloo ValueError
             self.leave()
-            reason = str(found[0]).splitlines()[0][:200]
+            reason = str(outcome[0]).splitlines()[0][:200]
             raise Lost(f"a host was lost ({reason}): start all of them again, with --resume")
-        return found[0]
+        return outcome[0]
 
 
 class Leader:
@@ -181,9 +181,9 @@ class Leader:
         }
         self.hosts.exchange(json.dumps(about).encode())
         # Every exchange is one that the others make too: the order of the calls is the protocol.
-        for number, reply in enumerate(self.hosts.exchange()):  # when they have loaded the model
+        for host, reply in enumerate(self.hosts.exchange()):  # when they have loaded the model
             if reply:
-                raise ValueError(f"host {number}: {reply.decode()}")
+                raise ValueError(f"host {host}: {reply.decode()}")
         self.hosts.exchange(b"go")
         # At step 0 all have the base weights, whose fingerprint has been compared.
         if state.step:
@@ -297,13 +297,13 @@ def _tried(
 
 
 def _merged(replies: list[bytes], wire: str) -> Trials:
-    for number, reply in enumerate(replies):
+    for host, reply in enumerate(replies):
         if reply[0] != TRIALS:
-            text = f"host {number}: {reply[1:].decode()}"
+            text = f"host {host}: {reply[1:].decode()}"
             raise RewardFailure(text) if reply[0] == REWARD_FAILURE else ValueError(text)
     # The kind of the message and the hash: what must be alike before fitness is merged.
     start = 1 + HASH_BYTES
-    different = [number for number, reply in enumerate(replies) if reply[:start] != replies[0][:start]]
+    different = [host for host, reply in enumerate(replies) if reply[:start] != replies[0][:start]]
     if different:
         raise ValueError(
             f"the weights of hosts {different} are not the first one's: all need the same jax and kind of"
@@ -320,13 +320,13 @@ def _one_signal_ignored() -> Iterator[None]:
         yield
         return
 
-    def once(number, frame):
+    def once(signum, frame):
         # The next one ends this process at once.
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(signum, signal.SIG_DFL)
 
-    previous = {number: signal.signal(number, once) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {signum: signal.signal(signum, once) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

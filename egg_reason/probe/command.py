@@ -118,16 +118,16 @@ def probe(config: TrainConfig, out: Path, settings: ProbeSettings = DEFAULT) -> 
         rows = tasks.batch(parts.task.train, 0, sum(counts), config.run.seed)
         batches = [rows[end - count : end] for count, end in zip(counts, np.cumsum(counts), strict=True)]
         out.mkdir(parents=True, exist_ok=True)
-        found = _Probe(config, Populations(parts, batches[:-1], batches[-1]), settings.populations).run(
+        results = _Probe(config, Populations(parts, batches[:-1], batches[-1]), settings.populations).run(
             sorted(set(settings.sigmas))
         )
-    found |= {"settings": flat, "seconds": time.time() - started}
-    write_json(out / "results.json", found)
+    results |= {"settings": flat, "seconds": time.time() - started}
+    write_json(out / "results.json", results)
     from egg_reason.probe.report import draw, show  # matplotlib takes a second to import
 
-    draw(found, out / "probe.png")
-    show(found, Console(highlight=False, soft_wrap=True))
-    return found
+    draw(results, out / "probe.png")
+    show(results, Console(highlight=False, soft_wrap=True))
+    return results
 
 
 class _Probe:
@@ -157,7 +157,7 @@ class _Probe:
         start = self.populations.right()
         lines: dict[float, suggestion.Points] = {}
         for level in working:
-            points, told = self._line(level, [each.sigma for each in levels], start)
+            points, told = self._line(level, [other.sigma for other in levels], start)
             described[level.sigma]["line"] = points
             if points:
                 lengths, gains, errors = (
@@ -172,7 +172,7 @@ class _Probe:
         for sigma, line in fitted.items():
             described[sigma]["best"] = line and dataclasses.asdict(line)
         rising = {sigma: line for sigma, line in fitted.items() if line}
-        found: dict[str, Any] = {
+        results: dict[str, Any] = {
             "start": plain(average(start[:, None])),
             "seconds_per_completion": self.populations.seconds / self.populations.jobs,
             "sigmas": list(described.values()),
@@ -180,17 +180,17 @@ class _Probe:
             "suggestion": None,
             "command": None,
         }
-        points = [point for each in described.values() for point in each.get("line", [])]
+        points = [point for description in described.values() for point in description.get("line", [])]
         if not rising or not any(point["gain"] > _bound(len(points)) * point["error"] for point in points):
-            return found  # no step gained anything that chance would not
+            return results  # no step gained anything that chance would not
         slopes = [line.slope / math.sqrt(line.populations) for line in rising.values()]
         sigma = list(rising)[suggestion.steepest(list(rising), slopes)]
-        found["table"] = self._table(sigma)
-        found["suggestion"] = suggest(
-            config, sigma, rising[sigma], found["table"], found["seconds_per_completion"]
+        results["table"] = self._table(sigma)
+        results["suggestion"] = suggest(
+            config, sigma, rising[sigma], results["table"], results["seconds_per_completion"]
         )
-        found["command"] = command(config, found["suggestion"])
-        return found
+        results["command"] = command(config, results["suggestion"])
+        return results
 
     def _look(self, sigma: float) -> Level:
         """The first population at a sigma."""
@@ -270,7 +270,7 @@ class _Probe:
         self.populations.extend(level, 1, samples, first=self.count)
         [fitness] = level.fitness
         completions = algorithm.population * algorithm.prompts * algorithm.samples
-        found = []
+        table = []
         for prompts in sorted({algorithm.prompts, *_powers(algorithm.prompts)}):
             for drawn in sorted({algorithm.samples, *_powers(samples)}):
                 members = 2 * round(completions / prompts / drawn / 2)
@@ -279,18 +279,18 @@ class _Probe:
                 pairs = suggestion.slopes_by_pair(fitness, sigma, prompts, drawn, algorithm.shaping)
                 scale = math.sqrt(members / algorithm.population)  # of independent directions, each as good
                 slope = {key: value * scale for key, value in slope_interval([pairs]).items()}
-                part = fitness[:, :prompts, :drawn]
-                found.append(
+                fitness_of_split = fitness[:, :prompts, :drawn]
+                table.append(
                     {
                         "members": members,
                         "prompts": prompts,
                         "samples": drawn,
                         "slope": slope,
-                        "signal_to_noise": signal_to_noise(suggestion.mean(part, 2)),
-                        "pair_correlation": correlation([part]),
+                        "signal_to_noise": signal_to_noise(suggestion.mean(fitness_of_split, 2)),
+                        "pair_correlation": correlation([fitness_of_split]),
                     }
                 )
-        return found
+        return table
 
 
 def suggest(
@@ -334,23 +334,25 @@ def suggest(
     if chosen is not mine:
         factor *= (chosen["slope"]["mean"] / mine["slope"]["mean"]) ** 2
     rate, _ = line.learning_rate(shape, factor)
-    found = {
+    suggested = {
         "population": members,
         "prompts": chosen["prompts"],
         "samples": chosen["samples"],
         "steps": steps,
     }
-    found |= {"sigma": rounded(sigma), "learning_rate": rounded(rate)}
+    suggested |= {"sigma": rounded(sigma), "learning_rate": rounded(rate)}
     if algorithm.learning_rate_final is not None:
-        found["learning_rate_final"] = rounded(rate * algorithm.learning_rate_final / algorithm.learning_rate)
+        suggested["learning_rate_final"] = rounded(
+            rate * algorithm.learning_rate_final / algorithm.learning_rate
+        )
     if algorithm.sigma_final is not None:
-        found["sigma_final"] = rounded(sigma * algorithm.sigma_final / algorithm.sigma)
-    return found
+        suggested["sigma_final"] = rounded(sigma * algorithm.sigma_final / algorithm.sigma)
+    return suggested
 
 
-def command(config: TrainConfig, found: dict[str, Any]) -> str:
+def command(config: TrainConfig, suggested: dict[str, Any]) -> str:
     """`egg-reason train` with the settings that were given to the probe and those that it found."""
-    return shlex.join(["egg-reason", "train", *train_words(config.replace(**found), found)])
+    return shlex.join(["egg-reason", "train", *train_words(config.replace(**suggested), suggested)])
 
 
 def rounded(value: float, digits: int = 2) -> float:

@@ -86,8 +86,8 @@ class Checkpoints:
             # The rename itself is on the disk only when the folder is.
             sync(self.folder)
         except (OSError, SafetensorError) as error:
-            number = re.search(r"\(os error (\d+)\)", str(error))  # of the library, which knows no OSError
-            reason = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or error
+            code = re.search(r"\(os error (\d+)\)", str(error))  # of the library, which knows no OSError
+            reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None) or error
             raise OSError(
                 f"{path} could not be written ({reason}): make room on the disk, or mend it, and resume"
             ) from None

@@ -215,7 +215,7 @@ class Run:
         self._last_step = step
         if self._events is None:
             self._events = Events(self.path / "tensorboard", step)
-        self._events.add(step, {name: number for name, number in numbers.items() if number is not None})
+        self._events.add(step, {name: value for name, value in numbers.items() if value is not None})
 
     def rewind(self, step: int) -> None:
         """Forget the metrics of steps after `step` (-1: all). Call it on resuming, with the last step that
@@ -321,14 +321,16 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
         return []
     lines = path.read_bytes().split(b"\n")
     metrics = []
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last line end is torn, or nothing
+    for line_number, line in enumerate(
+        lines[:-1], start=1
+    ):  # what follows the last line end is torn, or nothing
         try:
             entry = json.loads(line)
             if not (isinstance(entry["step"], int) and math.isfinite(entry["time"])):
                 raise TypeError
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             log.warning(
-                '%s: line %d is not a JSON object with "step" and "time" and is left out', path, number
+                '%s: line %d is not a JSON object with "step" and "time" and is left out', path, line_number
             )
             continue
         metrics.append(entry)
@@ -349,9 +351,9 @@ def storage(path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _STORAGE:
             raise
-        place = error.filename or path
+        target = error.filename or path
         raise type(error)(
-            f"{place} cannot be written ({error.strerror}): {_STORAGE[error.errno]}, then go on with:"
+            f"{target} cannot be written ({error.strerror}): {_STORAGE[error.errno]}, then go on with:"
             f" {resume_command(path)}"
         ) from None
 

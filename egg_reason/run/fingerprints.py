@@ -81,7 +81,7 @@ def differences(before: Fingerprints, now: Fingerprints) -> dict[str, str]:
         if kind == "template":  # rows that are others have other prompts
             same_rows = list(before["data"].values()) == list(now["data"].values())
             shared = [name for name in first if name in second and (same_rows or name != PROMPTS)]
-            first, second = ({name: each[name] for name in shared} for each in (first, second))
+            first, second = ({name: values[name] for name in shared} for values in (first, second))
         if list(first.values()) != list(second.values()):
             different[kind] = _words(kind, first, second)
     return {kind: different[kind] for kind in now if kind in different}

@@ -228,29 +228,29 @@ def _finite(value: Any) -> float | None:
 
 
 def _number(value: Any, form: str) -> str:
-    number = _finite(value)
-    return "-" if number is None else format(number, form)
+    finite = _finite(value)
+    return "-" if finite is None else format(finite, form)
 
 
 def _count(value: Any) -> str:
     """Three or four digits: 950, 12.3k, 1.2M."""
-    number = _finite(value)
-    if number is None:
+    finite = _finite(value)
+    if finite is None:
         return "-"
     for scale, unit in ((1e6, "M"), (1e3, "k")):
         # 999.5 would be rounded to 1000: it is shown as 1.0k.
-        if number >= 0.9995 * scale:
-            scaled = number / scale
+        if finite >= 0.9995 * scale:
+            scaled = finite / scale
             return f"{scaled:.1f}{unit}" if scaled < 99.95 else f"{scaled:.0f}{unit}"
-    return f"{number:.0f}"
+    return f"{finite:.0f}"
 
 
 def _duration(seconds: Any) -> str:
     """0:07, 12:34, 1:02:03, 2d 03h."""
-    number = _finite(seconds)
-    if number is None:
+    finite = _finite(seconds)
+    if finite is None:
         return "-"
-    minutes, rest = divmod(max(0, round(number)), 60)
+    minutes, rest = divmod(max(0, round(finite)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours >= 24:
         return f"{hours // 24}d {hours % 24:02d}h"
