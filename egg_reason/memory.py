@@ -40,7 +40,7 @@ finds its programs in the cache needs less."""
 
 @dataclass(frozen=True)
 class Prediction:
-    """The needs of a run, and the device whose memory they are of."""
+    """The memory needs of a run, and the device that must meet them."""
 
     parts: tuple[Need, ...]
     device: str
@@ -121,7 +121,7 @@ def _resident() -> int:
 
 
 def lines(prediction: Prediction) -> list[str]:
-    """A table of the parts, and the peak."""
+    """Return a table of the needs, and the peak."""
     width = max(len(need.name) for need in prediction.parts)
     table = [f"{'GiB':<{width}}  {'  '.join(f'{phase:>9}' for phase in ALWAYS)}"]
     for need in prediction.parts:
@@ -134,8 +134,8 @@ def lines(prediction: Prediction) -> list[str]:
 
 
 def refuse(prediction: Prediction, budget: float | None) -> None:
-    """Raises ValueError, one line with the largest parts, where the peak is above a budget in GiB; None:
-    there is none."""
+    """Raise ValueError, one line with the largest needs, if the peak is above a budget in GiB; None: no
+    budget."""
     if budget is None or prediction.peak <= budget * GIB:
         return
     phase = max(ALWAYS, key=prediction.total)

@@ -1,4 +1,4 @@
-"""What surrounds the training loop: signals, the view, evaluations, checkpoints, failures told, the
+"""The surroundings of the training loop: signals, view, evaluations, checkpoints, messages about failures,
 summary."""
 
 import contextlib
@@ -39,7 +39,7 @@ Summary: TypeAlias = dict[str, Any]
 
 
 class Session:
-    """One process's stretch of a run.
+    """The part of a run that one process trains.
 
     Attributes:
         budget: what is spent, and when the run ends.
@@ -69,8 +69,8 @@ class Session:
 
     @contextlib.contextmanager
     def running(self, population: Population, state: State) -> Iterator[None]:
-        """Surround the loop: start the view and the population, and tell the user how a failed run goes
-        on."""
+        """Surround the loop: start the view and the population, and tell the user how to continue a failed
+        run."""
         self.state = state
         previous = self._catch_signals()
         try:
@@ -332,8 +332,8 @@ class Session:
         self._display.note("  ".join(f"{what}: {path / name}" for what, name in files.items()))
 
     def _catch_signals(self) -> dict:
-        """The first Ctrl-C (or SIGTERM) ends the run after the step in progress; a second one ends it at
-        once."""
+        """Let the first Ctrl-C (or SIGTERM) end the run after the step in progress, and a second one at once.
+        Return the handlers from before."""
         if threading.current_thread() is not threading.main_thread():
             return {}
 

@@ -1,4 +1,4 @@
-"""Training: ask for members, try them out, tell the algorithm what came of it. Start reading here.
+"""Training: ask for members, try them out, tell the algorithm the results. Start reading here.
 
     summary = egg_reason.fine_tune(egg_reason.TrainConfig.of(steps=20, seed=1), "runs/mine")
 

@@ -54,7 +54,7 @@ TEXT_BYTES = 25
 
 @dataclass(frozen=True)
 class GRPO:
-    """Settings, checked when made. Every call is a pure function of its arguments and these.
+    """GRPO with checked settings. Every call is a pure function of its arguments and the settings.
 
     architecture: the family of the model. parameters: what is trained (`Family.parameters`), as for evolution
         strategies.
@@ -143,7 +143,7 @@ class GRPO:
         return float(as_schedule(self.learning_rate)(spent))
 
     def init(self, params) -> State:
-        """The state before the first step. params: arrays; floats become float32, integers stay."""
+        """Return the state before the first step. params: arrays; floats become float32, integers stay."""
         params = jax.tree.map(jnp.array, cast(params, jnp.float32))
         return State(params, self.optimiser.init(self._leaves(params)), None, 0)
 
@@ -154,7 +154,8 @@ class GRPO:
         return state.params
 
     def fitness(self, rewards_NPG) -> np.ndarray:
-        """Rewards of all completions -> what `tell` takes and the log keeps: float32 [samples, prompts]."""
+        """Return what `tell` takes and the log keeps: the rewards of all completions, float32 [samples,
+        prompts]."""
         return np.asarray(rewards_NPG[0], np.float32).T
 
     def metrics(self, rewards_GP) -> dict[str, float]:
@@ -286,8 +287,8 @@ class GRPO:
         return cast(params, self.compute_dtype)
 
     def _gradient(self, leaves, params, rollouts: Rollouts, minibatch, table) -> tuple[Any, dict]:
-        """Gradient of the loss of one minibatch, and sums over it: numbers, and `rows`, {text: its share of
-        the loss}."""
+        """Return the gradient of the loss of one minibatch, and sums over it: numbers, and `rows`, {text: its
+        share of the loss}."""
         total, read = jax.tree.map(jnp.zeros_like, leaves), []
         rows: dict[int, float] = {}
         for texts, *shape in rollouts.batches(minibatch, self.backward_tokens):
@@ -348,7 +349,7 @@ class GRPO:
         return self.log_probabilities(params, inputs_RT, targets_RT)[0]
 
     def _read_all(self, params, rollouts: Rollouts) -> np.ndarray:
-        """Log-probabilities of all targets, float32 [J, T]."""
+        """Return the log-probabilities of all targets, float32 [J, T]."""
         log_p_RT: np.ndarray = np.zeros(rollouts.targets.shape, np.float32)
         for texts, *shape in rollouts.batches(np.arange(len(rollouts)), self.backward_tokens):
             inputs, targets = (
@@ -359,8 +360,8 @@ class GRPO:
         return log_p_RT
 
     def _update_metrics(self, updates: list[dict]) -> dict[str, float]:
-        """TRL's metrics of the updates of one step. Clip ratios and entropy are means over tokens (gspo: clip
-        ratios over completions)."""
+        """Return TRL's metrics of the updates of one step. Clip ratios and entropy are means over tokens
+        (gspo: clip ratios over completions)."""
         total = {
             name: sum(update[name] for update in updates)
             for name in ("tokens", "counted", "low", "high", "kl", "entropy")
@@ -378,7 +379,7 @@ class GRPO:
 
 
 def _gap_metrics(total: float, count: float, largest: float) -> dict[str, float]:
-    """How far the trainer's log-probabilities of the drawn tokens are from the sampler's, on the same
+    """Return how far the trainer's log-probabilities of the drawn tokens are from the sampler's, on the same
     weights."""
     name = "sampling/sampling_logp_difference"
     return {f"{name}/mean": float(total / max(count, 1)), f"{name}/max": float(largest)}

@@ -194,8 +194,8 @@ def compare(
         ),
     ] = None,
 ) -> int:
-    """Compare algorithms on one model, task and budget: curves, intervals, a table and a paragraph. If it is
-    stopped, the same command goes on."""
+    """Compare algorithms on one model, task and budget: curves, intervals, a table and a paragraph. If
+    interrupted, run the same command again to continue."""
     from egg_reason.compare.command import compare as run
     from egg_reason.compare.plan import plan_of
 

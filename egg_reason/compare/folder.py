@@ -20,7 +20,7 @@ KINDS = ("accuracy", "spread", "other")
 
 
 class Folder:
-    """DIR: where everything lies, and the work that fills it."""
+    """The folder of a comparison, and the work that fills it."""
 
     def __init__(self, plan: Plan, out: Path):
         self.plan = plan
@@ -36,7 +36,7 @@ class Folder:
         return self.out / "measures" / what / kind
 
     def tuning(self) -> list[Work]:
-        """The trials, in turn."""
+        """Return the trials, in turn."""
         return [
             self._training(
                 f"tuning {algorithm} {index}",
@@ -49,14 +49,14 @@ class Folder:
         ]
 
     def best(self, algorithm: str) -> int | None:
-        """The trial whose weights got most validation problems right; ties go to the first. None without
-        tuning."""
+        """Return the trial whose weights got most validation problems right; ties go to the first. None
+        without tuning."""
         scores = [self.score(algorithm, index) for index in range(self.plan.tune)]
         known = {index: score for index, score in enumerate(scores) if score is not None}
         return max(known, key=lambda index: known[index]) if known else None
 
     def score(self, algorithm: str, index: int) -> float | None:
-        """None: the trial failed."""
+        """Return the validation accuracy of a trial; None: the trial failed."""
         path = self.trial(algorithm, index) / "summary.json"
         if not path.is_file():
             return None
@@ -64,19 +64,19 @@ class Folder:
         return metric.value if metric else None
 
     def config(self, algorithm: str, seed: int) -> TrainConfig:
-        """The settings of a final run: those of the best trial, for this seed."""
+        """Return the settings of a final run: those of the best trial, for this seed."""
         best = self.best(algorithm)
         return self.plan.config(
             algorithm, seed, chosen=self.plan.drawn(algorithm, best) if best is not None else None
         )
 
     def start(self) -> list[Work]:
-        """Measurements of the model before."""
+        """Return the measurements of the model before training."""
         model = self.plan.config(self.plan.algorithms[0], 0).model.model
         return self._measures("start", model, lambda: True)
 
     def final(self) -> list[Work]:
-        """Runs in turn, then measurements; a measurement may begin beside the last run."""
+        """Return the runs in turn, then the measurements; a measurement may begin beside the last run."""
         works: list[Work] = []
         measures: list[Work] = []
         for seed in range(self.plan.seeds):

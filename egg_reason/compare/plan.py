@@ -64,7 +64,7 @@ scaled: one setting times 1/2, 1, 2 or 4, the other divided by it: completions a
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole comparison. Two plans that are equal may go on in one folder.
+    """The plan of a comparison. A folder can be continued with an equal plan only.
 
     budget: minutes, tokens or updates. amount: so many of it for each run; tuning trials get `tune_share` of
         it.
@@ -144,7 +144,7 @@ class Plan:
     def config(
         self, algorithm: str, seed: int, share: float = 1.0, chosen: dict[str, Any] | None = None
     ) -> TrainConfig:
-        """Settings of a run. share: of the budget. chosen: settings in the place of the defaults.
+        """Return the settings of a run. share: of the budget. chosen: settings that replace the defaults.
 
         Learning rates fall, over the budget, where that is the algorithm's default or a setting.
         """
@@ -166,8 +166,8 @@ class Plan:
         return TrainConfig.of(**table)
 
     def trial(self, algorithm: str, index: int) -> TrainConfig:
-        """Settings of a tuning trial: index 0 has the algorithm's own. Judged on training problems that it
-        does not train on.
+        """Return the settings of a tuning trial: trial 0 has the algorithm's own. A trial is judged on
+        training problems that it does not train on.
 
         An update of evolution strategies has the length of its learning rate and is mostly noise, which adds
         up like a random walk. So a trial, a part of a run's length, takes steps that are longer by the root
@@ -184,8 +184,8 @@ class Plan:
         return config.replace(evaluations=0, validation=self.problems)
 
     def drawn(self, algorithm: str, index: int) -> dict[str, Any]:
-        """Return the settings of trial `index` in the place of the defaults, as a run of the whole budget
-        would have it."""
+        """Return the settings of trial `index` that replace the defaults, as a run of the whole budget would
+        have them."""
         if index == 0:
             return {}
         draw = random.Random(f"{algorithm}/{index}")
@@ -218,7 +218,7 @@ class Plan:
         return name in self.settings or name in self.own.get(algorithm, {})
 
     def order(self, index: int) -> list[str]:
-        """The algorithms, each first in its turn."""
+        """Return the algorithms, rotated so that each is first in its turn."""
         start = index % len(self.algorithms)
         return [*self.algorithms[start:], *self.algorithms[:start]]
 
@@ -291,7 +291,8 @@ def plan_of(
 def parse_settings(
     pairs: Sequence[str], algorithms: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """('lanes=64', 'grpo.learning_rate=1e-3') -> settings of all runs, and settings of one algorithm's.
+    """Return the settings of all runs, and those of one algorithm's, from texts such as ('lanes=64',
+    'grpo.learning_rate=1e-3').
 
     A value is what TOML makes of it (numbers, true, ["a", "b"], "text"), else what a flag makes of it: a
     text, or a list whose entries are separated by commas.

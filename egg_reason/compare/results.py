@@ -1,5 +1,5 @@
-"""The results of a comparison, as numbers: everything that results.json holds but the words. Reads folders,
-computes nothing by itself."""
+"""The numbers of results.json: everything in it except the words. They are read from folders; nothing is
+trained or evaluated."""
 
 import json
 import os
@@ -64,8 +64,8 @@ def gather(folder: Folder) -> dict[str, Any]:
 
 
 def curve(runs: Sequence[Path], parts: int) -> list[dict[str, Any]]:
-    """Held-out accuracy after k of `parts` equal parts of the budget: of each seed, and the mean over seeds
-    and problems.
+    """Return held-out accuracy after k of `parts` equal parts of the budget: of each seed, and the mean over
+    seeds and problems.
 
     A part in which some seed has no evaluation (a single step went past it) is left out.
     """

@@ -9,7 +9,7 @@ NAMES = {"eggroll": "EGGROLL", "openes": "OpenES", "grpo": "GRPO"}
 
 
 def interval(estimate: dict[str, float | None], form: str = ".3f") -> str:
-    """0.459 [0.429, 0.490]; without brackets where it has no ends."""
+    """Return an estimate as 0.459 [0.429, 0.490]; without brackets if its interval has no ends."""
     if estimate["low"] is None or estimate["high"] is None:
         return format(estimate["mean"], form)
     return f"{estimate['mean']:{form}} [{estimate['low']:{form}}, {estimate['high']:{form}}]"
@@ -56,7 +56,8 @@ def paragraph(results: dict[str, Any]) -> str:
 
 
 def verdict(difference: dict[str, Any]) -> str:
-    """One sentence on two algorithms; difference: second - first in accuracy, with its interval."""
+    """Say in one sentence how two algorithms differ. difference: second - first in accuracy, with its
+    interval."""
     first = NAMES[difference["first"]]
     second = NAMES[difference["second"]]
     low = difference["low"]
@@ -73,7 +74,8 @@ def verdict(difference: dict[str, Any]) -> str:
 
 
 def fall(name: str, curve: Sequence[dict[str, Any]]) -> str:
-    """A sentence where the best point of a curve lies above the interval of its last one; else empty."""
+    """Return a sentence if the best point of a curve lies above the interval of its last one; else an empty
+    text."""
     if not curve:
         return ""
     best = max(curve, key=lambda point: point["accuracy"]["mean"])
@@ -87,7 +89,7 @@ def fall(name: str, curve: Sequence[dict[str, Any]]) -> str:
 
 
 def _narrowing(results: dict[str, Any]) -> str:
-    """pass@k of the most samples, and different answers among them, against before."""
+    """Say how pass@k of the most samples, and the different answers among them, changed."""
     most = max(results["start"]["pass@k"], key=int)
     before = results["start"]
     parts = []
@@ -129,7 +131,7 @@ def changed(difference: dict[str, float | None]) -> str:
 
 
 def rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The table: headings, and a row of texts for the model before and for each algorithm."""
+    """Return the table: headings, and a row of texts for the model before and for each algorithm."""
     most = max(results["start"]["pass@k"], key=int)
     headings = [
         "",
@@ -173,7 +175,7 @@ def rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def trials(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The tuning table; the best trial of each algorithm has a star."""
+    """Return the tuning table; the best trial of each algorithm has a star."""
     table = []
     for name, tuning in results["tuning"].items():
         for index, trial in enumerate(tuning["trials"]):
@@ -198,7 +200,7 @@ def tuning(results: dict[str, Any]) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """comparison.md."""
+    """Return the text of comparison.md."""
     parts = [results["words"], _table(*rows(results))]
     if results["tuning"]:
         parts += [tuning(results), _table(*trials(results))]

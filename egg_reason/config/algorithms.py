@@ -25,7 +25,7 @@ OPTIMISERS = ("sgd", "momentum", "adam", "adamw", "radam", "lion")
 
 @dataclass(frozen=True)
 class AlgorithmSettings(Section):
-    """What every algorithm has: the size of a step, the optimiser, and which weights are trained."""
+    """Settings of every algorithm: the size of a step, the optimiser, and which weights are trained."""
 
     name: ClassVar[str]
     default_temperature: ClassVar[float]
@@ -67,7 +67,7 @@ class AlgorithmSettings(Section):
 
     @property
     def share_noise(self) -> str:
-        """Who draws the same random numbers (`engine.Sampling`); with one member nobody."""
+        """Which members draw the same random numbers (`engine.Sampling`); none if there is one member."""
         return "none"
 
     @property
@@ -90,7 +90,7 @@ class AlgorithmSettings(Section):
 
 @dataclass(frozen=True)
 class EvolutionSettings(AlgorithmSettings):
-    """What evolution strategies share: a population of perturbed members."""
+    """Settings of evolution strategies: a population of perturbed members."""
 
     default_temperature: ClassVar[float] = 0.3
 

@@ -55,7 +55,7 @@ def instance(name: str, value: Any, kind: type[Wanted], what: str, way_out: str)
 
 
 def texts(name: str, value: Any, way_out: str = "give a list of texts", messages: bool = False) -> list:
-    """Return a list of texts. One text alone is none: it would be taken for a list of letters. messages: an
+    """Return a list of texts. A single text is refused: it would be read as a list of letters. messages: an
     entry may also be a list of messages, as conversational data have them."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a list of texts, got {shown(value)}: {way_out}")

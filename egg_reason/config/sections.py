@@ -43,7 +43,7 @@ class ModelSettings(Section):
 
 @dataclass(frozen=True)
 class TaskSettings(Section):
-    """The problems that it is trained on."""
+    """The problems that the model is trained on."""
 
     task: str = setting(
         "countdown",
@@ -185,7 +185,7 @@ class EngineSettings(Section):
 
 @dataclass(frozen=True)
 class EvaluationSettings(Section):
-    """When and on what held-out accuracy is measured."""
+    """When held-out accuracy is measured, and on which problems."""
 
     eval_every: int = setting(
         10, "steps between held-out evaluations; 0: only before and after the run", range=Range(least=0)
@@ -221,7 +221,7 @@ class EvaluationSettings(Section):
 
 @dataclass(frozen=True)
 class RunSettings(Section):
-    """How long it trains, and what it keeps."""
+    """How long the run trains, and what it keeps."""
 
     steps: int = setting(40, "updates of the weights", range=Range(least=1))
     minutes: float | None = setting(

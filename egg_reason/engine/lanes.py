@@ -179,7 +179,7 @@ def decode(
     enough_idle: Array | int,
     enough_placed: Array | int,
 ) -> tuple[Lanes, jax.Array, jax.Array, jax.Array, Placed]:
-    """Step all lanes until `enough_idle` of them stand still, `enough_placed` completions were taken up, or
+    """Step all lanes until `enough_idle` of them are idle, `enough_placed` completions were taken up, or
     `program.steps` are done.
 
     A lane whose completion has ended takes a waiting one of its own direction, before the first step too.

@@ -176,7 +176,7 @@ def evaluate_model(
 
 
 def _sample(benchmarks, job, index, at, completions, scores) -> dict[str, Any]:
-    """A line of samples.jsonl. index: of the completion; at: its place in the scores."""
+    """Return a line of samples.jsonl. index: of the completion; at: its position in the scores."""
     benchmark = benchmarks[job[0]]
     row = benchmarks[job[0]].rows[job[1]]
     first = benchmark.rewards[0].name
@@ -230,7 +230,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _columns(result: dict) -> dict[str, str]:
-    """One benchmark's results as they are shown: heading -> text."""
+    """Return one benchmark's results as they are shown: heading -> text."""
     shown = {
         "problems": (
             f"{result['problems']:,} x {result['samples']}"
@@ -254,7 +254,7 @@ def _interval(interval: dict) -> str:
 
 
 def _shown(by_benchmark: dict, console: Console) -> Table | str:
-    """A line for each benchmark: in a table, where one fits a terminal; else as text."""
+    """Return a line for each benchmark: in a table if it fits the terminal, else as text."""
     rows = {name: _columns(result) for name, result in by_benchmark.items()}
     headings = list(dict.fromkeys(heading for row in rows.values() for heading in row))
     table = Table(

@@ -89,8 +89,8 @@ def draw(
 
 @dataclass(frozen=True)
 class Measured:
-    """accuracy: share of completions to which the accuracy reward gave 1 or more, 95% interval clustered by
-    problem."""
+    """The result of an evaluation. accuracy: share of completions to which the accuracy reward gave 1 or
+    more, 95% interval clustered by problem."""
 
     accuracy: Interval
     completions: Completions
@@ -111,7 +111,7 @@ def evaluate(
     samples: int = 1,
     trainer_state: TrainerState = NO_RUN,
 ) -> Measured:
-    """`samples` completions for each row by one set of weights (in compute precision).
+    """Draw `samples` completions for each row with one set of weights (in compute precision), and grade them.
 
     accuracy: name of the reward that tells right from wrong. trainer_state: what rewards get as
     `trainer_state`.

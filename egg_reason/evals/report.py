@@ -238,12 +238,12 @@ def _hash(text: str) -> str:
 
 
 def _packed(text: str) -> str:
-    """JSON as gzip in base64."""
+    """Return JSON as gzip in base64."""
     return base64.b64encode(gzip.compress(text.encode("ascii"), 6, mtime=0)).decode("ascii")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(offset, row) of a JSON Lines file; a torn last line is left out."""
+    """Yield (offset, row) of a JSON Lines file; a torn last line is left out."""
     offset = 0
     with open(path, "rb") as file:
         for line_number, line in enumerate(file, start=1):
@@ -262,7 +262,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """{} where there is no such file."""
+    """Return the object in a JSON file; {} if there is no such file."""
     if not path.is_file():
         return {}
     try:
@@ -275,7 +275,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _load(line: bytes) -> Any:
-    """JSON with None for the numbers that JSON has not: NaN, infinities and what overflows to them."""
+    """Read JSON. The numbers that JSON does not have become None: NaN, infinities and what overflows to
+    them."""
     return json.loads(
         line,
         parse_constant=lambda _: None,
