@@ -81,7 +81,7 @@ class Session:
                 yield
         except RewardFailure as failure:
             again = f"{resume_command(self.run.path)} --accept-changes rewards"
-            raise RewardFailure(f"{failure}; correct it and go on with: {again}") from None
+            raise RewardFailure(f"{failure}; correct it and continue with: {again}") from None
         except NotFinite as failure:
             self._save()
             raise NotFinite(
@@ -146,7 +146,7 @@ class Session:
         self._save()
         if self._stop.is_set() and self.state.step < config.run.steps:
             again = resume_command(run.path)
-            self._display.note(f"stopped after step {self.state.step}; go on with: {again}")
+            self._display.note(f"stopped after step {self.state.step}; to continue: {again}")
             return None
         after = self._evaluate(config.evaluation.final_problems)
         from egg_reason.run.curve import learning_curve  # matplotlib takes a second to import
@@ -339,7 +339,7 @@ class Session:
 
         def ask_to_stop(signum, frame):
             self._stop.set()
-            self._display.note("stopping after this step (again: at once)")
+            self._display.note("stopping after this step; press Ctrl-C again to stop at once")
             signal.signal(signum, previous[signum])
 
         previous = {signum: signal.signal(signum, ask_to_stop) for signum in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,4 @@
-"""What EGGROLL costs on one accelerator, in under ten minutes.
+"""The cost of EGGROLL on one accelerator, in under ten minutes.
 
     python scripts/bench_gpu.py [--quick] [--seconds 540] [--only TEXT,TEXT] [--kernel]
 

@@ -151,7 +151,8 @@ def test_what_float16_cannot_hold_is_refused():
         ({"wire": "float8"}, "wire must be one of float32, float16, ternary, not 'float8'"),
         (
             {"wire": "ternary"},
-            "wire ternary tells who won of each pair, which is enough for shaping sign alone, not group",
+            "wire ternary keeps only which member of each pair won, which is enough for shaping sign, not group:"
+            " give --shaping sign, or another --wire",
         ),
     ],
 )

@@ -67,7 +67,7 @@ class GRPO:
         them.
     backward_tokens: most positions of one backward pass; gradients are summed over as many as a minibatch
         needs: memory, not the result, depends on it up to float32 rounding.
-    recompute: pi_old by the trainer before the first update, in the place of the sampler's log-probabilities.
+    recompute: pi_old by the trainer before the first update, instead of the sampler's log-probabilities.
     max_gradient_norm: longer gradients are scaled down to it; 0: never.
     learning_rate: function of the share of the run's budget that is spent (`es.schedule`). optimiser: any
         optax transformation with learning rate 1; its updates are scaled.
@@ -135,7 +135,7 @@ class GRPO:
             raise ValueError(f"learning_rate must be above 0, not {self.rate_at(0)}")
         if (self.reference is None) != (self.objective.beta == 0):
             raise ValueError(
-                f"a reference is needed where beta is above 0, and there alone; beta is {self.objective.beta}"
+                f"a reference is needed if beta is above 0, and only then; beta is {self.objective.beta}"
             )
 
     def rate_at(self, spent: float) -> float:
@@ -154,8 +154,7 @@ class GRPO:
         return state.params
 
     def fitness(self, rewards_NPG) -> np.ndarray:
-        """Return what `tell` takes and the log keeps: the rewards of all completions, float32 [samples,
-        prompts]."""
+        """Return the rewards as `tell` takes and the log keeps them: float32 [samples, prompts]."""
         return np.asarray(rewards_NPG[0], np.float32).T
 
     def metrics(self, rewards_GP) -> dict[str, float]:
@@ -222,12 +221,10 @@ class GRPO:
         optimiser, updates = state.optimiser, []
         for iteration in range(self.iterations):
             order = np.random.default_rng([self.seed, state.step, iteration]).permutation(len(rollouts))
-            for index, texts in enumerate(np.array_split(order, self.minibatches)):
+            for index, rows in enumerate(np.array_split(order, self.minibatches)):
                 table["weights"] = np.zeros(mask.shape, np.float32)
-                table["weights"][texts] = token_weights(
-                    mask[texts], self.objective.loss_type, self.max_tokens
-                )
-                gradient, sums = self._gradient(leaves, state.params, rollouts, texts, table)
+                table["weights"][rows] = token_weights(mask[rows], self.objective.loss_type, self.max_tokens)
+                gradient, sums = self._gradient(leaves, state.params, rollouts, rows, table)
                 leaves, optimiser, norm = self._apply(leaves, optimiser, gradient, rate)
                 updates.append(sums | {"norm": float(norm)})
                 if not np.isfinite([updates[-1]["loss"], updates[-1]["norm"]]).all():
@@ -235,7 +232,7 @@ class GRPO:
                         f"iteration {iteration + 1} of {self.iterations}, minibatch {index + 1} of"
                         f" {self.minibatches}"
                     )
-                    raise NotFinite(_complaint(where, sums, texts, rollouts))
+                    raise NotFinite(_complaint(where, sums, rows, rollouts))
         if not self.recompute:
             first = updates[0]
             info |= _gap_metrics(first["gap"], first["tokens"], first["largest_gap"])
@@ -385,14 +382,14 @@ def _gap_metrics(total: float, count: float, largest: float) -> dict[str, float]
     return {f"{name}/mean": float(total / max(count, 1)), f"{name}/max": float(largest)}
 
 
-def _complaint(where: str, sums: dict, texts, rollouts: Rollouts) -> str:
-    bad = [text for text in texts.tolist() if not np.isfinite(sums["rows"][text])]
+def _complaint(where: str, sums: dict, rows, rollouts: Rollouts) -> str:
+    bad = [text for text in rows.tolist() if not np.isfinite(sums["rows"][text])]
     if not bad:
         return f"the gradient of {where} is not finite, though its loss is ({sums['loss']:g})"
     prompts = sorted({int(rollouts.prompt[text]) for text in bad})
     shown = ", ".join(map(str, prompts[:8])) + (", ..." if len(prompts) > 8 else "")
     return (
-        f"the loss of {where} is not finite: {len(bad)} of its {len(texts)} completions, of the step's prompts"
+        f"the loss of {where} is not finite: {len(bad)} of its {len(rows)} completions, of the step's prompts"
         f" {shown}"
     )
 

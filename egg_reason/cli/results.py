@@ -13,7 +13,7 @@ def evaluate(
     settings: EvalFlags,
     config: Annotated[
         Path | None,
-        option("a TOML file of these settings; flags count more than the file", "none", "FILE.toml"),
+        option("a TOML file of these settings; flags override the file", "none", "FILE.toml"),
     ] = None,
     out: Annotated[
         Path | None,

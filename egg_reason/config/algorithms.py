@@ -130,8 +130,8 @@ class EvolutionSettings(AlgorithmSettings):
     )
     wire: str = setting(
         "float32",
-        "how fitness is written where it passes between machines, and rounded on one too: float16 rounds it,"
-        " ternary tells which member of each pair won (with --shaping sign, which reads no more)",
+        "how fitness is rounded, and sent between machines: float16 rounds it, ternary keeps only which"
+        " member of each pair won (for --shaping sign, which needs no more)",
         choices=("float32", "float16", "ternary"),
     )
 
@@ -150,8 +150,8 @@ class EvolutionSettings(AlgorithmSettings):
             )
         if self.wire == "ternary" and self.shaping != "sign":
             raise ValueError(
-                "wire ternary tells who won of each pair, which is enough for shaping sign alone, not"
-                f" {self.shaping}"
+                "wire ternary keeps only which member of each pair won, which is enough for shaping sign, not"
+                f" {self.shaping}: give --shaping sign, or another --wire"
             )
 
 

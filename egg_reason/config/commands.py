@@ -53,7 +53,8 @@ class ComparisonSettings(Section):
     """Settings of a comparison: its algorithms, its budget, and how they are measured."""
 
     algorithms: tuple[str, ...] = setting(
-        ("eggroll", "grpo", "openes"), "what is compared: some of eggroll, openes, grpo, separated by commas"
+        ("eggroll", "grpo", "openes"),
+        "algorithms to compare: some of eggroll, openes, grpo, separated by commas",
     )
     minutes: float | None = setting(
         None,

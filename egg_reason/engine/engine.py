@@ -378,7 +378,7 @@ def _at_once(
         try:
             wait(running)
         finally:
-            stopped.set()  # after Ctrl-C: the threads end likewise
+            stopped.set()  # after Ctrl-C: the threads end too
     failures = [error for future in running if (error := future.exception()) is not None]
     if failures:
         # The others were stopped because of it: theirs is no news.

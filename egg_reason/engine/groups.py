@@ -67,7 +67,7 @@ class Groups:
                 direction = max(spare, key=spare.__getitem__)
                 if spare[direction] <= 0:
                     break  # nobody needs help: neither for this group nor for those that follow
-            # The lanes of this group will take so many.
+            # The lanes of this group will take this many.
             spare[direction] -= self.size
             self.direction_of_group[group] = direction
             changed.append(group)

@@ -151,7 +151,7 @@ def padded_groups(
 
 
 def piece_length(tokens: int) -> int:
-    """Returns the tokens of a piece, at most the usual: texts of so many are cut into few, the last full."""
+    """Return the tokens of a piece, at most the usual: such texts are cut into few pieces, the last full."""
     # As many pieces as the usual length needs, and then the shortest length that this many cover.
     return max(1, -(-tokens // max(1, -(-tokens // usual_piece()))))
 

@@ -23,7 +23,7 @@ class Wanted(NamedTuple):
     """Waiting jobs that lanes may begin soon, the most urgent first."""
 
     jobs: list[int]
-    urgent: int  # so many of them have a lane that stands still
+    urgent: int  # how many of them have an idle lane
 
 
 class Queues:

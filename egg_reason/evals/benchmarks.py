@@ -77,7 +77,7 @@ def load(
     Args:
         names: tasks, at least one, each once.
         options: see `tasks.make_all`.
-        problems: the first so many of each; None: all.
+        problems: how many of each, the first ones; None: all.
         max_tokens: None: each task's own.
         sampling: further settings of `Sampling`.
         model: where it comes from; a run says what it was trained on.

@@ -34,7 +34,7 @@ __all__ = ["evaluate_model"]
 
 FOLDER = Path("evaluations")
 """Where evaluations lie that were not given a place, each under its model's name and a fingerprint of all
-that decides its results: the same command goes on with it, another one gets another folder."""
+that decides its results: the same command continues it, another one gets another folder."""
 
 VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "mpmath")
 TASK = ("template", "prompt_column", "answer_column", "reward")
@@ -138,7 +138,7 @@ def evaluate_model(
             total = len(jobs) + len(store.samples)
             console.print(
                 f"{total:,} completions for {', '.join(benchmark.name for benchmark in benchmarks)},"
-                f" {len(store.samples):,} of them there: {folder}"
+                f" {len(store.samples):,} of them already in {folder}"
             )
             params = jax.tree.map(lambda x: jnp.asarray(x, dtype), model.params)
             questions = [

@@ -170,7 +170,7 @@ def _write_blocks(page: Any, places: list[_Place], sources: list[Path]) -> dict[
 
 
 def _problems(places: list[_Place], opened: list) -> Iterator[tuple[_Place, list[dict[str, Any]]]]:
-    """Each problem with its samples' rows."""
+    """Yield each problem with its samples' rows."""
     rows: list[dict[str, Any]] = []
     for index, entry in enumerate(places):
         opened[entry.source].seek(entry.offset)
@@ -181,7 +181,8 @@ def _problems(places: list[_Place], opened: list) -> Iterator[tuple[_Place, list
 
 
 def _flags(row: dict[str, Any]) -> int:
-    """A sample is right where it says so; without "correct", where its reward is at least 1."""
+    """Return the flags of a sample. It is right if it says so; without "correct", if its reward is at least
+    1."""
     reward = row.get("reward")
     failed = row.get("failure") is not None or ("reward" in row and reward is None)
     right = row["correct"] is True if "correct" in row else isinstance(reward, int | float) and reward >= 1

@@ -115,10 +115,8 @@ class Store:
                     raise ValueError
                 self._keep(sample)
             except (ValueError, KeyError, TypeError):
-                way_out = "remove that line, and its sample is drawn again"
-                raise ValueError(
-                    f"{self.path / 'samples.jsonl'}: line {line_number} is no sample of this evaluation: {way_out}"
-                ) from None
+                rule = "is no sample of this evaluation: remove that line, and its sample is drawn again"
+                raise ValueError(f"{self.path / 'samples.jsonl'}: line {line_number} {rule}") from None
             whole += len(line)
         self._file.truncate(whole)
 

@@ -13,7 +13,7 @@ JAX's collectives, on CPUs over gloo):
     "end", and why
 
 Weights stay equal, since all start from the same and take the same steps; the hashes are compared in every
-step. Where a process is lost, all end, and the run goes on with --resume, on as many hosts as there are then.
+step. Where a process is lost, all end, and the run continues with --resume, on any number of hosts.
 """
 
 import atexit
@@ -59,7 +59,7 @@ LONGEST_WAIT = 7 * 24 * 3600
 
 
 class Lost(OSError):
-    """Another process of the run ended without a word."""
+    """Another process of the run ended without a message."""
 
 
 class Hosts:
@@ -98,8 +98,8 @@ class Hosts:
         self.exchange()  # they connect in the first one, for which gloo waits no more than half a minute
 
     def exchange(self, message: bytes = b"") -> list[bytes]:
-        """Every process's message, in the order of their numbers. Waits until all have called it. Raises Lost
-        where one has ended."""
+        """Return every process's message, in the order of their numbers. Waits until all have called it.
+        Raises Lost if one has ended."""
         # Two collectives, since all must give arrays of one shape: the lengths, then the padded messages.
         lengths = self._gather(np.array([len(message)], np.uint32))[:, 0]
         padded = np.zeros(
@@ -110,8 +110,8 @@ class Hosts:
         return [row[:length].tobytes() for row, length in zip(self._gather(padded), lengths, strict=True)]
 
     def broadcast(self, tree):
-        """The first process's arrays, in all of them, bit for bit. tree: a pytree of arrays of the same
-        shapes everywhere."""
+        """Return the first process's arrays, in every process, bit for bit. tree: a pytree of arrays of the
+        same shapes everywhere."""
 
         def one(leaf):
             leaf = np.asarray(leaf)
@@ -122,7 +122,7 @@ class Hosts:
         return jax.tree.map(one, tree)
 
     def leave(self, status: int = 2) -> None:
-        """Ends this process at its exit without waiting for the others, as JAX would for minutes. They find
+        """End this process at its exit without waiting for the others; JAX would wait for minutes. They find
         it lost."""
 
         def end():
@@ -162,7 +162,7 @@ class Hosts:
 
 
 class Leader:
-    """The population of the first process, which trains. Its end tells the others."""
+    """The population of the first process, which trains. When it ends, the others end too."""
 
     def __init__(self, hosts: Hosts):
         self.hosts = hosts
@@ -314,8 +314,8 @@ def _merged(replies: list[bytes], wire: str) -> Trials:
 
 @contextlib.contextmanager
 def _one_signal_ignored() -> Iterator[None]:
-    """Ctrl-C and SIGTERM, which a terminal or a queue sends to all processes, are for the first one; a second
-    one ends this one too."""
+    """Ignore the first Ctrl-C or SIGTERM, which a terminal or a queue sends to all processes: it is for the
+    first one. A second signal ends this process too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

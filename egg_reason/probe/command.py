@@ -52,7 +52,7 @@ WORKING = 0.3
 """Where members have less than this share of the unperturbed model's accuracy, no update is estimated."""
 TABLE_PROMPTS = 2
 TABLE_SAMPLES = 4
-"""The large table has so many times a step's prompts, and at least so many samples."""
+"""The large table has this many times a step's prompts, and at least this many samples."""
 LONGER = 2
 """Doublings by which a line that still rises at its end is extended."""
 STEPS = (16, 512)
@@ -99,7 +99,7 @@ def probe(config: TrainConfig, out: Path, settings: ProbeSettings = DEFAULT) -> 
     for name, usual in (("tokens", None), ("aggregate", "mean"), ("noise_reuse", 1), ("anchor_decay", 0.0)):
         if flat[name] != usual:
             raise ValueError(
-                f"probe knows nothing of {name} = {flat[name]}: leave it out, and give --steps or --minutes"
+                f"probe does not measure {name} = {flat[name]}: leave it out, and give --steps or --minutes"
             )
     parts = build(config)
     with parts.problem:
@@ -131,7 +131,7 @@ def probe(config: TrainConfig, out: Path, settings: ProbeSettings = DEFAULT) -> 
 
 
 class _Probe:
-    """One probe; the table's problems are the populations' last batch."""
+    """One probe. The table's problems are the populations' last batch."""
 
     def __init__(self, config: TrainConfig, populations: Populations, count: int):
         assert isinstance(config.algorithm, EvolutionSettings)
@@ -193,7 +193,7 @@ class _Probe:
         return results
 
     def _look(self, sigma: float) -> Level:
-        """The first population at a sigma."""
+        """Measure the first population at a sigma."""
         level = self.levels[sigma] = Level(sigma)
         self.populations.extend(level, 1, self.algorithm.samples)
         if math.isnan(level.kept):
@@ -211,7 +211,7 @@ class _Probe:
         self.populations.extend(level, self.count, self.algorithm.samples)
 
     def _find_window(self) -> None:
-        """Sigmas by factors of 2 from FIRST, as KEPT, FEWEST and MOST say."""
+        """Measure sigmas by factors of 2 from FIRST, as KEPT, FEWEST and MOST say."""
         strategy = self.populations.strategy
         leaves = [np.asarray(get(self.populations.state.params, p.name)) for p in strategy.parameters]
         unit = math.sqrt(
@@ -227,8 +227,8 @@ class _Probe:
     def _line(
         self, level: Level, lengths: Sequence[float], start: np.ndarray
     ) -> tuple[list[dict[str, float]], int]:
-        """Accuracy along the level's update, at the lengths and at longer ones as long as it is highest at
-        the last of them.
+        """Measure accuracy along the level's update, at the given lengths, and at longer ones as long as it
+        is highest at the last of them.
 
         Returns: the points, and how many populations the update is made from.
         """
@@ -296,7 +296,7 @@ class _Probe:
 def suggest(
     config: TrainConfig, sigma: float, line: suggestion.Line, table: Sequence[dict[str, Any]], seconds: float
 ) -> dict[str, Any]:
-    """Settings of the run, {name of the setting: value}.
+    """Return the settings of the run, {name of the setting: value}.
 
     * Members, prompts and samples stay as in `config`, unless the table shows another division of as many
       completions to be better beyond doubt (the low end of its slope above the slope of config's).
@@ -351,18 +351,18 @@ def suggest(
 
 
 def command(config: TrainConfig, suggested: dict[str, Any]) -> str:
-    """`egg-reason train` with the settings that were given to the probe and those that it found."""
+    """Return `egg-reason train` with the settings that were given to the probe and those that it suggests."""
     return shlex.join(["egg-reason", "train", *train_words(config.replace(**suggested), suggested)])
 
 
 def rounded(value: float, digits: int = 2) -> float:
-    """Round to so many significant digits."""
+    """Round to `digits` significant digits."""
     return float(f"{value:.{digits}g}")
 
 
 def _bound(looks: int) -> float:
-    """Standard errors above 0 that none of so many gains reaches by chance, but for one time in 40
-    (Bonferroni)."""
+    """Return how many standard errors above 0 a gain must be, so that chance takes none of this many gains
+    there except one time in 40 (Bonferroni)."""
     return float(norm.ppf(1 - 0.025 / looks))
 
 

@@ -33,7 +33,7 @@ def read(run: Path) -> list[dict[str, Any]]:
                 raise TypeError
         except (ValueError, KeyError, TypeError):
             raise ValueError(
-                f'{path}: line {line_number} is not {{"step": ..., "changes": ...}}: repair it, or remove the line'
+                f'{path}: line {line_number} is not {{"step": ..., "changes": ...}}: repair or remove it'
             ) from None
         changes.append(entry["changes"])
     return changes

@@ -130,11 +130,11 @@ class Checkpoints:
         return None
 
     def disregard(self, step: int) -> None:
-        """Count the checkpoint of a step no more among those that `save` keeps: it proved to be unusable."""
+        """Stop counting the checkpoint of a step among those that `save` keeps: it is unusable."""
         self._unusable.add(step)
 
     def fault(self, step: int) -> str | None:
-        """Return what is damaged of the checkpoint of a step; None if it is whole."""
+        """Return what is damaged in the checkpoint of a step; None if it is whole."""
         try:
             _read(self._path(step), step)
         except (ValueError, OSError) as error:
