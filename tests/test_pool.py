@@ -280,7 +280,7 @@ def test_a_worker_with_other_rewards_ends_the_run(with_ray, settings, rewards_fi
         (("--pool", "slurm"), "--pool must be one of ray, not 'slurm'"),
         (
             ("--pool", "ray", "--devices", "2"),
-            "pool has its own workers in the place of --hosts and --devices: leave these out",
+            "pool has its own workers instead of --hosts and --devices: leave these out",
         ),
         (
             ("--pool", "ray", "--workers", "-1"),
