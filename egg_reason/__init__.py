@@ -5,7 +5,7 @@
     model = egg_reason.load("countdown-0.7m")             # a file, folder, run, hf:... or bundled name
     texts = egg_reason.generate(model, "20 5 8=33\\n<think", n=4)
     config = egg_reason.TrainConfig.of(steps=20, seed=1)  # the settings of `egg-reason train`
-    summary = egg_reason.fine_tune(config, "runs/mine")   # egg_reason.resume goes on with a stopped run
+    summary = egg_reason.fine_tune(config, "runs/mine")   # egg_reason.resume continues a stopped run
     results = egg_reason.evaluate("runs/mine", "countdown", problems=256)
     scores = egg_reason.score("gsm8k", ["2+2="], ["The answer is 4."], {"answer": ["4"]})
     es = egg_reason.EvolutionStrategy(...)                # ask and tell: any weights in a loop of your own

@@ -74,7 +74,7 @@ def generate(
         temperature: 0 is greedy.
         top_k: draw from the k likeliest tokens; 0: from all.
         top_p: draw from the likeliest tokens whose probabilities add up to p; 1: from all.
-        think_tokens: after so many tokens without </think> the tag is forced; None: never.
+        think_tokens: after this many tokens without </think> the tag is forced; None: never.
         stop: texts at which a completion ends, beside the model's end token; they are left out.
         seed: the same seed gives the same completions.
         lanes: the most completions that are written at the same time, a power of two.
@@ -200,7 +200,7 @@ def evaluate(
     Args:
         model: what `egg_reason.load` returns, or what it takes.
         benchmarks: one or several tasks: built-in ones, data files, my_task.py:make.
-        problems: the first so many of each task; None: all.
+        problems: how many of each task, the first ones; None: all.
         samples: completions for each problem.
         out: the folder of results.json, samples.jsonl and report.html; None: one in evaluations/. If it
             holds the same evaluation, unfinished, it is gone on with.

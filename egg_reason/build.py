@@ -102,7 +102,8 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
 
 
 def _texts(config: TrainConfig, task: tasks.Task, made: Checked) -> tuple[TextProblem, TextEvaluator]:
-    """Return what tries members on prompts, and what measures accuracy. Starts the reward workers."""
+    """Return the problem, which tries members on prompts, and the evaluator, which measures accuracy. Starts
+    the reward workers."""
     trainer_state = TrainerState(
         max_steps=config.run.steps,
         task=task.name,
@@ -137,8 +138,7 @@ def _texts(config: TrainConfig, task: tasks.Task, made: Checked) -> tuple[TextPr
 
 
 def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines: Machines = HERE) -> Checked:
-    """Return what a run is made of, as far as it needs no process. Raises the one-line errors of its
-    settings.
+    """Return the parts of a run that need no process. Raises the one-line errors of its settings.
 
     model: its parameters may be abstract.
     """
@@ -181,8 +181,8 @@ def _refuse_settings_of_texts(config: TrainConfig, task: tasks.Task) -> None:
 
 
 def check(configs: Sequence[TrainConfig]) -> None:
-    """Raise what `build` would raise for each of several runs of one model and task, but for calling rewards.
-    Their completions are to be compared. Start nothing."""
+    """Raise what `build` would raise for each of several runs of one model and task, whose completions are to
+    be compared. Call no rewards and start nothing."""
     model = models.load(configs[0].model.model, configs[0].model.tokenizer)
     task = build_task(configs[0].replace(validation=0), model)
     tasks.refuse_environment(task, "compare")
@@ -197,7 +197,7 @@ def check(configs: Sequence[TrainConfig]) -> None:
 def rebuild(
     config: TrainConfig, changes: Mapping[str, Any], path: str | os.PathLike, machines: Machines = HERE
 ) -> tuple[Parts, dict[str, Any]]:
-    """Build all parts of a run that is resumed. Return them, and the settings that are others now.
+    """Build all parts of a run that is resumed. Return them, and the settings that have changed.
 
     config: the run's settings. changes: those given now. path: the run. Raises the one-line errors of
     `build`, and those of a change that cannot be.
@@ -214,8 +214,8 @@ def check_resume(
     accept: Sequence[str] = (),
     machines: Machines = HERE,
 ) -> None:
-    """Raise what resuming a run with these settings after `steps` steps would be refused for. Change
-    nothing."""
+    """Raise the error for which resuming a run with these settings after `steps` steps would be refused.
+    Change nothing."""
     parts, changed = rebuild(read_settings(path), changes, path, machines)
     with parts.problem, ScalarLog(Path(path) / "scalars" / "log.bin", writable=False, steps=steps) as scalars:
         if not isinstance(parts.algorithm, Replayable):  # steps after the checkpoint are trained again
@@ -231,14 +231,15 @@ def build_remote(machines: Machines = HERE) -> Build:
 
 
 def open_population(machines: Machines) -> Population:
-    """Return who tries out the members. Joins the other hosts, before JAX looks for devices."""
+    """Return the population, which tries out the members. Joins the other hosts before JAX looks for
+    devices."""
     if machines.pool:
         return Pool(machines, build_remote())
     return Leader(Hosts(machines)) if machines.hosts > 1 else Here()
 
 
 def open_replay(source: str | os.PathLike, base: str | None = None) -> Replay:
-    """Return what rebuilds a run's weights.
+    """Return the replay that rebuilds a run's weights.
 
     source: a run directory, also while it trains, or a pack. base: the base model; None: the one that the
     settings name.
@@ -265,7 +266,7 @@ def open_replay(source: str | os.PathLike, base: str | None = None) -> Replay:
 def make_generator(
     config: TrainConfig, model: models.Model, algorithm: Algorithm, machines: Machines = HERE
 ) -> Generator:
-    """Return what writes completions. Raises ValueError where devices, hosts and members do not fit."""
+    """Return the generator of completions. Raises ValueError if devices, hosts and members do not fit."""
     devices = local_devices(machines.devices)
     pairs = algorithm.population // 2
     if algorithm.wants_rollouts:
@@ -295,7 +296,7 @@ def local_devices(count: int) -> tuple[jax.Device, ...]:
 
 
 def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
-    """Return how training draws completions."""
+    """Return the sampling of training completions."""
     return Sampling(
         max_tokens=config.sampling.max_tokens or task.max_new_tokens or 1,  # an environment writes nothing
         temperature=config.temperature,
@@ -309,8 +310,7 @@ def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
 
 
 def build_task(config: TrainConfig, model: models.Model) -> tasks.Task:
-    """Return the task of a run, with its validation problems in the place of the held-out ones if it has
-    some."""
+    """Return the task of a run. If the run has validation problems, they replace the held-out ones."""
     template = config.task.template
     if template != "auto" and not tasks.takes(config.task.task, "template"):
         raise ValueError(
@@ -330,8 +330,8 @@ def build_task(config: TrainConfig, model: models.Model) -> tasks.Task:
 
 
 def validation_split(task: tasks.Task, count: int) -> tasks.Task:
-    """Hold out `count` random training rows, the same for the same rows, in the place of the held-out
-    ones."""
+    """Hold out `count` random training rows instead of the held-out ones. The same rows give the same
+    choice."""
     if count >= len(task.train):
         raise ValueError(
             f"validation must leave some of the {len(task.train)} training problems to train on, not take"

@@ -14,8 +14,8 @@ _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS alone has it
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path`; what was written there takes its place at the end, or disappears when
-    an error is raised.
+    """Yield a temporary name beside `path`. The file there replaces `path` at the end, or is deleted if an
+    error is raised.
 
     Raises FileNotFoundError where the folder is missing.
     """
@@ -32,8 +32,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """An empty temporary folder beside `path`; it takes that name at the end, or disappears when an error is
-    raised.
+    """Yield an empty temporary folder beside `path`. It takes that name at the end, or is deleted if an error
+    is raised.
 
     Raises ValueError if something other than an empty folder is there, FileNotFoundError if the parent is
     missing.

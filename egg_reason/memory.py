@@ -40,13 +40,13 @@ finds its programs in the cache needs less."""
 
 @dataclass(frozen=True)
 class Prediction:
-    """The needs of a run, and the device whose memory they are of."""
+    """The memory needs of a run, and the device that must meet them."""
 
     parts: tuple[Need, ...]
     device: str
 
     def total(self, phase: str) -> int:
-        return sum(part.bytes for part in self.parts if phase in part.phases)
+        return sum(need.bytes for need in self.parts if phase in need.phases)
 
     @property
     def peak(self) -> int:
@@ -98,7 +98,7 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
             # int32 tokens, float32 log-probabilities, bool forced
             Need("completions", jobs * most * 9, ALWAYS),
         ]
-    return Prediction(tuple(part for part in parts if part.bytes), jax.devices()[0].device_kind)
+    return Prediction(tuple(need for need in parts if need.bytes), jax.devices()[0].device_kind)
 
 
 def _cast(tree: PyTree, dtype: Any) -> PyTree:
@@ -121,12 +121,12 @@ def _resident() -> int:
 
 
 def lines(prediction: Prediction) -> list[str]:
-    """A table of the parts, and the peak."""
-    width = max(len(part.name) for part in prediction.parts)
+    """Return a table of the needs, and the peak."""
+    width = max(len(need.name) for need in prediction.parts)
     table = [f"{'GiB':<{width}}  {'  '.join(f'{phase:>9}' for phase in ALWAYS)}"]
-    for part in prediction.parts:
-        columns = (f"{part.bytes / GIB:9.3f}" if phase in part.phases else f"{'':9}" for phase in ALWAYS)
-        table.append(f"{part.name:<{width}}  {'  '.join(columns)}".rstrip())
+    for need in prediction.parts:
+        columns = (f"{need.bytes / GIB:9.3f}" if phase in need.phases else f"{'':9}" for phase in ALWAYS)
+        table.append(f"{need.name:<{width}}  {'  '.join(columns)}".rstrip())
     table.append(
         f"{'together':<{width}}  {'  '.join(f'{prediction.total(phase) / GIB:9.3f}' for phase in ALWAYS)}"
     )
@@ -134,16 +134,16 @@ def lines(prediction: Prediction) -> list[str]:
 
 
 def refuse(prediction: Prediction, budget: float | None) -> None:
-    """Raises ValueError, one line with the largest parts, where the peak is above a budget in GiB; None:
-    there is none."""
+    """Raise ValueError, one line with the largest needs, if the peak is above a budget in GiB; None: no
+    budget."""
     if budget is None or prediction.peak <= budget * GIB:
         return
     phase = max(ALWAYS, key=prediction.total)
-    parts = sorted((part for part in prediction.parts if phase in part.phases), key=lambda part: -part.bytes)[
+    parts = sorted((need for need in prediction.parts if phase in need.phases), key=lambda need: -need.bytes)[
         :3
     ]
-    largest = ", ".join(f"{part.name} {part.bytes / GIB:.2f}" for part in parts)
-    backward = any(part.name.endswith("of the backward pass") for part in prediction.parts)
+    largest = ", ".join(f"{need.name} {need.bytes / GIB:.2f}" for need in parts)
+    backward = any(need.name.endswith("of the backward pass") for need in prediction.parts)
     way = "lower --lanes, or raise --group"
     if phase != GENERATE:
         way = (

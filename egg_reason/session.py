@@ -1,4 +1,4 @@
-"""What surrounds the training loop: signals, the view, evaluations, checkpoints, failures told, the
+"""The surroundings of the training loop: signals, view, evaluations, checkpoints, messages about failures,
 summary."""
 
 import contextlib
@@ -39,7 +39,7 @@ Summary: TypeAlias = dict[str, Any]
 
 
 class Session:
-    """One process's stretch of a run.
+    """The part of a run that one process trains.
 
     Attributes:
         budget: what is spent, and when the run ends.
@@ -69,8 +69,8 @@ class Session:
 
     @contextlib.contextmanager
     def running(self, population: Population, state: State) -> Iterator[None]:
-        """Surround the loop: start the view and the population, and tell the user how a failed run goes
-        on."""
+        """Surround the loop: start the view and the population, and tell the user how to continue a failed
+        run."""
         self.state = state
         previous = self._catch_signals()
         try:
@@ -81,7 +81,7 @@ class Session:
                 yield
         except RewardFailure as failure:
             again = f"{resume_command(self.run.path)} --accept-changes rewards"
-            raise RewardFailure(f"{failure}; correct it and go on with: {again}") from None
+            raise RewardFailure(f"{failure}; correct it and continue with: {again}") from None
         except NotFinite as failure:
             self._save()
             raise NotFinite(
@@ -89,8 +89,8 @@ class Session:
                 f" with other settings, such as a lower learning rate, by --model {self.run.path}"
             ) from None
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
 
     def steps(self) -> Iterator[int]:
         """Yield the numbers of the steps to take, until the budget is spent or the user stops the run."""
@@ -146,7 +146,7 @@ class Session:
         self._save()
         if self._stop.is_set() and self.state.step < config.run.steps:
             again = resume_command(run.path)
-            self._display.note(f"stopped after step {self.state.step}; go on with: {again}")
+            self._display.note(f"stopped after step {self.state.step}; to continue: {again}")
             return None
         after = self._evaluate(config.evaluation.final_problems)
         from egg_reason.run.curve import learning_curve  # matplotlib takes a second to import
@@ -332,17 +332,17 @@ class Session:
         self._display.note("  ".join(f"{what}: {path / name}" for what, name in files.items()))
 
     def _catch_signals(self) -> dict:
-        """The first Ctrl-C (or SIGTERM) ends the run after the step in progress; a second one ends it at
-        once."""
+        """Let the first Ctrl-C (or SIGTERM) end the run after the step in progress, and a second one at once.
+        Return the handlers from before."""
         if threading.current_thread() is not threading.main_thread():
             return {}
 
-        def ask_to_stop(number, frame):
+        def ask_to_stop(signum, frame):
             self._stop.set()
-            self._display.note("stopping after this step (again: at once)")
-            signal.signal(number, previous[number])
+            self._display.note("stopping after this step; press Ctrl-C again to stop at once")
+            signal.signal(signum, previous[signum])
 
-        previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {signum: signal.signal(signum, ask_to_stop) for signum in (signal.SIGINT, signal.SIGTERM)}
         return previous
 
 

@@ -1,4 +1,4 @@
-"""Training: ask for members, try them out, tell the algorithm what came of it. Start reading here.
+"""Training: ask for members, try them out, tell the algorithm the results. Start reading here.
 
     summary = egg_reason.fine_tune(egg_reason.TrainConfig.of(steps=20, seed=1), "runs/mine")
 
@@ -96,10 +96,10 @@ def resume(
     machines: Machines = HERE,
     accept: Sequence[str] = (),
 ) -> Summary | None:
-    """Go on with a run that was interrupted or killed; see `train`.
+    """Continue a run that was interrupted or killed; see `train`.
 
     changes: settings given again, {name: value}; `config.resume` says which may differ from the run's.
-    rewind: keep so many steps and take the others again. machines: where the run is computed, which may be
+    rewind: keep this many steps and take the later ones again. machines: where the run is computed; it may be
     elsewhere than before. accept: inputs that may be others than before, of data, rewards, tokenizer and
     template; the log records which were.
 
@@ -112,7 +112,7 @@ def resume(
         return follow(Hosts(machines), build_remote(machines))
     with open_population(machines) as population:
         if rewind is not None:
-            whole("rewind", rewind, 0, "keep so many steps")
+            whole("rewind", rewind, 0, "give the number of steps to keep")
             check_resume(path, changes, rewind, accept, machines)  # before steps are cut off
         with storage(path):
             run = Run.open(path, rewind)

@@ -47,7 +47,7 @@ def reward(completion: str, numbers: list[int], target: int) -> float:
     match = ANSWER.fullmatch(answer.strip())
     if not closed or not match or match[2] not in (None, str(target)):
         return 0.0
-    if sorted(int(number) for number in re.findall("[0-9]+", match[1])) != sorted(numbers):
+    if sorted(int(digits) for digits in re.findall("[0-9]+", match[1])) != sorted(numbers):
         return 0.0
     try:
         return float(value(ast.parse(match[1], mode="eval").body) == target)

@@ -28,7 +28,7 @@ def right(completion: str, numbers: list[int], target: int) -> bool:
     match = ANSWER.fullmatch(answer.strip())
     if not closed or not match:
         return False
-    first, second, third = (int(number) for number in match.group(1, 3, 5))
+    first, second, third = (int(digits) for digits in match.group(1, 3, 5))
     value = first + (second if match[2] == "+" else -second) + (third if match[4] == "+" else -third)
     return value == target and sorted([first, second, third]) == sorted(numbers)
 

@@ -1,5 +1,5 @@
-"""What generation gets out of the machine: decode steps against their floor, full lanes, large populations,
-and the `rwkv` package.
+"""Generation against what the machine can do: decode steps against their floor, full lanes, large
+populations, and the `rwkv` package.
 
     python scripts/bench_decode.py [--full] [--only roofline,occupancy,population,idle,first,rwkv]
 
@@ -138,7 +138,7 @@ def roofline(full: bool) -> dict[str, float]:
 
 
 def quantiles(count: int) -> np.ndarray:
-    """[count], those of the normal distribution."""
+    """Return `count` quantiles of the normal distribution, [count]."""
     return np.array([NormalDist().inv_cdf((rank + 0.5) / count) for rank in range(count)])
 
 
@@ -186,7 +186,7 @@ def occupancy(full: bool) -> dict[str, float]:
 
 
 def population(full: bool) -> dict[str, float]:
-    """In a process of its own, so that its peak memory is the populations' alone."""
+    """Measure a population in a process of its own, so that its peak memory is the population's alone."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_population, full).result()
 
@@ -200,7 +200,7 @@ def _population(full: bool) -> dict[str, float]:
     states = {size: evolution.init(params) for size, evolution in evolutions.items()}
 
     def step(size: int) -> float:
-        """Seconds a member."""
+        """Return the seconds a member of one step."""
         evolution, fitness = evolutions[size], np.random.default_rng(0).normal(size=(size, 1))
         begun = time.perf_counter()
         engine.generate(
@@ -211,7 +211,7 @@ def _population(full: bool) -> dict[str, float]:
         return (time.perf_counter() - begun) / size
 
     step(small)  # compiles
-    evolutions[large].tell(states[large], np.arange(large)[:, None])  # likewise, its update alone
+    evolutions[large].tell(states[large], np.arange(large)[:, None])  # the same for its update
     # Small ones before and after the large one, so that a slow minute does not count against one of them
     # alone.
     times: dict[int, list[float]] = {small: [], large: []}
@@ -287,8 +287,8 @@ def _covered(spans: list[tuple[float, float]]) -> float:
 
 
 def first_token(full: bool) -> dict[str, float]:
-    """`egg-reason train` in a process of its own, twice; the second finds its programs compiled. Until the
-    first tokens are on the host."""
+    """Time `egg-reason train` until the first tokens are on the host, twice, in processes of their own; the
+    second finds its programs compiled."""
     program = (
         "import sys, time; from egg_reason.cli import main; from egg_reason.engine.stream import Stream;"
         " decode = Stream._decode\ndef first(*given): found = decode(*given); print('first token',"

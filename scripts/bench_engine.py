@@ -112,7 +112,7 @@ class Step:
 
 
 def weights(shape: Shape, dtype: Any = jnp.float32):
-    """Random ones, made on the device."""
+    """Return random weights, made on the device."""
     return _weights(shape, dtype, jax.random.key(0))
 
 
@@ -161,7 +161,7 @@ class Bench:
         return self.work.members * self.work.prompts * self.tokens
 
     def warm_up(self) -> None:
-        """Everything once, two tokens long: what is compiled does not depend on how many are written."""
+        """Run everything once, two tokens long: what is compiled does not depend on how many are written."""
         self.tokens = 2
         self.plain(0)
         for rank in self.strategies:

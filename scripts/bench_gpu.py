@@ -1,4 +1,4 @@
-"""What EGGROLL costs on one accelerator, in under ten minutes.
+"""The cost of EGGROLL on one accelerator, in under ten minutes.
 
     python scripts/bench_gpu.py [--quick] [--seconds 540] [--only TEXT,TEXT] [--kernel]
 
@@ -147,8 +147,8 @@ class Table:
         else:
             self.found[name], self.left_out[name] = figures, "cut off"
             try:
-                for part in measure():
-                    figures |= {key: float(f"{value:.4g}") for key, value in part.items()}
+                for measured in measure():
+                    figures |= {key: float(f"{value:.4g}") for key, value in measured.items()}
                 del self.left_out[name]
             except (
                 Exception
@@ -237,15 +237,15 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
     bench = Bench(work, (case.rank,) if moves else (), DTYPE, RWKV7Family(shape, way), refill)
     noise = NormalNoise(0, case.rank, bench.engine.family.parameters(), DTYPE)
 
-    def evolve(number: int) -> Step:
+    def evolve(step: int) -> Step:
         if moves:
-            return bench.evolve(case.rank, number)[0]
+            return bench.evolve(case.rank, step)[0]
         begun = time.perf_counter()
         bench.generate(
-            Members(bench.params, noise, number, 1e-3, work.members),
+            Members(bench.params, noise, step, 1e-3, work.members),
             bench.prompts,
             Jobs.grid(work.members, prompts),
-            number,
+            step,
         )
         return Step(0.0, time.perf_counter() - begun, 0.0)
 
@@ -265,8 +265,8 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
     plain, total = statistics.median(plain_s), statistics.median(one.total for one in steps)
     yield {"plain tokens/s": bench.generated / plain, "ES tokens/s": bench.generated / total}
     yield {
-        f"{part} s": statistics.median(getattr(one, part) for one in steps)
-        for part in ("ask", "generate", "tell")
+        f"{phase} s": statistics.median(getattr(one, phase) for one in steps)
+        for phase in ("ask", "generate", "tell")
     }
     at_best = (tokens - 1) * least(shape, case.rows, rates)
     yield {"plain share": at_best / plain, "ES share": at_best / total}

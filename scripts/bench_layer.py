@@ -1,5 +1,5 @@
-"""What `bench_gpu.py` measures of one layer: a perturbed product beside the plain one, and the recurrence of
-a token.
+"""Figures of one layer for `bench_gpu.py`: a perturbed product beside the plain one, and the recurrence of a
+token.
 
 Both are generators of {name: figure}, so that what is known survives if the rest fails. Every figure is of
 TIMES in one call, each fed by the one before, so that starting a call counts for little.

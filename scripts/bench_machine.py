@@ -1,4 +1,4 @@
-"""What this machine can do at most: the two ceilings that `bench_decode.py` measures the engine against.
+"""The most that this machine can do: the two ceilings that `bench_decode.py` measures the engine against.
 
     python scripts/bench_machine.py
 

@@ -12,7 +12,7 @@ kind, digits counted: random weights solve nothing, and equal fitness would skip
 Weights are random but for the bundled model; their values do not matter, except that random ones hardly ever
 write the end token, so that completions spend their whole budget, as is predicted.
 
-DIR keeps the models and one file for each case that is done; killed, the same command goes on. The last line
+DIR keeps the models and one file for each case that is done; if it is killed, the same command continues. The last line
 is one JSON object.
 """
 
@@ -94,7 +94,7 @@ def settings(case: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def work(what: str, given: dict[str, Any], out: Path) -> None:
-    """In a process of its own: prints GiB as the last line."""
+    """Run one case in a process of its own; print GiB as the last line."""
     from egg_reason.config import TrainConfig
     from egg_reason.run.allocator import share_arenas
 

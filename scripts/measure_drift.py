@@ -95,7 +95,7 @@ def one_by_one(source: str, model: str | None) -> float:
 
 
 def run(source: str, model: str | None, setting: dict[str, str], out: str) -> dict | str:
-    """What `child` printed under the setting, or the last line of its error."""
+    """Return what `child` printed under the setting, or the last line of its error."""
     words = [sys.executable, __file__, source, "--child", out, "--chunk", setting.get("chunk", "0")]
     words += ["--model", model] if model else []
     if "cores" in setting:

@@ -26,8 +26,8 @@ class Accelerator:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of an RWKV-7 model. ranks: of its own small matrices w, a, v, g; those of 14B are guessed (they hardly
-    count)."""
+    """The shape of an RWKV-7 model. ranks: of its own small matrices w, a, v, g; those of 14B are guessed
+    (they hardly count)."""
 
     layers: int
     width: int
@@ -50,12 +50,13 @@ class Shape:
 
     @property
     def factors(self) -> int:
-        """Numbers of a direction of rank 1."""
+        """Return the numbers of a direction of rank 1."""
         return self.layers * sum(m + n for m, n in self.matrices)
 
     @property
     def weights(self) -> int:
-        """Of the matrices that a decode step multiplies with: also the head, not the embedding."""
+        """Return the weights of the matrices that a decode step multiplies with: also the head, not the
+        embedding."""
         return self.perturbed + self.width * self.vocabulary
 
 

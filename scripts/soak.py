@@ -110,7 +110,7 @@ class Soak:
         self.began = time.monotonic() - 60 * told["minutes"]
 
     def words(self, name: str | None = None, runs: Path | None = None) -> list[str]:
-        """Of the command that begins a run, or goes on with the disturbed one."""
+        """Return the words of the command that begins a run, or continues the disturbed one."""
         if name is None and (self.run / "scalars").exists():
             return ["train", "--plain", "--resume", str(self.run)]
         begin = [
@@ -241,10 +241,8 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=0, help="train under faults of all kinds for so long"
     )
-    parser.add_argument("--kills", type=int, default=0, help="kill so many times, and nothing else")
-    parser.add_argument(
-        "--flips", type=int, default=0, help="flip so many bits of finished runs, one at a time"
-    )
+    parser.add_argument("--kills", type=int, default=0, help="kills; then nothing else is done")
+    parser.add_argument("--flips", type=int, default=0, help="bits of finished runs to flip, one at a time")
     parser.add_argument("--faults", default=",".join(WEIGHTS), help="of --minutes")
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS))
     parser.add_argument("--seed", type=int, default=0)

@@ -66,7 +66,7 @@ def send_signal(soak: Soak) -> None:
         for _ in range(1 + kind.endswith("twice")):
             life.signal(getattr(signal, kind.split()[0]))
             time.sleep(soak.random.uniform(0, 0.05))
-    soak.expect(life, kind, {0: "", 130: "go on with: egg-reason train --resume"})
+    soak.expect(life, kind, {0: "", 130: "to continue: egg-reason train --resume"})
 
 
 def pause(soak: Soak) -> None:

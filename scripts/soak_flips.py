@@ -5,7 +5,7 @@ Each file is damaged in a copy of the run, which is opened, its newest believabl
 recorded steps replayed, by the functions that `train --resume` calls. What may come of it:
 
     whole        all recorded steps, with the weights that the undisturbed run had
-    shorter      the last steps are to be taken again; what is left has the weights that the undisturbed run had after so many steps
+    shorter      the last steps are to be taken again; what is left has the weights that the undisturbed run had after as many steps
     refused      one line that names the damaged file
     wrong        anything else: other weights, another exception, a line that names nothing
 """
@@ -57,7 +57,7 @@ class Damaged:
         ]
 
     def outcome(self) -> str:
-        """Of opening and replaying the run as it is."""
+        """Return the outcome of opening and replaying the run as it is."""
         try:
             with Run.open(self.run) as run:
                 recorded = from_log(run.scalars, self.weigh)
@@ -82,7 +82,7 @@ def flips(runs: dict[str, Path], count: int, rng: random.Random) -> dict:
         "cuts": Counter(),
     }
     damaged = {name: Damaged(run) for name, run in runs.items()}
-    for number in range(count):
+    for index in range(count):
         run = damaged[rng.choice(sorted(damaged))]
         log, *checkpoints = run.files()
         kind, path = (
@@ -97,9 +97,9 @@ def flips(runs: dict[str, Path], count: int, rng: random.Random) -> dict:
         )
         outcomes[kind][run.outcome()] += 1
         path.write_bytes(content)
-        if (number + 1) % 50 == 0:
+        if (index + 1) % 50 == 0:
             print(
-                f"{number + 1} bits: { ({kind: dict(found) for kind, found in outcomes.items()}) }",
+                f"{index + 1} bits: { ({kind: dict(counts) for kind, counts in outcomes.items()}) }",
                 flush=True,
             )
     for name, run in damaged.items():
@@ -113,11 +113,11 @@ def flips(runs: dict[str, Path], count: int, rng: random.Random) -> dict:
             flush=True,
         )
     wrong = sum(
-        number for found in outcomes.values() for what, number in found.items() if what.startswith("wrong")
+        times for counts in outcomes.values() for what, times in counts.items() if what.startswith("wrong")
     )
     return {
         "flips": count,
-        **{kind: dict(found) for kind, found in outcomes.items()},
+        **{kind: dict(counts) for kind, counts in outcomes.items()},
         "differing_bits": 0,
         "lost_steps": 0,
         "wrong": wrong,

@@ -181,7 +181,7 @@ class Life:
         return self._inside[-1][0]
 
     def wait_for(self, phase: str, count: int = 1) -> bool:
-        """Until the phase has begun `count` times; False if the process ends before that, or hangs."""
+        """Wait until the phase has begun `count` times; False if the process ends before that, or hangs."""
         for event in self._events():
             count -= event == f"in {phase}"
             if count == 0:
@@ -204,7 +204,7 @@ class Life:
         return 999 if hung else self.process.exitcode or 0, self.output.read_text(errors="replace")
 
     def _events(self) -> Iterator[str]:
-        """What it tells, until it ends, or says nothing for LONGEST_SILENCE looks of a second.
+        """Yield what the process tells, until it ends, or says nothing for LONGEST_SILENCE looks of a second.
 
         Looks, not a clock: the soak and its processes may be stopped together for as long as somebody likes.
         """
@@ -252,8 +252,8 @@ class Life:
 
 
 def typical(seconds: list[float], first: bool) -> float:
-    """Of the durations of a phase: the first one, which traces and loads what is compiled, or the median of
-    the others."""
+    """Return the typical duration of a phase: the first one, which traces and loads what is compiled, or the
+    median of the others."""
     return seconds[0] if first or len(seconds) == 1 else statistics.median(seconds[1:])
 
 

@@ -217,7 +217,7 @@ def test_what_a_disk_refuses_is_told_with_the_way_out(code, remedy):
         raise OSError(code, os.strerror(code), "runs/a/metrics.jsonl")
     message = str(caught.value)
     assert message.startswith("runs/a/metrics.jsonl cannot be written (") and "\n" not in message
-    assert remedy in message and message.endswith("then go on with: egg-reason train --resume runs/a")
+    assert remedy in message and message.endswith("then continue with: egg-reason train --resume runs/a")
     with pytest.raises(FileNotFoundError, match=r"^other$"), storage("runs/a"):
         raise FileNotFoundError("other")
 

@@ -345,7 +345,7 @@ def test_where_every_group_agrees_nothing_moves():
         ({"scale_rewards": "sum"}, "scale_rewards must be one of group, batch, none, not 'sum'"),
         (
             {"objective": Objective(beta=0.1), "reference": None},
-            "a reference is needed where beta is above 0, and there alone; beta is 0.1",
+            "a reference is needed if beta is above 0, and only then; beta is 0.1",
         ),
     ],
 )

@@ -151,7 +151,8 @@ def test_what_float16_cannot_hold_is_refused():
         ({"wire": "float8"}, "wire must be one of float32, float16, ternary, not 'float8'"),
         (
             {"wire": "ternary"},
-            "wire ternary tells who won of each pair, which is enough for shaping sign alone, not group",
+            "wire ternary keeps only which member of each pair won, which is enough for shaping sign, not group:"
+            " give --shaping sign, or another --wire",
         ),
     ],
 )
@@ -169,7 +170,10 @@ def test_bad_wires(given, line):
             {"hosts": 2, "host": 2, "coordinator": "a:1"},
             "host must be from 0 to 1, one below the number of hosts, not 2",
         ),
-        ({"coordinator": "a:1"}, "coordinator is where several hosts meet: give their number by --hosts too"),
+        (
+            {"coordinator": "a:1"},
+            "coordinator is where several hosts meet: give the number of hosts with --hosts too",
+        ),
         (
             {"hosts": 2},
             "coordinator must be the address of host 0 and a free port, such as 10.0.0.1:9000, not None",

@@ -280,7 +280,7 @@ def test_a_worker_with_other_rewards_ends_the_run(with_ray, settings, rewards_fi
         (("--pool", "slurm"), "--pool must be one of ray, not 'slurm'"),
         (
             ("--pool", "ray", "--devices", "2"),
-            "pool has its own workers in the place of --hosts and --devices: leave these out",
+            "pool has its own workers instead of --hosts and --devices: leave these out",
         ),
         (
             ("--pool", "ray", "--workers", "-1"),
@@ -290,7 +290,7 @@ def test_a_worker_with_other_rewards_ends_the_run(with_ray, settings, rewards_fi
         (("--workers", "2"), "workers is for a pool: give --pool ray too"),
         (
             ("--pool", "ray", "--dry-run"),
-            "--dry-run and --memory-budget tell of one process: leave out --hosts and --pool",
+            "--dry-run and --memory-budget are for one process: leave out --hosts and --pool",
         ),
         (
             ("--pool", "ray", "--ray-address", "nowhere:1"),

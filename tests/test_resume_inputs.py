@@ -271,7 +271,7 @@ def test_accepted_rewards_are_recorded_and_decide_the_next_step(home, go_on, beg
     status, told = go_on("--accept-changes", "rewards")
     assert status == 0, told
     assert changes_of(home / "run") == [(STEPS - 1, ["rewards"])]
-    assert f"run: from step {STEPS - 1} on with other rewards (helper.py), as accepted" in told
+    assert f"run: continues from step {STEPS - 1} with other rewards (helper.py), as accepted" in told
     before, after = steps_of(begun[2] / "run"), steps_of(home / "run")
     assert after[:-1] == before[:-1] and after[-1] != before[-1]
     assert open_replay(home / "run").verify() == (STEPS, None)  # fitness is in the log
@@ -327,7 +327,7 @@ def test_an_unknown_kind_is_refused(kinds, refused):
 
 def test_without_a_run_to_go_on_with_it_is_refused(command):
     status, _, error = command("train", "--accept-changes", "data")
-    assert (status, error.count("\n")) == (2, 1) and "--accept-changes goes with --resume" in error
+    assert (status, error.count("\n")) == (2, 1) and "--accept-changes needs --resume" in error
 
 
 def test_overlap_is_checked_again_where_rows_changed(home, refused, go_on):
@@ -672,7 +672,7 @@ def test_a_tokenizer_file(settings, tmp_path, monkeypatch, command):
     write(alphabet)
     status, _, error = command("train", "--plain", "--resume", "run", "--rewind", "0")
     assert status == 2 and error == (
-        "egg-reason: run: other tokenizer (own.json) than it had: put that back, or go on with the change:"
+        "egg-reason: run: other tokenizer (own.json) than it had: put that back, or continue with the change:"
         " egg-reason train --resume run --accept-changes tokenizer\n"
     )
     (tmp_path / "own.json").unlink()

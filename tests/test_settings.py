@@ -307,7 +307,7 @@ def test_flags_of_a_new_run_are_refused_with_resume(command):
         status, _, error = command("train", "--resume", "runs/y", *flags)
         assert status == 2
         assert error == (
-            f"egg-reason: {flags[0]} is for a new run, and --resume runs/y names one: leave out {flags[0]}\n"
+            f"egg-reason: {flags[0]} is for a new run, but --resume runs/y continues one: leave out {flags[0]}\n"
         )
 
 
@@ -340,7 +340,7 @@ def test_compare_says_what_it_leaves_out_of_a_file(command, tmp_path, monkeypatc
     )
     assert status == 0
     assert out.splitlines()[0] == (
-        f"{file}: left out, the comparison decides them: algorithm, seed, steps, [eggroll]"
+        f"{file}: ignored, because the comparison decides them: algorithm, seed, steps, [eggroll]"
     )
     assert plans[0].algorithms == ("openes", "grpo") and plans[0].own == {}
 

@@ -350,7 +350,7 @@ def test_control_c_ends_the_step_and_saves(finished_run, slow_flags, tmp_path):
     os.killpg(command.process.pid, signal.SIGINT)  # the terminal signals the reward workers too
     assert command.end() == 130, command.output.read_text()
     output = " ".join(command.output.read_text().split())
-    assert f"go on with: egg-reason train --resume {run}" in output and "Traceback" not in output
+    assert f"to continue: egg-reason train --resume {run}" in output and "Traceback" not in output
     with ScalarLog.read(command.log) as log:
         taken = len(log)
     assert 0 < taken < 6 and f"{taken:06d}.safetensors" in os.listdir(run / "checkpoints")

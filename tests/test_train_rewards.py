@@ -117,7 +117,7 @@ def test_a_run_that_a_reward_stopped_goes_on_when_it_is_corrected(
         and " of step 4, whose prompt ends in" in error
     )
     again = f"train --resume {tmp_path / 'run'} --accept-changes rewards"
-    assert error.endswith(f"correct it and go on with: egg-reason {again}\n")
+    assert error.endswith(f"correct it and continue with: egg-reason {again}\n")
     with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
         assert [step for step, _ in log.records()] == [0, 1, 2, 3]
     (tmp_path / "broken").unlink()

@@ -48,7 +48,7 @@ class NotFinite(ValueError):
 
 
 class Tried(Protocol):
-    """What came of trying out members; `population.trials.Trials` is one.
+    """The result of trying out members; `population.trials.Trials` is one.
 
     fitness_NP: float32 or int32 [members, prompts], NaN where no reward applies. rollouts: the completions as
     texts for a backward pass; None where the algorithm does not ask for them.

@@ -42,7 +42,8 @@ __all__ = ["EvolutionStrategy"]
 
 @dataclass(frozen=True)
 class EvolutionStrategy:
-    """Settings, checked when made. Every call is a pure function of its arguments and these.
+    """Evolution strategies with checked settings. Every call is a pure function of its arguments and the
+    settings.
 
     parameters: what is perturbed and trained (`Family.parameters`).
     population: members N, even.
@@ -157,7 +158,7 @@ class EvolutionStrategy:
         return NormalNoise(self.seed, self.rank, self.parameters, self.compute_dtype)
 
     def init(self, params) -> State:
-        """The state before the first step.
+        """Return the state before the first step.
 
         params: a pytree of arrays; floats become float32, integers stay. Raises ValueError if a trained one
         is missing, is not of floats or holds NaN or infinity.
@@ -190,22 +191,22 @@ class EvolutionStrategy:
         )
 
     def epoch(self, step: int) -> int:
-        """The number that names a step's noise."""
+        """Return the number that names a step's noise."""
         return step // self.noise_reuse if self.noise_reuse else 0
 
     def weights(self, state: State) -> Params:
         return state.params
 
     def fitness(self, rewards_NPG) -> np.ndarray:
-        """Rewards of all completions -> what `tell` takes and the log keeps: float32 [N, P], over those
-        samples that have one; else NaN."""
+        """Return what `tell` takes and the log keeps, from the rewards of all completions: float32 [N, P],
+        over the samples that have a reward; NaN where none has."""
         rewards = np.asarray(rewards_NPG, np.float64)
         known = ~np.isnan(rewards)
         if self.aggregate == "max":
-            found = np.where(known, rewards, -np.inf).max(-1)
+            by_prompt = np.where(known, rewards, -np.inf).max(-1)
         else:
-            found = np.where(known, rewards, 0).sum(-1) / np.maximum(known.sum(-1), 1)
-        return np.where(known.any(-1), found, np.nan).astype(np.float32)
+            by_prompt = np.where(known, rewards, 0).sum(-1) / np.maximum(known.sum(-1), 1)
+        return np.where(known.any(-1), by_prompt, np.nan).astype(np.float32)
 
     def metrics(self, fitness_NP) -> dict[str, float]:
         return fitness_metrics(fitness_NP)
@@ -245,8 +246,7 @@ class EvolutionStrategy:
         return pair_weights(fitness_NP, self.shaping)
 
     def advance(self, state: State, weights, rate: float) -> tuple[State, float]:
-        """Take the step that `tell` takes once fitness has become one number a direction: all that a replay
-        needs.
+        """Take a step from one weight per direction: the part of `tell` that a replay repeats.
 
         weights: as `weigh` gives them; None: weights and optimiser stay as they are. rate: the step's
         learning rate. Returns the new state and the RMS change per trained weight.
@@ -260,24 +260,24 @@ class EvolutionStrategy:
         return State(put(state.params, leaves), optimiser, state.anchor, state.step + 1), float(rms)
 
     def direction(self, state: State, weights, first=0):
-        """sum_k weights[k] E_(first + k), float32 {name: array}: additive over any split of the
+        """Return sum_k weights[k] E_(first + k), float32 {name: array}. Additive over any split of the
         directions."""
         weights = np.asarray(weights, np.float32)
         chunk = self.summed_at_once(len(weights))
         shapes, total = self.noise.shapes(state.params), None
         for start in range(0, max(1, len(weights)), chunk):
-            part = np.zeros(chunk, np.float32)  # the last one may not be full
-            part[: len(weights) - start] = weights[start : start + chunk]
+            padded = np.zeros(chunk, np.float32)  # the last one may not be full
+            padded[: len(weights) - start] = weights[start : start + chunk]
             directions = first + start + np.arange(chunk)
             # Block here and keep no reference to the noise; otherwise the next chunk is allocated while this
             # one is alive.
             total = jax.block_until_ready(
-                _add(self.noise, total, _draw(self.noise, shapes, self.epoch(state.step), directions), part)
+                _add(self.noise, total, _draw(self.noise, shapes, self.epoch(state.step), directions), padded)
             )
         return total
 
     def summed_at_once(self, directions: int) -> int:
-        """How many of so many directions are drawn and summed together."""
+        """Return how many of these directions are drawn and summed together."""
         return max(1, min(self.chunk if self.rank else self.chunk // 8, directions))
 
     def needs(self, weights: Params, texts: int, positions: int) -> list[Need]:
@@ -318,13 +318,13 @@ class EvolutionStrategy:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _draw(noise, shapes, epoch, directions):
-    """A program by itself: joined with the sum, XLA would draw every number in the order in which a product
-    wants it, which is slow."""
+    """Draw noise in a program by itself. Joined with the sum, XLA would draw every number in the order in
+    which a product wants it, which is slow."""
     return noise.draw(shapes, epoch, directions)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _add(noise, total, drawn, weights):
-    """`total`, or None, plus the weighted sum of what was drawn."""
-    part = noise.weighted_sum(drawn, weights)
-    return part if total is None else jax.tree.map(jnp.add, total, part)
+    """Return the weighted sum of what was drawn, added to `total` unless that is None."""
+    weighted = noise.weighted_sum(drawn, weights)
+    return weighted if total is None else jax.tree.map(jnp.add, total, weighted)

@@ -54,7 +54,7 @@ TEXT_BYTES = 25
 
 @dataclass(frozen=True)
 class GRPO:
-    """Settings, checked when made. Every call is a pure function of its arguments and these.
+    """GRPO with checked settings. Every call is a pure function of its arguments and the settings.
 
     architecture: the family of the model. parameters: what is trained (`Family.parameters`), as for evolution
         strategies.
@@ -67,7 +67,7 @@ class GRPO:
         them.
     backward_tokens: most positions of one backward pass; gradients are summed over as many as a minibatch
         needs: memory, not the result, depends on it up to float32 rounding.
-    recompute: pi_old by the trainer before the first update, in the place of the sampler's log-probabilities.
+    recompute: pi_old by the trainer before the first update, instead of the sampler's log-probabilities.
     max_gradient_norm: longer gradients are scaled down to it; 0: never.
     learning_rate: function of the share of the run's budget that is spent (`es.schedule`). optimiser: any
         optax transformation with learning rate 1; its updates are scaled.
@@ -135,7 +135,7 @@ class GRPO:
             raise ValueError(f"learning_rate must be above 0, not {self.rate_at(0)}")
         if (self.reference is None) != (self.objective.beta == 0):
             raise ValueError(
-                f"a reference is needed where beta is above 0, and there alone; beta is {self.objective.beta}"
+                f"a reference is needed if beta is above 0, and only then; beta is {self.objective.beta}"
             )
 
     def rate_at(self, spent: float) -> float:
@@ -143,7 +143,7 @@ class GRPO:
         return float(as_schedule(self.learning_rate)(spent))
 
     def init(self, params) -> State:
-        """The state before the first step. params: arrays; floats become float32, integers stay."""
+        """Return the state before the first step. params: arrays; floats become float32, integers stay."""
         params = jax.tree.map(jnp.array, cast(params, jnp.float32))
         return State(params, self.optimiser.init(self._leaves(params)), None, 0)
 
@@ -154,12 +154,12 @@ class GRPO:
         return state.params
 
     def fitness(self, rewards_NPG) -> np.ndarray:
-        """Rewards of all completions -> what `tell` takes and the log keeps: float32 [samples, prompts]."""
+        """Return the rewards as `tell` takes and the log keeps them: float32 [samples, prompts]."""
         return np.asarray(rewards_NPG[0], np.float32).T
 
     def metrics(self, rewards_GP) -> dict[str, float]:
-        found = reward_metrics(rewards_GP)
-        return {"reward_mean": found["reward"], **found}
+        metrics = reward_metrics(rewards_GP)
+        return {"reward_mean": metrics["reward"], **metrics}
 
     def describe(self) -> str:
         objective = self.objective
@@ -221,18 +221,18 @@ class GRPO:
         optimiser, updates = state.optimiser, []
         for iteration in range(self.iterations):
             order = np.random.default_rng([self.seed, state.step, iteration]).permutation(len(rollouts))
-            for number, part in enumerate(np.array_split(order, self.minibatches)):
+            for index, rows in enumerate(np.array_split(order, self.minibatches)):
                 table["weights"] = np.zeros(mask.shape, np.float32)
-                table["weights"][part] = token_weights(mask[part], self.objective.loss_type, self.max_tokens)
-                gradient, sums = self._gradient(leaves, state.params, rollouts, part, table)
+                table["weights"][rows] = token_weights(mask[rows], self.objective.loss_type, self.max_tokens)
+                gradient, sums = self._gradient(leaves, state.params, rollouts, rows, table)
                 leaves, optimiser, norm = self._apply(leaves, optimiser, gradient, rate)
                 updates.append(sums | {"norm": float(norm)})
                 if not np.isfinite([updates[-1]["loss"], updates[-1]["norm"]]).all():
                     where = (
-                        f"iteration {iteration + 1} of {self.iterations}, minibatch {number + 1} of"
+                        f"iteration {iteration + 1} of {self.iterations}, minibatch {index + 1} of"
                         f" {self.minibatches}"
                     )
-                    raise NotFinite(_complaint(where, sums, part, rollouts))
+                    raise NotFinite(_complaint(where, sums, rows, rollouts))
         if not self.recompute:
             first = updates[0]
             info |= _gap_metrics(first["gap"], first["tokens"], first["largest_gap"])
@@ -283,20 +283,20 @@ class GRPO:
     def _compute(self, params):
         return cast(params, self.compute_dtype)
 
-    def _gradient(self, leaves, params, rollouts: Rollouts, part, table) -> tuple[Any, dict]:
-        """Gradient of the loss of one minibatch, and sums over it: numbers, and `rows`, {text: its share of
-        the loss}."""
-        total, found = jax.tree.map(jnp.zeros_like, leaves), []
+    def _gradient(self, leaves, params, rollouts: Rollouts, minibatch, table) -> tuple[Any, dict]:
+        """Return the gradient of the loss of one minibatch, and sums over it: numbers, and `rows`, {text: its
+        share of the loss}."""
+        total, read = jax.tree.map(jnp.zeros_like, leaves), []
         rows: dict[int, float] = {}
-        for texts, *shape in rollouts.batches(part, self.backward_tokens):
+        for texts, *shape in rollouts.batches(minibatch, self.backward_tokens):
             batch = Rows(
                 **{name: jnp.asarray(padded(column, texts, *shape)) for name, column in table.items()}
             )
             total, losses, sums = self._accumulate(leaves, params, batch, total)
-            found.append((texts, losses, sums))
-        for texts, losses, _ in found:
+            read.append((texts, losses, sums))
+        for texts, losses, _ in read:
             rows |= dict(zip(texts.tolist(), np.asarray(losses)[: len(texts)].tolist(), strict=True))
-        sums = {name: [float(each[name]) for _, _, each in found] for name in found[0][2]}
+        sums = {name: [float(totals[name]) for _, _, totals in read] for name in read[0][2]}
         combined = {
             name: max(values) if name == "largest_gap" else sum(values) for name, values in sums.items()
         }
@@ -321,8 +321,8 @@ class GRPO:
         return jax.tree.map(lambda x, u: x + rate * u, leaves, updates), optimiser, norm
 
     def log_probabilities(self, params, inputs_RT, targets_RT):
-        """Of the targets, and the policy's entropies: float32 [R, T], both at the temperature. Differentiable
-        in params."""
+        """Return the log-probabilities of the targets and the policy's entropies: float32 [R, T], both at the
+        temperature. Differentiable in params."""
         weights = self._compute(params)
         assert callable(self.family.gradient)  # checked when made
         hidden = self.family.gradient(weights, inputs_RT, self.remat)
@@ -338,33 +338,33 @@ class GRPO:
 
         at_once = max(1, LOGITS_AT_ONCE // self.family.vocabulary)
         positions = hidden.reshape(-1, hidden.shape[-1]), targets_RT.reshape(-1)
-        found = jax.lax.map(jax.checkpoint(one), positions, batch_size=at_once)
-        return tuple(each.reshape(targets_RT.shape) for each in found)
+        log_p_and_entropy = jax.lax.map(jax.checkpoint(one), positions, batch_size=at_once)
+        return tuple(values.reshape(targets_RT.shape) for values in log_p_and_entropy)
 
     @functools.partial(jax.jit, static_argnums=0)
     def _read(self, params, inputs_RT, targets_RT):
         return self.log_probabilities(params, inputs_RT, targets_RT)[0]
 
     def _read_all(self, params, rollouts: Rollouts) -> np.ndarray:
-        """Log-probabilities of all targets, float32 [J, T]."""
-        found: np.ndarray = np.zeros(rollouts.targets.shape, np.float32)
+        """Return the log-probabilities of all targets, float32 [J, T]."""
+        log_p_RT: np.ndarray = np.zeros(rollouts.targets.shape, np.float32)
         for texts, *shape in rollouts.batches(np.arange(len(rollouts)), self.backward_tokens):
             inputs, targets = (
                 jnp.asarray(padded(table, texts, *shape)) for table in (rollouts.inputs, rollouts.targets)
             )
-            log_p = np.asarray(self._read(params, inputs, targets))[: len(texts), : found.shape[1]]
-            found[texts, : log_p.shape[1]] = log_p
-        return found
+            log_p = np.asarray(self._read(params, inputs, targets))[: len(texts), : log_p_RT.shape[1]]
+            log_p_RT[texts, : log_p.shape[1]] = log_p
+        return log_p_RT
 
     def _update_metrics(self, updates: list[dict]) -> dict[str, float]:
-        """TRL's metrics of the updates of one step. Clip ratios and entropy are means over tokens (gspo: clip
-        ratios over completions)."""
+        """Return TRL's metrics of the updates of one step. Clip ratios and entropy are means over tokens
+        (gspo: clip ratios over completions)."""
         total = {
             name: sum(update[name] for update in updates)
             for name in ("tokens", "counted", "low", "high", "kl", "entropy")
         }
         low, high = (total[name] / max(total["counted"], 1) for name in ("low", "high"))
-        found = {
+        metrics = {
             "loss": float(np.mean([update["loss"] for update in updates])),
             "grad_norm": float(np.mean([update["norm"] for update in updates])),
             "entropy": total["entropy"] / max(total["tokens"], 1),
@@ -372,24 +372,24 @@ class GRPO:
             "clip_ratio/high_mean": high,
             "clip_ratio/region_mean": low + high,
         }
-        return found | ({"kl": total["kl"] / max(total["tokens"], 1)} if self.objective.beta else {})
+        return metrics | ({"kl": total["kl"] / max(total["tokens"], 1)} if self.objective.beta else {})
 
 
 def _gap_metrics(total: float, count: float, largest: float) -> dict[str, float]:
-    """How far the trainer's log-probabilities of the drawn tokens are from the sampler's, on the same
+    """Return how far the trainer's log-probabilities of the drawn tokens are from the sampler's, on the same
     weights."""
     name = "sampling/sampling_logp_difference"
     return {f"{name}/mean": float(total / max(count, 1)), f"{name}/max": float(largest)}
 
 
-def _complaint(where: str, sums: dict, part, rollouts: Rollouts) -> str:
-    bad = [text for text in part.tolist() if not np.isfinite(sums["rows"][text])]
+def _complaint(where: str, sums: dict, rows, rollouts: Rollouts) -> str:
+    bad = [text for text in rows.tolist() if not np.isfinite(sums["rows"][text])]
     if not bad:
         return f"the gradient of {where} is not finite, though its loss is ({sums['loss']:g})"
     prompts = sorted({int(rollouts.prompt[text]) for text in bad})
     shown = ", ".join(map(str, prompts[:8])) + (", ..." if len(prompts) > 8 else "")
     return (
-        f"the loss of {where} is not finite: {len(bad)} of its {len(part)} completions, of the step's prompts"
+        f"the loss of {where} is not finite: {len(bad)} of its {len(rows)} completions, of the step's prompts"
         f" {shown}"
     )
 

@@ -1,5 +1,5 @@
-"""What GRPO's tokens are worth: advantages, the clipped ratio, and how a batch's tokens are weighed. Pure
-functions of arrays.
+"""The loss of GRPO: advantages, the clipped ratio, and the weights of a batch's tokens. Pure functions of
+arrays.
 
 The formulas are those of TRL's GRPOTrainer (arXiv 2402.03300 GRPO, 2503.14476 DAPO, 2503.20783 Dr. GRPO,
 2507.18071 GSPO). With ratio r = pi(token) / pi_old(token) and its completion's advantage A, a token's loss is
@@ -45,7 +45,7 @@ class Rows(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class Objective:
-    """What a batch of tokens is worth.
+    """The loss of a batch of tokens.
 
     loss_type: grpo, dapo, dr_grpo or gspo. epsilon_low, epsilon_high: the ratio counts within [1 - low, 1 +
         high].
@@ -69,7 +69,8 @@ class Objective:
             raise ValueError(f"beta must be at least 0, not {self.beta}")
 
     def __call__(self, log_p, rows: Rows):
-        """log_p [R, T] -> (loss of each row [R], whose sum is the loss; sums over the batch for the metrics).
+        """Return the loss of each row [R], whose sum is the loss, and sums over the batch for the metrics.
+        log_p: [R, T].
 
         Positions outside the mask have no part in value or gradient, whatever stands there.
         """
@@ -101,7 +102,7 @@ class Objective:
 
 
 def token_weights(mask_BT, loss_type: str, max_tokens: int) -> np.ndarray:
-    """What each of the tokens of an update counts, [B, T]; the loss is the sum of weight times token loss.
+    """Return the weight of each token of an update, [B, T]; the loss is the sum of weight times token loss.
 
     * grpo, gspo: every completion the same, 1 / B, shared out over its tokens.
     * dapo: every token the same, one over their number.
@@ -119,7 +120,8 @@ def token_weights(mask_BT, loss_type: str, max_tokens: int) -> np.ndarray:
 
 
 def advantages(rewards_GP, scale_rewards: str, aggregate: str = "mean") -> np.ndarray:
-    """Rewards of G completions of P prompts -> advantages [G, P], float64: a gain over a standard deviation.
+    """Return advantages [G, P], float64, from the rewards of G completions of P prompts: a gain over a
+    standard deviation.
 
     aggregate: mean: the gain is the reward minus the prompt's mean. max: what is to grow is the largest
     reward of the prompt's completions (pass@G), which has no gradient as one number for all of them. The gain
@@ -146,8 +148,8 @@ def advantages(rewards_GP, scale_rewards: str, aggregate: str = "mean") -> np.nd
 
 
 def _contributions(rewards_GP) -> np.ndarray:
-    """By how much the prompt's largest reward would fall without the completion; 0 where nothing would be
-    left."""
+    """Return by how much the prompt's largest reward would fall without the completion; 0 if no other
+    completion is left."""
     rewards = np.where(np.isnan(rewards_GP), -np.inf, rewards_GP)
     second, first = np.sort(rewards, 0)[-2:]
     return np.where(
@@ -156,13 +158,14 @@ def _contributions(rewards_GP) -> np.ndarray:
 
 
 def _differ(rewards_GP) -> np.ndarray:
-    """[P]: whether a prompt's completions did not all get the same reward."""
+    """Return whether a prompt's completions got different rewards, bool [P]."""
     known = ~np.isnan(rewards_GP)
     return np.where(known, rewards_GP, -np.inf).max(0) > np.where(known, rewards_GP, np.inf).min(0)
 
 
 def reward_metrics(rewards_GP) -> dict[str, float]:
-    """TRL's metrics of rewards [samples, prompts]; NaN: no reward applies. NaN where none does."""
+    """Return TRL's metrics of rewards [samples, prompts], NaN where no reward applies. A metric is NaN if no
+    reward applies at all."""
     known = np.asarray(rewards_GP, np.float64)[~np.isnan(rewards_GP)]
     return {
         "reward": float(known.mean()) if len(known) else float("nan"),

@@ -57,7 +57,7 @@ def register(section: type[AlgorithmSettings], entry: Entry) -> None:
 
 
 def weigh_of(config: TrainConfig) -> Weigh | None:
-    """Return how fitness moves the weights in a run; None: its log does not say it."""
+    """Return how fitness moves the weights in a run; None: the weights do not follow from its log."""
     weigher = getattr(ALGORITHMS[config.algorithm.name].algorithm, "weigher", None)
     return weigher(config.algorithm) if weigher else None
 

@@ -1,4 +1,4 @@
-"""Prompts with what a policy wrote after them, as tables of texts for a backward pass.
+"""Prompts and their completions, as tables of texts for a backward pass.
 
 A text is prompt and completion together, read as next-token prediction: `inputs` is all of it but the last
 token, `targets` all of it but the first. Axes: J texts (jobs), T positions, the longest text's.
@@ -16,7 +16,7 @@ __all__ = ["Rollouts", "padded", "padded_width"]
 
 @dataclass(frozen=True)
 class Rollouts:
-    """J texts.
+    """J texts: prompts with their completions.
 
     inputs, targets: int32 [J, T], 0 after a text's end.
     drawn: bool [J, T], the targets that the policy drew: not the prompt, nothing after the end, no forced
@@ -66,8 +66,8 @@ class Rollouts:
         return len(self.lengths)
 
     def metrics(self) -> dict[str, float]:
-        """TRL's metrics of completions. Lengths are in tokens, the end token included; clipped: those that
-        spent their budget."""
+        """Return TRL's metrics of completions. Lengths are in tokens, the end token included; clipped: those
+        that spent their budget."""
         lengths, ended = self.completion_lengths, ~self.truncated
         return {
             "completions/mean_length": float(lengths.mean()),
@@ -78,8 +78,8 @@ class Rollouts:
         }
 
     def batches(self, texts: np.ndarray, tokens: int) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Cuts some texts into batches of at most `tokens` positions, padding included (one text may have
-        more).
+        """Cut texts into batches of at most `tokens` positions, padding included; a longer text is a batch of
+        its own.
 
         Yields (their numbers, width, rows): positions a row, and rows of the batch, which may be more than
         there are numbers. Texts of like length stand together, and each width has one number of rows: few
@@ -94,14 +94,14 @@ class Rollouts:
 
 
 def padded_width(positions: int) -> int:
-    """The least of 32, 48, 64, 96, 128, ... that holds them: a handful of widths, and at most a third of one
-    is padding (from 32 on)."""
+    """Return the smallest of 32, 48, 64, 96, 128, ... that is large enough: there are few widths, and at most
+    a third of one is padding (from 32 on)."""
     power = max(32, 1 << (positions - 1).bit_length())
     return power * 3 // 4 if power > 32 and positions <= power * 3 // 4 else power
 
 
 def padded(table: np.ndarray, texts: np.ndarray, width: int, rows: int) -> np.ndarray:
-    """Rows of a table [J] or [J, T] as [rows] or [rows, width], filled up with zeros."""
+    """Return rows of a table [J] or [J, T] as [rows] or [rows, width], padded with zeros."""
     chosen = table[texts]
     chosen = chosen[:, :width] if chosen.ndim == 2 else chosen
     wanted = (rows, width)[: chosen.ndim]

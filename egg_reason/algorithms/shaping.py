@@ -1,4 +1,4 @@
-"""Fitness of members -> one number for each direction: what the estimator weighs its noise by."""
+"""Fitness shaping: from the fitness of members to the weight of each direction in the estimate."""
 
 import numpy as np
 
@@ -16,15 +16,15 @@ SHAPINGS = ("group", "zscore", "rank", "sign")
 
 
 def pair_weights(fitness_NP, shaping) -> np.ndarray | None:
-    """float32 [N / 2]: what each direction counts in the estimate, (z_2k - z_2k+1) / sqrt(N). None where
-    members do not differ."""
+    """Return the weight of each direction in the estimate, (z_2k - z_2k+1) / sqrt(N): float32 [N / 2]. None
+    if members do not differ."""
     z = shape_fitness(fitness_NP, shaping)
     return ((z[0::2] - z[1::2]) / np.sqrt(len(z))).astype(np.float32) if z.any() else None
 
 
 def shape_fitness(fitness_NP, shaping) -> np.ndarray:
-    """Fitness of members on prompts -> z [N], float64, zero mean and unit variance over members; all 0 where
-    members do not differ.
+    """Return z [N] from the fitness of members on prompts: float64, zero mean and unit variance over members;
+    all 0 if members do not differ.
 
     * group: subtract each prompt's mean over members, divide by the standard deviation of the whole; mean
         over prompts.
@@ -71,15 +71,15 @@ def shape_fitness(fitness_NP, shaping) -> np.ndarray:
 
 
 def _standardise(values, answered):
-    """Zero mean, unit variance over the members that answered; 0 for the others, and for all if there is no
-    spread."""
+    """Return values with zero mean and unit variance over the members that answered; 0 for the others, and
+    for all if there is no spread."""
     centred = np.where(answered, values - values[answered].mean(), 0.0)
     spread = np.sqrt((centred[answered] ** 2).mean())
     return centred / spread if spread > 1e-9 else np.zeros_like(centred)
 
 
 def fitness_metrics(fitness_NP) -> dict[str, float]:
-    """What the fitness of one step, [N, P] with NaN where no reward applies, says of it.
+    """Return metrics of one step's fitness, [N, P] with NaN where no reward applies.
 
     reward_mean: of all members and prompts. reward_std: of the members' means. frac_prompts_differ: share of
     the prompts on which members differ. signal_to_noise: see there. NaN where no member has a reward.
@@ -96,8 +96,8 @@ def fitness_metrics(fitness_NP) -> dict[str, float]:
 
 
 def signal_to_noise(fitness_NP) -> float:
-    """Spread (variance) of the members' mean fitness over that of members who differ by independent flips of
-    single prompts alone.
+    """Return the variance of the members' mean fitness over the variance of members that differ by
+    independent flips of single prompts only.
 
     1: what chance gives; above it members truly differ. 0 where nobody differs on any prompt. Who did not
     answer a prompt (NaN) counts as its mean over those who did.

@@ -1,4 +1,4 @@
-"""What every algorithm shares: the state of a run, schedules and optimisers."""
+"""The parts that all algorithms share: the state of a run, schedules and optimisers."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -58,7 +58,7 @@ def schedule(kind: str, start: float, end: float | None = None) -> Schedule:
 
 
 class State(struct.PyTreeNode):
-    """A run between two steps.
+    """The state of a run between two steps.
 
     params: master weights, float32 (integer models: integers). optimiser: its state over the trained leaves.
     anchor: the starting leaves, or None. step: how many `tell`s were taken.

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "egg-reason: interrupted; train goes on with --resume DIR, eval and compare with the same"
+            "egg-reason: interrupted; to continue, give train --resume DIR, or repeat the eval or compare"
             " command",
             file=sys.stderr,
         )

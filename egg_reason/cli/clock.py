@@ -1,5 +1,5 @@
-"""When the command began. Imported before everything that takes time: the wait a user sees counts the
-imports."""
+"""The time at which the command began. Imported before everything that takes time, so that the wait that a
+user sees includes the imports."""
 
 import time
 

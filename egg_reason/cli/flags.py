@@ -42,7 +42,8 @@ __all__ = [
 
 
 class Mistake(Exception):
-    """A typed value that cannot be: one line. No ValueError, which tyro would show in its own way."""
+    """A typed value that is not allowed, as one line. It is no ValueError, which tyro would show in its own
+    way."""
 
 
 _typed_dict = cast(Any, TypedDict)  # made from names that the type checker does not know

@@ -34,9 +34,9 @@ def generate(
 
     loaded = models.load(model, chosen.pop("tokenizer"))
     samples = chosen.pop("samples")
-    for number, text in enumerate(api.generate(loaded, prompt, samples, **chosen), start=1):
+    for index, text in enumerate(api.generate(loaded, prompt, samples, **chosen), start=1):
         if samples > 1:
-            print(f"--- {number}")
+            print(f"--- {index}")
         print(prompt + text)
     return 0
 

@@ -13,7 +13,7 @@ def evaluate(
     settings: EvalFlags,
     config: Annotated[
         Path | None,
-        option("a TOML file of these settings; flags count more than the file", "none", "FILE.toml"),
+        option("a TOML file of these settings; flags override the file", "none", "FILE.toml"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -24,8 +24,8 @@ def evaluate(
         ),
     ] = None,
 ) -> int:
-    """Measure a model on held-out problems: avg@k, pass@k, maj@k with 95% intervals. If it is stopped, the
-    same command goes on."""
+    """Measure a model on held-out problems: avg@k, pass@k, maj@k with 95% intervals. If interrupted, run the
+    same command again to continue."""
     from egg_reason.evals.command import evaluate_model
 
     given = EvalConfig.read_table(read_toml(config), str(config)) if config else {}

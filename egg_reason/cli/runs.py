@@ -25,7 +25,7 @@ from egg_reason.config.commands import ProbeSettings, read_comparison, read_prob
 __all__ = ["compare", "pack", "probe", "replay", "train", "verify"]
 
 BASE = option("the base model, if it has moved", "the one that the run's settings name", "MODEL")
-OVERRULES = "; flags count more than the file"
+OVERRULES = "; flags override the file"
 RUNS = "runs"
 
 
@@ -45,8 +45,8 @@ def train(
     resume: Annotated[
         Path | None,
         option(
-            "go on with this run, with its own settings; those of them that decide no weight (limits of"
-            " rewards, evaluations, checkpoints, samples) may be given anew",
+            "continue this run with its own settings; settings that change no weight (limits of rewards,"
+            " evaluations, checkpoints, samples) may be given again",
             "a new run",
             "DIR",
         ),
@@ -56,8 +56,8 @@ def train(
         int | None,
         number("rewind", int | None, least=0),
         option(
-            "with --resume: keep only so many steps and take the others again, for example if the scalar"
-            " log is damaged",
+            "with --resume: keep only the first STEPS steps and take the later ones again, for example if the"
+            " scalar log is damaged",
             "keep all",
             "STEPS",
         ),
@@ -66,8 +66,8 @@ def train(
         tuple[str, ...],
         texts("accept_changes"),
         option(
-            "with --resume: go on with other data, rewards, tokenizer or template than the run had, separated"
-            " by commas; the log records it",
+            "with --resume: continue although some of data, rewards, tokenizer, template have changed: name"
+            " those, separated by commas; the log records it",
             "refuse them",
         ),
     ] = (),
@@ -75,15 +75,15 @@ def train(
     dry_run: Annotated[
         bool,
         option(
-            "print how much memory the run will need, part by part, and end; nothing is allocated, and no run"
-            " directory is made",
+            "print how much memory the run will need, part by part, and exit; nothing is allocated, and no"
+            " run directory is made",
             "no",
         ),
     ] = False,
     memory_budget: Annotated[
         float | None,
         number("memory_budget", float | None, above=0),
-        option("GiB; a run that is predicted to need more is not begun", "no limit", "GIB"),
+        option("GiB; a run that is predicted to need more does not start", "no limit", "GIB"),
     ] = None,
 ) -> int:
     """Fine-tune a model by evolution strategies or GRPO. Without options: EGGROLL, the bundled model,
@@ -95,17 +95,16 @@ def train(
         for flag, value in (("--name", name), ("--runs", runs), ("--replace", replace or None)):
             if value is not None:
                 raise ValueError(
-                    f"{flag} is for a new run, and --resume {resume} names one: leave out {flag}"
+                    f"{flag} is for a new run, but --resume {resume} continues one: leave out {flag}"
                 )
     if dry_run or memory_budget is not None:
         if where.pool or where.hosts > 1:
             raise ValueError(
-                "--dry-run and --memory-budget tell of one process: leave out --hosts and --pool"
+                "--dry-run and --memory-budget are for one process: leave out --hosts and --pool"
             )
         if resume is not None:
             raise ValueError(
-                "--dry-run and --memory-budget tell of a new run from its settings: give these in the place"
-                " of --resume"
+                "--dry-run and --memory-budget are for a new run: give its settings instead of --resume"
             )
         from egg_reason import memory
 
@@ -121,9 +120,9 @@ def train(
     if resume is not None:
         summary = training.resume(resume, in_file | flags, show, BEGUN, rewind, where, accept_changes)
     elif rewind is not None:
-        raise ValueError("--rewind goes with --resume: name the run whose steps are to be taken again")
+        raise ValueError("--rewind needs --resume: name the run whose steps are to be taken again")
     elif accept_changes:
-        raise ValueError("--accept-changes goes with --resume: name the run that goes on")
+        raise ValueError("--accept-changes needs --resume: name the run to continue")
     else:
         chosen = _config(config, in_file, flags)
         stem = Path(chosen.task.task.partition(":")[0]).stem
@@ -194,8 +193,8 @@ def compare(
         ),
     ] = None,
 ) -> int:
-    """Compare algorithms on one model, task and budget: curves, intervals, a table and a paragraph. If it is
-    stopped, the same command goes on."""
+    """Compare algorithms on one model, task and budget: curves, intervals, a table and a paragraph. If
+    interrupted, run the same command again to continue."""
     from egg_reason.compare.command import compare as run
     from egg_reason.compare.plan import plan_of
 
@@ -204,9 +203,9 @@ def compare(
     plan = plan_of(typed(options), in_file, common, by_algorithm)
     left_out += [f"[{name}]" for name in by_algorithm if name not in plan.algorithms]
     if left_out:
-        print(f"{config}: left out, the comparison decides them: {', '.join(left_out)}")
-    found = run(plan, out)
-    print(f"\n{found['words']}\n\n{out / 'report.html'}  {out / 'comparison.md'}  {out / 'results.json'}")
+        print(f"{config}: ignored, because the comparison decides them: {', '.join(left_out)}")
+    results = run(plan, out)
+    print(f"\n{results['words']}\n\n{out / 'report.html'}  {out / 'comparison.md'}  {out / 'results.json'}")
     return 0
 
 
@@ -217,10 +216,12 @@ def replay(
     step: Annotated[
         int | None,
         number("step", int | None, least=0),
-        option("give the weights after so many steps; 0: before the first", "all", "STEP"),
+        option("write the weights after step STEP; 0: before the first", "all", "STEP"),
     ] = None,
     model: Annotated[str | None, BASE] = None,
-    from_base: Annotated[bool, option("from the base model even where a checkpoint is nearer", "no")] = False,
+    from_base: Annotated[
+        bool, option("start from the base model even if a checkpoint is nearer", "no")
+    ] = False,
     allow_drift: Annotated[
         bool,
         option(

@@ -2,6 +2,6 @@
 seeds of each.
 
 plan.py: what is to be run, checked. work.py: processes, side by side on equal shares of the cores.
-results.py: what came of it, as numbers. statistics.py: intervals over seeds and problems. words.py: the same
+results.py: the results, as numbers. statistics.py: intervals over seeds and problems. words.py: the same
 in words and tables. page.py: report.html.
 """

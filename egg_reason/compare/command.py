@@ -1,4 +1,5 @@
-"""`egg-reason compare`: tunes, runs, measures and reports. Stopped anywhere, the same command goes on.
+"""`egg-reason compare`: tunes, runs, measures and reports. If interrupted, run the same command again to
+continue.
 
 DIR/
     plan.json                what is compared; another plan needs another folder
@@ -32,7 +33,7 @@ __all__ = ["compare"]
 
 
 def compare(plan: Plan, out: Path, tell: Callable[[str], None] = print) -> dict[str, Any]:
-    """Does all that is still to be done; returns what results.json holds.
+    """Do all that is still to be done. Return the content of results.json.
 
     Raises ValueError where DIR holds another comparison, where the budget is too small for one update, and
     where a process failed. If no run had begun, nothing is left of DIR.

@@ -20,14 +20,14 @@ KINDS = ("accuracy", "spread", "other")
 
 
 class Folder:
-    """DIR: where everything lies, and the work that fills it."""
+    """The folder of a comparison, and the work that fills it."""
 
     def __init__(self, plan: Plan, out: Path):
         self.plan = plan
         self.out = out
 
-    def trial(self, algorithm: str, number: int) -> Path:
-        return self.out / "tuning" / f"{algorithm}-{number}"
+    def trial(self, algorithm: str, index: int) -> Path:
+        return self.out / "tuning" / f"{algorithm}-{index}"
 
     def run(self, algorithm: str, seed: int) -> Path:
         return self.out / "runs" / f"{algorithm}-seed{seed}"
@@ -36,47 +36,47 @@ class Folder:
         return self.out / "measures" / what / kind
 
     def tuning(self) -> list[Work]:
-        """The trials, in turn."""
+        """Return the trials, in turn."""
         return [
             self._training(
-                f"tuning {algorithm} {number}",
-                self.trial(algorithm, number),
-                partial(self.plan.trial, algorithm, number),
-                number > 0,
+                f"tuning {algorithm} {index}",
+                self.trial(algorithm, index),
+                partial(self.plan.trial, algorithm, index),
+                index > 0,
             )
-            for number in range(self.plan.tune)
-            for algorithm in self.plan.order(number)
+            for index in range(self.plan.tune)
+            for algorithm in self.plan.order(index)
         ]
 
     def best(self, algorithm: str) -> int | None:
-        """The trial whose weights got most validation problems right; ties go to the first. None without
-        tuning."""
-        scores = [self.score(algorithm, number) for number in range(self.plan.tune)]
-        known = {number: score for number, score in enumerate(scores) if score is not None}
-        return max(known, key=lambda number: known[number]) if known else None
+        """Return the trial whose weights got most validation problems right; ties go to the first. None
+        without tuning."""
+        scores = [self.score(algorithm, index) for index in range(self.plan.tune)]
+        known = {index: score for index, score in enumerate(scores) if score is not None}
+        return max(known, key=lambda index: known[index]) if known else None
 
-    def score(self, algorithm: str, number: int) -> float | None:
-        """None: the trial failed."""
-        path = self.trial(algorithm, number) / "summary.json"
+    def score(self, algorithm: str, index: int) -> float | None:
+        """Return the validation accuracy of a trial; None: the trial failed."""
+        path = self.trial(algorithm, index) / "summary.json"
         if not path.is_file():
             return None
         metric = from_summary(json.loads(path.read_text())["heldout_after"])
         return metric.value if metric else None
 
     def config(self, algorithm: str, seed: int) -> TrainConfig:
-        """The settings of a final run: those of the best trial, for this seed."""
+        """Return the settings of a final run: those of the best trial, for this seed."""
         best = self.best(algorithm)
         return self.plan.config(
             algorithm, seed, chosen=self.plan.drawn(algorithm, best) if best is not None else None
         )
 
     def start(self) -> list[Work]:
-        """Measurements of the model before."""
+        """Return the measurements of the model before training."""
         model = self.plan.config(self.plan.algorithms[0], 0).model.model
         return self._measures("start", model, lambda: True)
 
     def final(self) -> list[Work]:
-        """Runs in turn, then measurements; a measurement may begin beside the last run."""
+        """Return the runs in turn, then the measurements; a measurement may begin beside the last run."""
         works: list[Work] = []
         measures: list[Work] = []
         for seed in range(self.plan.seeds):

@@ -28,7 +28,7 @@ figure svg { max-width: 100%; height: auto; display: block; margin: auto; }
 
 
 def write_page(results: dict[str, Any], target: Path) -> None:
-    """Replaces the page as a whole. results: what results.json holds."""
+    """Replace the page as a whole. results: the content of results.json."""
     style = (files("egg_reason.evals") / "page" / "report.css").read_text(encoding="utf-8") + STYLE
     plan = results["plan"]
     sections = [
@@ -89,7 +89,7 @@ def _problems(results: dict[str, Any]) -> str:
 
 
 def curves(results: dict[str, Any]) -> str:
-    """SVG: accuracy over minutes, tokens and updates."""
+    """Return an SVG of accuracy over minutes, tokens and updates."""
     figure, axes = _figure(3, 13, 4.4)
     for axis, (name, label) in zip(axes, AXES.items(), strict=True):
         for algorithm, one in results["algorithms"].items():
@@ -119,7 +119,7 @@ def curves(results: dict[str, Any]) -> str:
 
 
 def spread(results: dict[str, Any]) -> str:
-    """SVG: pass@k over k, before and after."""
+    """Return an SVG of pass@k over k, before and after."""
     figure, [axis] = _figure(1, 6.5, 4)
     lines = [(results["start"], "#59636e", "before")]
     lines += [(one, COLOURS[name], words.NAMES[name]) for name, one in results["algorithms"].items()]
@@ -147,7 +147,7 @@ def spread(results: dict[str, Any]) -> str:
 
 
 def moved(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """RMS change by kind of weight."""
+    """Return an SVG of the RMS change by kind of weight."""
     algorithms = results["algorithms"]
     kinds = list(dict.fromkeys(kind for one in algorithms.values() for kind in one["distance"]["by_kind"]))
     body = [

@@ -64,7 +64,7 @@ scaled: one setting times 1/2, 1, 2 or 4, the other divided by it: completions a
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole comparison. Two plans that are equal may go on in one folder.
+    """The plan of a comparison. A folder can be continued with an equal plan only.
 
     budget: minutes, tokens or updates. amount: so many of it for each run; tuning trials get `tune_share` of
         it.
@@ -139,14 +139,12 @@ class Plan:
         from egg_reason.build import check  # imports JAX
 
         for algorithm in self.algorithms:
-            check(
-                [self.config(algorithm, 0), *(self.trial(algorithm, number) for number in range(self.tune))]
-            )
+            check([self.config(algorithm, 0), *(self.trial(algorithm, index) for index in range(self.tune))])
 
     def config(
         self, algorithm: str, seed: int, share: float = 1.0, chosen: dict[str, Any] | None = None
     ) -> TrainConfig:
-        """Settings of a run. share: of the budget. chosen: settings in the place of the defaults.
+        """Return the settings of a run. share: of the budget. chosen: settings that replace the defaults.
 
         Learning rates fall, over the budget, where that is the algorithm's default or a setting.
         """
@@ -167,32 +165,32 @@ class Plan:
             table[self.budget] = amount if self.budget == "minutes" else max(1, round(amount))
         return TrainConfig.of(**table)
 
-    def trial(self, algorithm: str, number: int) -> TrainConfig:
-        """Settings of a tuning trial: number 0 has the algorithm's own. Judged on training problems that it
-        does not train on.
+    def trial(self, algorithm: str, index: int) -> TrainConfig:
+        """Return the settings of a tuning trial: trial 0 has the algorithm's own. A trial is judged on
+        training problems that it does not train on.
 
         An update of evolution strategies has the length of its learning rate and is mostly noise, which adds
         up like a random walk. So a trial, a part of a run's length, takes steps that are longer by the root
         of that: they lead as far from the start as the run's. GRPO's rates are the same in both.
         """
-        chosen = self.drawn(algorithm, number)
+        chosen = self.drawn(algorithm, index)
         if issubclass(ALGORITHMS[algorithm], EvolutionSettings) and not self._given(
             algorithm, "learning_rate"
         ):
             usual = ALGORITHMS[algorithm]().learning_rate
             rate = chosen.get("learning_rate", usual) / math.sqrt(self.tune_share)
             chosen = chosen | {"learning_rate": float(f"{rate:.3g}")}
-        config = self.config(algorithm, TUNING_SEED + number, self.tune_share, chosen)
+        config = self.config(algorithm, TUNING_SEED + index, self.tune_share, chosen)
         return config.replace(evaluations=0, validation=self.problems)
 
-    def drawn(self, algorithm: str, number: int) -> dict[str, Any]:
-        """Return the settings of trial `number` in the place of the defaults, as a run of the whole budget
-        would have it."""
-        if number == 0:
+    def drawn(self, algorithm: str, index: int) -> dict[str, Any]:
+        """Return the settings of trial `index` that replace the defaults, as a run of the whole budget would
+        have them."""
+        if index == 0:
             return {}
-        draw = random.Random(f"{algorithm}/{number}")
+        draw = random.Random(f"{algorithm}/{index}")
         defaults = self.config(algorithm, 0).flat()
-        found: dict[str, Any] = {}
+        chosen: dict[str, Any] = {}
         for names, (kind, *range_) in SEARCHED[algorithm].items():
             names = names if isinstance(names, tuple) else (names,)
             position = draw.random()
@@ -212,16 +210,16 @@ class Plan:
                 ]
                 factor = factors[int(position * len(factors))]
                 values = [int(defaults[names[0]] * factor), max(1, int(defaults[names[1]] / factor))]
-            found |= dict(zip(names, values, strict=True))
-        return found
+            chosen |= dict(zip(names, values, strict=True))
+        return chosen
 
     def _given(self, algorithm: str, name: str) -> bool:
         """Return whether the user decided the setting."""
         return name in self.settings or name in self.own.get(algorithm, {})
 
-    def order(self, number: int) -> list[str]:
-        """The algorithms, each first in its turn."""
-        start = number % len(self.algorithms)
+    def order(self, index: int) -> list[str]:
+        """Return the algorithms, rotated so that each is first in its turn."""
+        start = index % len(self.algorithms)
         return [*self.algorithms[start:], *self.algorithms[:start]]
 
     def table(self) -> dict[str, Any]:
@@ -293,7 +291,8 @@ def plan_of(
 def parse_settings(
     pairs: Sequence[str], algorithms: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """('lanes=64', 'grpo.learning_rate=1e-3') -> settings of all runs, and settings of one algorithm's.
+    """Return the settings of all runs, and those of one algorithm's, from texts such as ('lanes=64',
+    'grpo.learning_rate=1e-3').
 
     A value is what TOML makes of it (numbers, true, ["a", "b"], "text"), else what a flag makes of it: a
     text, or a list whose entries are separated by commas.

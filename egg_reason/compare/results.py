@@ -1,5 +1,5 @@
-"""The results of a comparison, as numbers: everything that results.json holds but the words. Reads folders,
-computes nothing by itself."""
+"""The numbers of results.json: everything in it except the words. They are read from folders; nothing is
+trained or evaluated."""
 
 import json
 import os
@@ -29,7 +29,7 @@ VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "optax")
 def gather(folder: Folder) -> dict[str, Any]:
     plan = folder.plan
     start = _Measures(folder, ["start"])
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "format": 1,
         "plan": plan.table(),
         "versions": {name: version(name) for name in VERSIONS},
@@ -48,7 +48,7 @@ def gather(folder: Folder) -> dict[str, Any]:
         measures = _Measures(folder, [run.name for run in runs])
         finals[algorithm] = np.array([_means(correct) for correct in measures.accuracy])
         config = folder.config(algorithm, 0)
-        found["algorithms"][algorithm] = {
+        results["algorithms"][algorithm] = {
             "settings": {name: value for name, value in config.flat().items() if value not in (None, ())},
             "curve": curve([Path(run) for run in runs], plan.evaluations),
             **measures.table(),
@@ -56,45 +56,45 @@ def gather(folder: Folder) -> dict[str, Any]:
             "distance": _distances(config.model.model, runs),
             **_costs(runs),
         }
-    found["differences"] = [
+    results["differences"] = [
         {"first": first, "second": second, **_plain(crossed(finals[second] - finals[first], -1, 1))}
         for first, second in combinations(plan.algorithms, 2)
     ]
-    return found
+    return results
 
 
 def curve(runs: Sequence[Path], parts: int) -> list[dict[str, Any]]:
-    """Held-out accuracy after k of `parts` equal parts of the budget: of each seed, and the mean over seeds
-    and problems.
+    """Return held-out accuracy after k of `parts` equal parts of the budget: of each seed, and the mean over
+    seeds and problems.
 
     A part in which some seed has no evaluation (a single step went past it) is left out.
     """
     points = [_points(run, parts) for run in runs]
-    found = []
-    for part in sorted(set.intersection(*(set(each) for each in points))):
-        here = [each[part] for each in points]
+    averaged = []
+    for k in sorted(set.intersection(*(set(by_k) for by_k in points))):
+        here = [by_k[k] for by_k in points]
         correct_SP = np.array([point.pop("correct") for point in here])
         means = {name: float(np.mean([point[name] for point in here])) for name in here[0]}
         by_seed = [
             dict(point, accuracy=float(correct.mean()))
             for point, correct in zip(here, correct_SP, strict=True)
         ]
-        found.append(
+        averaged.append(
             {
-                "part": part / parts,
+                "part": k / parts,
                 "problems": correct_SP.shape[1],
                 **means,
                 "accuracy": _plain(crossed(correct_SP, 0, 1)),
                 "by_seed": by_seed,
             }
         )
-    return found
+    return averaged
 
 
 def _points(run: Path, parts: int) -> dict[int, dict[str, Any]]:
     """Return the curve of one run: part of the budget -> updates, minutes, tokens and each problem's share of
     right completions."""
-    found: dict[int, dict[str, Any]] = {}
+    by_k: dict[int, dict[str, Any]] = {}
     spent = {"minutes": 0.0, "tokens": 0.0}
     lines = read_metrics(run / "metrics.jsonl")
     name = judged_by(lines)
@@ -103,9 +103,9 @@ def _points(run: Path, parts: int) -> dict[int, dict[str, Any]]:
             spent = {"minutes": line[SECONDS] / 60, "tokens": line[TOKENS]}
         if measured(line, name):
             correct = json.loads((run / "evaluations" / f"step_{line['step']:06d}.json").read_text())
-            part = int(line["budget_spent"] * parts + 1e-9)
-            found[part] = {"updates": line["step"], **spent, "correct": _means(correct)}
-    return found
+            k = int(line["budget_spent"] * parts + 1e-9)
+            by_k[k] = {"updates": line["step"], **spent, "correct": _means(correct)}
+    return by_k
 
 
 class _Measures:
@@ -131,7 +131,7 @@ class _Measures:
     def table(self) -> dict[str, Any]:
         spread = [np.array(correct) for correct in self.spread]
         sizes = estimators.sizes(spread[0].shape[1])
-        found: dict[str, Any] = {
+        summary: dict[str, Any] = {
             "accuracy": _plain(crossed([_means(correct) for correct in self.accuracy], 0, 1)),
             "accuracy_by_seed": [float(np.mean(_means(correct))) for correct in self.accuracy],
             "pass@k": {
@@ -140,14 +140,14 @@ class _Measures:
                 )
                 for k in sizes
             },
-            "distinct_completions": _plain(crossed([each["completions"] for each in self.distinct], 0)),
-            "distinct_answers": _plain(crossed([each["answers"] for each in self.distinct], 0)),
-            "tokens_per_completion": float(np.mean([each["tokens"]["mean"] for each in self.answered])),
-            "truncated": float(np.mean([each["truncated"] for each in self.answered])),
+            "distinct_completions": _plain(crossed([counts["completions"] for counts in self.distinct], 0)),
+            "distinct_answers": _plain(crossed([counts["answers"] for counts in self.distinct], 0)),
+            "tokens_per_completion": float(np.mean([result["tokens"]["mean"] for result in self.answered])),
+            "truncated": float(np.mean([result["truncated"] for result in self.answered])),
         }
         if self.other is not None:
-            found["other"] = _plain(crossed([_means(correct) for correct in self.other], 0, 1))
-        return found
+            summary["other"] = _plain(crossed([_means(correct) for correct in self.other], 0, 1))
+        return summary
 
     def change(self, start: "_Measures") -> dict[str, Any]:
         """Return the difference of these weights and those of `start`, problem by problem."""
@@ -156,19 +156,19 @@ class _Measures:
             return _plain(crossed(np.array(after) - np.array(before), -bound, bound))
 
         def solved(measures: "_Measures") -> list[np.ndarray]:
-            return [estimators.pass_by_problem(np.array(each), most) for each in measures.spread]
+            return [estimators.pass_by_problem(np.array(correct), most) for correct in measures.spread]
 
         most = len(self.spread[0][0])
-        found = {
-            "accuracy": paired([_means(each) for each in self.accuracy], [_means(start.accuracy[0])]),
+        changes = {
+            "accuracy": paired([_means(correct) for correct in self.accuracy], [_means(start.accuracy[0])]),
             f"pass@{most}": paired(solved(self), solved(start)),
             "distinct_answers": paired(
-                [each["answers"] for each in self.distinct], [start.distinct[0]["answers"]], most
+                [counts["answers"] for counts in self.distinct], [start.distinct[0]["answers"]], most
             ),
         }
         if self.other is not None and start.other is not None:
-            found["other"] = paired([_means(each) for each in self.other], [_means(start.other[0])])
-        return found
+            changes["other"] = paired([_means(correct) for correct in self.other], [_means(start.other[0])])
+        return changes
 
 
 def _distinct(folder: Path) -> dict[str, list[float]]:
@@ -184,19 +184,19 @@ def _distinct(folder: Path) -> dict[str, list[float]]:
             if sample.get("extracted") is not None:
                 here.add(str(sample["extracted"]))
     return {
-        name: [float(len(each[problem])) for problem in sorted(each)]
-        for name, each in (("completions", completions), ("answers", answers))
+        name: [float(len(texts[problem])) for problem in sorted(texts)]
+        for name, texts in (("completions", completions), ("answers", answers))
     }
 
 
 def _distances(model: str, runs: Sequence[Path]) -> dict[str, Any]:
-    each = [distance(model, run) for run in runs]
-    kinds = dict.fromkeys(kind for found in each for kind in found["by_kind"])
+    distances = [distance(model, run) for run in runs]
+    kinds = dict.fromkeys(kind for moved in distances for kind in moved["by_kind"])
     return {
-        "rms": _plain(over_seeds([found["rms"] for found in each])),
-        "relative": _plain(over_seeds([found["relative"] for found in each])),
+        "rms": _plain(over_seeds([moved["rms"] for moved in distances])),
+        "relative": _plain(over_seeds([moved["relative"] for moved in distances])),
         "by_kind": {
-            kind: float(np.mean([found["by_kind"].get(kind, 0.0) for found in each])) for kind in kinds
+            kind: float(np.mean([moved["by_kind"].get(kind, 0.0) for moved in distances])) for kind in kinds
         },
     }
 
@@ -221,7 +221,7 @@ def _costs(runs: Sequence[Path]) -> dict[str, Any]:
                 **seconds,
             }
         )
-    means = {name: float(np.mean([each[name] for each in costs])) for name in costs[0]}
+    means = {name: float(np.mean([cost[name] for cost in costs])) for name in costs[0]}
     split = {name: means.pop(name) for name in ("generate", "score", "update", "evaluate", "other")}
     memory = max(json.loads((run / "summary.json").read_text())["peak_memory_gib"] for run in runs)
     return {"spent": means, "seconds": split, "peak_memory_gib": memory}
@@ -229,11 +229,11 @@ def _costs(runs: Sequence[Path]) -> dict[str, Any]:
 
 def _trials(folder: Folder, algorithm: str) -> dict[str, Any]:
     trials = []
-    for number in range(folder.plan.tune):
-        settings = folder.plan.drawn(algorithm, number)
-        summary = folder.trial(algorithm, number) / "summary.json"
+    for index in range(folder.plan.tune):
+        settings = folder.plan.drawn(algorithm, index)
+        summary = folder.trial(algorithm, index) / "summary.json"
         steps = json.loads(summary.read_text())["steps"] if summary.is_file() else None
-        trials.append({"settings": settings, "accuracy": folder.score(algorithm, number), "updates": steps})
+        trials.append({"settings": settings, "accuracy": folder.score(algorithm, index), "updates": steps})
     return {"trials": trials, "best": folder.best(algorithm)}
 
 

@@ -9,17 +9,17 @@ NAMES = {"eggroll": "EGGROLL", "openes": "OpenES", "grpo": "GRPO"}
 
 
 def interval(estimate: dict[str, float | None], form: str = ".3f") -> str:
-    """0.459 [0.429, 0.490]; without brackets where it has no ends."""
+    """Return an estimate as 0.459 [0.429, 0.490]; without brackets if its interval has no ends."""
     if estimate["low"] is None or estimate["high"] is None:
         return format(estimate["mean"], form)
     return f"{estimate['mean']:{form}} [{estimate['low']:{form}}, {estimate['high']:{form}}]"
 
 
-def paragraph(found: dict[str, Any]) -> str:
+def paragraph(results: dict[str, Any]) -> str:
     """Say what was measured, who won where the intervals can tell, whether the policies narrowed or forgot,
     and what it cost."""
-    plan = found["plan"]
-    algorithms = found["algorithms"]
+    plan = results["plan"]
+    algorithms = results["algorithms"]
     ranked = sorted(algorithms, key=lambda name: -algorithms[name]["accuracy"]["mean"])
     seeds = plan["seeds"]
     temperature = plan["eval_temperature"]
@@ -34,18 +34,18 @@ def paragraph(found: dict[str, Any]) -> str:
             f" {plan['settings']['model']}, {seeds} {_plural('seed', seeds)} each, for {_budget(plan)} a"
             f" run{tuned}."
         ),
-        f"Held-out accuracy ({found['problems']:,} problems,"
+        f"Held-out accuracy ({results['problems']:,} problems,"
         f" {'greedy' if temperature == 0 else f'temperature {temperature:g}'}) was"
-        f" {interval(found['start']['accuracy'])} before and "
+        f" {interval(results['start']['accuracy'])} before and "
         + _listed([f"{interval(algorithms[name]['accuracy'])} after {NAMES[name]}" for name in ranked])
         + " (95% intervals over"
         f" problems{' and seeds' if seeds > 1 else ' alone: one seed says nothing of others'}).",
     ]
-    sentences += [verdict(each) for each in found["differences"]]
+    sentences += [verdict(difference) for difference in results["differences"]]
     sentences += [text for name, one in algorithms.items() if (text := fall(NAMES[name], one["curve"]))]
     sentences += [
-        _narrowing(found),
-        *([_forgetting(found, plan["other_task"])] if plan["other_task"] else []),
+        _narrowing(results),
+        *([_forgetting(results, plan["other_task"])] if plan["other_task"] else []),
     ]
     costs = [
         f"{NAMES[name]} {one['spent']['updates']:,.0f} updates, {one['spent']['tokens'] / 1e6:.2f} million"
@@ -56,7 +56,8 @@ def paragraph(found: dict[str, Any]) -> str:
 
 
 def verdict(difference: dict[str, Any]) -> str:
-    """One sentence on two algorithms; difference: second - first in accuracy, with its interval."""
+    """Say in one sentence how two algorithms differ. difference: second - first in accuracy, with its
+    interval."""
     first = NAMES[difference["first"]]
     second = NAMES[difference["second"]]
     low = difference["low"]
@@ -73,7 +74,8 @@ def verdict(difference: dict[str, Any]) -> str:
 
 
 def fall(name: str, curve: Sequence[dict[str, Any]]) -> str:
-    """A sentence where the best point of a curve lies above the interval of its last one; else empty."""
+    """Return a sentence if the best point of a curve lies above the interval of its last one; else an empty
+    text."""
     if not curve:
         return ""
     best = max(curve, key=lambda point: point["accuracy"]["mean"])
@@ -86,12 +88,12 @@ def fall(name: str, curve: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _narrowing(found: dict[str, Any]) -> str:
-    """pass@k of the most samples, and different answers among them, against before."""
-    most = max(found["start"]["pass@k"], key=int)
-    before = found["start"]
+def _narrowing(results: dict[str, Any]) -> str:
+    """Say how pass@k of the most samples, and the different answers among them, changed."""
+    most = max(results["start"]["pass@k"], key=int)
+    before = results["start"]
     parts = []
-    for name, one in found["algorithms"].items():
+    for name, one in results["algorithms"].items():
         now = one["pass@k"][most]
         answers = one["distinct_answers"]
         change = one["change"]
@@ -106,13 +108,13 @@ def _narrowing(found: dict[str, Any]) -> str:
     )
 
 
-def _forgetting(found: dict[str, Any], task: str) -> str:
-    before = found["start"]["other"]
+def _forgetting(results: dict[str, Any], task: str) -> str:
+    before = results["start"]["other"]
     parts = [
         f"{NAMES[name]} {interval(one['other'])} ({changed(one['change']['other'])})"
-        for name, one in found["algorithms"].items()
+        for name, one in results["algorithms"].items()
     ]
-    options = " ".join(found["plan"]["other_options"])
+    options = " ".join(results["plan"]["other_options"])
     return (
         f"On a task that was not trained on ({task}{' ' + options if options else ''}) accuracy was"
         f" {interval(before)} before, after {_listed(parts)}."
@@ -128,15 +130,15 @@ def changed(difference: dict[str, float | None]) -> str:
     return "lower" if high is not None and high < 0 else "not clearly different"
 
 
-def rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The table: headings, and a row of texts for the model before and for each algorithm."""
-    most = max(found["start"]["pass@k"], key=int)
+def rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the table: headings, and a row of texts for the model before and for each algorithm."""
+    most = max(results["start"]["pass@k"], key=int)
     headings = [
         "",
         "accuracy",
         f"pass@{most}",
         f"distinct answers of {most}",
-        *(["other task"] if found["plan"]["other_task"] else []),
+        *(["other task"] if results["plan"]["other_task"] else []),
     ]
     headings += [
         "updates",
@@ -155,8 +157,8 @@ def rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         return texts + ([interval(one["other"])] if "other" in one else [])
 
-    table = [["before", *measured(found["start"]), *["-"] * 6]]
-    for name, one in found["algorithms"].items():
+    table = [["before", *measured(results["start"]), *["-"] * 6]]
+    for name, one in results["algorithms"].items():
         spent = one["spent"]
         seconds = one["seconds"]
         working = sum(seconds[kind] for kind in ("generate", "score", "update")) or 1.0
@@ -172,36 +174,36 @@ def rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return headings, table
 
 
-def trials(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The tuning table; the best trial of each algorithm has a star."""
+def trials(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the tuning table; the best trial of each algorithm has a star."""
     table = []
-    for name, tuning in found["tuning"].items():
-        for number, trial in enumerate(tuning["trials"]):
+    for name, tuning in results["tuning"].items():
+        for index, trial in enumerate(tuning["trials"]):
             settings = (
                 ", ".join(f"{key} {value}" for key, value in trial["settings"].items()) or "its defaults"
             )
             score = "failed" if trial["accuracy"] is None else f"{trial['accuracy']:.3f}"
             steps = "-" if trial["updates"] is None else f"{trial['updates']:,}"
             table.append(
-                [NAMES[name], f"{number}{' *' if number == tuning['best'] else ''}", settings, score, steps]
+                [NAMES[name], f"{index}{' *' if index == tuning['best'] else ''}", settings, score, steps]
             )
     return ["", "trial", "settings", "validation accuracy", "updates"], table
 
 
-def tuning(found: dict[str, Any]) -> str:
+def tuning(results: dict[str, Any]) -> str:
     """Return the notes that the table of trials needs."""
-    share = found["plan"]["tune_share"]
+    share = results["plan"]["tune_share"]
     return (
         f"Tuning, {share:.0%} of the budget a trial (* used). Settings are those of a run; evolution's trials"
         f" took steps {1 / share**0.5:.2g} times as long, unless a learning rate was given."
     )
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """comparison.md."""
-    parts = [found["words"], _table(*rows(found))]
-    if found["tuning"]:
-        parts += [tuning(found), _table(*trials(found))]
+def markdown(results: dict[str, Any]) -> str:
+    """Return the text of comparison.md."""
+    parts = [results["words"], _table(*rows(results))]
+    if results["tuning"]:
+        parts += [tuning(results), _table(*trials(results))]
     return "\n\n".join(parts) + "\n"
 
 

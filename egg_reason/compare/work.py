@@ -1,4 +1,4 @@
-"""Work done by processes of their own, so many at a time, each on its own equal share of the cores.
+"""Work done by separate processes, a limited number at a time, each on its own equal share of the cores.
 
 Every piece of work is a command that can be stopped anywhere and called again: a training run, or an
 evaluation.
@@ -32,11 +32,10 @@ class Failed(ValueError):
 
 @dataclass(frozen=True)
 class Work:
-    """name: for people. command: gives the words of `egg-reason` that do it or go on with it. done: whether
-    nothing is left to do.
-    ready: whether it can begin. finished: called when it is done, or was before; what it raises stops
-    everything. excused: whether a failure with this last line counts as done; then `done` must say so from
-    there on."""
+    """One command to be run. name: for people. command: gives the words of `egg-reason` that do it or
+    continue it. done: whether nothing is left to do. ready: whether it can begin. finished: called when it is
+    done, or was before; what it raises stops everything. excused: whether a failure with this last line
+    counts as done; then `done` must say so from there on."""
 
     name: str
     command: Callable[[], list[str]]
@@ -48,8 +47,8 @@ class Work:
 
 
 def shares(jobs: int) -> list[set[int] | None]:
-    """The cores of each slot, equally many; what is left over stays idle. None: the system has no say in
-    that, or there is one slot."""
+    """Return the cores of each slot, equally many; the rest stay idle. None: there is one slot, or the system
+    cannot bind a process to cores."""
     if jobs == 1 or not hasattr(os, "sched_setaffinity"):
         return [None] * jobs
     cores = sorted(os.sched_getaffinity(0))
@@ -63,8 +62,8 @@ def shares(jobs: int) -> list[set[int] | None]:
 
 @contextlib.contextmanager
 def sole(path: Path, tell: Callable[[str], None]) -> Iterator[int]:
-    """Holds a lock file, once every process of an earlier comparison has let go of it: those that save what
-    they have, too.
+    """Hold a lock file, once every process of an earlier comparison has released it, those included that are
+    still saving.
 
     Gives the descriptor, which the processes inherit.
     """
@@ -78,7 +77,7 @@ def sole(path: Path, tell: Callable[[str], None]) -> Iterator[int]:
 
 
 def do(works: Sequence[Work], jobs: int, lock: int, tell: Callable[[str], None]) -> None:
-    """Does what is not done, in this order, as soon as a slot is free. lock: see `sole`.
+    """Do the work that is not done, in this order, as soon as a slot is free. lock: see `sole`.
 
     Raises Failed at the first process that fails. However it ends, the processes that are still at work are
     asked to stop first: they save what they have.

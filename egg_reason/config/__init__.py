@@ -1,4 +1,4 @@
-"""Settings: what a run, an evaluation, a probe and a comparison can be told, and where a run is computed."""
+"""Settings of runs, evaluations, probes and comparisons, and of the machines that compute a run."""
 
 from egg_reason.config.algorithms import (
     ALGORITHMS,

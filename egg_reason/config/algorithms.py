@@ -25,7 +25,7 @@ OPTIMISERS = ("sgd", "momentum", "adam", "adamw", "radam", "lion")
 
 @dataclass(frozen=True)
 class AlgorithmSettings(Section):
-    """What every algorithm has: the size of a step, the optimiser, and which weights are trained."""
+    """Settings of every algorithm: the size of a step, the optimiser, and which weights are trained."""
 
     name: ClassVar[str]
     default_temperature: ClassVar[float]
@@ -67,7 +67,7 @@ class AlgorithmSettings(Section):
 
     @property
     def share_noise(self) -> str:
-        """Who draws the same random numbers (`engine.Sampling`); with one member nobody."""
+        """Which members draw the same random numbers (`engine.Sampling`); none if there is one member."""
         return "none"
 
     @property
@@ -90,7 +90,7 @@ class AlgorithmSettings(Section):
 
 @dataclass(frozen=True)
 class EvolutionSettings(AlgorithmSettings):
-    """What evolution strategies share: a population of perturbed members."""
+    """Settings of evolution strategies: a population of perturbed members."""
 
     default_temperature: ClassVar[float] = 0.3
 
@@ -130,8 +130,8 @@ class EvolutionSettings(AlgorithmSettings):
     )
     wire: str = setting(
         "float32",
-        "how fitness is written where it passes between machines, and rounded on one too: float16 rounds it,"
-        " ternary tells which member of each pair won (with --shaping sign, which reads no more)",
+        "how fitness is rounded, and sent between machines: float16 rounds it, ternary keeps only which"
+        " member of each pair won (for --shaping sign, which needs no more)",
         choices=("float32", "float16", "ternary"),
     )
 
@@ -150,8 +150,8 @@ class EvolutionSettings(AlgorithmSettings):
             )
         if self.wire == "ternary" and self.shaping != "sign":
             raise ValueError(
-                "wire ternary tells who won of each pair, which is enough for shaping sign alone, not"
-                f" {self.shaping}"
+                "wire ternary keeps only which member of each pair won, which is enough for shaping sign, not"
+                f" {self.shaping}: give --shaping sign, or another --wire"
             )
 
 

@@ -25,26 +25,26 @@ def whole(name: str, value: Any, least: int | None = None, way_out: str = "give 
     try:
         if isinstance(value, bool):
             raise TypeError
-        number = operator.index(value)
+        integer = operator.index(value)
     except TypeError:
         raise ValueError(f"{name} must be a whole number, got {shown(value)}: {way_out}") from None
-    if least is not None and number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}: {way_out}")
-    return number
+    if least is not None and integer < least:
+        raise ValueError(f"{name} must be at least {least}, got {integer}: {way_out}")
+    return integer
 
 
 def real(name: str, value: Any, way_out: str = "give a finite number") -> float:
     """Return a finite number of any library; arrays without axes count."""
-    number = math.nan
+    as_float = math.nan
     if not isinstance(value, bool | str | bytes) and getattr(value, "ndim", 0) == 0:
         try:
-            number = float(value)
+            as_float = float(value)
         except (TypeError, ValueError, OverflowError):
-            number = math.nan
-    if not math.isfinite(number):
+            as_float = math.nan
+    if not math.isfinite(as_float):
         given = value if isinstance(value, numbers.Real) else shown(value)
         raise ValueError(f"{name} must be a finite number, got {given}: {way_out}")
-    return number
+    return as_float
 
 
 def instance(name: str, value: Any, kind: type[Wanted], what: str, way_out: str) -> Wanted:
@@ -55,14 +55,14 @@ def instance(name: str, value: Any, kind: type[Wanted], what: str, way_out: str)
 
 
 def texts(name: str, value: Any, way_out: str = "give a list of texts", messages: bool = False) -> list:
-    """Return a list of texts. One text alone is none: it would be taken for a list of letters. messages: an
+    """Return a list of texts. A single text is refused: it would be read as a list of letters. messages: an
     entry may also be a list of messages, as conversational data have them."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a list of texts, got {shown(value)}: {way_out}")
     listed = list(value)
-    for number, one in enumerate(listed):
-        if not (isinstance(one, str) or (messages and isinstance(one, list))):
-            raise ValueError(f"{name} must be a list of texts, number {number} is {shown(one)}: {way_out}")
+    for index, entry in enumerate(listed):
+        if not (isinstance(entry, str) or (messages and isinstance(entry, list))):
+            raise ValueError(f"{name} must be a list of texts, number {index} is {shown(entry)}: {way_out}")
     return listed
 
 

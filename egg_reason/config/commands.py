@@ -31,7 +31,7 @@ DECIDED = (
 
 @dataclass(frozen=True)
 class ProbeSettings(Section):
-    """What the probe measures."""
+    """Settings of the probe."""
 
     sigmas: tuple[float, ...] = setting(
         (),
@@ -50,10 +50,11 @@ class ProbeSettings(Section):
 
 @dataclass(frozen=True)
 class ComparisonSettings(Section):
-    """What is compared, on which budget, and how it is measured."""
+    """Settings of a comparison: its algorithms, its budget, and how they are measured."""
 
     algorithms: tuple[str, ...] = setting(
-        ("eggroll", "grpo", "openes"), "what is compared: some of eggroll, openes, grpo, separated by commas"
+        ("eggroll", "grpo", "openes"),
+        "algorithms to compare: some of eggroll, openes, grpo, separated by commas",
     )
     minutes: float | None = setting(
         None,

@@ -38,7 +38,7 @@ class BenchmarkSettings(Section):
     samples: int = setting(1, "completions per problem", typical="16", range=Range(least=1))
     problems: int | None = setting(
         None,
-        "use the first so many problems of each benchmark",
+        "use only this many problems of each benchmark, the first ones",
         unset="all",
         typical="256",
         range=Range(least=1),

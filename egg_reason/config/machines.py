@@ -36,7 +36,7 @@ class Machines(Section):
     )
     workers: int = setting(
         0,
-        "workers of the pool, one CPU each; 0: as many as there is room for, also later",
+        "workers of the pool, one CPU each; 0: one for every free CPU, also for CPUs that join later",
         typical="8",
         range=Range(least=0),
     )
@@ -45,8 +45,8 @@ class Machines(Section):
     )
     straggler: str = setting(
         "wait",
-        "for a slow worker of the pool: wait, or drop the pairs that it has in hand and go on without them"
-        " (counted and logged)",
+        "if a worker of the pool is slow: wait, or drop its pairs and continue without them (they are"
+        " counted and logged)",
         choices=("wait", "drop"),
     )
 
@@ -57,14 +57,14 @@ class Machines(Section):
                 f"host must be from 0 to {self.hosts - 1}, one below the number of hosts, not {self.host}"
             )
         if self.pool and (self.hosts, self.devices) != (1, 1):
-            raise ValueError(
-                "pool has its own workers in the place of --hosts and --devices: leave these out"
-            )
+            raise ValueError("pool has its own workers instead of --hosts and --devices: leave these out")
         for name, default in (("workers", 0), ("ray_address", None), ("straggler", "wait")):
             if self.pool is None and getattr(self, name) != default:
                 raise ValueError(f"{name} is for a pool: give --pool ray too")
         if self.hosts == 1 and self.coordinator is not None:
-            raise ValueError("coordinator is where several hosts meet: give their number by --hosts too")
+            raise ValueError(
+                "coordinator is where several hosts meet: give the number of hosts with --hosts too"
+            )
         if self.hosts > 1 and (self.coordinator is None or not self.coordinator.rpartition(":")[2].isdigit()):
             raise ValueError(
                 "coordinator must be the address of host 0 and a free port, such as 10.0.0.1:9000, not"

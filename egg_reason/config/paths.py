@@ -42,7 +42,7 @@ def located(flat: Mapping[str, Any], folder: str) -> dict[str, Any]:
 
 
 def same_form(name: str, first: Any, second: Any) -> bool:
-    """Tell whether two values of a setting in PATHS differ in nothing but where a file is."""
+    """Return whether two values of a setting in PATHS differ only in where a file is."""
 
     def form(value: Any) -> Any:
         return _mapped({name: value}, lambda path: "")[name]

@@ -1,4 +1,4 @@
-"""What a setting does that is given again when a run is resumed: one rule for every setting."""
+"""The rule for a setting that is given again when a run is resumed: one rule for all settings."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -36,7 +36,7 @@ def run_table(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple[TrainConfig, dict[str, Any]]:
-    """Return the settings to go on with, and those of them that are not as before, by flat names.
+    """Return the settings to continue with, and those of them that have changed, by flat names.
 
     Call it before anything is built; if the second is not empty, call `Run.change` with it.
 

@@ -43,7 +43,7 @@ class ModelSettings(Section):
 
 @dataclass(frozen=True)
 class TaskSettings(Section):
-    """The problems that it is trained on."""
+    """The problems that the model is trained on."""
 
     task: str = setting(
         "countdown",
@@ -88,13 +88,13 @@ class RewardSettings(Section):
     )
     reward_text: str = setting(
         "turn",
-        "what rewards get as completions; turn: the model's turn, with a tag such as <think> that its prompt"
-        " opens; completion: only what the model wrote",
+        "the text that rewards get as a completion; turn: the model's turn, with a tag such as <think> that"
+        " its prompt opens; completion: only what the model wrote",
         choices=("turn", "completion"),
     )
     reward_format: str = setting(
         "auto",
-        'how rewards of yours get completions; text; messages: completion[0]["content"], as in'
+        'how your own rewards get completions; text; messages: completion[0]["content"], as in'
         " conversational data; auto: text, unless the first call raises an error that asks for messages",
         choices=("auto", "text", "messages"),
     )
@@ -150,7 +150,7 @@ class SamplingSettings(Section):
     )
     think_tokens: int | None = setting(
         None,
-        "write the tag </think> after so many tokens without it; fewer than --max-tokens",
+        "write the tag </think> after this many tokens without it; fewer than --max-tokens",
         unset="never",
         typical="512",
         range=Range(least=1),
@@ -165,7 +165,10 @@ class EngineSettings(Section):
     """How completions are computed."""
 
     engine: str = setting(
-        "jax", "what writes completions; jax: this package's own engine", choices=("jax",), open=True
+        "jax",
+        "the program that writes completions; jax: this package's own engine",
+        choices=("jax",),
+        open=True,
     )
     lanes: int = setting(256, "completions written at the same time", range=POWER_OF_TWO)
     group: int = setting(4, "lanes that share a perturbation, at most --lanes", range=POWER_OF_TWO)
@@ -185,15 +188,15 @@ class EngineSettings(Section):
 
 @dataclass(frozen=True)
 class EvaluationSettings(Section):
-    """When and on what held-out accuracy is measured."""
+    """When held-out accuracy is measured, and on which problems."""
 
     eval_every: int = setting(
         10, "steps between held-out evaluations; 0: only before and after the run", range=Range(least=0)
     )
     evaluations: int = setting(
         0,
-        "measure after so many equal parts of the budget (the first to be spent of steps, minutes and tokens)"
-        " instead of every --eval-every steps; 0: do not",
+        "held-out evaluations of a run, after equal parts of the budget (of steps, minutes and tokens the one"
+        " that is spent first), instead of every --eval-every steps; 0: follow --eval-every",
         typical="10",
         range=Range(least=0),
     )
@@ -205,8 +208,8 @@ class EvaluationSettings(Section):
     )
     validation: int = setting(
         0,
-        "hold out so many training problems, drawn at random, and evaluate on them instead of the held-out"
-        " ones, to choose settings; 0: none",
+        "training problems to hold out, drawn at random: they are evaluated on instead of the held-out"
+        " problems, to choose settings; 0: none",
         typical="512",
         range=Range(least=0),
     )
@@ -221,19 +224,19 @@ class EvaluationSettings(Section):
 
 @dataclass(frozen=True)
 class RunSettings(Section):
-    """How long it trains, and what it keeps."""
+    """How long the run trains, and what it keeps."""
 
     steps: int = setting(40, "updates of the weights", range=Range(least=1))
     minutes: float | None = setting(
         None,
-        "stop after so many minutes of generating, scoring and updating (evaluations and compiling are free)",
+        "stop after this many minutes of generating, scoring and updating (not of evaluating and compiling)",
         unset="no limit",
         typical="30",
         range=Range(above=0),
     )
     tokens: int | None = setting(
         None,
-        "stop after so many generated tokens",
+        "stop after this many generated tokens",
         unset="no limit",
         typical="10000000",
         range=TOKENS,
@@ -241,7 +244,7 @@ class RunSettings(Section):
     seed: int = setting(0, "random seed; decides every random number of the run", range=SEEDS)
     checkpoint_every: int = setting(
         10,
-        "steps between checkpoints, from which a run goes on; 0: none but the last. Steps in between are"
+        "steps between checkpoints, from which a run resumes; 0: only the last one. Steps in between are"
         " replayed from the scalar log (grpo: taken again)",
         range=Range(least=0),
     )
@@ -259,7 +262,7 @@ def task_options(pairs: tuple[str, ...]) -> dict:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"a task option must read name=value, not {pair!r}")
-        values = [_number(part) for part in text.split(",")]
+        values = [_number(item) for item in text.split(",")]
         options[name.replace("-", "_")] = values[0] if len(values) == 1 else tuple(values)
     return options
 

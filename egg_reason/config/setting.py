@@ -197,12 +197,12 @@ def converted(name: str, value: Any, kind: Any) -> Any:
 
 def _finite(name: str, value: numbers.Real) -> float:
     try:
-        number = float(value)
+        as_float = float(value)
     except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
+        as_float = math.inf
+    if not math.isfinite(as_float):
         raise ValueError(f"{name} must be a finite number, not {_short(value)}")
-    return number
+    return as_float
 
 
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}

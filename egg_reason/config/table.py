@@ -22,7 +22,7 @@ class Sections:
     """The command whose `--help` explains the settings, for error lines."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no section; sections check their own settings."""
+        """Refuse a value that is not a section; sections check their own settings."""
         for name, kind in get_type_hints(type(self)).items():
             if name in self.__dict__ and not isinstance(getattr(self, name), kind):
                 raise ValueError(
@@ -70,7 +70,7 @@ class Sections:
         }
 
     def replace(self, **flat: Any) -> Self:
-        """Return the same settings but for these."""
+        """Return the settings with these changed."""
         return type(self).of(**(self.flat() | flat))
 
     def to_table(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Sections:
 
     @classmethod
     def _checked(cls, flat: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the given values of settings that there are. None is left out: it means "not given"."""
+        """Return the given values of known settings. None is left out: it means "not given"."""
         known = cls.known()
         for name in flat:
             if name not in known:

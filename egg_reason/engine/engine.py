@@ -189,7 +189,7 @@ class Engine:
         parts = needs_of(self, noise, params, sampling, lengths, population, prompts)
         # The devices of a CPU share its memory; an accelerator has its own.
         sharing = max(1, len(self.devices)) if jax.default_backend() == "cpu" else 1
-        return [replace(part, bytes=part.bytes * sharing) for part in parts]
+        return [replace(need, bytes=need.bytes * sharing) for need in parts]
 
     def noise_bytes(self, noise: Noise, params: object) -> int:
         """Returns what the noise of all groups takes on a device; 0 where nothing is perturbed. noise: as a
@@ -294,15 +294,15 @@ class Engine:
         longest_first = np.argsort(-expected, kind="stable")
         jobs_of_stream = split_jobs(members, jobs, longest_first, len(targets))
 
-        def run(number: int) -> Stream | None:
-            if not len(jobs_of_stream[number]):
+        def run(index: int) -> Stream | None:
+            if not len(jobs_of_stream[index]):
                 return None
-            target = targets[number]
+            target = targets[index]
             try:
                 # The default device is set for this thread: all that the stream makes must lie where its
                 # weights are.
                 with jax.default_device(target) if target is not None else contextlib.nullcontext():
-                    stream = Stream(work, weights[target], jobs_of_stream[number])
+                    stream = Stream(work, weights[target], jobs_of_stream[index])
                     stream.run()
                     return stream
             except BaseException:
@@ -374,11 +374,11 @@ def _at_once(
     """Returns what `run` gives for 0..count - 1, each in a thread; if one fails the others end with their
     next finished job."""
     with ThreadPoolExecutor(count) as threads:
-        running = [threads.submit(run, number) for number in range(count)]
+        running = [threads.submit(run, index) for index in range(count)]
         try:
             wait(running)
         finally:
-            stopped.set()  # after Ctrl-C: the threads end likewise
+            stopped.set()  # after Ctrl-C: the threads end too
     failures = [error for future in running if (error := future.exception()) is not None]
     if failures:
         # The others were stopped because of it: theirs is no news.

@@ -27,7 +27,7 @@ class Groups:
 
     @property
     def direction_of_lane(self) -> np.ndarray:
-        """int32 [B]."""
+        """Return the direction of each lane, int32 [B]."""
         return np.repeat(self.direction_of_group, self.size)
 
     @property
@@ -36,16 +36,16 @@ class Groups:
         return bool((self.job_of_lane >= 0).any())
 
     def served(self) -> Served:
-        """The lanes of each direction, and those of them that stand still."""
+        """Return the lanes of each direction, and those of them that are idle."""
         lanes = self.direction_of_lane
         return Served(Counter(lanes.tolist()), Counter(lanes[self.job_of_lane < 0].tolist()))
 
     def group_of_direction(self) -> dict[int, int]:
-        """A group that serves each direction; of several the last."""
+        """Return a group that serves each direction; of several the last."""
         return {direction: group for group, direction in enumerate(self.direction_of_group.tolist())}
 
     def give_directions(self, queues: Queues) -> list[int]:
-        """Gives new directions to groups whose lanes all stand still and whose direction has nothing left.
+        """Give new directions to groups whose lanes are all idle and whose direction has no jobs left.
 
         Each gets one that nobody has served yet, else the one with most jobs to spare. Returns these groups.
         """
@@ -67,7 +67,7 @@ class Groups:
                 direction = max(spare, key=spare.__getitem__)
                 if spare[direction] <= 0:
                     break  # nobody needs help: neither for this group nor for those that follow
-            # The lanes of this group will take so many.
+            # The lanes of this group will take this many.
             spare[direction] -= self.size
             self.direction_of_group[group] = direction
             changed.append(group)

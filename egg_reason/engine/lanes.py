@@ -3,7 +3,7 @@ programs that move them.
 
 * `fill`: reads pieces of texts (in parallel over their tokens) into slots: a slot holds the state after a
     text, for whoever begins there;
-* `decode`: steps all lanes until the host has something to do; a lane that stops goes on with a waiting
+* `decode`: steps all lanes until the host has something to do; a lane that stops takes a waiting
     completion at once;
 * `assign`: draws the noise of new directions into groups.
 
@@ -56,7 +56,7 @@ class Capacity(NamedTuple):
 
     @classmethod
     def of(cls, longest_prompt: int, samplings: Iterable[Sampling]) -> "Capacity":
-        """Return what prompts of at most so many tokens need.
+        """Return the capacity that prompts of at most `longest_prompt` tokens need.
 
         A lane holds a prompt and its completion, a slot a prompt. If thoughts have a budget, a slot also
         holds what was written before a forced `</think>`: the text up to there is read again.
@@ -179,7 +179,7 @@ def decode(
     enough_idle: Array | int,
     enough_placed: Array | int,
 ) -> tuple[Lanes, jax.Array, jax.Array, jax.Array, Placed]:
-    """Step all lanes until `enough_idle` of them stand still, `enough_placed` completions were taken up, or
+    """Step all lanes until `enough_idle` of them are idle, `enough_placed` completions were taken up, or
     `program.steps` are done.
 
     A lane whose completion has ended takes a waiting one of its own direction, before the first step too.

@@ -69,17 +69,17 @@ class Layout:
 
 
 def new_lanes(program: Program, layout: Layout, params: object) -> Lanes:
-    """All lanes, idle. params: the weights, whose precision is that of the state."""
+    """Return all lanes, idle. params: the weights, whose precision is that of the state."""
     return device.empty(program, layout.lanes, layout.capacity.lane, dtype_of(params))
 
 
 def new_noise(program: Program, layout: Layout) -> Drawn:
-    """The noise of all groups, zeros."""
+    """Return the noise of all groups, zeros."""
     return device.no_noise(program, layout.groups)
 
 
 def new_slots(program: Program, layout: Layout, params: object) -> Slots:
-    """All slots, without texts."""
+    """Return all slots, without texts."""
     return Slots(
         program,
         params,
@@ -93,7 +93,7 @@ def new_slots(program: Program, layout: Layout, params: object) -> Slots:
 
 
 def empty_pieces(layout: Layout) -> Pieces:
-    """A batch of pieces that holds no text: all of it is padding."""
+    """Return a batch of pieces that holds no text: all of it is padding."""
     row = layout.pieces
     nowhere = layout.slots + layout.beginnings
     return Pieces(
@@ -117,7 +117,8 @@ def waiting_table(
     final: ArrayLike = (),
     scale: ArrayLike = (),
 ) -> Waiting:
-    """The jobs that lanes may begin with, at most one a lane, in the columns of `Waiting`; then padding."""
+    """Return the jobs that lanes may begin with, at most one a lane, in the columns of `Waiting`; then
+    padding."""
 
     def column(values: ArrayLike, *more: int, padding: int = 0, dtype: type = np.int32) -> np.ndarray:
         given = np.reshape(values, (-1, *more))
@@ -140,8 +141,8 @@ def waiting_table(
 def padded_groups(
     layout: Layout, groups: Sequence[int], directions: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Groups and their directions, int32 [groups_at_once], for `lanes.assign`; a group that is out of range
-    is left out."""
+    """Return groups and their directions, int32 [groups_at_once], for `lanes.assign`; a group that is out of
+    range is left out."""
     padding = layout.groups_at_once - len(groups)
     return (
         np.array([*groups, *[layout.groups] * padding], np.int32),
@@ -150,7 +151,7 @@ def padded_groups(
 
 
 def piece_length(tokens: int) -> int:
-    """Returns the tokens of a piece, at most the usual: texts of so many are cut into few, the last full."""
+    """Return the tokens of a piece, at most the usual: such texts are cut into few pieces, the last full."""
     # As many pieces as the usual length needs, and then the shortest length that this many cover.
     return max(1, -(-tokens // max(1, -(-tokens // usual_piece()))))
 

@@ -24,7 +24,7 @@ class LengthHistory:
         self._means: dict[int, float] = {}  # by the hash of the prompt's tokens
 
     def means(self, names: Sequence[int]) -> np.ndarray:
-        """Mean lengths of the prompts of these names; NaN where none is known."""
+        """Return the mean lengths for the prompts of these names; NaN where none is known."""
         return np.array([self._means.get(name, np.nan) for name in names])
 
     def record(self, name: int, mean: float) -> None:
@@ -54,8 +54,8 @@ class Lengths:
         )
 
     def expected(self, result: Completions) -> np.ndarray:
-        """[texts], tokens of a completion: (an earlier mean + all that was written) / (1 + how many are
-        done).
+        """Return the expected tokens of a completion, [texts]: (an earlier mean + all that was written) / (1
+        + how many are done).
 
         Without the 1 that is the maximum-likelihood mean where a completion is as likely to end at any token;
         unfinished ones, the longest among them, count for what they have written so far. Where no mean is
@@ -72,7 +72,7 @@ class Lengths:
             self.history.record(self.names[text], float(written[text] / done[text]))
 
     def _totals(self, result: Completions) -> tuple[np.ndarray, np.ndarray]:
-        """[texts]: tokens written, completions done."""
+        """Return the tokens written and the completions done, each [texts]."""
         written = np.bincount(self.text_of_job, result.lengths, self.texts)
         done = np.bincount(self.text_of_job, result.reasons >= 0, self.texts)
         return written, done

@@ -71,7 +71,8 @@ def needs_of(
 def _one_stream(
     engine: Engine, program: device.Program, layout: Layout, params: object, prepared: object
 ) -> tuple[int, int, int, int]:
-    """Bytes of noise, lanes and slots, and what the hungriest of the programs needs beside them."""
+    """Return the bytes of noise, lanes and slots, and those that the largest of the programs needs beside
+    them."""
     noise = jax.eval_shape(functools.partial(arrays.new_noise, program, layout))
     lanes = jax.eval_shape(functools.partial(arrays.new_lanes, program, layout, params))
     slots = jax.eval_shape(lambda: arrays.new_slots(program, layout, params).states)
@@ -88,7 +89,7 @@ def _one_stream(
 
 
 def _logits(program: device.Program, layout: Layout, params: object) -> object:
-    """The logits of one decode step, abstract."""
+    """Return the logits of one decode step, abstract."""
 
     def step(weights):
         lanes = arrays.new_lanes(program, layout, weights)
@@ -100,7 +101,7 @@ def _logits(program: device.Program, layout: Layout, params: object) -> object:
 
 
 def _added(weights: object, prepared: object) -> int:
-    """Bytes of the arrays that are in `prepared` and not, by their path, in `weights`."""
+    """Return the bytes of the arrays that are in `prepared` and not, by their path, in `weights`."""
     paths = {name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights)}
     leaves = jax.tree_util.tree_leaves_with_path(prepared)
     return size([leaf for path, leaf in leaves if name_of(path) not in paths])

@@ -23,7 +23,7 @@ class Wanted(NamedTuple):
     """Waiting jobs that lanes may begin soon, the most urgent first."""
 
     jobs: list[int]
-    urgent: int  # so many of them have a lane that stands still
+    urgent: int  # how many of them have an idle lane
 
 
 class Queues:
@@ -68,8 +68,8 @@ class Queues:
         return len(self.queues.get(direction, ()))
 
     def wanted(self, served: Served) -> Wanted:
-        """The jobs that lanes stand still for, then up to one more for each lane, each direction's next ones
-        first."""
+        """Return the jobs that idle lanes wait for, then up to one more for each lane, each direction's next
+        ones first."""
         now: list[int] = []
         later: list[tuple[int, int]] = []  # place behind the direction's urgent jobs, job
         for direction, lanes in served.lanes.items():

@@ -20,7 +20,7 @@ __all__ = ["Sampling", "choose", "drawable", "inverse_cdf", "lane_key", "uniform
 class Sampling:
     """Settings for drawing completions. temperature 0: greedy. top_k 0 and top_p 1: the whole vocabulary.
 
-    think_tokens: after so many tokens without `</think>` the tag is forced, so that an answer is still
+    think_tokens: after this many tokens without `</think>` the tag is forced, so that an answer is still
         possible; None: never.
     max_tokens: the most a completion may hold, forced tokens included.
     stop: texts at which a completion ends (and is cut before).
@@ -44,7 +44,7 @@ class Sampling:
         for name in ("temperature", "top_p"):
             real(name, getattr(self, name))
         if self.think_tokens is not None:
-            whole("think_tokens", self.think_tokens, way_out="give so many tokens, or None for no limit")
+            whole("think_tokens", self.think_tokens, way_out="give a number of tokens, or None for no limit")
         if "" in texts("stop", self.stop):
             raise ValueError(
                 "stop must be texts that are not empty, got '': every completion would end at once"
@@ -73,8 +73,8 @@ def lane_key(seed: int, step: Array, sharer: Array, prompt: Array, sample: Array
     `share_noise` says."""
     key = jax.random.key_data(jax.random.key(seed))
     # In this order for ever: another one would name other random numbers.
-    for number in (step, sharer, prompt, sample):
-        key = random.fold_in(key, number)
+    for counter in (step, sharer, prompt, sample):
+        key = random.fold_in(key, counter)
     return jnp.stack(key)
 
 

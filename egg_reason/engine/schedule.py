@@ -24,7 +24,7 @@ class ReadingPlan(NamedTuple):
 
 
 class Look(NamedTuple):
-    """The host looks when so many lanes stand still, or when so many jobs were begun."""
+    """When the host looks at the lanes: when this many are idle, or when this many jobs were begun."""
 
     idle: int
     begun: int
@@ -33,7 +33,7 @@ class Look(NamedTuple):
 def plan_reading(
     queues: Queues, wanted: Wanted, slot_of: Mapping[Text, int], free: int, batch: int
 ) -> ReadingPlan:
-    """Chooses the texts to read: those that lanes stand still for, and others as far as they fill batches.
+    """Choose the texts to read: those that idle lanes wait for, and others as far as they fill batches.
 
     slot_of: the slots of the texts that have been read. free: slots without a text. batch: texts that are
         read at a time; a batch costs the same however few it holds.

@@ -1,5 +1,5 @@
-"""The texts that a stream has read and that lanes may begin with: the model's state after each but for its
-last token, in a slot. That token a lane reads itself, in the step that draws the next.
+"""Slots: the model's states after the texts that a stream has read and that lanes may begin with. A state
+leaves out the text's last token, which a lane reads itself in the step that draws the next.
 
 Texts are read from the left in pieces of one length, many pieces at a time, so that texts of any length go
 through one compiled program and less than a piece of each is padding. How a text is cut depends on that
@@ -76,8 +76,8 @@ class Slots:
         self.free.append(self.slot_of.pop(text))
 
     def read(self, noise: Drawn, texts: Iterable[tuple[Text, Sequence[int], int, float]]) -> None:
-        """Reads texts, at most as many as slots are free. Each with its tokens, a group, and its member's
-        scale."""
+        """Read texts, at most as many as slots are free. Each comes with its tokens, a group, and its
+        member's scale."""
         beginnings = []
         whole = []
         for text, tokens, group, scale in texts:
@@ -96,8 +96,8 @@ class Slots:
                 some = some[self.size :] + [one for one in some[: self.size] if one.done < len(one.tokens)]
 
     def _beginning(self, member: int) -> tuple[int, bool]:
-        """The slot of a member's beginning, and whether it has been read; else that of the one that was not
-        used for longest."""
+        """Return the slot of a member's beginning, and whether it has been read. If it has none, return the
+        slot that was not used for longest."""
         known = member in self.beginning_of
         if known:
             # Taken out and put in again: the order of the dictionary is that of the last use.
@@ -110,7 +110,7 @@ class Slots:
         return slot, known
 
     def _fill(self, noise: Drawn, readings: Sequence[Reading]) -> None:
-        """Reads the next piece of each."""
+        """Read the next piece of each text."""
         tokens = np.zeros((self.size, self.length), np.int32)
         length = np.zeros(self.size, np.int32)
         slot = np.full(self.size, self.nowhere, np.int32)

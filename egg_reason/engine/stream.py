@@ -3,7 +3,7 @@ what they wrote.
 
 Its jobs wait in one queue for each direction (`queues.py`); the lanes of a group work its direction's queue
 off (members of an antithetic pair share the noise, so any lane serves both). Their texts are read ahead, many
-at a time (`slots.py`, `schedule.py`), and a lane that stops goes on with the next job between two decode
+at a time (`slots.py`, `schedule.py`), and a lane that stops takes the next job between two decode
 steps, without the host. A group whose lanes stand still and whose direction has nothing left gets the next
 direction, and when each has its group, helps with the longest queue (`groups.py`). How completions end is in
 `endings.py`.

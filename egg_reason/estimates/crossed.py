@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
 def crossed(
     values_SP: Sequence[Sequence[float]] | np.ndarray, low: float = -math.inf, high: float = math.inf
 ) -> Estimate:
-    """The mean over S seeds and P problems, where every seed answers the same problems.
+    """Return the mean over S seeds and P problems, where every seed answers the same problems.
 
     Both were drawn at random: value = mean + seed + problem + rest. With mean squares MS of a two-way table
     without replication, the variance of the mean is (MS_seeds + MS_problems - MS_rest) / (S P); its degrees
@@ -61,7 +61,8 @@ def crossed(
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Of one number a run: mean, and Student's t interval over seeds; infinite for one seed."""
+    """Return the mean of one number a run, with Student's t interval over seeds; the interval is infinite for
+    one seed."""
     values_S = np.asarray(values, np.float64)
     mean = float(values_S.mean())
     if len(values_S) == 1:

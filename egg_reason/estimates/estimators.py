@@ -1,4 +1,4 @@
-"""What several samples a problem say of a model: avg@k, pass@k, maj@k, and whether two models differ.
+"""Estimates from several samples a problem: avg@k, pass@k, maj@k, and whether two models differ.
 
 Each is first an unbiased estimate for every problem, then a mean over problems with a 95% interval over
 problems (`intervals`), since samples of one problem are alike. P problems, K samples each; everything is
@@ -31,29 +31,29 @@ NO_VOTE = -1
 
 
 def sizes(samples: int) -> list[int]:
-    """The k that are reported for so many samples: powers of two, and all samples. sizes(12) = [1, 2, 4, 8,
-    12]."""
+    """Return the k that are reported for this many samples: powers of two, and all samples. sizes(12) = [1,
+    2, 4, 8, 12]."""
     return sorted({samples, *(2**n for n in range(samples.bit_length()) if 2**n <= samples)})
 
 
 def average(correct_PK: np.ndarray) -> Interval:
-    """avg@k: the share of right samples. correct_PK: bool."""
+    """Return avg@k: the share of right samples. correct_PK: bool."""
     return clustered_mean(np.asarray(correct_PK, np.float64))
 
 
 def pass_at_k(correct_PK: np.ndarray, k: int) -> Interval:
-    """Share of problems that at least one of k samples solves; see `pass_by_problem`."""
+    """Return the share of problems that at least one of k samples solves; see `pass_by_problem`."""
     return _over_problems(pass_by_problem(correct_PK, k), np.shape(correct_PK)[1], k)
 
 
 def majority_at_k(classes_PK: np.ndarray, correct_PK: np.ndarray, k: int) -> Interval:
-    """Share of problems whose majority among k samples is right; see `majority_by_problem`."""
+    """Return the share of problems whose majority among k samples is right; see `majority_by_problem`."""
     return _over_problems(majority_by_problem(classes_PK, correct_PK, k), np.shape(correct_PK)[1], k)
 
 
 def pass_by_problem(correct_PK: np.ndarray, k: int) -> np.ndarray:
-    """For each problem the chance that k of its K samples, drawn without replacement, hold a right one:
-    float64 [P].
+    """Return for each problem the chance that k of its K samples, drawn without replacement, include a right
+    one: float64 [P].
 
     1 - C(K - c, k) / C(K, k) with c right samples: unbiased (Chen et al. 2021, arXiv 2107.03374, equation 1).
     """
@@ -68,8 +68,8 @@ def pass_by_problem(correct_PK: np.ndarray, k: int) -> np.ndarray:
 
 
 def majority_by_problem(classes_PK: np.ndarray, correct_PK: np.ndarray, k: int) -> np.ndarray:
-    """For each problem the expected value of a vote among k of its K samples, drawn without replacement:
-    float64 [P].
+    """Return for each problem the expected value of a vote among k of its K samples, drawn without
+    replacement: float64 [P].
 
     Args:
         classes_PK: int, samples of one problem with the same number have the same answer; NO_VOTE for those
@@ -99,7 +99,7 @@ def majority_by_problem(classes_PK: np.ndarray, correct_PK: np.ndarray, k: int) 
 
 @functools.lru_cache(maxsize=65536)
 def _wins(count: int, others: tuple[int, ...], silent: int, k: int) -> float:
-    """The chance that a class of `count` samples wins the vote of k samples drawn from all, a tie of n
+    """Return the chance that a class of `count` samples wins the vote of k samples drawn from all, a tie of n
     counted as 1 / n.
 
     A draw without replacement is independent binomial draws given their sum, so votes of classes are added as
@@ -131,7 +131,7 @@ def _wins(count: int, others: tuple[int, ...], silent: int, k: int) -> float:
 
 @functools.cache
 def _binomial(n: int, p: float) -> np.ndarray:
-    """Chances of 0..n successes in n trials, 0 < p < 1: [n + 1]."""
+    """Return the chances of 0..n successes in n trials, 0 < p < 1: [n + 1]."""
     logs = [
         math.lgamma(n + 1)
         - math.lgamma(x + 1)
@@ -165,7 +165,7 @@ class Difference(NamedTuple):
 def paired_difference(
     first: Sequence[np.ndarray] | np.ndarray, second: Sequence[np.ndarray] | np.ndarray
 ) -> Difference:
-    """Compares two models on the same problems.
+    """Compare two models on the same problems.
 
     Args:
         first, second: for each problem the 0/1 results of its samples, [P, K]; K may differ between the two.
@@ -197,8 +197,8 @@ def paired_difference(
 
 
 def _sign_flips(differences: np.ndarray) -> float:
-    """Share of all choices of signs whose sum is at least as far from 0 as the sum itself. differences: whole
-    numbers [P]."""
+    """Return the share of all choices of signs whose sum is at least as far from 0 as the sum itself.
+    differences: whole numbers [P]."""
     sizes_ = np.abs(differences[differences != 0])
     reach = int(sizes_.sum())
     chances = np.zeros(2 * reach + 1)  # of the sums -reach..reach

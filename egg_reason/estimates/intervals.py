@@ -34,8 +34,8 @@ class Interval:
 
 
 def wilson(successes: float, n: float, quantile: float = Z_95) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22:209), within [0, 1] and never of
-    width zero.
+    """Return the score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22:209), within [0, 1] and
+    never of width zero.
 
     Args:
         successes: 0 <= successes <= n; need not be whole.
@@ -60,12 +60,12 @@ def wilson(successes: float, n: float, quantile: float = Z_95) -> tuple[float, f
 
 @functools.cache
 def t_quantile(freedom: int) -> float:
-    """97.5% quantile of Student's t distribution with so many degrees of freedom, from 1."""
+    """Return the 97.5% quantile of Student's t distribution with this many degrees of freedom, from 1."""
     return float(student_t.ppf(0.975, freedom))
 
 
 def clustered_mean(values_by_problem: Sequence[Sequence[float] | np.ndarray] | np.ndarray) -> Interval:
-    """Mean over problems of each problem's mean (avg@k), with a 95% interval clustered by problem.
+    """Return the mean over problems of each problem's mean (avg@k), with a 95% interval clustered by problem.
 
     Args:
         values_by_problem: one array of values a problem, of any length above 0; or an array [problems,
@@ -94,7 +94,7 @@ def clustered_mean(values_by_problem: Sequence[Sequence[float] | np.ndarray] | n
 
 
 def mean_over_problems(means: np.ndarray, most: float, n_samples: int, bounded: bool = True) -> Interval:
-    """The mean of one estimate a problem, with a 95% interval over problems.
+    """Return the mean of one estimate a problem, with a 95% interval over problems.
 
     Args:
         means: [problems] float64, each the unbiased estimate of that problem's value.

@@ -24,9 +24,9 @@ TOLD = ("max_tokens", "temperature", "top_k", "top_p", "think_tokens", "stop", "
 
 @dataclass(frozen=True)
 class Benchmark:
-    """rewards: the first one tells right from wrong (1 or more is right). task: the name of the task, which
-    rewards are told. trained_on: how many of `rows` the model was trained on, as far as is known. selection:
-    a line on that; empty if there is nothing to say."""
+    """The held-out problems of a task. rewards: the first one tells right from wrong (1 or more is right).
+    task: the name of the task, which rewards receive. trained_on: how many of `rows` the model was trained
+    on, as far as is known. selection: a line on that; empty if there is nothing to say."""
 
     name: str
     rows: list[dict]
@@ -77,7 +77,7 @@ def load(
     Args:
         names: tasks, at least one, each once.
         options: see `tasks.make_all`.
-        problems: the first so many of each; None: all.
+        problems: how many of each, the first ones; None: all.
         max_tokens: None: each task's own.
         sampling: further settings of `Sampling`.
         model: where it comes from; a run says what it was trained on.
@@ -198,7 +198,7 @@ def _run(source: str) -> Path | None:
 
 
 def fingerprint(value: Any) -> str:
-    """Names any JSON-like value by its content: 16 hexadecimal digits. What JSON has not counts as its
-    text."""
+    """Return a name for any JSON-like value by its content: 16 hexadecimal digits. A value that JSON does not
+    have counts as its text."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

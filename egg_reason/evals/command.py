@@ -34,7 +34,7 @@ __all__ = ["evaluate_model"]
 
 FOLDER = Path("evaluations")
 """Where evaluations lie that were not given a place, each under its model's name and a fingerprint of all
-that decides its results: the same command goes on with it, another one gets another folder."""
+that decides its results: the same command continues it, another one gets another folder."""
 
 VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "mpmath")
 TASK = ("template", "prompt_column", "answer_column", "reward")
@@ -77,9 +77,9 @@ def evaluate_model(
         config.model.model,
         config.problems.all_problems,
     )
-    for each in benchmarks:
-        if each.selection:
-            console.print(each.selection)
+    for benchmark in benchmarks:
+        if benchmark.selection:
+            console.print(benchmark.selection)
     dtype = jnp.dtype(models.compute_dtype(config.engine.dtype))
     engine = make_engine(model.family, model.tokenizer, model.params, lanes, 1, config.engine.streams)
     header: dict[str, Any] = {
@@ -92,31 +92,35 @@ def evaluate_model(
         ),
         "fingerprints": {
             "rewards": fingerprints.files(
-                reward_files(reward.spec for each in benchmarks for reward in each.rewards)
+                reward_files(reward.spec for benchmark in benchmarks for reward in benchmark.rewards)
             ),
             "tokenizer": fingerprints.vocabulary(model.tokenizer.name),
         },
         "versions": {name: version(name) for name in VERSIONS},
-        "benchmarks": {each.name: each.about(samples, config.problems.template) for each in benchmarks},
+        "benchmarks": {
+            benchmark.name: benchmark.about(samples, config.problems.template) for benchmark in benchmarks
+        },
     }
     folder = out or FOLDER / f"{model.name}-{known.fingerprint(header)[:8]}"
     with contextlib.ExitStack() as closing:
         scorers: dict[tuple, Scorer] = {}
         gold = "answer" if config.problems.answer_column else ""
-        told = {each.name: TrainerState(task=each.task, answer_column=gold) for each in benchmarks}
-        for each in benchmarks:
-            if each.rewards not in scorers:
-                scorers[each.rewards] = closing.enter_context(
+        told = {
+            benchmark.name: TrainerState(task=benchmark.task, answer_column=gold) for benchmark in benchmarks
+        }
+        for benchmark in benchmarks:
+            if benchmark.rewards not in scorers:
+                scorers[benchmark.rewards] = closing.enter_context(
                     Scorer(
-                        each.rewards,
+                        benchmark.rewards,
                         timeout=config.problems.reward_timeout,
                         text=config.problems.reward_text,
                         form=config.problems.reward_format,
                     )
                 )
-                scorers[each.rewards].start()
-        for each in benchmarks:
-            scorers[each.rewards].check(each.rows[:2], told[each.name])
+                scorers[benchmark.rewards].start()
+        for benchmark in benchmarks:
+            scorers[benchmark.rewards].check(benchmark.rows[:2], told[benchmark.name])
         store = closing.enter_context(Store(folder, header))
         before = store.seconds
 
@@ -125,51 +129,54 @@ def evaluate_model(
 
         jobs = [
             (where, problem, sample)
-            for where, each in enumerate(benchmarks)
-            for problem in range(len(each.rows))
+            for where, benchmark in enumerate(benchmarks)
+            for problem in range(len(benchmark.rows))
             for sample in range(samples)
-            if (each.name, problem, sample) not in store.samples
+            if (benchmark.name, problem, sample) not in store.samples
         ]
         if jobs:
             total = len(jobs) + len(store.samples)
             console.print(
-                f"{total:,} completions for {', '.join(each.name for each in benchmarks)},"
-                f" {len(store.samples):,} of them there: {folder}"
+                f"{total:,} completions for {', '.join(benchmark.name for benchmark in benchmarks)},"
+                f" {len(store.samples):,} of them already in {folder}"
             )
             params = jax.tree.map(lambda x: jnp.asarray(x, dtype), model.params)
             questions = [
-                Questions(each.rows, each.sampling, scorers[each.rewards], told[each.name])
-                for each in benchmarks
+                Questions(
+                    benchmark.rows, benchmark.sampling, scorers[benchmark.rewards], told[benchmark.name]
+                )
+                for benchmark in benchmarks
             ]
             with _progress(console) as progress:
                 bar = progress.add_task("completions", total=total, completed=len(store.samples))
 
                 def graded(order, numbers, completions, scores):
                     samples = [
-                        _sample(benchmarks, order[number], number, at, completions, scores)
-                        for at, number in enumerate(numbers)
+                        _sample(benchmarks, order[index], index, at, completions, scores)
+                        for at, index in enumerate(numbers)
                     ]
                     store.add(samples, seconds())
                     progress.update(bar, completed=len(store.samples))
 
                 draw(engine, params, questions, jobs, graded)
-        found = header | {
+        evaluation = header | {
             "benchmarks": {
-                each.name: _results(each, store, scorers[each.rewards], header) for each in benchmarks
+                benchmark.name: _results(benchmark, store, scorers[benchmark.rewards], header)
+                for benchmark in benchmarks
             }
         }
-        write_json(folder / "results.json", found)
+        write_json(folder / "results.json", evaluation)
         store.add([], seconds() if jobs else before)
     from egg_reason.evals.report import write_report
 
     report = write_report(folder)
-    console.print(_shown(found["benchmarks"], console))
+    console.print(_shown(evaluation["benchmarks"], console))
     console.print(f"{folder / 'results.json'}  {report}  ({store.seconds:.1f} s)")
-    return found
+    return evaluation
 
 
-def _sample(benchmarks, job, number, at, completions, scores) -> dict[str, Any]:
-    """A line of samples.jsonl. number: of the completion; at: its place in the scores."""
+def _sample(benchmarks, job, index, at, completions, scores) -> dict[str, Any]:
+    """Return a line of samples.jsonl. index: of the completion; at: its position in the scores."""
     benchmark = benchmarks[job[0]]
     row = benchmarks[job[0]].rows[job[1]]
     first = benchmark.rewards[0].name
@@ -185,10 +192,10 @@ def _sample(benchmarks, job, number, at, completions, scores) -> dict[str, Any]:
         "sample": job[2],
         "prompt": row["prompt"],
         "question": row.get("question"),
-        "completion": completions.texts[number],
-        "tokens": int(completions.lengths[number]),
-        "stop": REASONS[completions.reasons[number]],
-        "truncated": bool(completions.truncated[number]),
+        "completion": completions.texts[index],
+        "tokens": int(completions.lengths[index]),
+        "stop": REASONS[completions.reasons[index]],
+        "truncated": bool(completions.truncated[index]),
         **{column: scores.extra[column][at] for column in ("extracted", "verdict") if column in scores.extra},
         "gold": _text(row.get("answer", row.get("solution"))),
         "reward": plain(scores.total[at]),
@@ -200,10 +207,10 @@ def _sample(benchmarks, job, number, at, completions, scores) -> dict[str, Any]:
 
 def _results(benchmark: known.Benchmark, store: Store, scorer: Scorer, header: dict) -> dict[str, Any]:
     samples = [sample for (name, *_), sample in sorted(store.samples.items()) if name == benchmark.name]
-    found = results.summarise(
+    summary = results.summarise(
         samples, len(benchmark.rows), lambda pairs: scorer.equivalent(benchmark.rewards[0].name, pairs)
     )
-    return header["benchmarks"][benchmark.name] | found
+    return header["benchmarks"][benchmark.name] | summary
 
 
 def _text(value: Any) -> str | None:
@@ -223,7 +230,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _columns(result: dict) -> dict[str, str]:
-    """One benchmark's results as they are shown: heading -> text."""
+    """Return one benchmark's results as they are shown: heading -> text."""
     shown = {
         "problems": (
             f"{result['problems']:,} x {result['samples']}"
@@ -246,9 +253,9 @@ def _interval(interval: dict) -> str:
     return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-def _shown(found: dict, console: Console) -> Table | str:
-    """A line for each benchmark: in a table, where one fits a terminal; else as text."""
-    rows = {name: _columns(result) for name, result in found.items()}
+def _shown(by_benchmark: dict, console: Console) -> Table | str:
+    """Return a line for each benchmark: in a table if it fits the terminal, else as text."""
+    rows = {name: _columns(result) for name, result in by_benchmark.items()}
     headings = list(dict.fromkeys(heading for row in rows.values() for heading in row))
     table = Table(
         "benchmark", title="with 95% intervals, clustered by problem", title_justify="left", box=SIMPLE

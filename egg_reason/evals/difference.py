@@ -12,7 +12,7 @@ __all__ = ["print_difference"]
 
 
 def compare(first: Path, second: Path) -> dict[str, Difference]:
-    """The difference second - first in avg@k, for each benchmark that both have.
+    """Return the difference second - first in avg@k, for each benchmark that both have.
 
     Raises FileNotFoundError where a folder has no results.json, ValueError where they share no benchmark or
     its problems differ.
@@ -42,7 +42,7 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
 
 
 def print_difference(first: Path, second: Path) -> None:
-    """One line a benchmark."""
+    """Print one line a benchmark."""
     before = _benchmarks(first)
     after = _benchmarks(second)
     for name, difference in compare(first, second).items():

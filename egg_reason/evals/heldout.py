@@ -58,7 +58,7 @@ def draw(
     prompts = [
         engine.tokenizer.prompt(questions[question].rows[problem]["prompt"]) for question, problem in used
     ]
-    number_of = {key: number for number, key in enumerate(used)}
+    number_of = {key: index for index, key in enumerate(used)}
 
     sorted_jobs = sorted(jobs, key=lambda job: (-questions[job[0]].sampling.max_tokens, job))
     count = len(sorted_jobs)
@@ -89,8 +89,8 @@ def draw(
 
 @dataclass(frozen=True)
 class Measured:
-    """accuracy: share of completions to which the accuracy reward gave 1 or more, 95% interval clustered by
-    problem."""
+    """The result of an evaluation. accuracy: share of completions to which the accuracy reward gave 1 or
+    more, 95% interval clustered by problem."""
 
     accuracy: Interval
     completions: Completions
@@ -111,7 +111,7 @@ def evaluate(
     samples: int = 1,
     trainer_state: TrainerState = NO_RUN,
 ) -> Measured:
-    """`samples` completions for each row by one set of weights (in compute precision).
+    """Draw `samples` completions for each row with one set of weights (in compute precision), and grade them.
 
     accuracy: name of the reward that tells right from wrong. trainer_state: what rewards get as
     `trainer_state`.
@@ -122,8 +122,8 @@ def evaluate(
     messages: dict[tuple[str, str], str] = {}
 
     def graded(jobs, numbers, completions, scores):
-        for number, value in zip(numbers, scores.by_reward[accuracy], strict=True):
-            correct[jobs[number][1:]] = value >= 1
+        for index, value in zip(numbers, scores.by_reward[accuracy], strict=True):
+            correct[jobs[index][1:]] = value >= 1
         failures.update(scores.failures)
         messages.update(scores.messages)
 

@@ -97,10 +97,10 @@ def write_report(folder: str | os.PathLike) -> Path:
 class _Place(NamedTuple):
     """The position of a sample's line, and what it is sorted by."""
 
-    part: int  # order of the benchmark, or of the step
+    group: int  # order of the benchmark, or of the step
     problem: int
     sample: tuple[int, ...]
-    name: str  # of the part
+    name: str  # of the group
     source: int
     offset: int
 
@@ -120,16 +120,16 @@ def _places(sources: dict[Path, int | None], order: list[str]) -> list[_Place]:
                 sample: tuple[int, ...] = (_whole(row.get("sample")),)
                 if name not in order:
                     order.append(name)
-                part = order.index(name)
+                group = order.index(name)
                 problem = row.get("problem")
                 if not isinstance(problem, int):
                     problem = prompts.setdefault(f"{name} {row.get('id')} {row.get('prompt')}", len(prompts))
             else:
                 name = str(step)
-                part = step
+                group = step
                 sample = (_whole(row.get("member")), _whole(row.get("sample")))
                 problem = prompts.setdefault(str(row.get("prompt")), len(prompts))
-            places.append(_Place(part, problem, sample, name, source, offset))
+            places.append(_Place(group, problem, sample, name, source, offset))
     return sorted(places)
 
 
@@ -170,18 +170,19 @@ def _write_blocks(page: Any, places: list[_Place], sources: list[Path]) -> dict[
 
 
 def _problems(places: list[_Place], opened: list) -> Iterator[tuple[_Place, list[dict[str, Any]]]]:
-    """Each problem with its samples' rows."""
+    """Yield each problem with its samples' rows."""
     rows: list[dict[str, Any]] = []
-    for number, place in enumerate(places):
-        opened[place.source].seek(place.offset)
-        rows.append(_load(opened[place.source].readline()))
-        if number + 1 == len(places) or places[number + 1][:2] != place[:2]:
-            yield place, rows
+    for index, entry in enumerate(places):
+        opened[entry.source].seek(entry.offset)
+        rows.append(_load(opened[entry.source].readline()))
+        if index + 1 == len(places) or places[index + 1][:2] != entry[:2]:
+            yield entry, rows
             rows = []
 
 
 def _flags(row: dict[str, Any]) -> int:
-    """A sample is right where it says so; without "correct", where its reward is at least 1."""
+    """Return the flags of a sample. It is right if it says so; without "correct", if its reward is at least
+    1."""
     reward = row.get("reward")
     failed = row.get("failure") is not None or ("reward" in row and reward is None)
     right = row["correct"] is True if "correct" in row else isinstance(reward, int | float) and reward >= 1
@@ -238,15 +239,15 @@ def _hash(text: str) -> str:
 
 
 def _packed(text: str) -> str:
-    """JSON as gzip in base64."""
+    """Return JSON as gzip in base64."""
     return base64.b64encode(gzip.compress(text.encode("ascii"), 6, mtime=0)).decode("ascii")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(offset, row) of a JSON Lines file; a torn last line is left out."""
+    """Yield (offset, row) of a JSON Lines file; a torn last line is left out."""
     offset = 0
     with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
+        for line_number, line in enumerate(file, start=1):
             try:
                 row = _load(line)
                 if not isinstance(row, dict):
@@ -255,14 +256,14 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not line.endswith(b"\n"):
                     return
                 raise ValueError(
-                    f"{path}: line {number} is not a JSON object: repair or remove that line"
+                    f"{path}: line {line_number} is not a JSON object: repair or remove that line"
                 ) from None
             yield offset, row
             offset += len(line)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """{} where there is no such file."""
+    """Return the object in a JSON file; {} if there is no such file."""
     if not path.is_file():
         return {}
     try:
@@ -275,11 +276,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _load(line: bytes) -> Any:
-    """JSON with None for the numbers that JSON has not: NaN, infinities and what overflows to them."""
+    """Read JSON. The numbers that JSON does not have become None: NaN, infinities and what overflows to
+    them."""
     return json.loads(
         line,
         parse_constant=lambda _: None,
-        parse_float=lambda text: number if math.isfinite(number := float(text)) else None,
+        parse_float=lambda text: value if math.isfinite(value := float(text)) else None,
     )
 
 

@@ -16,7 +16,7 @@ Same = Callable[[list[tuple[str, str]]], list[bool | None]]
 
 
 def summarise(samples: Sequence[dict], problems: int, same: Same) -> dict[str, Any]:
-    """The results of one benchmark.
+    """Return the results of one benchmark.
 
     Args:
         samples: all lines of samples.jsonl, in the order of (problem, sample).

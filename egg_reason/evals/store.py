@@ -1,4 +1,4 @@
-"""The folder of an evaluation, which can be stopped anywhere and gone on with.
+"""The folder of an evaluation, which can be interrupted anywhere and continued.
 
 evaluation.json   what is evaluated, how, and with which versions: written first, and never changed
 samples.jsonl     every completion, added as batches are graded
@@ -31,7 +31,7 @@ class Store:
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]):
-        """Makes the folder, or goes on with the evaluation in it.
+        """Make the folder, or continue the evaluation in it.
 
         Raises:
             FileExistsError: there is something else in the folder.
@@ -76,7 +76,7 @@ class Store:
         self._file.close()
 
     def add(self, samples: Sequence[dict], seconds: float) -> None:
-        """Adds graded samples, durably. seconds: at work in all."""
+        """Add graded samples, durably. seconds: working time in all."""
         self._file.write(b"".join(json.dumps(sample, allow_nan=False).encode() + b"\n" for sample in samples))
         self._file.flush()
         flush(self._file.fileno())
@@ -99,10 +99,10 @@ class Store:
             ) from None
 
     def _read_samples(self) -> None:
-        """All samples; a last line that was not written to its end is cut off."""
+        """Read all samples; a last line that was not written to its end is cut off."""
         self._file.seek(0)
         whole = 0
-        for number, line in enumerate(self._file, start=1):
+        for line_number, line in enumerate(self._file, start=1):
             if not line.endswith(b"\n"):
                 break
             try:
@@ -115,29 +115,27 @@ class Store:
                     raise ValueError
                 self._keep(sample)
             except (ValueError, KeyError, TypeError):
-                way_out = "remove that line, and its sample is drawn again"
-                raise ValueError(
-                    f"{self.path / 'samples.jsonl'}: line {number} is no sample of this evaluation: {way_out}"
-                ) from None
+                rule = "is no sample of this evaluation: remove that line, and its sample is drawn again"
+                raise ValueError(f"{self.path / 'samples.jsonl'}: line {line_number} {rule}") from None
             whole += len(line)
         self._file.truncate(whole)
 
 
 def read_samples(folder: Path, benchmark: str) -> list[list[bool]]:
-    """`correct` of a finished evaluation, [problem][sample]."""
-    found: dict[int, dict[int, bool]] = {}
+    """Return `correct` of a finished evaluation, [problem][sample]."""
+    correct: dict[int, dict[int, bool]] = {}
     with open(folder / "samples.jsonl", "rb") as file:
         for line in file:
             sample = json.loads(line)
             if sample["benchmark"] == benchmark:
-                found.setdefault(sample["problem"], {})[sample["sample"]] = bool(sample["correct"])
-    return [[samples[number] for number in sorted(samples)] for _, samples in sorted(found.items())]
+                correct.setdefault(sample["problem"], {})[sample["sample"]] = bool(sample["correct"])
+    return [[samples[index] for index in sorted(samples)] for _, samples in sorted(correct.items())]
 
 
 def plain(value: Any) -> Any:
-    """A float32 or NumPy number as JSON has it: None where it is not finite."""
-    number = float(value)
-    return number if math.isfinite(number) else None
+    """Return a float32 or NumPy number as JSON has it: None if it is not finite."""
+    as_float = float(value)
+    return as_float if math.isfinite(as_float) else None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -158,11 +156,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _difference(before: Any, now: Any, where: str = "") -> tuple[str, str, str] | None:
-    """The first place at which two headers differ, as (name, text before, text now)."""
+    """Return the first place at which two headers differ, as (name, text before, text now)."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*now, *(key for key in before if key not in now)]:
-            found = _difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
-            if found:
-                return found
+            difference = _difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
+            if difference:
+                return difference
         return None
     return None if before == now else (where, f"{before!r:.80}", f"{now!r:.80}")

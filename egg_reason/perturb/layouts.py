@@ -33,7 +33,7 @@ class Transposed(struct.PyTreeNode):
         return self.rows
 
     def __rmatmul__(self, x):
-        """x [..., m] -> [..., n]."""
+        """Multiply x [..., m] -> [..., n]."""
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) > TRANSPOSED_UP_TO:
             return x @ self.rows.T

@@ -274,11 +274,11 @@ class Single:
         return np.zeros_like(np.asarray(member), np.float32)
 
     def factors(self, member: int) -> dict[str, Any]:
-        """Nothing: the weights stand as they are."""
+        """Return no factors: the weights are not perturbed."""
         check_member(member, self.size)
         return {}
 
     def weights(self, member: int) -> Any:
-        """The weights themselves."""
+        """Return the weights themselves."""
         check_member(member, self.size)
         return self.params

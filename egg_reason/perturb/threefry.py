@@ -23,8 +23,8 @@ ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 def threefry(key, high, low):
-    """Two uint32 arrays: the cipher's output for the counter (high, low). key: two uint32, whose shapes
-    broadcast with the counter's."""
+    """Return the cipher's output for the counter (high, low): two uint32 arrays. key: two uint32, whose
+    shapes broadcast with the counter's."""
     # The key schedule: a third word, the parity of the key with a constant, closes it.
     keys = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
     high = high + keys[0]
@@ -48,7 +48,7 @@ def fold_in(key, data):
 
 @jax.jit  # within a program too, where arrays of one shape are then traced once
 def normals(key, counter):
-    """float32 [*key, *counter]: of every stream the numbers that stand at these places of
+    """Return float32 [*key, *counter]: for every stream the numbers at these positions of
     `jax.random.normal`'s.
 
     key: two uint32 [...], one for each stream. counter: uint32 [...], places from 0 (`counters`).
@@ -60,13 +60,13 @@ def normals(key, counter):
 
 
 def counters(shape):
-    """uint32 of this shape, less than 2^32 of them: the places of what `jax.random.normal` draws in this
-    shape."""
+    """Return the positions of what `jax.random.normal` draws in this shape: uint32, less than 2^32 of
+    them."""
     return lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
 
 
 def uniform(key):
-    """One float32 in [0, 1): `jax.random.uniform`."""
+    """Return one float32 in [0, 1): `jax.random.uniform`."""
     return _uniform(_bits(key, jnp.zeros((), jnp.uint32)))
 
 

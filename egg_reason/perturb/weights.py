@@ -31,7 +31,7 @@ class LowRank(struct.PyTreeNode):
     one: jax.Array  # []
 
     def __rmatmul__(self, x):
-        """x [B, ..., m] -> [B, ..., n]."""
+        """Multiply x [B, ..., m] -> [B, ..., n]."""
         x = x / self.one  # exactly x
         groups, rank, _ = self.a.shape
         # x A, group by group: R numbers a row. Rows of a group stand side by side, tokens too.
@@ -51,7 +51,7 @@ class LowRank(struct.PyTreeNode):
         return self.replace(base=_transpose(self.base), a=self.b, b=self.a)
 
     def __getitem__(self, ids):
-        """Rows of a table: ids int [B, T] -> [B, T, n]."""
+        """Return rows of a table: ids int [B, T] -> [B, T, n]."""
         groups, rank, _ = self.a.shape
         # Row i of A B^T is row i of A times B^T: the table itself is never perturbed as a whole.
         small = jax.vmap(lambda a, i: a[:, i])(self.a, ids.reshape(groups, -1))
@@ -69,7 +69,7 @@ class FullRank(struct.PyTreeNode):
     scale: jax.Array  # [B] float32
 
     def __rmatmul__(self, x):
-        """x [B, ..., m] -> [B, ..., n]."""
+        """Multiply x [B, ..., m] -> [B, ..., n]."""
         grouped = x.reshape(self.noise.shape[0], -1, x.shape[-1])
         return by_row(jnp.einsum("kxm,kmn->kxn", grouped, self.noise), x, self.scale) + x @ self.base
 
@@ -79,7 +79,7 @@ class FullRank(struct.PyTreeNode):
         return self.replace(base=_transpose(self.base), noise=jnp.swapaxes(self.noise, -1, -2))
 
     def __getitem__(self, ids):
-        """Rows of a table: ids int [B, T] -> [B, T, n]."""
+        """Return rows of a table: ids int [B, T] -> [B, T, n]."""
         rows = jax.vmap(lambda noise, i: noise[i])(self.noise, ids.reshape(self.noise.shape[0], -1))
         return by_row(rows, ids[..., None], self.scale) + self.base[ids]
 
@@ -93,7 +93,7 @@ class Offset(struct.PyTreeNode):
     scale: jax.Array  # [B] float32
 
     def values(self):
-        """[B, 1, ...]: each row's own values, with an axis for the tokens."""
+        """Return each row's own values, [B, 1, ...], with an axis for the tokens."""
         # From one row a group to one a lane: lanes of a group stand side by side.
         rows = jnp.repeat(self.noise, self.scale.shape[0] // self.noise.shape[0], 0)
         scale = self.scale.astype(self.noise.dtype).reshape(-1, *[1] * self.base.ndim)
@@ -113,7 +113,7 @@ NODES = (LowRank, FullRank, Offset)
 
 
 def rescaled(weights, scale_B):
-    """Weights that `Noise.attach` gave, with other scales: all that may change of them from one decode step
+    """Return weights that `Noise.attach` gave with other scales: only the scales change from one decode step
     to the next."""
 
     def one(node):
@@ -133,8 +133,8 @@ def _transpose(base):
 
 
 def by_row(y, x, scale):
-    """y [K, B/K * ..., n], a product of x [B, ..., m]: [B, ..., n], every row times its own scale, still in
-    y's dtype.
+    """Return [B, ..., n]: y [K, B/K * ..., n], a product of x [B, ..., m], with every row times its own
+    scale, still in y's dtype.
 
     The product is scaled last, where the addition of the base product takes it along: as a step of its own it
     costs a tenth of the tax.

@@ -1,4 +1,4 @@
-"""The protocols of trying out: who tries members, and what a try is.
+"""The protocols of populations and problems: who tries members, and how one is tried.
 
 A `Population` decides where members are tried: in this process, on hosts, in a pool. A `Problem` decides what
 it means to try one: to write texts and score them, or to act in an environment.
@@ -130,7 +130,7 @@ class Population(Protocol):
         before the first step to be tried. say: shows the user a line."""
 
     def try_out(self, members: Members, rows: Sequence[dict], step: int) -> Trials:
-        """Return what came of all members on the rows of a step."""
+        """Return the trials of all members on the rows of a step."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...

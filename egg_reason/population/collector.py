@@ -89,18 +89,18 @@ class Collector:
     def _send(self, completions: Completions) -> None:
         # A batch goes to one scorer: jobs of different questions are sent apart.
         by_question: dict[int, list[int]] = {}
-        for number in self._waiting:
-            by_question.setdefault(self._jobs[number][0], []).append(number)
+        for job in self._waiting:
+            by_question.setdefault(self._jobs[job][0], []).append(job)
         self._waiting = []
         self._last = time.monotonic()
         for question, numbers in by_question.items():
-            rows = [self._questions[question].rows[self._jobs[number][1]] for number in numbers]
+            rows = [self._questions[question].rows[self._jobs[job][1]] for job in numbers]
             prompts = [row["prompt"] for row in rows]
-            texts = [completions.texts[number] for number in numbers]
+            texts = [completions.texts[job] for job in numbers]
             tokens = [
                 # Without the zeros behind the end.
-                completions.tokens[number, : completions.lengths[number]].tolist()
-                for number in numbers
+                completions.tokens[job, : completions.lengths[job]].tolist()
+                for job in numbers
             ]
             columns = tasks.columns(rows)
             truncated = completions.truncated[numbers].tolist()

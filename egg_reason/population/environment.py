@@ -1,4 +1,4 @@
-"""Environments: members act, and what comes of it is their fitness. Rows need no prompt, nothing is written.
+"""Environments: members act, and the outcome is their fitness. Rows need no prompt, and nothing is written.
 
 A task whose `environment` is set is tried here. A row is whatever the environment reads: a start, a seed, a
 level.
@@ -145,7 +145,7 @@ class EnvironmentProblem:
         return values.astype(np.float64)
 
     def log_to(self, path: Path) -> None:
-        """Environments print where this process prints."""
+        """Do nothing: environments print where this process prints."""
 
     def __enter__(self) -> Self:
         return self

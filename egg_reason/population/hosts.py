@@ -13,7 +13,7 @@ JAX's collectives, on CPUs over gloo):
     "end", and why
 
 Weights stay equal, since all start from the same and take the same steps; the hashes are compared in every
-step. Where a process is lost, all end, and the run goes on with --resume, on as many hosts as there are then.
+step. Where a process is lost, all end, and the run continues with --resume, on any number of hosts.
 """
 
 import atexit
@@ -59,7 +59,7 @@ LONGEST_WAIT = 7 * 24 * 3600
 
 
 class Lost(OSError):
-    """Another process of the run ended without a word."""
+    """Another process of the run ended without a message."""
 
 
 class Hosts:
@@ -98,8 +98,8 @@ class Hosts:
         self.exchange()  # they connect in the first one, for which gloo waits no more than half a minute
 
     def exchange(self, message: bytes = b"") -> list[bytes]:
-        """Every process's message, in the order of their numbers. Waits until all have called it. Raises Lost
-        where one has ended."""
+        """Return every process's message, in the order of their numbers. Waits until all have called it.
+        Raises Lost if one has ended."""
         # Two collectives, since all must give arrays of one shape: the lengths, then the padded messages.
         lengths = self._gather(np.array([len(message)], np.uint32))[:, 0]
         padded = np.zeros(
@@ -110,8 +110,8 @@ class Hosts:
         return [row[:length].tobytes() for row, length in zip(self._gather(padded), lengths, strict=True)]
 
     def broadcast(self, tree):
-        """The first process's arrays, in all of them, bit for bit. tree: a pytree of arrays of the same
-        shapes everywhere."""
+        """Return the first process's arrays, in every process, bit for bit. tree: a pytree of arrays of the
+        same shapes everywhere."""
 
         def one(leaf):
             leaf = np.asarray(leaf)
@@ -122,7 +122,7 @@ class Hosts:
         return jax.tree.map(one, tree)
 
     def leave(self, status: int = 2) -> None:
-        """Ends this process at its exit without waiting for the others, as JAX would for minutes. They find
+        """End this process at its exit without waiting for the others; JAX would wait for minutes. They find
         it lost."""
 
         def end():
@@ -134,35 +134,35 @@ class Hosts:
         atexit.register(end)
 
     def _gather(self, array: np.ndarray) -> np.ndarray:
-        found = self._collective("process_allgather", array)
+        gathered = self._collective("process_allgather", array)
         self.received += (self.count - 1) * array.nbytes
-        return found.reshape(self.count, -1)
+        return gathered.reshape(self.count, -1)
 
     def _collective(self, name: str, array: np.ndarray) -> np.ndarray:
         """Call a collective in a thread of its own, so that a second Ctrl-C ends the wait."""
         from jax.experimental import multihost_utils
 
-        found: list[Any] = []
+        outcome: list[Any] = []
 
         def call():
             try:
-                found.append(np.asarray(getattr(multihost_utils, name)(array)))
+                outcome.append(np.asarray(getattr(multihost_utils, name)(array)))
             except Exception as error:
-                found.append(error)
+                outcome.append(error)
 
         # A daemon: this process may end while the collective still waits for the others.
         thread = threading.Thread(target=call, daemon=True)
         thread.start()
         thread.join()
-        if isinstance(found[0], Exception):  # JaxRuntimeError; of gloo ValueError
+        if isinstance(outcome[0], Exception):  # JaxRuntimeError; of gloo ValueError
             self.leave()
-            reason = str(found[0]).splitlines()[0][:200]
+            reason = str(outcome[0]).splitlines()[0][:200]
             raise Lost(f"a host was lost ({reason}): start all of them again, with --resume")
-        return found[0]
+        return outcome[0]
 
 
 class Leader:
-    """The population of the first process, which trains. Its end tells the others."""
+    """The population of the first process, which trains. When it ends, the others end too."""
 
     def __init__(self, hosts: Hosts):
         self.hosts = hosts
@@ -181,9 +181,9 @@ class Leader:
         }
         self.hosts.exchange(json.dumps(about).encode())
         # Every exchange is one that the others make too: the order of the calls is the protocol.
-        for number, reply in enumerate(self.hosts.exchange()):  # when they have loaded the model
+        for host, reply in enumerate(self.hosts.exchange()):  # when they have loaded the model
             if reply:
-                raise ValueError(f"host {number}: {reply.decode()}")
+                raise ValueError(f"host {host}: {reply.decode()}")
         self.hosts.exchange(b"go")
         # At step 0 all have the base weights, whose fingerprint has been compared.
         if state.step:
@@ -297,13 +297,13 @@ def _tried(
 
 
 def _merged(replies: list[bytes], wire: str) -> Trials:
-    for number, reply in enumerate(replies):
+    for host, reply in enumerate(replies):
         if reply[0] != TRIALS:
-            text = f"host {number}: {reply[1:].decode()}"
+            text = f"host {host}: {reply[1:].decode()}"
             raise RewardFailure(text) if reply[0] == REWARD_FAILURE else ValueError(text)
     # The kind of the message and the hash: what must be alike before fitness is merged.
     start = 1 + HASH_BYTES
-    different = [number for number, reply in enumerate(replies) if reply[:start] != replies[0][:start]]
+    different = [host for host, reply in enumerate(replies) if reply[:start] != replies[0][:start]]
     if different:
         raise ValueError(
             f"the weights of hosts {different} are not the first one's: all need the same jax and kind of"
@@ -314,19 +314,19 @@ def _merged(replies: list[bytes], wire: str) -> Trials:
 
 @contextlib.contextmanager
 def _one_signal_ignored() -> Iterator[None]:
-    """Ctrl-C and SIGTERM, which a terminal or a queue sends to all processes, are for the first one; a second
-    one ends this one too."""
+    """Ignore the first Ctrl-C or SIGTERM, which a terminal or a queue sends to all processes: it is for the
+    first one. A second signal ends this process too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def once(number, frame):
+    def once(signum, frame):
         # The next one ends this process at once.
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(signum, signal.SIG_DFL)
 
-    previous = {number: signal.signal(number, once) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {signum: signal.signal(signum, once) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

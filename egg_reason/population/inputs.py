@@ -45,8 +45,8 @@ def check_inputs(
     before = scalars.fingerprints(steps)
     if before is None:
         say(
-            "%s: an earlier version began it and kept no fingerprints of data, rewards, tokenizer and"
-            " template: whether these are the same cannot be told; they are recorded from here on",
+            "%s: an earlier version began this run and kept no fingerprints of data, rewards, tokenizer and"
+            " template, so nothing can tell whether they have changed; they are recorded from here on",
             path,
         )
         return []
@@ -58,7 +58,7 @@ def check_inputs(
         if kind not in different:
             say("%s: %s did not change: there is nothing to accept", path, kind)
     if different:
-        say("%s: from step %d on with other %s, as accepted", path, steps, in_words(different))
+        say("%s: continues from step %d with other %s, as accepted", path, steps, in_words(different))
     return list(different)
 
 

@@ -230,7 +230,7 @@ class Pool:
                     # Fitness of other weights would move ours by what they never did.
                     if reply[:HASH_BYTES] != digest:
                         raise ValueError(
-                            "the weights of a worker are not ours: all need the same jax and kind of machine"
+                            "the weights of a worker differ: all need the same jax and kind of machine"
                         )
                     results.append(Trials.decode(reply[HASH_BYTES:], self.parts.config.algorithm.wire))
                     took.append(time.monotonic() - asked)
@@ -254,7 +254,7 @@ class Pool:
         return trials
 
     def _catch_up(self) -> None:
-        """Keeps what the log's new steps come to."""
+        """Keep the weights of directions and the learning rates of the log's new steps."""
         for _, scalars in self.run.scalars.records(len(self.steps)):
             self.steps.append((self.algorithm.weigh(scalars.fitness_NP), scalars.learning_rate))
 
@@ -268,7 +268,7 @@ class Pool:
         return worker.try_out.remote(since, steps, (chunk.start, chunk.stop), spent)
 
     def _finished(self, refs: list[Any]) -> list[Any]:
-        """Those that have ended; waits for the first, but not for long."""
+        """Return the calls that have ended. Waits for the first, but not for long."""
         if refs:
             self.alone_since = time.monotonic()
             return self.ray.wait(refs, timeout=LOOK_EVERY)[0]
@@ -279,7 +279,7 @@ class Pool:
         return []
 
     def _take_in(self, refs: list[Any]) -> None:
-        """Workers that have started, and late ones that have answered at last."""
+        """Add workers that have started, and late ones that have answered."""
         for ref in refs:
             if ref in self.late:
                 # The result is out of date; what counts is that the worker is idle again.
@@ -294,7 +294,7 @@ class Pool:
                     self.say(f"a worker joined, {len(self.seen)} are at work")
 
     def _answered(self, ref: Any, worker: Any) -> bytes | None:
-        """The worker's reply; None if it is lost."""
+        """Return the worker's reply; None if it is lost."""
         reply = self._result(ref, worker)
         if reply is LOST:
             self.seen.pop(worker, None)
@@ -306,8 +306,8 @@ class Pool:
         return reply
 
     def _result(self, ref: Any, worker: Any) -> Any:
-        """Return the result of the call, or LOST. Errors of the run itself are raised, and ValueError where
-        one worker after the other is lost."""
+        """Return the result of the call, or LOST. Raises the errors of the run itself, and ValueError if
+        several workers in a row are lost."""
         try:
             return self.ray.get(ref)
         except self.ray.exceptions.RayTaskError as error:
@@ -336,8 +336,8 @@ class Pool:
                 )
 
     def _recruit(self) -> None:
-        """A worker for every free CPU, up to `workers`. Not while some start: until they have their CPUs, Ray
-        counts these as free."""
+        """Start a worker for every free CPU, up to `workers`. Not while some start: until they have their
+        CPUs, Ray counts these as free."""
         if self.starting or time.monotonic() - self.looked < LOOK_EVERY:
             return
         self.looked = time.monotonic()
@@ -352,5 +352,5 @@ class Pool:
 
 
 def _size(steps: list[Advance]) -> int:
-    """Bytes, about."""
+    """Return the approximate size in bytes."""
     return sum(8 + (0 if weights is None else weights.nbytes) for weights, _ in steps)

@@ -52,7 +52,7 @@ WORKING = 0.3
 """Where members have less than this share of the unperturbed model's accuracy, no update is estimated."""
 TABLE_PROMPTS = 2
 TABLE_SAMPLES = 4
-"""The large table has so many times a step's prompts, and at least so many samples."""
+"""The large table has this many times a step's prompts, and at least this many samples."""
 LONGER = 2
 """Doublings by which a line that still rises at its end is extended."""
 STEPS = (16, 512)
@@ -99,7 +99,7 @@ def probe(config: TrainConfig, out: Path, settings: ProbeSettings = DEFAULT) -> 
     for name, usual in (("tokens", None), ("aggregate", "mean"), ("noise_reuse", 1), ("anchor_decay", 0.0)):
         if flat[name] != usual:
             raise ValueError(
-                f"probe knows nothing of {name} = {flat[name]}: leave it out, and give --steps or --minutes"
+                f"probe does not measure {name} = {flat[name]}: leave it out, and give --steps or --minutes"
             )
     parts = build(config)
     with parts.problem:
@@ -118,20 +118,20 @@ def probe(config: TrainConfig, out: Path, settings: ProbeSettings = DEFAULT) -> 
         rows = tasks.batch(parts.task.train, 0, sum(counts), config.run.seed)
         batches = [rows[end - count : end] for count, end in zip(counts, np.cumsum(counts), strict=True)]
         out.mkdir(parents=True, exist_ok=True)
-        found = _Probe(config, Populations(parts, batches[:-1], batches[-1]), settings.populations).run(
+        results = _Probe(config, Populations(parts, batches[:-1], batches[-1]), settings.populations).run(
             sorted(set(settings.sigmas))
         )
-    found |= {"settings": flat, "seconds": time.time() - started}
-    write_json(out / "results.json", found)
+    results |= {"settings": flat, "seconds": time.time() - started}
+    write_json(out / "results.json", results)
     from egg_reason.probe.report import draw, show  # matplotlib takes a second to import
 
-    draw(found, out / "probe.png")
-    show(found, Console(highlight=False, soft_wrap=True))
-    return found
+    draw(results, out / "probe.png")
+    show(results, Console(highlight=False, soft_wrap=True))
+    return results
 
 
 class _Probe:
-    """One probe; the table's problems are the populations' last batch."""
+    """One probe. The table's problems are the populations' last batch."""
 
     def __init__(self, config: TrainConfig, populations: Populations, count: int):
         assert isinstance(config.algorithm, EvolutionSettings)
@@ -157,7 +157,7 @@ class _Probe:
         start = self.populations.right()
         lines: dict[float, suggestion.Points] = {}
         for level in working:
-            points, told = self._line(level, [each.sigma for each in levels], start)
+            points, told = self._line(level, [other.sigma for other in levels], start)
             described[level.sigma]["line"] = points
             if points:
                 lengths, gains, errors = (
@@ -172,7 +172,7 @@ class _Probe:
         for sigma, line in fitted.items():
             described[sigma]["best"] = line and dataclasses.asdict(line)
         rising = {sigma: line for sigma, line in fitted.items() if line}
-        found: dict[str, Any] = {
+        results: dict[str, Any] = {
             "start": plain(average(start[:, None])),
             "seconds_per_completion": self.populations.seconds / self.populations.jobs,
             "sigmas": list(described.values()),
@@ -180,20 +180,20 @@ class _Probe:
             "suggestion": None,
             "command": None,
         }
-        points = [point for each in described.values() for point in each.get("line", [])]
+        points = [point for description in described.values() for point in description.get("line", [])]
         if not rising or not any(point["gain"] > _bound(len(points)) * point["error"] for point in points):
-            return found  # no step gained anything that chance would not
+            return results  # no step gained anything that chance would not
         slopes = [line.slope / math.sqrt(line.populations) for line in rising.values()]
         sigma = list(rising)[suggestion.steepest(list(rising), slopes)]
-        found["table"] = self._table(sigma)
-        found["suggestion"] = suggest(
-            config, sigma, rising[sigma], found["table"], found["seconds_per_completion"]
+        results["table"] = self._table(sigma)
+        results["suggestion"] = suggest(
+            config, sigma, rising[sigma], results["table"], results["seconds_per_completion"]
         )
-        found["command"] = command(config, found["suggestion"])
-        return found
+        results["command"] = command(config, results["suggestion"])
+        return results
 
     def _look(self, sigma: float) -> Level:
-        """The first population at a sigma."""
+        """Measure the first population at a sigma."""
         level = self.levels[sigma] = Level(sigma)
         self.populations.extend(level, 1, self.algorithm.samples)
         if math.isnan(level.kept):
@@ -211,7 +211,7 @@ class _Probe:
         self.populations.extend(level, self.count, self.algorithm.samples)
 
     def _find_window(self) -> None:
-        """Sigmas by factors of 2 from FIRST, as KEPT, FEWEST and MOST say."""
+        """Measure sigmas by factors of 2 from FIRST, as KEPT, FEWEST and MOST say."""
         strategy = self.populations.strategy
         leaves = [np.asarray(get(self.populations.state.params, p.name)) for p in strategy.parameters]
         unit = math.sqrt(
@@ -227,8 +227,8 @@ class _Probe:
     def _line(
         self, level: Level, lengths: Sequence[float], start: np.ndarray
     ) -> tuple[list[dict[str, float]], int]:
-        """Accuracy along the level's update, at the lengths and at longer ones as long as it is highest at
-        the last of them.
+        """Measure accuracy along the level's update, at the given lengths, and at longer ones as long as it
+        is highest at the last of them.
 
         Returns: the points, and how many populations the update is made from.
         """
@@ -270,7 +270,7 @@ class _Probe:
         self.populations.extend(level, 1, samples, first=self.count)
         [fitness] = level.fitness
         completions = algorithm.population * algorithm.prompts * algorithm.samples
-        found = []
+        table = []
         for prompts in sorted({algorithm.prompts, *_powers(algorithm.prompts)}):
             for drawn in sorted({algorithm.samples, *_powers(samples)}):
                 members = 2 * round(completions / prompts / drawn / 2)
@@ -279,24 +279,24 @@ class _Probe:
                 pairs = suggestion.slopes_by_pair(fitness, sigma, prompts, drawn, algorithm.shaping)
                 scale = math.sqrt(members / algorithm.population)  # of independent directions, each as good
                 slope = {key: value * scale for key, value in slope_interval([pairs]).items()}
-                part = fitness[:, :prompts, :drawn]
-                found.append(
+                fitness_of_split = fitness[:, :prompts, :drawn]
+                table.append(
                     {
                         "members": members,
                         "prompts": prompts,
                         "samples": drawn,
                         "slope": slope,
-                        "signal_to_noise": signal_to_noise(suggestion.mean(part, 2)),
-                        "pair_correlation": correlation([part]),
+                        "signal_to_noise": signal_to_noise(suggestion.mean(fitness_of_split, 2)),
+                        "pair_correlation": correlation([fitness_of_split]),
                     }
                 )
-        return found
+        return table
 
 
 def suggest(
     config: TrainConfig, sigma: float, line: suggestion.Line, table: Sequence[dict[str, Any]], seconds: float
 ) -> dict[str, Any]:
-    """Settings of the run, {name of the setting: value}.
+    """Return the settings of the run, {name of the setting: value}.
 
     * Members, prompts and samples stay as in `config`, unless the table shows another division of as many
       completions to be better beyond doubt (the low end of its slope above the slope of config's).
@@ -334,33 +334,35 @@ def suggest(
     if chosen is not mine:
         factor *= (chosen["slope"]["mean"] / mine["slope"]["mean"]) ** 2
     rate, _ = line.learning_rate(shape, factor)
-    found = {
+    suggested = {
         "population": members,
         "prompts": chosen["prompts"],
         "samples": chosen["samples"],
         "steps": steps,
     }
-    found |= {"sigma": rounded(sigma), "learning_rate": rounded(rate)}
+    suggested |= {"sigma": rounded(sigma), "learning_rate": rounded(rate)}
     if algorithm.learning_rate_final is not None:
-        found["learning_rate_final"] = rounded(rate * algorithm.learning_rate_final / algorithm.learning_rate)
+        suggested["learning_rate_final"] = rounded(
+            rate * algorithm.learning_rate_final / algorithm.learning_rate
+        )
     if algorithm.sigma_final is not None:
-        found["sigma_final"] = rounded(sigma * algorithm.sigma_final / algorithm.sigma)
-    return found
+        suggested["sigma_final"] = rounded(sigma * algorithm.sigma_final / algorithm.sigma)
+    return suggested
 
 
-def command(config: TrainConfig, found: dict[str, Any]) -> str:
-    """`egg-reason train` with the settings that were given to the probe and those that it found."""
-    return shlex.join(["egg-reason", "train", *train_words(config.replace(**found), found)])
+def command(config: TrainConfig, suggested: dict[str, Any]) -> str:
+    """Return `egg-reason train` with the settings that were given to the probe and those that it suggests."""
+    return shlex.join(["egg-reason", "train", *train_words(config.replace(**suggested), suggested)])
 
 
 def rounded(value: float, digits: int = 2) -> float:
-    """Round to so many significant digits."""
+    """Round to `digits` significant digits."""
     return float(f"{value:.{digits}g}")
 
 
 def _bound(looks: int) -> float:
-    """Standard errors above 0 that none of so many gains reaches by chance, but for one time in 40
-    (Bonferroni)."""
+    """Return how many standard errors above 0 a gain must be, so that chance takes none of this many gains
+    there except one time in 40 (Bonferroni)."""
     return float(norm.ppf(1 - 0.025 / looks))
 
 

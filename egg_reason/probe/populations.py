@@ -126,7 +126,7 @@ class Populations:
     def _answer(
         self, members: Members, chosen: np.ndarray, k: int, samples: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(fitness, right), each [chosen members, P, G]."""
+        """Return (fitness, right), each [chosen members, P, G]."""
         problem = self.problem
         rows = self.batches[k]
         jobs = Jobs.grid(len(chosen), len(rows), samples)
@@ -147,8 +147,8 @@ class Populations:
         return dataclasses.replace(self.strategy, sigma=sigma, noise_reuse=1)
 
     def direction(self, level: Level) -> tuple[dict[str, Any] | None, int]:
-        """The update of all the level's populations together, of about unit RMS, {name: array}; how many of
-        them told anything."""
+        """Return the update of all the level's populations together, of about unit RMS, {name: array}, and
+        how many of them contributed to it."""
         strategy = self._strategy(level.sigma)
         total: dict[str, Any] | None = None
         count = 0
@@ -161,8 +161,8 @@ class Populations:
         return total and {name: value * count**-0.5 for name, value in total.items()}, count
 
     def right(self, direction: dict[str, Any] | None = None, length: float = 0.0) -> np.ndarray:
-        """bool [problems]: what the weights, moved by `length` along a direction, get right; the same random
-        numbers for all."""
+        """Return what the weights get right when moved by `length` along a direction: bool [problems]. All
+        lengths get the same random numbers."""
         state = self.state
         if direction is not None:
             state = state.replace(
@@ -177,13 +177,13 @@ class Populations:
 
 
 def correlation(fitness: Sequence[np.ndarray]) -> float | None:
-    """Mean `pair_correlation` of populations; None where it has no value."""
+    """Return the mean `pair_correlation` of populations; None where it has no value."""
     value = float(np.mean([pair_correlation(fitness_NPG) for fitness_NPG in fitness]))
     return None if np.isnan(value) else value
 
 
 def slope_interval(by_population: Sequence[np.ndarray]) -> dict[str, float]:
-    """The mean over populations of the sums of `slopes_by_pair`, with its interval over pairs."""
+    """Return the mean over populations of the sums of `slopes_by_pair`, with its interval over pairs."""
     pairs = np.concatenate(by_population)
     count = len(pairs)
     populations = len(by_population)

@@ -19,7 +19,7 @@ LOOK: dict[str, Any] = {"title_justify": "left", "box": SIMPLE, "padding": (0, 0
 
 
 def show(results: dict[str, Any], console: Console) -> None:
-    """Both tables, and last of all the command of the run, alone on its line."""
+    """Print both tables, then the command of the run, alone on the last line."""
     table = Table(
         "sigma",
         title="perturbed members (accuracy, broken, healed in %), and steps along their update",
@@ -75,8 +75,8 @@ def number(value: float | None, form: str) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Against one logarithmic axis, the RMS change of a weight: what random changes do to accuracy, and what
-    steps along updates do."""
+    """Draw accuracy against the RMS change of a weight, on one logarithmic axis: under random changes, and
+    after steps along updates."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -47,12 +47,12 @@ class Line:
     gain: float
 
     def accuracy(self, length: float) -> float:
-        """Formula (1)."""
+        """Return accuracy by formula (1)."""
         return float(accuracy_after(self.start, self.slope * length, self.noise * length**2))
 
     def learning_rate(self, shape: np.ndarray, size: float = 1.0) -> tuple[float, float]:
-        """(the rate that maximises formula (2), the accuracy there), for updates from `size` of the line's
-        populations each.
+        """Return the rate that maximises formula (2) and the accuracy there, for updates from `size` of the
+        line's populations each.
 
         shape: [S], the schedule as a share of its start; the rate is that of the start.
         """
@@ -121,13 +121,13 @@ def steepest(sigmas: Sequence[float], slopes: Sequence[float]) -> int:
 
 
 def accuracy_after(start, signal, noise):
-    """Formulas (1) and (2). signal: c s or c₁ sum(lr). noise: h s² or h sum(lr²)."""
+    """Return accuracy by formulas (1) and (2). signal: c s or c₁ sum(lr). noise: h s² or h sum(lr²)."""
     left = max(1 - start, 1e-6)
     return (1 - left * np.exp(-signal / left)) * np.exp(-noise)
 
 
 def _highest(start: float, slope: float, noise: float) -> tuple[float, float]:
-    """The x at which accuracy_after(start, slope x, noise x²) is highest, and the accuracy there.
+    """Return the x at which accuracy_after(start, slope x, noise x²) is highest, and the accuracy there.
 
     Its logarithm is concave in x, so there is one maximum; it is looked for up to where wrong answers are
     e^-20 of what they were.
@@ -143,7 +143,7 @@ def _highest(start: float, slope: float, noise: float) -> tuple[float, float]:
 
 
 def pair_correlation(fitness_NPG: np.ndarray) -> float:
-    """Correlation, over the antithetic pairs, of the two members' mean fitness.
+    """Return the correlation, over the antithetic pairs, of the two members' mean fitness.
 
     Near 1: members differ by what both signs of a direction share, of which an update learns nothing. NaN
     where they do not differ.
@@ -198,7 +198,7 @@ def slopes_by_pair(
 
 
 def mean(values: np.ndarray, axes) -> np.ndarray:
-    """Mean over axes of the values that are not NaN; NaN where all are."""
+    """Return the mean over axes of the values that are not NaN; NaN where all are."""
     known = ~np.isnan(values)
     return np.where(
         known.any(axes), np.where(known, values, 0).sum(axes) / np.maximum(known.sum(axes), 1), np.nan

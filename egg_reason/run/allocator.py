@@ -26,13 +26,14 @@ def share_arenas() -> None:
 
 
 def give_back() -> None:
-    """Returns to the system what lies idle. Whoever allocates next has to ask for it again."""
+    """Return idle memory to the system. The next allocation has to ask for it again."""
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
 
 
 def resident() -> tuple[int, int]:
-    """Bytes of this process in memory: now, and the most so far. Without /proc the most stands for both.
+    """Return the bytes of this process in memory: now, and the most so far. Without /proc both are the most
+    so far.
 
     Not `ru_maxrss` where it can be helped: on Linux it begins with what the process had that started this
     one.
@@ -49,7 +50,7 @@ def resident() -> tuple[int, int]:
 
 
 def peak_memory() -> float:
-    """GiB: the most that this process has held: on an accelerator of its memory, else of the machine's."""
+    """Return in GiB the most memory that this process has held: of an accelerator, else of the machine."""
     import jax
 
     stats = jax.local_devices()[0].memory_stats() or {}

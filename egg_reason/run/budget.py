@@ -1,4 +1,4 @@
-"""The part of its budget that a run has spent: steps, seconds of training, generated tokens. The run ends
+"""The budget of a run and how much of it is spent: steps, seconds of training, generated tokens. The run ends
 when the first of them is spent."""
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Budget:
         self._spent_before = self._share_of(max(steps - 1, 0), *before)
 
     def add(self, seconds: float, tokens: int) -> dict[str, float]:
-        """One more step. Returns the step's metrics of it."""
+        """Count one more step. Return the step's metrics of the budget."""
         self._spent_before = self.spent
         self.steps = self.steps + 1
         self.seconds = self.seconds + seconds
@@ -49,7 +49,7 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """The share of the budget that is spent, 0 to 1."""
+        """Return the share of the budget that is spent, 0 to 1."""
         return self._share_of(self.steps, self.seconds, self.tokens)
 
     @property
@@ -58,12 +58,12 @@ class Budget:
 
     @property
     def evaluation_due(self) -> bool:
-        """True when the last step reached one of `evaluations` equal parts of the budget."""
+        """Return whether the last step reached one of `evaluations` equal parts of the budget."""
         # 1e-9: a part that is reached exactly must not be missed by rounding.
         return int(self.spent * self._evaluations + 1e-9) > int(self._spent_before * self._evaluations + 1e-9)
 
     def seconds_left(self, last_step: float) -> float:
-        """If all steps take as long as the last one."""
+        """Return the seconds until the budget is spent, if all steps take as long as the last one."""
         left = (self._limits["steps"] - self.steps) * last_step
         if self.spent > 0:
             left = min(left, self.seconds / self.spent - self.seconds)

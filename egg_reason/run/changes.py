@@ -26,14 +26,14 @@ def read(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     changes = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for line_number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             entry = json.loads(line)
             if not isinstance(entry["step"], int) or not isinstance(entry["changes"], dict):
                 raise TypeError
         except (ValueError, KeyError, TypeError):
             raise ValueError(
-                f'{path}: line {number} is not {{"step": ..., "changes": ...}}: repair it, or remove the line'
+                f'{path}: line {line_number} is not {{"step": ..., "changes": ...}}: repair or remove it'
             ) from None
         changes.append(entry["changes"])
     return changes

@@ -86,8 +86,8 @@ class Checkpoints:
             # The rename itself is on the disk only when the folder is.
             sync(self.folder)
         except (OSError, SafetensorError) as error:
-            number = re.search(r"\(os error (\d+)\)", str(error))  # of the library, which knows no OSError
-            reason = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or error
+            code = re.search(r"\(os error (\d+)\)", str(error))  # of the library, which knows no OSError
+            reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None) or error
             raise OSError(
                 f"{path} could not be written ({reason}): make room on the disk, or mend it, and resume"
             ) from None
@@ -130,11 +130,11 @@ class Checkpoints:
         return None
 
     def disregard(self, step: int) -> None:
-        """Count the checkpoint of a step no more among those that `save` keeps: it proved to be unusable."""
+        """Stop counting the checkpoint of a step among those that `save` keeps: it is unusable."""
         self._unusable.add(step)
 
     def fault(self, step: int) -> str | None:
-        """Return what is damaged of the checkpoint of a step; None if it is whole."""
+        """Return what is damaged in the checkpoint of a step; None if it is whole."""
         try:
             _read(self._path(step), step)
         except (ValueError, OSError) as error:

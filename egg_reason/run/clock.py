@@ -38,7 +38,7 @@ class TrainingClock:
 
     @staticmethod
     def compiling() -> float:
-        """Seconds that were spent on it so far."""
+        """Return the seconds spent on it so far."""
         return TrainingClock._before + sum(end - start for start, end in TrainingClock._spans)
 
     @staticmethod

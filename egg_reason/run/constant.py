@@ -27,7 +27,7 @@ class ConstantRewards:
             self.add(line)
 
     def add(self, metrics: Mapping[str, Any]) -> list[tuple[str, float | None]]:
-        """Take the metrics of a step. Returns (name, value) of each reward that is to be told now."""
+        """Count the metrics of a step. Return (name, value) of each reward to report now."""
         told = []
         if "completion_length" not in metrics:  # of an evaluation, or written from the scalars alone
             return []
@@ -54,7 +54,7 @@ class ConstantRewards:
 
 
 def advice(name: str, value: float | None, own: bool, config: TrainConfig, path: object) -> str:
-    """Return the line that tells of a constant reward. own: whether it is a function of the user's. path: of
+    """Return the line that reports a constant reward. own: whether it is a function of the user's. path: of
     the run."""
     gave = "None (does not apply)" if value is None else f"{value:g}"
     line = (

@@ -1,4 +1,4 @@
-"""The run directory: everything a run leaves behind, and all that is needed to go on with it.
+"""The run directory: everything a run leaves behind, and all that is needed to continue it.
 
 runs/NAME/
     config.toml            settings; the run can be started again from it alone
@@ -97,7 +97,7 @@ class Run:
         made_with: str = "",
         fingerprints: Fingerprints | None = None,
     ) -> "Run":
-        """A new run in a new or empty directory; parent directories are made.
+        """Make a new run in a new or empty directory; parent directories are made.
 
         Args:
             path: the directory. One that holds anything is a FileExistsError.
@@ -161,9 +161,9 @@ class Run:
 
     @classmethod
     def open(cls, path: str | os.PathLike, steps: int | None = None) -> "Run":
-        """An existing run, to go on with it. A torn end of the scalar log or of the metrics is cut off.
+        """Open an existing run to continue it. A torn end of the scalar log or of the metrics is cut off.
 
-        steps: of the scalar log, so many are kept (`ScalarLog.open`), and the run is not finished any more.
+        steps: of the scalar log, this many are kept (`ScalarLog.open`), and the run is not finished any more.
             None: all.
 
         Raises FileNotFoundError where there is no run, BlockingIOError where another process has it open,
@@ -188,7 +188,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """True when the run came to its end: its summary is written."""
+        """Return whether the run came to its end: its summary is written."""
         return (self.path / "summary.json").exists()
 
     # What is written for people
@@ -215,7 +215,7 @@ class Run:
         self._last_step = step
         if self._events is None:
             self._events = Events(self.path / "tensorboard", step)
-        self._events.add(step, {name: number for name, number in numbers.items() if number is not None})
+        self._events.add(step, {name: value for name, value in numbers.items() if value is not None})
 
     def rewind(self, step: int) -> None:
         """Forget the metrics of steps after `step` (-1: all). Call it on resuming, with the last step that
@@ -226,7 +226,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Seconds that the run has been going, without the pauses between a stop and a resume."""
+        """Return the seconds that the run has been going, without the pauses between a stop and a resume."""
         return self._seconds_before + time.monotonic() - self._opened
 
     def samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -261,7 +261,8 @@ class Run:
         self.close()
 
     def change(self, step: int, settings: Mapping[str, Any]) -> None:
-        """Record settings that are not what the run had until `step`, by flat names, and go on with them.
+        """Record settings that differ from those that the run had until `step`, by flat names, and use them
+        from here on.
 
         They must be settings that decide no weight (`egg_reason.config.resume`).
         """
@@ -271,8 +272,8 @@ class Run:
         _write(self.path / "config.toml", tomli_w.dumps(self.config, multiline_strings=False))
 
     def _checked_config(self) -> dict[str, Any]:
-        """The settings at the start, with the changes since. config.toml, which is for people, must hold the
-        same; that of the log has a checksum."""
+        """Return the settings at the start, with the changes since. config.toml, which is for people, must
+        hold the same; that of the log has a checksum."""
         path = self.path / "config.toml"
         start = self.scalars.header["config"]
         since = changes.read(self.path)
@@ -314,21 +315,23 @@ def read_settings(path: str | os.PathLike) -> TrainConfig:
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; [] where there is no such file. A torn last line is left out, another
+    """Return the lines of a metrics.jsonl; [] if there is no such file. A torn last line is left out, another
     damaged one with a warning."""
     path = Path(path)
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
     metrics = []
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last line end is torn, or nothing
+    for line_number, line in enumerate(
+        lines[:-1], start=1
+    ):  # what follows the last line end is torn, or nothing
         try:
             entry = json.loads(line)
             if not (isinstance(entry["step"], int) and math.isfinite(entry["time"])):
                 raise TypeError
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             log.warning(
-                '%s: line %d is not a JSON object with "step" and "time" and is left out', path, number
+                '%s: line %d is not a JSON object with "step" and "time" and is left out', path, line_number
             )
             continue
         metrics.append(entry)
@@ -336,7 +339,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def resume_command(path: str | os.PathLike) -> str:
-    """Return the command that goes on with a run, for people to copy."""
+    """Return the command that continues a run, for people to copy."""
     return f"egg-reason train --resume {shlex.quote(str(path))}"
 
 
@@ -349,9 +352,9 @@ def storage(path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _STORAGE:
             raise
-        place = error.filename or path
+        target = error.filename or path
         raise type(error)(
-            f"{place} cannot be written ({error.strerror}): {_STORAGE[error.errno]}, then go on with:"
+            f"{target} cannot be written ({error.strerror}): {_STORAGE[error.errno]}, then continue with:"
             f" {resume_command(path)}"
         ) from None
 
@@ -375,8 +378,8 @@ def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json_data(value: Any) -> Any:
-    """The value as JSON holds it: NumPy and JAX values as numbers and lists, numbers that are not finite as
-    None, other things as text."""
+    """Return the value as JSON holds it: NumPy and JAX values as numbers and lists, numbers that are not
+    finite as None, other things as text."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):

@@ -1,6 +1,7 @@
-"""Fingerprints of a run's inputs: what decides it, and is neither in its settings nor in its base model.
+"""Fingerprints of a run's inputs: what decides its weights and is neither in its settings nor in its base
+model.
 
-The log keeps them. Who goes on with the run compares, and so does every process that tries members of it
+The log keeps them. Whoever continues the run compares, and so does every process that tries members of it
 elsewhere.
 """
 
@@ -74,14 +75,14 @@ def templates(task: str, split: Sequence[dict], stop: Sequence[str]) -> dict[str
 
 
 def differences(before: Fingerprints, now: Fingerprints) -> dict[str, str]:
-    """Return what is another one now, by kinds, in words. Names alone, as of a renamed file, do not count."""
+    """Return what has changed, by kinds, in words. Names alone, as of a renamed file, do not count."""
     different = {}
     for kind in before.keys() & now.keys():
         first, second = dict(before[kind]), dict(now[kind])
         if kind == "template":  # rows that are others have other prompts
             same_rows = list(before["data"].values()) == list(now["data"].values())
             shared = [name for name in first if name in second and (same_rows or name != PROMPTS)]
-            first, second = ({name: each[name] for name in shared} for each in (first, second))
+            first, second = ({name: values[name] for name in shared} for values in (first, second))
         if list(first.values()) != list(second.values()):
             different[kind] = _words(kind, first, second)
     return {kind: different[kind] for kind in now if kind in different}
@@ -92,7 +93,7 @@ def accepted(
 ) -> dict[str, str]:
     """Return the `differences`, all of which the user accepts.
 
-    accept: kinds. run: named in the error line. again: the command that goes on with the run, without a flag
+    accept: kinds. run: named in the error line. again: the command that continues the run, without a flag
     for this. Raises ValueError, one line, where an input is another one that is not accepted.
     """
     different = differences(before, now)
@@ -101,14 +102,14 @@ def accepted(
         raise ValueError(f"{run}: other {in_words(different)} than it had: put that back, or start a new run")
     if not different.keys() <= set(accept):
         raise ValueError(
-            f"{run}: other {in_words(different)} than it had: put that back, or go on with the change:"
+            f"{run}: other {in_words(different)} than it had: put that back, or continue with the change:"
             f" {again} --accept-changes {','.join(different)}"
         )
     return different
 
 
 def in_words(different: Mapping[str, str]) -> str:
-    """Join the kinds of `differences` and what is different of them."""
+    """Join the kinds of `differences` with what has changed in them."""
     return ", ".join(f"{kind} ({words})" for kind, words in different.items())
 
 

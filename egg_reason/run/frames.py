@@ -19,7 +19,7 @@ def frame_of(step: int, payload: bytes) -> bytes:
 
 
 def length_at(data, offset: int) -> int | None:
-    """Length of the whole frame at `offset` as its intact frame header states it, None where that is damaged
+    """Return the length of the whole frame at `offset`, from its intact frame header; None if that is damaged
     or incomplete."""
     head = data[offset : offset + HEAD_BYTES]
     if (
@@ -32,13 +32,13 @@ def length_at(data, offset: int) -> int | None:
 
 
 def intact(frame: bytes) -> bool:
-    """Tell if these bytes are one whole frame without damage."""
+    """Return whether these bytes are one whole frame without damage."""
     return length_at(frame, 0) == len(frame) and zlib.crc32(frame[HEAD_BYTES:]) == HEAD.unpack_from(frame)[3]
 
 
 def another_follows(data, offset: int, length: int | None) -> bool:
-    """Tell if anything was written after the bad frame at `offset`: then it is not the last one, and cutting
-    would lose good steps."""
+    """Return whether anything was written after the bad frame at `offset`: then it is not the last one, and
+    cutting would lose good steps."""
     if length is not None:
         return offset + length < len(data)
     # The length cannot be believed: any intact head further on is a later record.

@@ -115,8 +115,8 @@ class ScalarLog:
 
     @classmethod
     def create(cls, path: str | os.PathLike, header: dict[str, Any]) -> "ScalarLog":
-        """A new log without steps. `header` is JSON data: base fingerprint, seed and whatever else a replay
-        must agree with.
+        """Make a new log without steps. `header` is JSON data: base fingerprint, seed and whatever else a
+        replay must agree with.
 
         Raises FileExistsError where the file exists.
         """
@@ -137,22 +137,22 @@ class ScalarLog:
 
     @classmethod
     def open(cls, path: str | os.PathLike, steps: int | None = None) -> "ScalarLog":
-        """An existing log, to append. A torn last record is cut off; damage before the last record is a
+        """Open an existing log to append. A torn last record is cut off; damage before the last record is a
         ValueError.
 
-        steps: so many are kept and what follows, damaged or not, is cut off; fewer are a ValueError. None:
+        steps: this many are kept and what follows, damaged or not, is cut off; fewer are a ValueError. None:
             all.
         """
         return cls(path, writable=True, steps=steps)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "ScalarLog":
-        """An existing log, only to read: safe while a run appends to it (shows the steps there at this
-        moment)."""
+        """Open an existing log only to read. This is safe while a run appends to it: it shows the steps of
+        this moment."""
         return cls(path, writable=False)
 
     def __len__(self) -> int:
-        """Number of steps recorded: steps 0 to len - 1."""
+        """Return the number of recorded steps: steps 0 to len - 1."""
         return len(self._offsets)
 
     def append(self, step: int, scalars: StepScalars) -> None:
@@ -182,7 +182,7 @@ class ScalarLog:
         self._offsets.append(start)
 
     def accept(self, kinds: Sequence[str], fingerprints: Mapping[str, Any]) -> None:
-        """Record that the run goes on from here with other inputs. When this returns it is on the disk.
+        """Record that the run continues from here with other inputs. When this returns it is on the disk.
 
         kinds: those that the user accepted; none: the log had no fingerprints before.
         """
@@ -191,7 +191,7 @@ class ScalarLog:
         self.changes.append(change)
 
     def fingerprints(self, steps: int) -> dict[str, Any] | None:
-        """Return the fingerprints that hold after so many steps. None: the log has none.
+        """Return the fingerprints that hold after `steps` steps. None: the log has none.
 
         The first ones of a log that was begun without any hold for its earlier steps too.
         """
@@ -202,7 +202,7 @@ class ScalarLog:
         return known[-1] if known else first
 
     def cut(self, steps: int) -> None:
-        """Forget all steps but the first so many, and changes that were accepted after them."""
+        """Forget all steps after the first `steps`, and changes that were accepted after them."""
         if steps < len(self):
             self._end = self._offsets[steps]
             del self._offsets[steps:]
@@ -211,7 +211,7 @@ class ScalarLog:
             flush(self._file)
 
     def records(self, start: int = 0) -> Iterator[tuple[int, StepScalars]]:
-        """(step, scalars) from step `start` on, read from the file one at a time."""
+        """Yield (step, scalars) from step `start` on, read from the file one at a time."""
         for step in range(start, len(self)):
             frame = self._frame_at(step)
             if not intact(frame):  # it was when the log was opened
@@ -324,8 +324,8 @@ class ScalarLog:
 
 
 def weights_hash(arrays: Any) -> bytes:
-    """128-bit BLAKE2b of a pytree of arrays: names, dtypes, shapes and bytes, leaves in the order of their
-    names.
+    """Return the 128-bit BLAKE2b of a pytree of arrays: names, dtypes, shapes and bytes, leaves in the order
+    of their names.
 
     Lists and tuples count alike, and so do a named tuple and a dictionary with the same names.
     """

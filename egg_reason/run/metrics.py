@@ -108,7 +108,7 @@ LINES = {
         "heldout_problems": ("problems", "Held-out problems that were evaluated."),
         "heldout_truncated": ("", "Share of their completions that spent the token budget."),
         "heldout_completion_length": ("tokens", "Mean length of their completions."),
-        "heldout_rewards/NAME/KIND": ("completions", "As rewards/NAME/KIND, of their completions."),
+        "heldout_rewards/NAME/KIND": ("completions", "The same as rewards/NAME/KIND, for their completions."),
         "seconds_evaluate": ("seconds", "Time spent evaluating."),
         "budget_spent": ("", "Share of the run's budget that was spent before the evaluation."),
     },

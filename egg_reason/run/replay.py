@@ -43,7 +43,7 @@ def check_base(model: models.Model, fingerprint: str, run: str | os.PathLike) ->
 def start(
     checkpoints: Checkpoints | None, state: State, recorded: Recording, most: int | None = None
 ) -> State:
-    """The newest checkpoint that can be believed, else `state`, the one before the first step.
+    """Return the newest checkpoint that can be trusted, else `state`, the one before the first step.
 
     A checkpoint beyond the recorded steps (or `most`) is passed over: the steps that were cut off the log are
     taken again. So is one whose weights are not the recorded ones.
@@ -68,8 +68,8 @@ def start(
 def follow(
     algorithm: Replayable, state: State, recorded: Recording, until: int | None = None
 ) -> Iterator[tuple[State, bool]]:
-    """The states after each recorded step from `state.step` on, and whether their weights have the recorded
-    hash.
+    """Yield the states after each recorded step from `state.step` on, and whether their weights have the
+    recorded hash.
 
     until: how many steps of the run to take; None: all that are recorded.
     """
@@ -88,8 +88,8 @@ def replay(
     until: int | None = None,
     allow_drift: bool = False,
 ) -> State:
-    """The last state of `follow`. Raises ValueError at the first step whose weights are not the recorded
-    ones, unless `allow_drift`."""
+    """Return the last state of `follow`. Raises ValueError at the first step whose weights are not the
+    recorded ones, unless `allow_drift`."""
     # `state` stays the one before, so that the error can name the step that differs.
     for after, same in follow(algorithm, state, recorded, until):
         if not (same or allow_drift):
@@ -123,7 +123,7 @@ class Replay:
     def model(
         self, step: int | None = None, from_base: bool = False, allow_drift: bool = False
     ) -> models.Model:
-        """The model after `step` steps (None: all).
+        """Return the model after `step` steps (None: all).
 
         from_base: pass over checkpoints. allow_drift: do not insist on the recorded hashes.
         Raises ValueError for a step that was not recorded, and for weights that are not the run's.
@@ -144,7 +144,7 @@ class Replay:
         return dataclasses.replace(self.base, params=jax.tree.map(np.asarray, weights))
 
     def verify(self) -> tuple[int, str | None]:
-        """Replays every step from the base model and compares; then the checkpoints and model.pth, where
+        """Replay every step from the base model and compare; then compare the checkpoints and model.pth, if
         there are any.
 
         Returns: how many steps were the run's, and the first difference or damage in words, None if there is
@@ -191,7 +191,7 @@ class Replay:
 
 
 def made_with() -> str:
-    """Versions and machine that bits may depend on."""
+    """Return the versions and the machine that bits may depend on."""
     import platform
 
     device = jax.devices()[0]

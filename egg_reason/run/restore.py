@@ -1,4 +1,4 @@
-"""A run taken up again: the weights after the last step that counts, and its files cut to that step."""
+"""Restoring a run: the weights after the last step that counts, and its files cut to that step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,15 +24,15 @@ def restored(
     inputs: Fingerprints,
     check: Callable[[int], Sequence[str]],
 ) -> State:
-    """Return the state after the last step that counts, and cut off what the run wrote of later ones.
+    """Return the state after the last step that counts, and cut off what the run wrote about later ones.
 
     That is the newest good checkpoint, and then the steps of the log, taken again from their scalars. Where
     scalars do not give the weights, the steps after the checkpoint are to be trained again.
 
     Args:
-        params: the base model's. config: the settings to go on with.
+        params: the base model's. config: the settings to continue with.
         changed: settings that are to be recorded, once everything else has proved to be in order.
-        inputs: fingerprints of what the run goes on with.
+        inputs: fingerprints of what the run continues with.
         check: returns the kinds of inputs that are others than those after so many steps and that the user
             accepts, which are to be recorded too; raises ValueError where one is not accepted.
     """

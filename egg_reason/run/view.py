@@ -102,7 +102,7 @@ class Display:
             self._print("  ".join(columns))
 
     def evaluation(self, step: int, metric: Metric, rows: int) -> None:
-        """Show what an evaluation after `step` measured on so many held-out rows."""
+        """Show what an evaluation after `step` measured on this many held-out rows."""
         self._evaluations.append((step, metric))
         if self.plain:
             better = "" if metric.higher_is_better else ", lower is better"
@@ -199,8 +199,8 @@ class Display:
 
 
 def sparkline(values: list[float], width: int, ascii_only: bool = False) -> str:
-    """The values as a row of at most `width` bars between their lowest and highest; means of neighbours where
-    there are more."""
+    """Return the values as a row of at most `width` bars between their lowest and highest; if there are more
+    values, bars are means of neighbours."""
     bars = ".:-=+*#@" if ascii_only else "▁▂▃▄▅▆▇█"
     if len(values) > width:
         # Stretches that differ by one value at most, so that none is empty.
@@ -215,7 +215,7 @@ def sparkline(values: list[float], width: int, ascii_only: bool = False) -> str:
 
 
 def _counted(failures: Mapping[tuple[str, str], int]) -> str:
-    """digits 3 timeout, 1 error; brevity 2 died"""
+    """Return failures as text: digits 3 timeout, 1 error; brevity 2 died."""
     rewards = dict.fromkeys(name for name, _ in failures)
     return "; ".join(
         f"{name} " + ", ".join(f"{count} {kind}" for (of, kind), count in failures.items() if of == name)
@@ -228,29 +228,29 @@ def _finite(value: Any) -> float | None:
 
 
 def _number(value: Any, form: str) -> str:
-    number = _finite(value)
-    return "-" if number is None else format(number, form)
+    finite = _finite(value)
+    return "-" if finite is None else format(finite, form)
 
 
 def _count(value: Any) -> str:
-    """Three or four digits: 950, 12.3k, 1.2M."""
-    number = _finite(value)
-    if number is None:
+    """Return a number in three or four digits: 950, 12.3k, 1.2M."""
+    finite = _finite(value)
+    if finite is None:
         return "-"
     for scale, unit in ((1e6, "M"), (1e3, "k")):
         # 999.5 would be rounded to 1000: it is shown as 1.0k.
-        if number >= 0.9995 * scale:
-            scaled = number / scale
+        if finite >= 0.9995 * scale:
+            scaled = finite / scale
             return f"{scaled:.1f}{unit}" if scaled < 99.95 else f"{scaled:.0f}{unit}"
-    return f"{number:.0f}"
+    return f"{finite:.0f}"
 
 
 def _duration(seconds: Any) -> str:
-    """0:07, 12:34, 1:02:03, 2d 03h."""
-    number = _finite(seconds)
-    if number is None:
+    """Return a duration as text: 0:07, 12:34, 1:02:03, 2d 03h."""
+    finite = _finite(seconds)
+    if finite is None:
         return "-"
-    minutes, rest = divmod(max(0, round(number)), 60)
+    minutes, rest = divmod(max(0, round(finite)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours >= 24:
         return f"{hours // 24}d {hours % 24:02d}h"
@@ -258,7 +258,8 @@ def _duration(seconds: Any) -> str:
 
 
 def _printable(text: Any) -> str:
-    """Without control characters, which a completion could use to write anywhere on the terminal."""
+    """Return text without control characters, which a completion could use to write anywhere on the
+    terminal."""
     return "".join(
         character if character.isprintable() or character == "\n" else " " for character in str(text)
     )
