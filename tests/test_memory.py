@@ -84,7 +84,7 @@ def test_a_budget_that_is_too_small_ends_it_before_it_begins(settings, flags, co
     assert error.startswith("egg-reason: the run must fit into 0.01 GiB of memory, and would need ")
     assert "Python, libraries, compiled programs" in error
     status, _, error = command("train", "--memory-budget", 8, "--resume", tmp_path)
-    assert status == 2 and "in the place of --resume" in error
+    assert status == 2 and "instead of --resume" in error
 
 
 THREADS = """
