@@ -91,7 +91,8 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, **made.generator.chosen
     )
     if task.environment is not None:
-        acting = EnvironmentProblem(task.environment, task.train, task.heldout, config.algorithm.wire)
+        environment = checked_environment(task.environment, task.name, config)
+        acting = EnvironmentProblem(environment, task.train, task.heldout, config.algorithm.wire)
         return Parts(config, model, task, made.generator, made.algorithm, acting, acting, compared)
     problem, evaluator = _texts(config, task, made)
     return Parts(
