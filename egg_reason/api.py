@@ -95,6 +95,9 @@ def generate(
     listed = texts("prompts", [prompts] if isinstance(prompts, str) else prompts)
     n = whole("n", n, 1, "ask for 1 or more completions of each prompt")
     lanes = whole("lanes", lanes, 1)
+    if lanes & (lanes - 1):
+        raise ValueError(f"lanes must be a power of two, got {lanes}: give {1 << lanes.bit_length()}")
+    seed = whole("seed", seed, 0)
     stops = (stop,) if isinstance(stop, str) else tuple(texts("stop", stop))
     sampling = Sampling(max_tokens, temperature, top_k, top_p, think_tokens, stops, seed)
     params = jax.tree.map(jnp.asarray, cast(model.params, models.compute_dtype(dtype)))

@@ -21,8 +21,6 @@ from egg_reason.algorithms.base import Algorithm, Replayable, replayable
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
 from egg_reason.config.paths import absolute, refuse_missing
 from egg_reason.config.resume import resumed
-from egg_reason.config.sections import RewardSettings, SamplingSettings
-from egg_reason.config.setting import settings_of
 from egg_reason.engine import Generator, PromptLengths, Sampling
 from egg_reason.engine.engine import GENERATORS
 from egg_reason.evals.heldout import TextEvaluator
@@ -50,6 +48,7 @@ __all__ = [
     "check",
     "check_resume",
     "checked",
+    "look_up",
     "make_generator",
     "open_population",
     "open_replay",
@@ -92,7 +91,7 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, **made.generator.chosen
     )
     if task.environment is not None:
-        environment = checked_environment(task.environment, task.name)
+        environment = checked_environment(task.environment, task.name, config)
         acting = EnvironmentProblem(environment, task.train, task.heldout, config.algorithm.wire)
         return Parts(config, model, task, made.generator, made.algorithm, acting, acting, compared)
     problem, evaluator = _texts(config, task, made)
@@ -143,7 +142,7 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     model: its parameters may be abstract.
     """
     if task.environment is not None:
-        _refuse_settings_of_texts(config, task)
+        checked_environment(task.environment, task.name, config)
     sampling = build_sampling(config, task)
     algorithm = registry.make(config, model, sampling)
     generator = make_generator(config, model, algorithm, machines)
@@ -152,32 +151,17 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
             f"task {task.name} has no held-out rows, and the run is judged by them: hold out training rows"
             " with --validation, or give a data file others with --task-options heldout=other.jsonl"
         )
-    if task.environment is not None:
-        checked_environment(task.environment, task.name)
-        if algorithm.wants_rollouts:
-            raise ValueError(
-                f"{config.algorithm.name} reads completions, and task {task.name} is an environment without"
-                " any: choose eggroll or openes"
-            )
+    if task.environment is not None and algorithm.wants_rollouts:
+        raise ValueError(
+            f"{config.algorithm.name} reads completions, and task {task.name} is an environment without"
+            " any: choose eggroll or openes"
+        )
     # Refuses more prompts a step than there are rows.
     tasks.batch(task.train, 0, config.algorithm.prompts, config.run.seed)
     if task.environment is not None:
         return Checked(task, sampling, algorithm, generator, (), PromptLengths(1, 0))
     lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.sampling.max_prompt_tokens)
     return Checked(task, sampling, algorithm, generator, build_rewards(config, task), lengths)
-
-
-def _refuse_settings_of_texts(config: TrainConfig, task: tasks.Task) -> None:
-    """Raise ValueError where a setting of prompts, completions or rewards is given for an environment."""
-    usual = TrainConfig.of(algorithm=config.algorithm.name).flat()
-    names = {one.name for kind in (RewardSettings, SamplingSettings) for one in settings_of(kind)}
-    names |= {"samples", "aggregate", "share_noise", "template", "eval_temperature", "tokens", "sample_every"}
-    given = [name for name, value in config.flat().items() if name in names and value != usual[name]]
-    if given:
-        raise ValueError(
-            f"task {task.name} is an environment, without prompts, completions and rewards: leave out"
-            f" {', '.join(given)}"
-        )
 
 
 def check(configs: Sequence[TrainConfig]) -> None:
@@ -356,6 +340,13 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
             f" got {len(weights)}: the task's own come first"
         )
     return Reward.several(specs, weights)
+
+
+def look_up(rewards: Sequence[Reward]) -> None:
+    """Raise the one-line error of a reward whose function cannot be had. A file of the user's is imported
+    here, which a run leaves to its workers."""
+    for reward in rewards:
+        load(reward.spec)
 
 
 def prompt_lengths(tokenizer: Tokenizer, rows: Sequence[dict], limit: int) -> PromptLengths:

@@ -19,6 +19,7 @@ from egg_reason.algorithms.state import State
 from egg_reason.evals.report import write_report
 from egg_reason.perturb.paths import get
 from egg_reason.population.base import Evaluation, Parts, Population
+from egg_reason.population.environment import EnvironmentFailure
 from egg_reason.population.trials import Trials, saves_samples
 from egg_reason.rewards import RewardFailure
 from egg_reason.rewards.functions import BUILT_IN
@@ -79,9 +80,10 @@ class Session:
                 self.parts.problem.log_to(self.run.path / "rewards.log")
                 population.start(self.parts, self.run, state, self._display.note)
                 yield
-        except RewardFailure as failure:
-            again = f"{resume_command(self.run.path)} --accept-changes rewards"
-            raise RewardFailure(f"{failure}; correct it and continue with: {again}") from None
+        except (RewardFailure, EnvironmentFailure) as failure:
+            changed = "rewards" if isinstance(failure, RewardFailure) else "data"
+            again = f"{resume_command(self.run.path)} --accept-changes {changed}"
+            raise type(failure)(f"{failure}; correct it and continue with: {again}") from failure.__cause__
         except NotFinite as failure:
             self._save()
             raise NotFinite(

@@ -15,7 +15,7 @@ from typing import Any
 from egg_reason.algorithms.state import State
 from egg_reason.build import build, build_remote, check_resume, open_population, rebuild
 from egg_reason.config import HERE, Machines, TrainConfig
-from egg_reason.config.argument import instance, location, whole
+from egg_reason.config.argument import instance, location, texts, whole
 from egg_reason.config.resume import run_table
 from egg_reason.population.base import Parts, Population
 from egg_reason.population.hosts import Hosts, follow
@@ -72,6 +72,8 @@ def train(
     begun = begun or time.time()
     instance("config", config, TrainConfig, "a TrainConfig", "egg_reason.TrainConfig.of(steps=9) is one")
     path = location("path", path)
+    instance("replace", replace, bool, "True or False", "True deletes a run that is there")
+    instance("machines", machines, Machines, "Machines", "egg_reason.config.Machines(devices=2) is one")
     if machines.host:
         return follow(Hosts(machines), build_remote(machines))
     with open_population(machines) as population:
@@ -108,6 +110,8 @@ def resume(
     begun = begun or time.time()
     path = location("path", path)
     changes = instance("changes", changes or {}, dict, "a dictionary", 'give {"eval_every": 5}')
+    accept = texts("accept", accept, 'give ["rewards"]')
+    instance("machines", machines, Machines, "Machines", "egg_reason.config.Machines(devices=2) is one")
     if machines.host:
         return follow(Hosts(machines), build_remote(machines))
     with open_population(machines) as population:

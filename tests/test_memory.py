@@ -157,3 +157,12 @@ print(*one, *two, *three)
     assert (
         most[1] >= now[1] and abs(most[2] - most[1]) < 2e6
     )  # the system counts pages in batches for each core
+
+
+def test_a_dry_run_looks_up_rewards(command, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def one(completions, **kwargs):\n    return [1.0] * len(completions)\n")
+    for spec, message in ((f"{file}:two", "no 'two' in mine.py"), (f"{tmp_path}/no.py:one", "no file")):
+        status, output, error = command("train", "--dry-run", "--reward", spec)
+        assert status == 2 and message in error and len(error.strip().splitlines()) == 1
+        assert "predicted peak" not in output

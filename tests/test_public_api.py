@@ -562,3 +562,47 @@ def test_numbers_of_any_library_are_numbers() -> None:
     assert np.isfinite(after.params["w"]).all()
     lower, _ = es.tell(state, jnp.asarray([1, 2, NAN, 1], jnp.bfloat16))
     np.testing.assert_array_equal(lower.params["w"], after.params["w"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda config, path: egg_reason.fine_tune(config, path, machines=3),
+            "machines must be Machines, got",
+        ),
+        (
+            lambda config, path: egg_reason.fine_tune(config, path, replace="no"),
+            "replace must be True or False",
+        ),
+        (lambda config, path: egg_reason.resume(path, machines=3), "machines must be Machines, got int 3"),
+        (lambda config, path: egg_reason.resume(path, accept="data"), "accept must be a list of texts"),
+        (lambda config, path: egg_reason.resume(path, accept=3), "accept must be a list of texts"),
+        (
+            lambda config, path: egg_reason.fine_tune(config.replace(rank=100_000), path),
+            "rank must be at most ",
+        ),
+        (
+            lambda config, path: egg_reason.fine_tune(config.replace(data_dir=str(path.parent)), path),
+            "data_dir has no effect, task countdown reads no data set",
+        ),
+    ],
+)
+def test_what_training_cannot_use_is_refused_before_it_begins(call, message, tmp_path):
+    config = egg_reason.TrainConfig.of(steps=1, population=8, prompts=2)
+    with pytest.raises(ValueError, match=message) as error:
+        call(config, tmp_path / "run")
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lanes": 3}, "lanes must be a power of two, got 3: give 4"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_generate_refuses_lanes_and_seeds_that_cannot_be(given, message):
+    model = egg_reason.load("countdown-0.7m")
+    with pytest.raises(ValueError, match=message):
+        egg_reason.generate(model, "3 4=7\n<think", max_tokens=4, **given)

@@ -316,6 +316,46 @@ class Flat(Reach):
     metrics = "distance"
 
 
+class Raises(Reach):
+    """Its simulator breaks at step 1."""
+
+    def try_out(self, members, rows, step, which):
+        if step == 1:
+            raise RuntimeError("the simulator\\nis gone")
+        return super().try_out(members, rows, step, which)
+
+
+class Unmeasured(Reach):
+    def measure(self, params, rows):
+        return 1 / 0
+
+
+class Ragged(Reach):
+    def try_out(self, members, rows, step, which):
+        return [[1.0], [2.0, 3.0]]
+
+
+class Huge(Reach):
+    def fitness(self, closeness):
+        return np.full(closeness.shape, 1e39)
+
+
+class Unnamed(Reach):
+    @property
+    def metrics(self):
+        raise RuntimeError("no names")
+
+
+class Writes(Reach):
+    """Writes into the rows that it is given."""
+
+    def try_out(self, members, rows, step, which):
+        fitness = super().try_out(members, rows, step, which)
+        for row in rows:
+            row["target"] += 1e6
+        return fitness
+
+
 def task(environment, heldout=4):
     rows = [{"target": float(number)} for number in range(8)]
     return Task("reach", "a mean to reach", train=rows, heldout=rows[:heldout], environment=environment)
@@ -343,6 +383,38 @@ def lost():
 
 def flat():
     return task(Flat())
+
+
+def raises():
+    return task(Raises())
+
+
+def unmeasured():
+    return task(Unmeasured())
+
+
+def ragged():
+    return task(Ragged())
+
+
+def huge():
+    return task(Huge())
+
+
+def unnamed():
+    return task(Unnamed())
+
+
+def writes():
+    return task(Writes())
+
+
+def kind():
+    return task(Reach)
+
+
+def broken():
+    return {}["rows"]
 '''
 
 
@@ -404,10 +476,18 @@ def test_an_environment_without_any_fitness_ends_with_its_summary(reach, tmp_pat
     ("function", "others", "message"),
     [
         ("make", {"algorithm": "grpo"}, "reads completions, and task reach is an environment"),
-        ("make", {"samples": 2}, "without prompts, completions and rewards: leave out samples"),
-        ("make", {"tokens": 100}, "leave out tokens"),
-        ("make", {"temperature": 0.7}, "leave out temperature"),
+        ("make", {"samples": 2}, "samples = 2 would have no effect: leave it out"),
+        ("make", {"tokens": 100}, "tokens = 100 would have no effect"),
+        ("make", {"temperature": 0.7}, "temperature = 0.7 would have no effect"),
         ("fool", {}, "has metrics, try_out and measure, Fool has no measure: add"),
+        (
+            "unnamed",
+            {},
+            "environment Unnamed: metrics raised RuntimeError: no names (my_environment.py, line",
+        ),
+        ("kind", {}, "environment is an object, got the class Reach: give Reach()"),
+        ("broken", {}, "my_environment.py:broken: it raised KeyError: 'rows' (my_environment.py, line"),
+        ("make", {"data_dir": "."}, "data_dir has no effect"),
         ("flat", {}, "as in {\"score\": True}, Flat has 'distance': give at least one"),
     ],
 )
@@ -428,6 +508,45 @@ def test_a_measure_without_a_finite_number_ends_in_one_line(reach, tmp_path):
     ) as error:
         train(reach("lost"), tmp_path / "run", plain=True)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("raises", "Raises: try_out raised RuntimeError: the simulator is gone (my_environment.py, line"),
+        (
+            "unmeasured",
+            "Unmeasured: measure raised ZeroDivisionError: division by zero (my_environment.py, line",
+        ),
+        ("ragged", "Ragged: fitness must be numbers [8 members, "),
+        (
+            "huge",
+            "Huge: fitness must be a number that float32 holds, or NaN for none, got 1e+39 for member 0",
+        ),
+    ],
+)
+def test_an_environment_that_fails_names_itself_and_how_the_run_goes_on(function, message, reach, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        train(reach(function), run, plain=True)
+    told = str(error.value)
+    assert "\n" not in told and told.endswith(f"egg-reason train --resume {run} --accept-changes data")
+    file = tmp_path / "my_environment.py"
+    file.write_text(
+        file.read_text().replace(f"return task({function.capitalize()}())", "return task(Reach())")
+    )
+    summary = resume(run, plain=True, accept=["data"])
+    assert summary is not None and summary["steps"] == 3
+
+
+def test_an_environment_that_writes_into_its_rows_changes_no_later_step(reach, tmp_path):
+    logs = []
+    for function in ("make", "writes"):
+        config = reach(function, steps=6)  # meets rows again
+        assert train(config, tmp_path / function, plain=True) is not None
+        with ScalarLog.read(tmp_path / function / "scalars" / "log.bin") as log:
+            logs.append([scalars.fitness_NP for _, scalars in log.records()])
+    np.testing.assert_array_equal(*logs)
 
 
 @pytest.mark.parametrize(

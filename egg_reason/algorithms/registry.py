@@ -14,6 +14,7 @@ from egg_reason.config import AlgorithmSettings, EvolutionSettings, Grpo, TrainC
 from egg_reason.config import algorithms as config_algorithms
 from egg_reason.config.setting import settings_of
 from egg_reason.engine import Sampling
+from egg_reason.perturb.paths import get
 
 __all__ = ["ALGORITHMS", "Entry", "make", "register", "weigh_of"]
 
@@ -65,8 +66,16 @@ def weigh_of(config: TrainConfig) -> Weigh | None:
 def _evolution(config: TrainConfig, model: models.Model, sampling: Sampling) -> EvolutionStrategy:
     settings = config.algorithm
     assert isinstance(settings, EvolutionSettings)
+    shared = _shared(config, model)
+    low_rank = [one for one in shared["parameters"] if one.low_rank(settings.rank)]
+    matrices = [min(get(model.params, one.name).shape[-2:]) for one in low_rank]
+    if matrices and settings.rank > max(matrices):
+        raise ValueError(
+            f"rank must be at most {max(matrices)}, the smaller side of the model's largest matrix, got"
+            f" {settings.rank}: give less, or choose openes, whose noise has full rank"
+        )
     return EvolutionStrategy(
-        **_shared(config, model),
+        **shared,
         population=settings.population,
         rank=settings.rank,
         sigma=schedule(settings.sigma_schedule, settings.sigma, settings.sigma_final),

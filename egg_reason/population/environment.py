@@ -4,7 +4,9 @@ A task whose `environment` is set is tried here. A row is whatever the environme
 level.
 """
 
-from collections.abc import Mapping, Sequence
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -12,15 +14,29 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from egg_reason.algorithms.state import Params
+from egg_reason.config import TrainConfig
+from egg_reason.config.sections import RewardSettings, SamplingSettings
+from egg_reason.config.setting import settings_of
 from egg_reason.engine.base import Members
 from egg_reason.estimates.intervals import clustered_mean
 from egg_reason.population.base import Evaluation
 from egg_reason.population.trials import Trials
 from egg_reason.population.wire import rounded
+from egg_reason.rewards.functions import describe
 from egg_reason.run.clock import TrainingClock
 from egg_reason.run.metric import Metric
 
-__all__ = ["Environment", "EnvironmentProblem", "checked_environment"]
+__all__ = ["Environment", "EnvironmentFailure", "EnvironmentProblem", "checked_environment"]
+
+OF_TEXTS = (
+    *(one.name for section in (RewardSettings, SamplingSettings) for one in settings_of(section)),
+    *("samples", "aggregate", "share_noise", "eval_temperature", "tokens", "sample_every"),
+)
+"""Settings of completions and their rewards, of which an environment has none."""
+
+
+class EnvironmentFailure(ValueError):
+    """An environment that raised, or returned what it may not: one line that names it and its method."""
 
 
 class Environment(Protocol):
@@ -45,13 +61,27 @@ class Environment(Protocol):
         """Return how well the weights themselves do: for each metric one finite number a row."""
 
 
-def checked_environment(environment: Any, task: str) -> Environment:
+def checked_environment(environment: Any, task: str, config: TrainConfig) -> Environment:
     """Return what a task gives as its environment.
 
-    Raises ValueError if it lacks something, or if its metrics are not what `Environment` says.
+    Raises ValueError if it lacks something, if its metrics are not what `Environment` says, and for a
+    setting that would have no effect.
     """
+    usual = TrainConfig.of(algorithm=config.algorithm.name).flat()
+    given = config.flat()
+    if idle := [f"{one} = {given[one]!r}" for one in OF_TEXTS if given.get(one) != usual.get(one)]:
+        raise ValueError(
+            f"task {task} is an environment, which writes no completions: {', '.join(idle)} would have no"
+            " effect: leave it out"
+        )
+    if isinstance(environment, type):
+        name = environment.__name__
+        raise ValueError(f"task {task}: environment is an object, got the class {name}: give {name}()")
     name = type(environment).__name__
-    missing = [one for one in ("metrics", "try_out", "measure") if not hasattr(environment, one)]
+    wanted = ("metrics", "try_out", "measure")
+    missing = _called(
+        environment, "metrics", lambda: [one for one in wanted if not hasattr(environment, one)]
+    )
     if missing:
         raise ValueError(
             f"task {task}: an environment has metrics, try_out and measure, {name} has no"
@@ -70,6 +100,32 @@ def checked_environment(environment: Any, task: str) -> Environment:
     return environment
 
 
+def _called(environment: Any, method: str, call: Callable[[], Any]) -> Any:
+    """Call the user's code. Raises EnvironmentFailure, one line with file and line, for what it raises."""
+    try:
+        return call()
+    except (Exception, SystemExit) as error:
+        name, told = type(environment).__name__, describe(error, _source_of(environment))
+        raise EnvironmentFailure(f"environment {name}: {method} raised {told}") from error
+
+
+def _source_of(environment: Any) -> Path | None:
+    """Return the file that defines an environment, if there is one."""
+    try:
+        return Path(inspect.getfile(type(environment)))
+    except (TypeError, OSError):
+        return None
+
+
+def _array(returned: Any) -> np.ndarray:
+    """Return what came back as an array; an array of objects where it is none, such as lists of different
+    lengths."""
+    try:
+        return np.asarray(returned)
+    except (ValueError, TypeError):
+        return np.asarray(None)
+
+
 @dataclass
 class EnvironmentProblem:
     """Tries members in an environment and evaluates the weights there: a `Problem` and an `Evaluator`."""
@@ -86,7 +142,11 @@ class EnvironmentProblem:
         clock = TrainingClock()
         started = clock.now()
         compiling = clock.compiling()
-        fitness_NP = self._fitness(self.environment.try_out(members, rows, step, which), which, rows)
+        own = copy.deepcopy(rows)  # an environment that writes into its rows changes no later step
+        returned = _called(
+            self.environment, "try_out", lambda: self.environment.try_out(members, own, step, which)
+        )
+        fitness_NP = self._fitness(returned, which, rows)
         known = ~np.isnan(fitness_NP)
         sums = {"reward": float(fitness_NP[known].sum(dtype=np.float64)), "cells": int(known.sum())}
         seconds = clock.now() - started
@@ -99,19 +159,28 @@ class EnvironmentProblem:
         )
 
     def _fitness(self, returned: Any, which: range, rows: Sequence[dict]) -> np.ndarray:
-        """Return fitness as float32 or int32 [members, rows]. Raises ValueError for what is neither."""
-        fitness = np.asarray(returned)
+        """Return fitness as float32 or int32 [members, rows]. Raises EnvironmentFailure for what is
+        neither."""
+        fitness = _array(returned)
         name = type(self.environment).__name__
         if fitness.shape != (len(which), len(rows)) or fitness.dtype.kind not in "biuf":
-            raise ValueError(
+            raise EnvironmentFailure(
                 f"environment {name}: fitness must be numbers [{len(which)} members, {len(rows)} rows], got"
                 f" {fitness.dtype} {list(fitness.shape)}: return one number for each"
             )
         if fitness.dtype.kind == "f":
-            return fitness.astype(np.float32)
+            with np.errstate(over="ignore"):  # it is told below
+                fitness = fitness.astype(np.float32)
+            if np.isinf(fitness).any():
+                member, row = np.argwhere(np.isinf(fitness))[0]
+                raise EnvironmentFailure(
+                    f"environment {name}: fitness must be a number that float32 holds, or NaN for none, got"
+                    f" {np.asarray(returned)[member, row]} for member {which[member]} on row {row}: bound it"
+                )
+            return fitness
         limits = np.iinfo(np.int32)
         if fitness.size and not limits.min <= fitness.min() <= fitness.max() <= limits.max:
-            raise ValueError(
+            raise EnvironmentFailure(
                 f"environment {name}: whole fitness must fit into 32 bits, got"
                 f" {fitness.min()} to {fitness.max()}: scale it, or return floats"
             )
@@ -119,7 +188,8 @@ class EnvironmentProblem:
 
     def evaluate(self, params: Params, count: int, step: int) -> Evaluation:
         rows = self.heldout[:count]
-        returned = self.environment.measure(params, rows)
+        own = copy.deepcopy(rows)
+        returned = _called(self.environment, "measure", lambda: self.environment.measure(params, own))
         metrics = tuple(
             Metric.of(name, clustered_mean(self._measured(returned, name, len(rows))[:, None]), higher)
             for name, higher in self.environment.metrics.items()
@@ -127,18 +197,18 @@ class EnvironmentProblem:
         return Evaluation(metrics, len(rows))
 
     def _measured(self, returned: Any, name: str, count: int) -> np.ndarray:
-        """Return one metric, float64 [rows]. Raises ValueError unless it is one finite number a row."""
+        """Return one metric, float64 [rows]. Raises EnvironmentFailure unless it is a finite number a row."""
         rule = f"environment {type(self.environment).__name__}: measure returns {count} finite numbers"
         if not isinstance(returned, Mapping) or name not in returned:
             shown = (
                 ", ".join(map(str, returned)) if isinstance(returned, Mapping) else type(returned).__name__
             )
-            raise ValueError(
+            raise EnvironmentFailure(
                 f"{rule} for each metric by name, got {shown or 'nothing'} without {name}: add it"
             )
-        values = np.asarray(returned[name])
+        values = _array(returned[name])
         if values.shape != (count,) or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-            raise ValueError(
+            raise EnvironmentFailure(
                 f"{rule} for {name}, got {values.dtype} {list(values.shape)}"
                 f" {np.array2string(values.reshape(-1)[:4], separator=', ')}: return one for each row"
             )

@@ -5,12 +5,12 @@
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from egg_reason.rewards.functions import import_function
+from egg_reason.rewards.functions import describe, import_function
 from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reading, reasoning_gym
 from egg_reason.tasks.task import Task, batch, columns, refuse_environment
 from egg_reason.tasks.validation import Examination, examine, validate
@@ -75,7 +75,7 @@ def make_all(names: Sequence[str], **options) -> list[Task]:
     if len(names) == 1:
         reached = {option: list(names) for option in options}
     else:
-        reached = {option: _having(option, names) for option in options}
+        reached = {option: _having(option, names, options) for option in options}
     lost = sorted(option for option, having in reached.items() if not having and option != "reward")
     if lost:
         raise ValueError(f"option {', '.join(lost)}: none of {', '.join(names)} has it; leave it out")
@@ -93,16 +93,19 @@ def make_all(names: Sequence[str], **options) -> list[Task]:
     ]
 
 
-def _having(option: str, names: Sequence[str]) -> list[str]:
+def _having(option: str, names: Sequence[str], given: Collection[str]) -> list[str]:
     """Return which of these tasks have an option: those with a parameter of this name, else those that take
-    any."""
+    any. given: all options; tasks to `exclude` may read `data_dir`."""
     parameters = {name: inspect.signature(_function(name)).parameters for name in names}
+    reading_data = [name for name in names if "data_dir" in parameters[name]]
+    if option == "data_dir" and reading_data:
+        return list(names) if "exclude" in given else reading_data
     if option in COMMON or option == "exclude":
         return list(names)
     return [name for name in names if option in parameters[name]] or [
         name
-        for name, given in parameters.items()
-        if option != "reward" and any(one.kind is one.VAR_KEYWORD for one in given.values())
+        for name, own in parameters.items()
+        if option != "reward" and any(one.kind is one.VAR_KEYWORD for one in own.values())
     ]
 
 
@@ -165,11 +168,14 @@ def make(
     missing = sorted(set(required) - set(given) - set(options))
     if missing:
         raise ValueError(f"task {name}: it needs the option {', '.join(missing)}; give it as name=value")
-    task = function(**given, **options)
+    task = _called(name, partial(function, **given, **options))
     if not isinstance(task, Task):
         raise ValueError(
             f"task {name}: the function must return an egg_reason.tasks.Task, got {type(task).__name__}"
         )
+    apart = task.generated or task.environment is not None
+    if data_dir is not None and apart and not exclude and "data_dir" not in parameters:
+        raise ValueError(f"data_dir has no effect, task {name} reads no data set: leave {data_dir} out")
     for other in (exclude,) if isinstance(exclude, str) else exclude:
         if other == "heldout":
             rows = task.heldout
@@ -180,6 +186,17 @@ def make(
         known = {pair.training for pair in overlap.find(task.train, rows, runs=not task.generated)}
         task = replace(task, train=[row for place, row in enumerate(task.train) if place not in known])
     return task
+
+
+def _called(name: str, function: Callable[[], Task]) -> Task:
+    """Make a task. What a function of the user's raises becomes one line that names it, its file and line."""
+    if name in TASKS or ":" not in name or reading.is_data_file(name) or name.startswith("reasoning_gym:"):
+        return function()
+    try:
+        return function()
+    except (Exception, SystemExit) as error:
+        file = Path(name.rpartition(":")[0]).expanduser().resolve()
+        raise ValueError(f"task {name}: it raised {describe(error, file)}") from error
 
 
 def takes(name: str, argument: str) -> bool:
