@@ -14,11 +14,16 @@ from egg_reason.rewards.mathematics.names import is_name, key_of
 from egg_reason.rewards.mathematics.numbers import Beyond, is_real
 from egg_reason.rewards.mathematics.pieces import compact
 from egg_reason.rewards.mathematics.regions import region, same_region, turned
-from egg_reason.rewards.mathematics.tokens import Unreadable
+from egg_reason.rewards.mathematics.tokens import GREEK, Unreadable
 from egg_reason.rewards.mathematics.trees import names_in
 from egg_reason.rewards.mathematics.values import difference, less, ratio, same_value
 
 __all__ = ["same"]
+
+WORDS = frozenset(("yes", "no", "odd"))
+"""Words that are too short to be told from products of variables, which are case-sensitive."""
+
+GREEK_LETTERS = re.compile(rf"\\(?:{'|'.join(GREEK)})(?![A-Za-z])")
 
 
 def same(gold: tuple, answer: tuple) -> bool:
@@ -78,6 +83,8 @@ def _same_kind(gold: tuple, answer: tuple) -> bool:
     """Two forms of one kind, compared part by part."""
     kind = gold[0]
     if kind == "value":
+        if gold[3].lower() == answer[3].lower() in WORDS:
+            return True
         # Units differ only where both are known ones: an unknown word says nothing.
         if gold[2] and answer[2] and gold[2] != answer[2] and known_unit(gold[2]) and known_unit(answer[2]):
             return False
@@ -302,6 +309,7 @@ def _states_value(equation: tuple) -> bool:
     left = equation[1]
     if is_name(left):
         return True
+    left = GREEK_LETTERS.sub("x", left)
     left = re.sub(r"[\^_]\s*(?:\{[^{}]*\}|[0-9])|(?<=[A-Za-z])\s*\([^()]*\)|\\[A-Za-z]+", "", left)
     return bool(re.search("[A-Za-z]", left)) and not re.search("[0-9]", left)
 

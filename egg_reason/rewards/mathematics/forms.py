@@ -60,6 +60,7 @@ CHOICE = re.compile(
     r"\s*(?:\*\*|\$|\\[a-z]+\{|(?i:option|choice)\s){0,4}\s*(?:\(([A-J])\)|([A-J])(?:\)|\.(?![0-9])|:(?=[\s}])))[\s.:}~*$]*"
     r"(?:\\[ ,;:]|\\q?quad(?![A-Za-z]))*(?=[^\s.:}~*$])"
 )
+LETTER_ALONE = re.compile(r"\s*(?:\\text\s*\{\s*)?(?i:option|choice)\s*\(?([A-J])\)?\s*\}?\s*\.?\s*")
 NO_CHOICE = re.compile(
     r"(?<![A-Za-z])[A-J][).:]|\([A-J]\)|\A[A-J]\Z|\b(?:and|or)\s+\(?[A-J](?![A-Za-z])"
     r"|\b(?i:not|isn't|wrong|incorrect|neither|nor)\b"
@@ -72,7 +73,8 @@ def read(text: str) -> tuple:
     choice = CHOICE.match(text[:100])
     if choice and (rest := text[choice.end() :].strip()) and not NO_CHOICE.search(rest):
         return ("choice", (choice[1] or choice[2]).lower(), _read_clean(clean(_without_open_brace(rest))))
-    return _read_clean(clean(text))
+    alone = LETTER_ALONE.fullmatch(text[:100])
+    return _read_clean(alone[1] if alone else clean(text))
 
 
 def _without_open_brace(text: str) -> str:

@@ -145,7 +145,8 @@ _SPELLINGS: list[tuple[str, str, Any]] = [
         r"|^\\(?:sim|simeq|cong)(?![A-Za-z])",
         "",
     ),
-    ("\\", r"\\simeq(?![A-Za-z])", r"\\approx "),
+    ("\\", r"\\(?:simeq|thickapprox|approxeq|doteq)(?![A-Za-z])", r"\\approx "),
+    ("\\overrightarrow", r"\\overrightarrow(?![A-Za-z])", r"\\vec"),
     # The segment AB, or its length.
     ("\\", r"\\overline\s*\{\s*([A-Z]{2})\s*\}", r"\1"),
     ("\\", r"\\(?:textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|emph)(?![A-Za-z])", r"\\text"),
@@ -182,6 +183,7 @@ _SPELLINGS: list[tuple[str, str, Any]] = [
         r"|ln|log|exp|max|min|gcd|lcm|sgn|cis|Re|Im|det|b?mod)\s*\}",
         r"\\\1",
     ),
+    ("\\text", r"\\text\s*\{\s*(max|min|gcd|lcm|sgn)\s*\}(?=\s*\()", r"\\\1"),
     ("upright", r"\\upright", r"\\text"),
     ("\\text", r"(\\text\s*\{[^{}]*)\^\s*\{(-?[0-9])\}", r"\1^\2"),
     ("\\text", r"\\text\s*\{\s*([A-Z])\s+(and|or)\s+([A-Z])\s*\}", r"\1 \\\2 \3"),
