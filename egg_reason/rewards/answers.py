@@ -315,13 +315,13 @@ def last_number(text: str) -> str | None:
         start = max(0, len(text) - stretch)
         matches = [match for match in NUMBER_IN_TEXT.finditer(text, start) if not match["date"]]
         if matches:
-            number = matches[-1]
+            match = matches[-1]
             end = text[start:]
-            own = end[end.rfind("\n", 0, number.start() - start) + 1 :].partition("\n")[0]
+            own = end[end.rfind("\n", 0, match.start() - start) + 1 :].partition("\n")[0]
             last = end.rstrip("`\n ").rpartition("\n")[2]
             if any(_is_code(line) or _open(line) for line in (own, last)):
                 return None
-            return number.group().rstrip(",")
+            return match.group().rstrip(",")
     return None
 
 
@@ -350,23 +350,23 @@ def read_number(text: str) -> int | Fraction | None:
         return None
     if text.isascii() and text.isdigit():
         return int(text)
-    found = DECIMAL.fullmatch(text)
-    if found:
+    match = DECIMAL.fullmatch(text)
+    if match:
         digits, point, decimals = text.lstrip("+-").replace(",", "").lower().partition("e")[0].partition(".")
         value: int | Fraction = int(digits or "0")
         if point and decimals.strip("0"):
             value = Fraction(int(digits + decimals), 10 ** len(decimals))
-        if found[2]:
-            value = simplest(value * Fraction(10) ** int(found[2]))
+        if match[2]:
+            value = simplest(value * Fraction(10) ** int(match[2]))
     else:
-        found = RATIO.fullmatch(text)
-        if not found:
+        match = RATIO.fullmatch(text)
+        if not match:
             return None
-        whole, above, below = (int((part or "0").replace(",", "")) for part in found.groups()[1:])
-        if not below or (found[2] and above >= below):
+        whole, above, below = (int((digits or "0").replace(",", "")) for digits in match.groups()[1:])
+        if not below or (match[2] and above >= below):
             return None
         value = simplest(whole + Fraction(above, below))
-    return -value if found[1] == "-" else value
+    return -value if match[1] == "-" else value
 
 
 def simplest(value: int | Fraction) -> int | Fraction:

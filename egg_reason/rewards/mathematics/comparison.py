@@ -157,11 +157,11 @@ def _in_order(gold: tuple, answer: tuple) -> bool:
 def _same_multiset(gold: tuple, answer: tuple) -> bool:
     left = list(answer)
     for entry in gold:
-        found = next((place for place, other in enumerate(left) if same(entry, other)), None)
-        if found is None:
+        index = next((position for position, other in enumerate(left) if same(entry, other)), None)
+        if index is None:
             return False
         # Each entry of the answer serves one of the right answer.
-        del left[found]
+        del left[index]
     return not left
 
 
@@ -189,8 +189,8 @@ def _decimal_comma(several: tuple, value: tuple) -> bool:
         return False
     if "." not in value[3] and whole.lstrip("-") != "0":
         return False
-    number = read(f"{whole}.{decimals}")
-    return number[0] == "value" and same(number, value)
+    decimal = read(f"{whole}.{decimals}")
+    return decimal[0] == "value" and same(decimal, value)
 
 
 def _same_choice(gold: tuple, answer: tuple) -> bool:
@@ -334,18 +334,18 @@ def _value_of(equation: tuple) -> tuple | None:
 
 def _rounds(decimal: tuple, exact: tuple) -> bool:
     """Return whether a decimal of at least two places is another value, rounded or cut off."""
-    found = (
+    digits = (
         re.fullmatch(r"-?[0-9]*\.([0-9]{2,})", decimal[3])
         if decimal[0] == "value" and exact[0] == "value"
         else None
     )
-    if not found or names_in(exact[1]):
+    if not digits or names_in(exact[1]):
         return False
     try:
         distance = difference(exact[1], decimal[1])
     except Beyond:
         return False
-    return less(distance, Fraction(1, 10 ** len(found[1])))
+    return less(distance, Fraction(1, 10 ** len(digits[1])))
 
 
 def _same_relation(gold: tuple, answer: tuple) -> bool:

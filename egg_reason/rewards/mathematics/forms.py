@@ -202,8 +202,8 @@ def _cases(text: str, depth: int) -> tuple:
 
 
 def _approximated(sides: list[str], depth: int) -> tuple:
-    r"""Of `\frac{22}{7} \approx 3.14` the first side; of `x \approx 3.14` the second, since x only names
-    it."""
+    r"""Return the first side of `\frac{22}{7} \approx 3.14`, but the second of `x \approx 3.14`, where x only
+    names it."""
     first = _read_clean(sides[0], depth + 1)
     constant = first[0] == "value" and not names_in(first[1])
     return _read_clean(sides[1], depth + 1) if is_name(sides[0]) and not constant else first
@@ -257,10 +257,10 @@ def _read_value(text: str, pieces: Pieces) -> tuple:
         digits = numeral[1].lstrip("-").lstrip("0")
         return ("numeral", numeral[1][: numeral[1].startswith("-")] + digits, int(numeral[2] or numeral[3]))
     if any(piece == ":" and level == 0 for piece, level in pieces):
-        parts = [part.strip() for part in split(pieces, {":"})]
-        if CLOCK.fullmatch(text) or not all(parts):
+        terms = [term.strip() for term in split(pieces, {":"})]
+        if CLOCK.fullmatch(text) or not all(terms):
             return ("other", compact(text))
-        return ("ratio", *(_read_value(part, []) for part in parts))
+        return ("ratio", *(_read_value(term, []) for term in terms))
     words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9 .'\-]*", words) and (
         "\\text" in text or _are_words(re.findall("[A-Za-z]+", words))

@@ -101,7 +101,7 @@ _SPELLINGS: list[tuple[str, str, Any]] = [
     ("\\text", r"\\text\s*\{\s*\\\$\s*\}", r"\\$"),
     ("", r"\A(?:US\\?\$|USD)\s*(?=[0-9.])", r"\\$"),
     ("", r"\A(?:Rs\.?|INR)\s*(?=[0-9.])", r"\\rupee "),
-    ("prime", r"\^\s*\{?\s*((?:\\prime\s*)+)\}?", lambda found: "'" * found[1].count("prime")),
+    ("prime", r"\^\s*\{?\s*((?:\\prime\s*)+)\}?", lambda match: "'" * match[1].count("prime")),
     ("\\", r"\\(?:\||[lr]?Vert(?![A-Za-z]))", "|"),
     ("\\", r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     ("\\", r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
@@ -197,7 +197,7 @@ _SPELLINGS: list[tuple[str, str, Any]] = [
     (
         "",
         r"(?<=[0-9}\s])(?:\\text\s*\{\s*)?(hundred|thousand|(?:m|b|tr)illion)s?(?![A-Za-z])(?:\s*\})?",
-        lambda found: MULTIPLES[found[1]],
+        lambda match: MULTIPLES[match[1]],
     ),
     ("\\text", r"\\text\s*\{\s*([-+]?[0-9][0-9.,/ ]*)\s*\}", r" \1 "),
     ("\\text", r"\\text\s*\{\s*\}", " "),
