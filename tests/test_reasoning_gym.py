@@ -12,7 +12,7 @@ import pytest
 from egg_reason import tasks
 from egg_reason.rewards.reasoning_gym import reasoning_gym
 from egg_reason.tasks.reasoning_gym import FIRST_OF_TRAINING
-from egg_reason.tasks.task import gold
+from egg_reason.tasks.validation import gold
 
 MISSING = (
     importlib.util.find_spec("reasoning_gym") is None
