@@ -119,9 +119,9 @@ at the end of an assignment."""
 
 DECIMAL = re.compile(rf"([+-]?)(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{{1,2}}))?")
 RATIO = re.compile(rf"([+-]?)(?:({_WHOLE})\s+)?({_WHOLE})\s*/\s*({_WHOLE})")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 NUMBER_IN_TEXT = re.compile(
-    r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9]))"
-    r"|(?<![A-Za-z0-9_.^{\\])(?<![0-9][,:/])"  # not within a word, a power, an index, a time or a date
+    r"(?<![A-Za-z0-9_.^{\\])(?<![0-9][,:/])"  # not within a word, a power, an index, a time or a date
     r"(?:(?<![)\]}])[-+\u2212])?[$€£¥]?(?:[-\u2212](?=[0-9.]))?"
     rf"(?:[0-9]+\s[0-9]+/[0-9]+|{_WHOLE}\s?/\s?[0-9]+"
     r"|(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,2}(?![0-9]))?)"
@@ -313,7 +313,9 @@ def last_number(text: str) -> str | None:
     """
     for stretch in (200, LONGEST):  # it is nearly always in the last sentence
         start = max(0, len(text) - stretch)
-        matches = [match for match in NUMBER_IN_TEXT.finditer(text, start) if not match["date"]]
+        matches = list(NUMBER_IN_TEXT.finditer(text, start))
+        while matches and DATE.fullmatch(text, max(0, matches[-1].end() - 10), matches[-1].end()):
+            del matches[-3:]  # a year, a month and a day
         if matches:
             match = matches[-1]
             end = text[start:]
