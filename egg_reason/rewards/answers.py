@@ -40,6 +40,8 @@ LONGEST = 2000
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
+SIMPLE_BOX = re.compile(rf"\\(?:boxed|fbox)\s*\{{([^{{}}\\]{{0,{LONGEST - 10}}})\}}")
+
 BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\(?:[{}]|\\(?!boxed|fbox))|(?P<brace>[{}])")
 
 SPENT = re.compile(r"\n|[.!?]\s|(?<!\\)\$|\\[\])]")
@@ -284,6 +286,9 @@ def _boxes_at_end(text: str) -> tuple[list[tuple[int, int, str]], int | None]:
     begins = [box.start() for box in BOX.finditer(text)] if "box" in text else []
     if not begins:
         return [], None
+    # Nearly always: one box, without other braces in it.
+    if len(begins) == 1 and (one := SIMPLE_BOX.match(text, begins[0])):
+        return [(one.start(), one.end(), one[1])], None
     first = next(begin for begin in begins if begins[-1] - begin <= LONGEST)
     closed: list[tuple[int, int, str]] = []
     stack: list[tuple[int, int] | None] = []  # (begin, where the content begins) of boxes; None: other braces
