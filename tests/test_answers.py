@@ -8,6 +8,7 @@ Each row is (completion, right answer, whether it is right); those of Countdown 
 import json
 import time
 
+import completion_cases
 import pytest
 
 import egg_reason
@@ -339,6 +340,41 @@ def test_no_prefix_of_an_answer_scores(cut):
     ):
         for verdict in (gsm8k.verdict, math.verdict):
             assert not verdict(whole[: min(cut, len(whole) - 1)], "18", truncated=True).correct
+
+
+def of_other_numbers(text, target, truncated=False):
+    return countdown.verdict(f"></think>{text}", [3, 4, 6, 25], target, truncated=truncated)
+
+
+def test_completions_of_each_kind():
+    boxed = [
+        (rf"<think>\boxed{{1}}?</think>So \boxed{{{answer}}}.", gold, right)
+        for gold, answer, right in completion_cases.BOXED
+    ]
+    for verdict, cases, truncated in (
+        (math.verdict, boxed, False),
+        (math.verdict, completion_cases.MATH, False),
+        (math.verdict, completion_cases.MATH_TRUNCATED, True),
+        (gsm8k.verdict, completion_cases.GSM8K, False),
+        (gsm8k.verdict, completion_cases.GSM8K_TRUNCATED, True),
+        (of_other_numbers, completion_cases.COUNTDOWN, False),
+        (of_other_numbers, completion_cases.COUNTDOWN_TRUNCATED, True),
+    ):
+        assert len(cases) > 5
+        assert wrongly_judged(verdict, cases, truncated=truncated) == []
+    for text, truncated, score in completion_cases.FORMAT:
+        assert format.format([text], truncated=[truncated]) == [score], text
+
+
+@pytest.mark.parametrize("whole", completion_cases.JOINED)
+def test_a_box_whose_sibling_has_begun_is_no_answer(whole):
+    """Of several boxes the first scores only where the budget ended at once behind it: behind the box, its
+    dollar sign and blanks."""
+    end = whole.index(r"\boxed{7}") + len(r"\boxed{7}")
+    for verdict in (math.verdict, gsm8k.verdict):
+        scored = [cut for cut in range(len(whole)) if verdict(whole[:cut], "7", truncated=True).correct]
+        assert end in scored
+        assert [cut for cut in scored if cut < end or whole[end:cut].strip("$ \n")] == []
 
 
 def test_boxes_in_right_answers():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from egg_reason.rewards import Reward, Scorer, TrainerState, verl
+from egg_reason.rewards.adapters import adapted
 from egg_reason.rewards.functions import load
 
 TRL = """
@@ -256,3 +257,27 @@ def test_equivalence_of_answers(logging_file):
         assert scorer.equivalent("plain", [("07", "7"), ("7", "7")]) == [False, True]
         assert scorer.equivalent("entries", [("1", "1")] * 300) == [True] * 300
         assert scorer.equivalent("entries", []) == []
+
+
+def test_a_missing_argument_is_named_with_all_that_must_be_written():
+    def sandbox(solution_str, ground_truth, url, limit):
+        return 0
+
+    with pytest.raises(
+        ValueError, match=r"functools.partial\(sandbox, url=\.\.\., limit=\.\.\.\), and name my_reward"
+    ):
+        adapted(sandbox, "my.py:sandbox")
+
+    def judged(prompt, completion, judge):
+        return 1.0
+
+    with pytest.raises(TypeError, match="judged requires judge: give the data such a column"):
+        adapted(judged, "my.py:judged")(prompts=["q"], completions=["a"])
+
+    def labelled(queries, prompts, labels, level):
+        return [1.0]
+
+    with pytest.raises(TypeError, match="labelled requires level: give the data such a column"):
+        adapted(labelled, "my.py:labelled")(prompts=["q"], completions=["a"], answer=["a"])
+    columns = {"answer": ["a"], "level": [1]}
+    assert adapted(labelled, "my.py:labelled")(prompts=["q"], completions=["a"], **columns) == [1.0]

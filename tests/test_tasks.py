@@ -166,3 +166,19 @@ def test_available():
 def test_tasks_and_rewards_do_not_import_jax():
     code = "import sys, egg_reason.tasks, egg_reason.rewards.workers.scorer; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"train_count": (64, "heldout_count=16")}, "train_count is a whole number"),
+        ({"largest": "x"}, "largest is a whole number"),
+        ({"seed": 1.5}, "seed is a whole number"),
+        ({"numbers": 4}, "numbers is a list such as 3,4"),
+        ({"target": "a"}, "target is a list such as 3,4"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_in_one_line(options, rule):
+    with pytest.raises(ValueError, match=rule) as error:
+        tasks.make("countdown", **options)
+    assert "\n" not in str(error.value)

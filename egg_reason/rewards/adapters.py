@@ -13,7 +13,7 @@ import asyncio
 import functools
 import inspect
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from egg_reason.rewards.answers import text_of
@@ -94,11 +94,7 @@ def adapted(function: Callable, spec: str) -> Callable:
         for plural, column in PLURALS.items():
             if plural in known and plural not in given and column in given:
                 given[plural] = given[column]
-        if missing := [one for one in required if one not in given]:
-            raise TypeError(
-                f"{name} requires {', '.join(missing)}: give the data such a column, or the parameter a"
-                f" default (there is {', '.join(given)})"
-            )
+        _check_given(name, required, given)
         return function(**(given if takes_all else {one: given[one] for one in known if one in given}))
 
     return _marked(reward, function)
@@ -126,7 +122,7 @@ def verl(compute_score: Callable) -> Callable:
     """
     parameters = _parameters(compute_score)
     known = {} if parameters is None else dict(parameters)
-    title = getattr(getattr(compute_score, "func", compute_score), "__name__", "compute_score")
+    title = _title(compute_score)
     # What a partial has fixed stays as it is.
     fixed = compute_score.keywords if isinstance(compute_score, functools.partial) else {}
     plural = "solution_strs" in known
@@ -146,8 +142,8 @@ def verl(compute_score: Callable) -> Callable:
         )
     if missing := [one for one in _required(known) if one not in asks]:
         raise ValueError(
-            f"verl: {title} requires {', '.join(missing)}, and is given {', '.join(four)}: give it the rest"
-            f" with functools.partial({title}, {missing[0]}=...)"
+            f"verl: {title} requires {', '.join(missing)}, and is given {', '.join(four)}: write my_reward"
+            f" = functools.partial({title}, {', '.join(f'{one}=...' for one in missing)}), and name my_reward"
         )
 
     @reads_gold(GOLD)
@@ -226,6 +222,7 @@ def _openrlhf(function: Callable, parameters: Mapping[str, inspect.Parameter]) -
         } | {name: column for name, column in columns.items() if name in parameters}
         if "labels" in parameters:
             offered["labels"] = list(_golds(columns, trainer_state, "OpenRLHF's reward_func"))
+        _check_given(_title(function), _required(parameters), offered)
         result = function(**{name: one for name, one in offered.items() if name in parameters})
 
         def finish(result: Any) -> Any:
@@ -255,6 +252,8 @@ def _singular(function: Callable, parameters: Mapping[str, inspect.Parameter]) -
     """Return a reward out of a function that grades one completion, as verifiers has them: it gets those of
     prompt, completion, answer, task, info and the row's columns that it names."""
     takes_all = _takes_all(parameters)
+    required = _required(parameters)
+    title = _title(function)
 
     @reads_gold(GOLD)
     def reward(completions: Sequence, prompts: Sequence, trainer_state: Any = None, **given: Any) -> Any:
@@ -268,6 +267,8 @@ def _singular(function: Callable, parameters: Mapping[str, inspect.Parameter]) -
             golds = _golds(columns, trainer_state, "this reward's parameter answer")
             rows = [row | {"answer": gold} for row, gold in zip(rows, golds, strict=True)]
         task = getattr(trainer_state, "task", "")
+        if rows:
+            _check_given(title, required, {*rows[0], "task", "info", "prompt", "completion"})
         results = []
         for row, prompt, completion in zip(rows, prompts, completions, strict=True):
             call: dict[str, Any] = (
@@ -323,6 +324,19 @@ def _flat(values: Any) -> Any:
         return values
     values = [one.tolist() if hasattr(one, "tolist") else one for one in values]
     return [one[0] if isinstance(one, list) and len(one) == 1 else one for one in values]
+
+
+def _check_given(name: str, required: Sequence[str], given: Collection[str]) -> None:
+    """Raise TypeError, one line, where a function requires what it is not given."""
+    if missing := [one for one in required if one not in given]:
+        raise TypeError(
+            f"{name} requires {', '.join(missing)}: give the data such a column, or the parameter a default"
+            f" (there is {', '.join(sorted(given))})"
+        )
+
+
+def _title(function: Callable) -> str:
+    return getattr(getattr(function, "func", function), "__name__", "this reward")
 
 
 def _gathered(results: list) -> Any:

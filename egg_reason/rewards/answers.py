@@ -40,6 +40,8 @@ LONGEST = 2000
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
+SIMPLE_BOX = re.compile(rf"\\(?:boxed|fbox)\s*\{{([^{{}}\\]{{0,{LONGEST - 10}}})\}}")
+
 BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\(?:[{}]|\\(?!boxed|fbox))|(?P<brace>[{}])")
 
 SPENT = re.compile(r"\n|[.!?]\s|(?<!\\)\$|\\[\])]")
@@ -51,14 +53,31 @@ NAMED = re.compile(
     r"\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?:\([A-Za-z0-9]\))?\s*=|\bfor\s+(?:part\s+)?\([a-z0-9]\)"
 )
 UNSEEN = re.compile(r"\\(?:text|mbox)\s*\{|\\[()\[\],;:! ]|[\s${}.*]")
-UNITS = re.compile(r"\A\s*[A-Za-z]{3,12}(?=\s+(?:and|or)\s)")
+UNITS = re.compile(r"\A\s*[A-Za-z]{1,12}(?=\s+(?:and|or)(?:\s|\Z))")
 JOINT = re.compile(r"(?:,|;|and|or)+")
+ALIGNED = re.compile(r"&\s*(?==)")
+BEGUN = re.compile(
+    r"\n\s*(?:[-*\u2022]\s*|[0-9]{1,2}[.)]?|[a-z][.)]|\([0-9a-z]{0,2}\)?)\Z"
+    r"|(?<=[\s$])(?:o|an?)\Z|\\(?:[tqm][a-z]*(?:\{\s*[a-z]*)?)?\Z"
+)
+BEGUN_NAME = re.compile(r"(?<![A-Za-z\\])(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w*\}?)?[\s&]*\Z")
+BEGUN_BOX = re.compile(r"\\[bf]\w*\Z")
+"""The beginning of an entry of a list, or of a word or command that joins; of a name; of a box."""
+
+
+def may_join(gap: str) -> bool:
+    r"""Return whether a text that was cut off behind a box may go on to a box that is joined to it: what
+    joins them has begun, as in ` o`, ` or x`, `, \bo`, a new row or `2.`."""
+    gap = BEGUN_BOX.sub("", gap)
+    begun = BEGUN.sub(",", gap)
+    return any(map(joins, (gap, begun, BEGUN_NAME.sub("", gap))))
 
 
 def joins(gap: str) -> bool:
     r"""Return whether what stands between two boxes makes them one answer: a comma, `and`, `or`, a new row or
     the mark of the next entry of a list, besides names (`x =`) and marks that are not seen."""
-    gap = UNITS.sub("", NAMED.sub("", ROWS.sub(",", LIST_MARKS.sub(",", gap))))
+    gap = ALIGNED.sub("", LIST_MARKS.sub(",", gap))
+    gap = UNITS.sub("", NAMED.sub("", ROWS.sub(",", gap)))
     return JOINT.fullmatch(UNSEEN.sub("", gap)) is not None
 
 
@@ -88,24 +107,27 @@ UNTIDY = re.compile(
 CODE = re.compile(
     r"\s*(?:>>>|return\b|print\s*\(|assert\b|raise\b|def\s+\w+\s*\(|import\s+\w|from\s+\w+\s+import\b|console\.log"
     r"|[A-Za-z_][\w.]{2,}\([^()]*\);?\s*\Z|(?:if|elif|else|for|while)\b.*:\s*\Z"
-    r"|.*(?:__\w+__|\+=|&&|\|\||\blambda\b|\bif\b.*\belse\b))"
+    r"|.*(?:__\w+__|\+=|&&|\|\||::|\{\s*return\b|\blambda\b|\bif\b.*\belse\b))"
 )
 """A line of a program, from its beginning."""
 
 DEFAULT = re.compile(r"\s(?:or|and)\s+[0-9.]+\W*\Z")
 BEFORE_DEFAULT = re.compile(
-    r"(?:\w\(.*\)|\(\)|[\]}\"'`]|[A-Za-z]\w*[._]\w+|(?:\A|[=(,:`])\s*[\w.]+|[0-9]\*\*[0-9]+|/0|\bnot\s+\w+)\s*\Z"
+    r"(?:\w\(.*\)|\(\)|[\]}\"'`]|[A-Za-z]\w*[._]\w+|(?:\A|[=(,:`])\s*[\w.]+|[0-9]\*\*[0-9]+|/0|\bnot\s+\w+"
+    r"|\A\s*[a-z_]\w*\s*=[^=].*\b[a-z_]\w*)\s*\Z"
 )
-"""What makes code of a line that ends in `or 0`: a call, a closing sign, a dotted name, a name by itself."""
+"""What makes code of a line that ends in `or 0`: a call, a closing sign, a dotted name, a name by itself or
+at the end of an assignment."""
 
 DECIMAL = re.compile(rf"([+-]?)(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{{1,2}}))?")
 RATIO = re.compile(rf"([+-]?)(?:({_WHOLE})\s+)?({_WHOLE})\s*/\s*({_WHOLE})")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 NUMBER_IN_TEXT = re.compile(
     r"(?<![A-Za-z0-9_.^{\\])(?<![0-9][,:/])"  # not within a word, a power, an index, a time or a date
     r"(?:(?<![)\]}])[-+\u2212])?[$€£¥]?(?:[-\u2212](?=[0-9.]))?"
     rf"(?:[0-9]+\s[0-9]+/[0-9]+|{_WHOLE}\s?/\s?[0-9]+"
     r"|(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,2}(?![0-9]))?)"
-    r"(?![0-9]|[.,/:][0-9]|\s?\^|_|[eE][-+]?[0-9]|(?:st|nd|rd|th)\b)"
+    r"(?![0-9]|[.,/:][0-9]|\s?\^|[\u00b2\u00b3\u00b9\u2070-\u2079]|_|[eE][-+]?[0-9]|(?:st|nd|rd|th)\b)"
 )
 
 
@@ -206,7 +228,10 @@ def tidy(text: str, truncated: bool = False) -> str:
     def braced(box: re.Match) -> str:
         token = box["token"]
         if token is None:
-            return box.group() if truncated and box["end"] is not None else ""
+            if truncated and box["end"] is not None:
+                return box.group()
+            begun = truncated and box.end() == len(text) and not box.group().endswith("}")
+            return r"\boxed{" if begun else ""
         return rf"\boxed{{{token}" if truncated and box.end() == len(text) else rf"\boxed{{{token}}}"
 
     return UNTIDY.sub(braced, text)
@@ -242,7 +267,7 @@ def last_boxes(text: str, adjacent: bool = False, truncated: bool = False) -> tu
     if not boxes:
         return None
     begin, end, content = boxes.pop()
-    if truncated and len(text) - end <= 80 and joins(text[end:]):
+    if truncated and len(text) - end <= 80 and may_join(text[end:]):
         return begin, ""
     for before in reversed(boxes[-20:]):
         if begin - before[1] > 80:
@@ -261,6 +286,9 @@ def _boxes_at_end(text: str) -> tuple[list[tuple[int, int, str]], int | None]:
     begins = [box.start() for box in BOX.finditer(text)] if "box" in text else []
     if not begins:
         return [], None
+    # Nearly always: one box, without other braces in it.
+    if len(begins) == 1 and (one := SIMPLE_BOX.match(text, begins[0])):
+        return [(one.start(), one.end(), one[1])], None
     first = next(begin for begin in begins if begins[-1] - begin <= LONGEST)
     closed: list[tuple[int, int, str]] = []
     stack: list[tuple[int, int] | None] = []  # (begin, where the content begins) of boxes; None: other braces
@@ -290,15 +318,17 @@ def last_number(text: str) -> str | None:
     """
     for stretch in (200, LONGEST):  # it is nearly always in the last sentence
         start = max(0, len(text) - stretch)
-        found = list(NUMBER_IN_TEXT.finditer(text, start))
-        if found:
-            number = found[-1]
+        matches = list(NUMBER_IN_TEXT.finditer(text, start))
+        while matches and DATE.fullmatch(text, max(0, matches[-1].end() - 10), matches[-1].end()):
+            del matches[-3:]  # a year, a month and a day
+        if matches:
+            match = matches[-1]
             end = text[start:]
-            own = end[end.rfind("\n", 0, number.start() - start) + 1 :].partition("\n")[0]
+            own = end[end.rfind("\n", 0, match.start() - start) + 1 :].partition("\n")[0]
             last = end.rstrip("`\n ").rpartition("\n")[2]
             if any(_is_code(line) or _open(line) for line in (own, last)):
                 return None
-            return number.group().rstrip(",")
+            return match.group().rstrip(",")
     return None
 
 
@@ -327,23 +357,23 @@ def read_number(text: str) -> int | Fraction | None:
         return None
     if text.isascii() and text.isdigit():
         return int(text)
-    found = DECIMAL.fullmatch(text)
-    if found:
+    match = DECIMAL.fullmatch(text)
+    if match:
         digits, point, decimals = text.lstrip("+-").replace(",", "").lower().partition("e")[0].partition(".")
         value: int | Fraction = int(digits or "0")
         if point and decimals.strip("0"):
             value = Fraction(int(digits + decimals), 10 ** len(decimals))
-        if found[2]:
-            value = simplest(value * Fraction(10) ** int(found[2]))
+        if match[2]:
+            value = simplest(value * Fraction(10) ** int(match[2]))
     else:
-        found = RATIO.fullmatch(text)
-        if not found:
+        match = RATIO.fullmatch(text)
+        if not match:
             return None
-        whole, above, below = (int((part or "0").replace(",", "")) for part in found.groups()[1:])
-        if not below or (found[2] and above >= below):
+        whole, above, below = (int((digits or "0").replace(",", "")) for digits in match.groups()[1:])
+        if not below or (match[2] and above >= below):
             return None
         value = simplest(whole + Fraction(above, below))
-    return -value if found[1] == "-" else value
+    return -value if match[1] == "-" else value
 
 
 def simplest(value: int | Fraction) -> int | Fraction:

@@ -52,12 +52,16 @@ COMMANDS = (
     | dict.fromkeys((",", ";", ":", "!", " "), " ")
 )
 COMMANDS |= dict.fromkeys(
-    ("left", "right", "big", "Big", "bigl", "bigr", "quad", "displaystyle", "text", "mathrm"), ""
+    ("left", "right", "quad", "qquad", "displaystyle", "text", "mathrm", "mathbf", "textbf"), ""
 )
+COMMANDS |= {size + side: "" for size in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r", "m")}
 DIGITS_OR_BRACKETS = "0123456789()"
 GROUPS = str.maketrans("{}[]", "()()")
 COMMAND = re.compile(rf"\\({'|'.join(map(re.escape, COMMANDS))})(?![A-Za-z])")
-FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
+FRACTION = re.compile(
+    r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))|\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}"
+)
+SIGN_IN_BRACES = re.compile(r"\{\s*([-+*/]?)\s*\}")
 
 
 def equivalent(a: str, b: str) -> bool:
@@ -216,15 +220,18 @@ def plain(expression: str) -> str:
     """
     expression = expression.strip()
     plainly = expression[:1] in DIGITS_OR_BRACKETS and expression[-1:] in DIGITS_OR_BRACKETS
-    if len(expression) > LONGEST or (plainly and "\\" not in expression):
+    latex = "\\" in expression or "{" in expression or "~" in expression
+    if len(expression) > LONGEST or (plainly and not latex):
         return expression
     expression = WRAPPED.sub("", expression).strip()
-    if "\\" not in expression and "{" not in expression:
+    if not latex:
         return expression
-    expression = COMMAND.sub(lambda command: COMMANDS[command[1]], expression)
+    expression = COMMAND.sub(lambda command: COMMANDS[command[1]], f"{expression} ".replace("~", " "))
+    expression = SIGN_IN_BRACES.sub(r" \1 ", expression)
     for _ in range(DEEPEST):
         shorter = FRACTION.sub(
-            lambda parts: f"(({parts[1] or parts[2]})/({parts[3] or parts[4]}))", expression
+            lambda parts: "(({})/({}))".format(*(group for group in parts.groups() if group is not None)),
+            expression,
         )
         if shorter == expression:
             break

@@ -57,12 +57,13 @@ def well_formed(text: str, answer_tags: bool = False, truncated: bool = False) -
     """
     before, opened, rest = text.partition("<think>")
     thought, closed, answer = rest.partition("</think>")
-    if before.strip() or not opened or not closed or "think>" in thought + answer or not answer.strip():
+    if before.strip() or not opened or not closed or "think>" in thought + answer:
         return False
     answer = tidy(answer, truncated)
     held = last_tagged(answer)
     boxes = last_boxes(answer, truncated=truncated) if held is None else None
-    if held == "" or (boxes and not boxes[1]) or (truncated and held is None and boxes is None):
+    cut_off = held == "" or (boxes and not boxes[1])
+    if not answer.strip() or cut_off or (truncated and held is None and boxes is None):
         return False
     if not answer_tags:
         return True

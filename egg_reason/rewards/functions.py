@@ -237,9 +237,9 @@ def describe(error: BaseException, path: Path | None = None) -> str:
         frames = traceback.extract_tb(error.__traceback__)
         inside = [frame for frame in frames if path is not None and frame.filename == str(path)] or frames
         file, line = (inside[-1].filename, inside[-1].lineno) if inside else (None, None)
-    place = f" ({Path(file).name}, line {line})" if file else ""
+    location = f" ({Path(file).name}, line {line})" if file else ""
     notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))[:300]
-    return " ".join(f"{type(error).__name__}{': ' + text if text else ''}{place}{notes}".split())
+    return " ".join(f"{type(error).__name__}{': ' + text if text else ''}{location}{notes}".split())
 
 
 def to_numbers(values: Any, count: int, name: str) -> list[float | None]:

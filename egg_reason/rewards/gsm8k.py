@@ -172,8 +172,8 @@ def answer_of(
         held = boxes[1]
     if held is not None:
         return _number_or_text(held)
-    number = None if truncated else last_number(text)
-    return None if number is None else number_in(number)
+    last = None if truncated else last_number(text)
+    return None if last is None else number_in(last)
 
 
 def _marked(text: str, truncated: bool) -> str | None:
@@ -221,11 +221,11 @@ def number_in(text: str) -> str | None:
         text = re.sub(r"\\[dtc]?frac\s*([0-9]|\{[0-9,]+\})\s*([0-9]|\{[0-9,]+\})", _ratio, text)
         text = re.sub(r"\{,\}|(?<=[0-9]),?\\[,!]\s*(?=[0-9]{3})", ",", text).replace("\\%", "%")
         text = re.sub(r"\\[,;: ]|~|\\left|\\right", " ", text)
-    found = VALUE.match(text)
-    if found is None or ANOTHER.match(found["rest"]):
+    match = VALUE.match(text)
+    if match is None or ANOTHER.match(match["rest"]):
         return None
-    number = found["number"].rstrip(",").replace("\u2212", "-")
-    return ("-" if (found["sign"] in ("-", "\u2212")) != bool(found["negative"]) else "") + number
+    digits = match["number"].rstrip(",").replace("\u2212", "-")
+    return ("-" if (match["sign"] in ("-", "\u2212")) != bool(match["negative"]) else "") + digits
 
 
 def _ratio(fraction: re.Match) -> str:

@@ -150,7 +150,7 @@ def answer_of(completion: str, require_think: bool = False, truncated: bool = Fa
     if boxes is not None:
         tail = text[boxes[0] :]
         later = (
-            [found.end() for found in FINALLY_STATED.finditer(tail)]
+            [phrase.end() for phrase in FINALLY_STATED.finditer(tail)]
             if len(tail) < 20_000 and "nswer" in tail and boxes[1] and not truncated
             else []
         )
@@ -182,10 +182,10 @@ def _answer_without_box(text: str) -> str | None:
 def _last_of(text: str) -> str | None:
     """Return what comes last in a text, mathematics between dollar signs or a number."""
     spans = list(SPAN.finditer(text))
-    number = last_number(text)
-    if spans and (number is None or text.rfind(number) < spans[-1].end()):
+    last = last_number(text)
+    if spans and (last is None or text.rfind(last) < spans[-1].end()):
         return _joined_spans(text, spans)
-    return number
+    return last
 
 
 def _stated(text: str) -> str | None:
@@ -204,7 +204,7 @@ def _stated(text: str) -> str | None:
         return whole if rest and len(rest) < 40 and _is_mathematics(whole) else text[: run[-1].end()]
     # The full stop of "B. ellipse" ends no sentence.
     start = letter.end() if (letter := LETTER.match(text)) else 0
-    sentence = text[:start] + (found[1] if (found := SENTENCE.match(text, start)) else text[start:])
+    sentence = text[:start] + (match[1] if (match := SENTENCE.match(text, start)) else text[start:])
     sentence = sentence.split("\n")[0].strip().strip("*`\"' ")
     if not sentence or _is_mathematics(sentence):
         return sentence or None
@@ -245,7 +245,7 @@ def _is_mathematics(text: str) -> bool:
 
 def _wordy(form: tuple) -> bool:
     return form[0] in ("words", "other") or any(
-        _wordy(part) for part in form[1:] if isinstance(part, tuple) and part and form[0] != "value"
+        _wordy(entry) for entry in form[1:] if isinstance(entry, tuple) and entry and form[0] != "value"
     )
 
 

@@ -48,10 +48,10 @@ def reasoning_gym(
     """
     texts = whole_texts(prompts, completions, require_think)
     cuts = flags(truncated, len(texts))
-    found = [answer_of(text, cut) for text, cut in zip(texts, cuts, strict=True)]
+    given_answers = [answer_of(text, cut) for text, cut in zip(texts, cuts, strict=True)]
     values = []
     for given, gold, asked, name, chosen, facts in zip(
-        found, answer, question, dataset, settings, metadata, strict=True
+        given_answers, answer, question, dataset, settings, metadata, strict=True
     ):
         if given is None or _refused(given, gold):
             values.append(0.0)
@@ -61,10 +61,13 @@ def reasoning_gym(
             float(grader.score_answer(given, {"question": asked, "answer": gold, "metadata": facts}))
         )
     if log_extra is not None:
-        log_extra("extracted", found)
+        log_extra("extracted", given_answers)
         log_extra(
             "verdict",
-            [_reason(given, gold, value) for given, gold, value in zip(found, answer, values, strict=True)],
+            [
+                _reason(given, gold, value)
+                for given, gold, value in zip(given_answers, answer, values, strict=True)
+            ],
         )
     return values
 

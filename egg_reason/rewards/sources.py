@@ -60,7 +60,7 @@ def _imports(file: Path, folder: Path) -> Iterator[str]:
 def _files(name: str, folder: Path) -> Iterator[Path]:
     """Yield the files below a folder that importing a module runs: its own, and of the packages around it."""
     parts = name.removesuffix(".*").split(".")
-    if parts[0] in sys.stdlib_module_names or not all(part.isidentifier() for part in parts):
+    if parts[0] in sys.stdlib_module_names or not all(map(str.isidentifier, parts)):
         return  # a module of Python's own wins: the folder of a user's file is searched last
     for end in range(1, len(parts) + 1):
         stem = folder.joinpath(*parts[:end])

@@ -168,6 +168,14 @@ def make(
     missing = sorted(set(required) - set(given) - set(options))
     if missing:
         raise ValueError(f"task {name}: it needs the option {', '.join(missing)}; give it as name=value")
+    for key, value in options.items():
+        default = parameters[key].default if key in parameters else None
+        for kind, rule in ((int, "a whole number"), (tuple, "a list such as 3,4")):
+            if type(default) is kind and not isinstance(value, kind | list if kind is tuple else kind):
+                raise ValueError(
+                    f"task {name}: {key} is {rule}, got {value!r:.60}; options are separated by blanks:"
+                    " a=1 b=2"
+                )
     task = _called(name, partial(function, **given, **options))
     if not isinstance(task, Task):
         raise ValueError(

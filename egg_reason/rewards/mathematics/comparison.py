@@ -14,11 +14,16 @@ from egg_reason.rewards.mathematics.names import is_name, key_of
 from egg_reason.rewards.mathematics.numbers import Beyond, is_real
 from egg_reason.rewards.mathematics.pieces import compact
 from egg_reason.rewards.mathematics.regions import region, same_region, turned
-from egg_reason.rewards.mathematics.tokens import Unreadable
+from egg_reason.rewards.mathematics.tokens import GREEK, Unreadable
 from egg_reason.rewards.mathematics.trees import names_in
 from egg_reason.rewards.mathematics.values import difference, less, ratio, same_value
 
 __all__ = ["same"]
+
+WORDS = frozenset(("yes", "no", "odd"))
+"""Words that are too short to be told from products of variables, which are case-sensitive."""
+
+GREEK_LETTERS = re.compile(rf"\\(?:{'|'.join(GREEK)})(?![A-Za-z])")
 
 
 def same(gold: tuple, answer: tuple) -> bool:
@@ -78,6 +83,8 @@ def _same_kind(gold: tuple, answer: tuple) -> bool:
     """Two forms of one kind, compared part by part."""
     kind = gold[0]
     if kind == "value":
+        if gold[3].lower() == answer[3].lower() in WORDS:
+            return True
         # Units differ only where both are known ones: an unknown word says nothing.
         if gold[2] and answer[2] and gold[2] != answer[2] and known_unit(gold[2]) and known_unit(answer[2]):
             return False
@@ -150,11 +157,11 @@ def _in_order(gold: tuple, answer: tuple) -> bool:
 def _same_multiset(gold: tuple, answer: tuple) -> bool:
     left = list(answer)
     for entry in gold:
-        found = next((place for place, other in enumerate(left) if same(entry, other)), None)
-        if found is None:
+        index = next((position for position, other in enumerate(left) if same(entry, other)), None)
+        if index is None:
             return False
         # Each entry of the answer serves one of the right answer.
-        del left[found]
+        del left[index]
     return not left
 
 
@@ -182,8 +189,8 @@ def _decimal_comma(several: tuple, value: tuple) -> bool:
         return False
     if "." not in value[3] and whole.lstrip("-") != "0":
         return False
-    number = read(f"{whole}.{decimals}")
-    return number[0] == "value" and same(number, value)
+    decimal = read(f"{whole}.{decimals}")
+    return decimal[0] == "value" and same(decimal, value)
 
 
 def _same_choice(gold: tuple, answer: tuple) -> bool:
@@ -302,6 +309,7 @@ def _states_value(equation: tuple) -> bool:
     left = equation[1]
     if is_name(left):
         return True
+    left = GREEK_LETTERS.sub("x", left)
     left = re.sub(r"[\^_]\s*(?:\{[^{}]*\}|[0-9])|(?<=[A-Za-z])\s*\([^()]*\)|\\[A-Za-z]+", "", left)
     return bool(re.search("[A-Za-z]", left)) and not re.search("[0-9]", left)
 
@@ -326,18 +334,18 @@ def _value_of(equation: tuple) -> tuple | None:
 
 def _rounds(decimal: tuple, exact: tuple) -> bool:
     """Return whether a decimal of at least two places is another value, rounded or cut off."""
-    found = (
+    digits = (
         re.fullmatch(r"-?[0-9]*\.([0-9]{2,})", decimal[3])
         if decimal[0] == "value" and exact[0] == "value"
         else None
     )
-    if not found or names_in(exact[1]):
+    if not digits or names_in(exact[1]):
         return False
     try:
         distance = difference(exact[1], decimal[1])
     except Beyond:
         return False
-    return less(distance, Fraction(1, 10 ** len(found[1])))
+    return less(distance, Fraction(1, 10 ** len(digits[1])))
 
 
 def _same_relation(gold: tuple, answer: tuple) -> bool:

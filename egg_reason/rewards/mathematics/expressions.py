@@ -92,14 +92,14 @@ class _Reader(Cursor):
         self.depth -= 1
         return terms[0] if len(terms) == 1 else ("+", *terms)
 
-    def signed(self, part) -> tuple:
+    def signed(self, operand) -> tuple:
         negative = False
         # Three signs in a row at most: 3--2 is read, a longer row is no expression.
         for _ in range(3):
             if self.next not in ("+", "-"):
                 break
             negative ^= self.take() == "-"
-        return ("negative", part()) if negative else part()
+        return ("negative", operand()) if negative else operand()
 
     def product(self) -> tuple:
         tree = factor = self.factor()

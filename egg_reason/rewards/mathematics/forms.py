@@ -60,6 +60,7 @@ CHOICE = re.compile(
     r"\s*(?:\*\*|\$|\\[a-z]+\{|(?i:option|choice)\s){0,4}\s*(?:\(([A-J])\)|([A-J])(?:\)|\.(?![0-9])|:(?=[\s}])))[\s.:}~*$]*"
     r"(?:\\[ ,;:]|\\q?quad(?![A-Za-z]))*(?=[^\s.:}~*$])"
 )
+LETTER_ALONE = re.compile(r"\s*(?:\\text\s*\{\s*)?(?i:option|choice)\s*\(?([A-J])\)?\s*\}?\s*\.?\s*")
 NO_CHOICE = re.compile(
     r"(?<![A-Za-z])[A-J][).:]|\([A-J]\)|\A[A-J]\Z|\b(?:and|or)\s+\(?[A-J](?![A-Za-z])"
     r"|\b(?i:not|isn't|wrong|incorrect|neither|nor)\b"
@@ -72,7 +73,8 @@ def read(text: str) -> tuple:
     choice = CHOICE.match(text[:100])
     if choice and (rest := text[choice.end() :].strip()) and not NO_CHOICE.search(rest):
         return ("choice", (choice[1] or choice[2]).lower(), _read_clean(clean(_without_open_brace(rest))))
-    return _read_clean(clean(text))
+    alone = LETTER_ALONE.fullmatch(text[:100])
+    return _read_clean(alone[1] if alone else clean(text))
 
 
 def _without_open_brace(text: str) -> str:
@@ -200,8 +202,8 @@ def _cases(text: str, depth: int) -> tuple:
 
 
 def _approximated(sides: list[str], depth: int) -> tuple:
-    r"""Of `\frac{22}{7} \approx 3.14` the first side; of `x \approx 3.14` the second, since x only names
-    it."""
+    r"""Return the first side of `\frac{22}{7} \approx 3.14`, but the second of `x \approx 3.14`, where x only
+    names it."""
     first = _read_clean(sides[0], depth + 1)
     constant = first[0] == "value" and not names_in(first[1])
     return _read_clean(sides[1], depth + 1) if is_name(sides[0]) and not constant else first
@@ -255,10 +257,10 @@ def _read_value(text: str, pieces: Pieces) -> tuple:
         digits = numeral[1].lstrip("-").lstrip("0")
         return ("numeral", numeral[1][: numeral[1].startswith("-")] + digits, int(numeral[2] or numeral[3]))
     if any(piece == ":" and level == 0 for piece, level in pieces):
-        parts = [part.strip() for part in split(pieces, {":"})]
-        if CLOCK.fullmatch(text) or not all(parts):
+        terms = [term.strip() for term in split(pieces, {":"})]
+        if CLOCK.fullmatch(text) or not all(terms):
             return ("other", compact(text))
-        return ("ratio", *(_read_value(part, []) for part in parts))
+        return ("ratio", *(_read_value(term, []) for term in terms))
     words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9 .'\-]*", words) and (
         "\\text" in text or _are_words(re.findall("[A-Za-z]+", words))

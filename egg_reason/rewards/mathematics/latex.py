@@ -108,7 +108,7 @@ def clean(text: str) -> str:
         text = re.sub(
             r"\\\\(?:\s*\[[^\]]*\])?(?=([\s0-9-])?)",
             # Of two answers below each other; and of LaTeX in a string whose backslashes were doubled.
-            lambda found: " \\newline " if "\\begin" in text else " \\gap " if found[1] else "\\",
+            lambda match: " \\newline " if "\\begin" in text else " \\gap " if match[1] else "\\",
             text,
         )
         text = re.sub(r"(?<=[0-9]),?\s*(?:\\[!,;: ]|~)\s*(?=[0-9]{3}(?![0-9]))", "\\\\,", text)
@@ -153,7 +153,7 @@ def _without_thousands(text: str) -> str:
         depth += (piece in OPENING) - (piece in CLOSING)
         if len(piece) > 4 and piece[0].isdigit():
             piece = (THOUSANDS if depth == 0 else inner).sub(
-                lambda found: re.sub(r"\\,|,| ", "", found.group()), piece
+                lambda match: re.sub(r"\\,|,| ", "", match.group()), piece
             )
         pieces.append(piece)
     return "".join(pieces)
@@ -174,22 +174,22 @@ def split_unit(text: str) -> tuple[str, str]:
             unit = name
     # From the end, since a unit may be several \text{...} one after the other.
     for _ in range(4):
-        found = TEXT_AT_END.search(text)
-        if found and (words := _unit_words(found[1], LETTER_UNITS)) and found.start() > 0:
-            text = text[: found.start()]
-            unit = f"{words}{found[2] or ''} {unit}".strip()
+        match = TEXT_AT_END.search(text)
+        if match and (words := _unit_words(match[1], LETTER_UNITS)) and match.start() > 0:
+            text = text[: match.start()]
+            unit = f"{words}{match[2] or ''} {unit}".strip()
             continue
-        found = FRACTION_AT_END.search(text)
+        match = FRACTION_AT_END.search(text)
         if (
-            found
-            and (above := _unit_words(found[1], LETTER_UNITS))
-            and (below := _unit_words(found[2], LETTER_UNITS))
-            and found.start() > 0
+            match
+            and (above := _unit_words(match[1], LETTER_UNITS))
+            and (below := _unit_words(match[2], LETTER_UNITS))
+            and match.start() > 0
         ):
-            return text[: found.start()], f"{above}/{below}{re.sub('[^0-9]', '', found[3])}"
-        found = WORDS_AT_END.search(text)
-        if found and (words := _unit_words(found[1], {}, shortest=4)) and found.start() > 0:
-            text = text[: found.start()].rstrip()
+            return text[: match.start()], f"{above}/{below}{re.sub('[^0-9]', '', match[3])}"
+        match = WORDS_AT_END.search(text)
+        if match and (words := _unit_words(match[1], {}, shortest=4)) and match.start() > 0:
+            text = text[: match.start()].rstrip()
             unit = f"{words} {unit}".strip()
         break
     return text.strip(), unit
@@ -202,19 +202,19 @@ def _unit_words(text: str, letters: dict[str, str], shortest: int = 1) -> str:
     letters = letters or (LETTER_UNITS if "/" in words else {})
     if not words or len(words) > 8 or len(re.sub(r"[A-Za-z0-9/\s.^{}-]", "", text)) > 0:
         return ""
-    found = []
-    for place, word in enumerate(words):
+    spelled = []
+    for position, word in enumerate(words):
         known = UNIT_OF.get(word) or UNIT_OF.get(word.lower()) or letters.get(word)
         if word.lower() in NOT_UNITS and not known:
             return ""
-        if word.isdigit() and not (place and len(word) == 1):
+        if word.isdigit() and not (position and len(word) == 1):
             return ""
         if not known and word.isalpha() and len(word) < shortest:
             return ""
-        found.append(known or word.lower())
+        spelled.append(known or word.lower())
     squared = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
-    powers = [squared[word] for word in found if word in squared]
-    return "".join([word for word in found if word not in squared] + powers)
+    powers = [squared[word] for word in spelled if word in squared]
+    return "".join([word for word in spelled if word not in squared] + powers)
 
 
 def known_unit(unit: str) -> bool:

@@ -43,7 +43,7 @@ def is_name(text: str) -> bool:
 
 
 def key_of(text: str) -> object:
-    """What two spellings of one name have in common: `a_{3}` and `a_3`."""
+    """Return the same key for two spellings of one name, such as `a_{3}` and `a_3`."""
     try:
         return parse(text)
     except Unreadable:

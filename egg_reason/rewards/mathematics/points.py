@@ -78,19 +78,19 @@ def points_for(a: tuple, b: tuple) -> tuple[tuple[Point, ...], int]:
         return FIRST, ENOUGH
     size = min(max(largest_number(a), largest_number(b)), LARGEST)
     points = list(FIRST)
-    for place in range(4):
+    for index in range(4):
         points += [
-            Point(f"size {place}", 0, 2 * size, "+"),
-            Point(f"size below {place}", 0, 2 * size, "-"),
-            Point(f"size mixed {place}", 0, 3 * size * size, "?"),
+            Point(f"size {index}", 0, 2 * size, "+"),
+            Point(f"size below {index}", 0, 2 * size, "-"),
+            Point(f"size mixed {index}", 0, 3 * size * size, "?"),
         ]
     if steps:
-        for place, step in enumerate(
+        for index, step in enumerate(
             Fraction(numerator, 10**9)
             for numerator in (0, 0, 0, 1, -1, 250_000_000, 500_000_000, 750_000_000)
         ):
             points += [
-                Point(f"step {place}", 0, 10, "?", step),
-                Point(f"step of size {place}", 0, 3 * size, "?", step / size),
+                Point(f"step {index}", 0, 10, "?", step),
+                Point(f"step of size {index}", 0, 3 * size, "?", step / size),
             ]
     return tuple(point._replace(whole=steps) for point in points), len(points)

@@ -23,10 +23,10 @@ EVERYTHING = [(-float("inf"), False, float("inf"), False)]
 def region(form: tuple) -> list[tuple] | None:
     """The real numbers that a form describes; None where it describes none, or has variables at its ends."""
     try:
-        found = _region(form)
+        intervals = _region(form)
     except Unreadable:
         return None
-    return None if found is None else _joined(found)
+    return None if intervals is None else _joined(intervals)
 
 
 def _region(form: tuple) -> list[tuple] | None:
@@ -51,8 +51,8 @@ def _region(form: tuple) -> list[tuple] | None:
         points = [_end(entry) for entry in form[1:]]
         return [(point, True, point, True) for point in points]
     if kind == "union":
-        parts = [_region(part) for part in form[1:]]
-        return None if None in parts else [piece for part in parts for piece in part or []]
+        regions = [_region(entry) for entry in form[1:]]
+        return None if None in regions else [piece for pieces in regions for piece in pieces or []]
     if kind == "minus":
         whole = _region(form[1])
         taken = _region(form[2])
@@ -76,24 +76,24 @@ def _region_of_conditions(conditions: tuple) -> list[tuple] | None:
     for condition in conditions:
         if condition[0] == "value" and first[0] == "relation" and first[1] == ("!=",):
             condition = ("relation", ("!=",), first[2], condition)
-        found = region(condition) if condition[0] in ("relation", "union", "member") else None
-        if found is None:
+        intervals = region(condition) if condition[0] in ("relation", "union", "member") else None
+        if intervals is None:
             return None
-        regions.append(found)
+        regions.append(intervals)
     common = EVERYTHING
-    for found in regions:
-        common = _common(common, found)
-    return common or [piece for found in regions for piece in found]
+    for intervals in regions:
+        common = _common(common, intervals)
+    return common or [piece for intervals in regions for piece in intervals]
 
 
 def _region_of_relation(form: tuple) -> list[tuple] | None:
-    """Of a chain, the numbers that meet each of its parts."""
+    """Return the numbers that meet each relation of a chain."""
     common = EVERYTHING
     for operator, (left, right) in zip(form[1], pairwise(form[2:]), strict=True):
-        found = _region_of_pair(operator, left, right)
-        if found is None:
+        intervals = _region_of_pair(operator, left, right)
+        if intervals is None:
             return None
-        common = _common(common, found)
+        common = _common(common, intervals)
     return common
 
 
@@ -153,7 +153,7 @@ def _scaled(pieces: list[tuple], factor: Any, shift: Any) -> list[tuple]:
 
 
 def _common(first: list[tuple], second: list[tuple]) -> list[tuple]:
-    """What two regions have in common."""
+    """Return what two regions have in common."""
     return _without_region(_joined(first), _without_region(EVERYTHING, _joined(second)))
 
 
@@ -172,20 +172,20 @@ def _order(first: tuple, second: tuple) -> int:
 
 def _joined(pieces: list[tuple]) -> list[tuple]:
     """Return the pieces in order, with those that overlap or touch made one."""
-    found: list[tuple] = []
+    joined: list[tuple] = []
     for low, has_low, high, has_high in sorted(pieces, key=cmp_to_key(_order)):
-        if found and (
-            less(low, found[-1][2]) or (same_real(low, found[-1][2]) and (has_low or found[-1][3]))
+        if joined and (
+            less(low, joined[-1][2]) or (same_real(low, joined[-1][2]) and (has_low or joined[-1][3]))
         ):
-            first_low, first_has_low, last_high, last_has_high = found[-1]
+            first_low, first_has_low, last_high, last_has_high = joined[-1]
             if same_real(high, last_high):
-                found[-1] = (first_low, first_has_low, high, has_high or last_has_high)
+                joined[-1] = (first_low, first_has_low, high, has_high or last_has_high)
             # A piece that ends within the one before it adds nothing.
             elif less(last_high, high):
-                found[-1] = (first_low, first_has_low, high, has_high)
+                joined[-1] = (first_low, first_has_low, high, has_high)
         else:
-            found.append((low, has_low, high, has_high))
-    return found
+            joined.append((low, has_low, high, has_high))
+    return joined
 
 
 def _without_region(whole: list[tuple], taken: list[tuple]) -> list[tuple]:
@@ -204,9 +204,10 @@ def _without_region(whole: list[tuple], taken: list[tuple]) -> list[tuple]:
                 else (first, has_first and not (same_real(first, high) and has_high), last, has_last)
             )
             left += [
-                part
-                for part in dict.fromkeys((below, above))
-                if less(part[0], part[2]) or (same_real(part[0], part[2]) and part[1] and part[3])
+                interval
+                for interval in dict.fromkeys((below, above))
+                if less(interval[0], interval[2])
+                or (same_real(interval[0], interval[2]) and interval[1] and interval[3])
             ]
         whole = left
     return whole

@@ -73,15 +73,15 @@ def tokenize(text: str) -> list[tuple[str, str]]:
     tokens = []
     position = 0
     while position < len(text):
-        found = TOKEN.match(text, position)
-        if found is None:
+        match = TOKEN.match(text, position)
+        if match is None:
             raise Unreadable(f"not allowed in an expression: {text[position]!a}")
-        position = found.end()
-        kind = str(found.lastgroup)
+        position = match.end()
+        kind = str(match.lastgroup)
         if kind == "letters":
-            tokens += _letters(found.group())
+            tokens += _letters(match.group())
         elif kind != "space":
-            tokens.append((kind, found.group()))
+            tokens.append((kind, match.group()))
         if len(tokens) > MOST:
             raise Unreadable(f"more than {MOST} signs")
     return tokens

@@ -1,4 +1,4 @@
-"""What occurs in the tree of an expression: its variables, constants, functions and numbers.
+"""Lists what occurs in the tree of an expression: its variables, constants, functions and numbers.
 
 `expressions` says what trees are made of.
 """

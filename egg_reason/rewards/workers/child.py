@@ -74,11 +74,13 @@ def serve(connection: Connection, output: int, rewards: Sequence[Reward], memory
     os.dup2(output, 1)
     os.dup2(output, 2)
     # line by line: this process may be killed at any time
-    for name, number in (("stdout", 1), ("stderr", 2)):
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
         setattr(
             sys,
             name,
-            os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False),
+            os.fdopen(
+                descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+            ),
         )
     faulthandler.enable()
     functions: dict[str, Callable] = {}
