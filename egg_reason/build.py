@@ -201,11 +201,12 @@ def check_resume(
     """Raise the error for which resuming a run with these settings after `steps` steps would be refused.
     Change nothing."""
     parts, changed = rebuild(read_settings(path), changes, path, machines)
+    rewind = steps
     with parts.problem, ScalarLog(Path(path) / "scalars" / "log.bin", writable=False, steps=steps) as scalars:
         if not isinstance(parts.algorithm, Replayable):  # steps after the checkpoint are trained again
             saved = Checkpoints(Path(path) / "checkpoints").steps()
             steps = max((step for step in saved if step <= steps), default=0)
-        check_inputs(parts, scalars, path, changed, accept, steps, quiet=True)
+        check_inputs(parts, scalars, path, changed, accept, steps, quiet=True, rewind=rewind)
 
 
 def build_remote(machines: Machines = HERE) -> Build:

@@ -176,8 +176,8 @@ def locate(source: str | os.PathLike) -> Path:
     name = str(source)
     if name.startswith(HUB):
         return _download(name.removeprefix(HUB))
-    if Path(name).exists():
-        return Path(name)
+    if (path := Path(name).expanduser()).exists():
+        return path
     if name in bundled():
         return bundled()[name]
     names = ", ".join(bundled()) or "none"

@@ -92,8 +92,7 @@ class Tokenizer(Protocol):
 
 
 class _Packaged:
-    """What the two vocabularies have in common that come without files. ends: see `Tokenizer`; id 0 is always
-    one."""
+    """The part that the two vocabularies without files share. ends: see `Tokenizer`; id 0 is always one."""
 
     absent: tuple[int, ...] = ()
     bos: int | None = 0

@@ -27,6 +27,7 @@ def check_inputs(
     accept: Sequence[str],
     steps: int,
     quiet: bool = False,
+    rewind: int | None = None,
 ) -> list[str]:
     """Return the kinds of inputs that are others than those of the run after so many steps, all accepted.
 
@@ -34,6 +35,7 @@ def check_inputs(
         changed: the settings that are others now, to be named in error lines.
         accept: kinds that the user accepts.
         quiet: log nothing; otherwise what is accepted, what did not change, and what cannot be told.
+        rewind: the steps that the user keeps, to be named in error lines; None: all.
 
     Raises ValueError, one line, for another base model, an input that is not accepted, and rows that were
     changed and overlap with evaluation problems.
@@ -50,10 +52,11 @@ def check_inputs(
             path,
         )
         return []
-    again = " ".join([resume_command(path), *map(shlex.quote, words(changed))])
+    kept = [] if rewind is None else ["--rewind", str(rewind)]
+    again = " ".join([resume_command(path), *kept, *map(shlex.quote, words(changed))])
     different = accepted(before, parts.fingerprints, accept, path, again)
     if "data" in different and not parts.config.task.allow_overlap:
-        tasks.refuse_overlap(parts.task, parts.config.task.data_dir)
+        tasks.refuse_overlap(parts.task, parts.config.task.data_dir, begun=True)
     for kind in accept:
         if kind not in different:
             say("%s: %s did not change: there is nothing to accept", path, kind)

@@ -264,8 +264,10 @@ def overlaps(
     return found
 
 
-def refuse_overlap(task: Task, data_dir: str | Path | None = None) -> list[str]:
-    """The names of what a task's training problems were compared with.
+def refuse_overlap(task: Task, data_dir: str | Path | None = None, begun: bool = False) -> list[str]:
+    """Return the names of what a task's training problems were compared with.
+
+    begun: whether a run of the task goes on, which keeps its options.
 
     Raises ValueError, one line with the first pairs, where any overlaps. A task whose problems are
     `generated` is not compared: its splits are apart by construction.
@@ -273,7 +275,7 @@ def refuse_overlap(task: Task, data_dir: str | Path | None = None) -> list[str]:
     if task.generated or task.environment is not None:
         return []
     compared = overlaps(task, data_dir)
-    guilty = {name: found for name, found in compared.items() if found[0]}
+    guilty = {name: (pairs, rows) for name, (pairs, rows) in compared.items() if pairs}
     if guilty:
         counts = ", ".join(
             f"{len({pair.training for pair in pairs})} with {name}" for name, (pairs, _) in guilty.items()
@@ -283,9 +285,13 @@ def refuse_overlap(task: Task, data_dir: str | Path | None = None) -> list[str]:
             for pairs, rows in guilty.values()
             for line in overlap.lines(pairs[:2], task.train, rows, length=80)
         ]
+        way_out = (
+            "Take them out of the data"
+            if begun
+            else f"Leave them out with --task-options exclude={','.join(guilty)}"
+        )
         raise ValueError(
             f"task {task.name}: training problems must not overlap with evaluation problems, found {counts}:"
-            f" {'; '.join(shown[:4])}. Leave them out with --task-options exclude={','.join(guilty)}, or"
-            " train on them all the same with --allow-overlap"
+            f" {'; '.join(shown[:4])}. {way_out}, or train on them all the same with --allow-overlap"
         )
     return list(compared)

@@ -6,14 +6,27 @@ CSV, both of them as text. No container becomes its own text.
 
 import ast
 import json
+import re
 from typing import Any
 
 from egg_reason.rewards.columns import gold_text
 
-__all__ = ["Messages", "container_in", "from_text", "holds", "lookup", "problem", "question_text"]
+__all__ = [
+    "Messages",
+    "container_in",
+    "from_text",
+    "holds",
+    "joined",
+    "lookup",
+    "problem",
+    "question_text",
+]
 
 Messages = list[dict[str, Any]]
 """Turns of a conversation, each with `role` and `content`."""
+
+MESSAGES = re.compile(r"""\s*(?:array\()?\[?\s*\{\s*['"](?:role|content|from)['"]\s*:""")
+"""Begins the text of messages, as JSON, Python and numpy write it."""
 
 
 def lookup(row: dict, column: str) -> Any:
@@ -24,6 +37,8 @@ def lookup(row: dict, column: str) -> Any:
     """
     if column in row:
         return row[column]
+    if "" in column.split("."):
+        return None
     value: Any = row
     rest = column
     while rest:
@@ -83,6 +98,8 @@ def problem(cell: Any) -> str | Messages:
     """
     if isinstance(cell, str):
         held = container_in(cell)
+        if held is None and MESSAGES.match(cell):
+            raise ValueError(f"the text of messages, which cannot be read: {cell.strip()!r:.60}")
         if held is None or not _look_like_messages(held):
             return cell.strip()
         cell = held
@@ -145,18 +162,26 @@ def _messages(turns: list) -> Messages:
 
 def _content(turn: dict) -> str:
     content = turn["content"]
-    if isinstance(content, list):  # OpenAI's entries: {"type": "text", "text": ...}
-        if not all(
-            isinstance(one, str) or (isinstance(one, dict) and isinstance(one.get("text"), str))
-            for one in content
-        ):
+    if isinstance(content, list):
+        text = joined(content)
+        if text is None:
             raise ValueError(f"messages with content that is no text ({_kinds(content)})")
-        content = "".join(one if isinstance(one, str) else one["text"] for one in content)
+        content = text
     if content is None and turn.get("tool_calls"):
         return ""
     if not isinstance(content, str):
         raise ValueError(f"messages with content that is no text ({type(content).__name__})")
     return content
+
+
+def joined(content: list) -> str | None:
+    """Return the text of OpenAI's content entries, {"type": "text", "text": ...}; None where one is another,
+    such as an image."""
+    texts: list[Any] = [
+        entry.get("text") if isinstance(entry, dict) and entry.get("type", "text") == "text" else entry
+        for entry in content
+    ]
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else None
 
 
 def _kinds(content: list) -> str:

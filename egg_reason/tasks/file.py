@@ -157,7 +157,12 @@ def _rows(
     asked = _column(path, rows, columns, prompt_column, "prompt")
     answer: str | None = None
     if answered and (answer_column is not None or graded or ANSWER in columns):
-        answer = _column(path, rows, columns, answer_column or ANSWER, "answer")
+        answer = _column(path, rows, columns, ANSWER if answer_column is None else answer_column, "answer")
+    if answer == asked:
+        raise ValueError(
+            f"{path}: the column {asked!r} cannot be both the problem and its answer; name another with"
+            " --answer-column"
+        )
     given = cells.from_text if is_csv(path) else lambda cell: cell
     made = []
     for number, row in enumerate(rows):

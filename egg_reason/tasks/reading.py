@@ -21,6 +21,7 @@ Parquet. Each may be followed by `.gz`."""
 
 GZIP = b"\x1f\x8b"
 LONGEST_CELL = 1 << 24
+LONGEST_INTEGER = 4000  # Python itself reads 4,300 digits
 
 
 def is_data_file(name: str | Path) -> bool:
@@ -49,8 +50,10 @@ def read_file(path: str | Path) -> list[dict]:
     Raises FileNotFoundError, or ValueError with one line where the file is not what its suffix says.
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder, and no data file; give the file")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such data file (looked in {Path.cwd()})")
+        raise FileNotFoundError(f"{path}: no such data file (looked in {Path.cwd()}); give its path")
     suffix = _suffix(path)
     try:
         content = path.read_bytes()
@@ -123,7 +126,7 @@ def _json(text: str, lines: bool) -> list:
 
 def _values(text: str) -> list:
     """Return the JSON values that follow each other in a text."""
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
+    decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
     values: list = []
     position = 0
     while True:
@@ -138,6 +141,12 @@ def _values(text: str) -> list:
         except ValueError as error:
             raise ValueError(f"{error} (line {text.count(chr(10), 0, position) + 1})") from None
         values.append(value)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_INTEGER:
+        raise ValueError(f"a number of more than {LONGEST_INTEGER} digits, which may stand as text")
+    return int(digits)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -169,7 +178,7 @@ def _inexact(kind) -> bool:
         types.is_float32(kind)
         or types.is_float16(kind)
         or types.is_map(kind)
-        or any(_inexact(kind.field(number).type) for number in range(kind.num_fields))
+        or any(_inexact(kind.field(index).type) for index in range(kind.num_fields))
     )
 
 
@@ -186,7 +195,7 @@ def _exact(value, kind):
     if types.is_map(kind):
         return {key: _exact(one, kind.item_type) for key, one in value}
     if types.is_struct(kind):
-        fields = [kind.field(number) for number in range(kind.num_fields)]
+        fields = [kind.field(index) for index in range(kind.num_fields)]
         return {field.name: _exact(value[field.name], field.type) for field in fields}
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return [_exact(one, kind.value_type) for one in value]

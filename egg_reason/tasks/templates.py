@@ -31,6 +31,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from egg_reason.tasks.cells import joined
+
 __all__ = ["DATE", "Question", "Template", "choose"]
 
 NAMES = ("g1", "g1-nothink", "plain", "chat")
@@ -111,7 +113,7 @@ def choose(template: str, tokenizer_name: str | None = None, compact: bool = Fal
         path = Path(template[1:]).expanduser()
         if path.is_dir():
             return _chat_of([path, *beside], tokenizer_name)
-        text = path.read_text(encoding="utf-8")
+        text = _text(path)
         if path.suffix == ".json":
             return _chat(_inline(path), path, [path.parent, *beside])
         if _speaks_of_messages(text):
@@ -133,9 +135,8 @@ def _only_turn(question: Question, name: str) -> str:
         return question
     roles = [message.get("role") for message in question]
     content = question[0].get("content") if roles == ["user"] else None
-    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
-        texts = [part.get("text") for part in content]
-        content = "".join(texts) if all(isinstance(text, str) for text in texts) else None
+    if isinstance(content, list):
+        content = joined(content)
     if not isinstance(content, str):
         raise ValueError(
             f"template {name}: it has a form for a single message of the user's with a text, got messages of"
@@ -145,35 +146,38 @@ def _only_turn(question: Question, name: str) -> str:
 
 
 def _jinja(text: str, source: str, files: tuple[Path, ...] = ()) -> Template:
-    from jinja2 import StrictUndefined, TemplateError, meta
+    from jinja2 import StrictUndefined, meta
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
     try:
         unknown = sorted(meta.find_undeclared_variables(environment.parse(text)) - {"question", "problem"})
         compiled = environment.from_string(text)
-        if unknown:
-            raise ValueError(
-                f"{source}: {', '.join(unknown)} is not defined; a template may use question and problem, a"
-                " chat template messages"
-            )
-        first, second = (compiled.render(question=each, problem=each) for each in ("one", "another"))
-    except TemplateError as error:
+    except Exception as error:  # of the parser, of filters and of constants that it computes
         raise ValueError(
             f"{source}: not a Jinja template: {_line(error)}; see https://jinja.palletsprojects.com/templates"
         ) from None
-    if first == second:
+    if unknown:
+        raise ValueError(
+            f"{source}: {', '.join(unknown)} is not defined; a template may use question and problem, a"
+            " chat template messages"
+        )
+
+    def render(question: str, problem: str) -> str:
+        try:
+            return compiled.render(question=question.strip(), problem=problem.strip())
+        except Exception as error:  # templates are programs: they fail in every way
+            raise ValueError(
+                f"{source}: cannot be rendered: {_line(error)}, for the question {question!r:.60}; correct it"
+            ) from None
+
+    if render("one", "one") == render("another", "another"):
         raise ValueError(
             f"{source}: the prompt is the same whatever the question; write {{{{ question }}}} where it"
             " belongs"
         )
     stop = TURN if "User:" in text else ()
-    return Template(
-        "jinja",
-        lambda question, problem: compiled.render(question=question.strip(), problem=problem.strip()),
-        stop,
-        files,
-    )
+    return Template("jinja", render, stop, files)
 
 
 def _speaks_of_messages(text: str) -> bool:
@@ -195,7 +199,7 @@ def _chat_of(folders: Sequence[Path], tokenizer_name: str | None) -> Template:
     for folder in folders:
         jinja, config = (folder / name for name in CHAT_FILES)
         if jinja.is_file():
-            return _chat(jinja.read_text(encoding="utf-8"), jinja, folders)
+            return _chat(_text(jinja), jinja, folders)
         if config.is_file() and _json(config).get("chat_template") is not None:
             return _chat(_inline(config), config, folders)
     looked = " or ".join(str(folder) for folder in folders)
@@ -208,9 +212,22 @@ def _chat_of(folders: Sequence[Path], tokenizer_name: str | None) -> Template:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
+    """Return the text of a file, without a byte order mark. Raises OSError, ValueError: one line."""
+    if not path.is_file():
+        raise FileNotFoundError(f"template: {path}: no such file (looked in {Path.cwd()}); give its path")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"template: {path} is no UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    text = _text(path)
+    try:
+        value = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); fetch the file again") from None
     if not isinstance(value, dict):
@@ -221,8 +238,8 @@ def _json(path: Path) -> dict[str, Any]:
 def _inline(path: Path) -> str:
     """Return the chat template in a tokenizer_config.json: its only one, or the default of several."""
     text = _json(path).get("chat_template")
-    if isinstance(text, list) and all(isinstance(each, dict) for each in text):
-        named = {each.get("name"): each.get("template") for each in text}
+    if isinstance(text, list) and all(isinstance(entry, dict) for entry in text):
+        named = {entry.get("name"): entry.get("template") for entry in text}
         text = named.get("default")
         if text is None:
             raise ValueError(

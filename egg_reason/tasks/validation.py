@@ -12,10 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from egg_reason.rewards import Reward, Scorer, TrainerState
-from egg_reason.rewards.answers import last_boxes
 from egg_reason.rewards.columns import columns, gold_text
 from egg_reason.rewards.gsm8k import gold_value
-from egg_reason.rewards.math import is_words
+from egg_reason.rewards.math import gold_of, is_words
 from egg_reason.tasks.cells import container_in
 from egg_reason.tasks.task import Task
 
@@ -28,7 +27,7 @@ MANY = 20
 OTHER_MARK = {"gsm8k": re.compile(r"\\boxed|<answer>"), "math": re.compile(r"####|<answer>|</?think|\\boxed")}
 """What marks an answer for another grader, and stands in no right answer of this one."""
 
-OTHER_TEXT = re.compile(r"(?s)array\(.*\)|(?i:nan|nat|<na>)")
+OTHER_TEXT = re.compile(r"(?s)array\(.*\)|\[\s*[-+.\d]+(?:\s+[-+.\d]+)+\s*\]|(?i:nan|nat|<na>)")
 """The text of a numpy array, and of a missing cell."""
 
 
@@ -94,20 +93,18 @@ def _faults_of(
             f"{where} rows have no column 'solution', so nothing shows that their rewards accept a right"
             " answer"
         ]
-    unmatched = {
-        number: fault for number, row in enumerate(rows) if (fault := _gold_fault(row, task.rewards))
-    }
-    faults = [f"{where} row {number}: {fault}" for number, fault in unmatched.items()]
-    unsolved = [number for number, row in enumerate(rows) if row["solution"] is None]
+    unmatched = {index: fault for index, row in enumerate(rows) if (fault := _gold_fault(row, task.rewards))}
+    faults = [f"{where} row {index}: {fault}" for index, fault in unmatched.items()]
+    unsolved = [index for index, row in enumerate(rows) if row["solution"] is None]
     if unsolved:
         faults.append(
             f"{where}: {len(unsolved):,} rows (the first is row {unsolved[0]}) have no answer in text and no"
             " 'solution', so nothing shows that their rewards accept a right answer"
         )
-    numbers = [number for number in range(len(rows)) if number not in {*unmatched, *unsolved}]
+    numbers = [index for index in range(len(rows)) if index not in {*unmatched, *unsolved}]
     if not numbers:
         return faults
-    asked = [rows[number] for number in numbers]
+    asked = [rows[index] for index in numbers]
     prompts = [row["prompt"] for row in asked]
     scores = scorer.score(prompts, [gold(row) for row in asked], columns(asked), trainer_state=state)
     for position, (name, values) in enumerate(scores.by_reward.items()):
@@ -144,11 +141,11 @@ def _gold_fault(row: dict, rewards: Sequence[str]) -> str | None:
     if container_in(text) is not None or OTHER_TEXT.fullmatch(text):
         return f"its answer is the text of a container or a missing cell: {text!r:.100}"
     for grader in graders:
-        if grader == "math" and (boxes := last_boxes(text, adjacent=True)) and boxes[1]:
+        if grader == "math" and "\\boxed" in text and "\\boxed" not in gold_of(text):
             continue  # a worked solution with a box is a right answer
         if found := OTHER_MARK[grader].search(text):
             return f"its answer holds {found.group()}, which is no mark of {grader}'s: {text!r:.100}"
-        if grader == "math" and "\n" in text and "\\begin" not in text:
+        if grader == "math" and len(text.splitlines()) > 1 and "\\begin" not in text:
             return f"its answer has more than one line, which nothing equals by math: {text!r:.100}"
         if grader == "gsm8k" and not _is_number(text):
             return f"its answer is no number, alone or behind ####, as gsm8k needs it: {text!r:.100}"

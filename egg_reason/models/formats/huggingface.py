@@ -44,11 +44,11 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: no such file; a Hugging Face folder with {CONFIG} and {WEIGHTS} was expected"
         )
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # editors of some systems write the mark
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path}: not JSON: {str(error).splitlines()[0]}; fetch the file again") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: a JSON object was expected")
+        raise ValueError(f"{path}: a JSON object was expected; fetch the file again")
     return value
 
 

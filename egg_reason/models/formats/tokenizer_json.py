@@ -37,10 +37,12 @@ class HuggingFaceTokenizer:
         from tokenizers import AddedToken
         from tokenizers import Tokenizer as Library
 
-        path = Path(path)
+        path = Path(path).expanduser()
+        if path.is_dir():
+            path /= companions.TOKENIZER
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such tokenizer file; give the path of a tokenizer.json")
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
         try:
             self._library: Any = Library.from_str(text)
         except Exception as error:  # the library raises nothing more specific
@@ -117,7 +119,7 @@ class HuggingFaceTokenizer:
         if back == text:
             return True
         if self._added:
-            back, text = (self._around_added.sub(r"\1", each) for each in (back, text))
+            back, text = (self._around_added.sub(r"\1", side) for side in (back, text))
         return back == text or unicodedata.normalize("NFC", text) == back
 
     def _added_spaces(self) -> tuple[bool, bool]:

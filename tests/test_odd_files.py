@@ -1,0 +1,92 @@
+"""Files as editors and other tools leave them: read as they are meant, or refused in one line."""
+
+import json
+
+import pytest
+
+from egg_reason import tasks
+from egg_reason.tasks import templates
+from egg_reason.tasks.cells import lookup, problem
+
+ROW = {"question": "Sam has 3 pens and buys 4. How many now?", "answer": "7"}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(ROW) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{'role': 'user', 'content': 'Hi'",
+        'array([{"role": "user", "content": "Hi"}], dtype=object)',
+        '[{"from": "human", "value": "Hi"',
+    ],
+)
+def test_the_text_of_messages_that_cannot_be_read_is_no_question(text):
+    with pytest.raises(ValueError, match="the text of messages, which cannot be read"):
+        problem(text)
+
+
+@pytest.mark.parametrize("text", ["Solve {x : x > 1}.", "[1, 2] and {'a': 1}: add them", "array([1 2]) + 1"])
+def test_questions_that_look_like_data_stay_questions(text):
+    assert problem(text) == text
+
+
+def test_an_image_is_no_text():
+    picture = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    with pytest.raises(ValueError, match="content that is no text"):
+        problem([{"role": "user", "content": picture}])
+
+
+@pytest.mark.parametrize("column", ["", ".", "answer.", ".answer", "a..b"])
+def test_a_path_with_an_empty_name_is_no_column(column):
+    assert lookup(ROW, column) is None
+
+
+def test_one_column_is_not_both_problem_and_answer(file):
+    with pytest.raises(
+        ValueError, match="cannot be both the problem and its answer; name another with --answer-column"
+    ):
+        tasks.make(str(file), reward="gsm8k", answer_column="question")
+
+
+def test_a_folder_is_no_data_file(tmp_path):
+    (tmp_path / "b.jsonl").mkdir()
+    with pytest.raises(ValueError, match="a folder, and no data file; give the file"):
+        tasks.make(str(tmp_path / "b.jsonl"), reward="gsm8k")
+
+
+def test_a_number_too_long_for_python_names_its_row(file):
+    file.write_text(json.dumps(ROW) + "\n" + json.dumps(ROW).replace('"7"', "9" * 5000) + "\n")
+    with pytest.raises(ValueError, match="more than 4000 digits, which may stand as text") as error:
+        tasks.make(str(file), reward="gsm8k")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{{ question | nothing }}", "not a Jinja template"),
+        (b"{{ question / 0 }}", "cannot be rendered: "),
+        (b"\xff\xfe{{ question }}", "no UTF-8 text .byte 0.; save it as UTF-8"),
+    ],
+)
+def test_templates_that_cannot_be(content, message, tmp_path):
+    (tmp_path / "t.jinja").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        templates.choose(f"@{tmp_path}/t.jinja")
+    assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_template(tmp_path):
+    (tmp_path / "t.jinja").write_bytes(b"\xef\xbb\xbfQ: {{ question }}")
+    assert templates.choose(f"@{tmp_path}/t.jinja").render("one", "one") == "Q: one"
+
+
+def test_a_template_file_that_is_missing_is_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such file .* give its path"):
+        templates.choose(f"@{tmp_path}/nothing.jinja")
