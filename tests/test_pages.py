@@ -20,14 +20,14 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 EVOLUTION = "--steps 2 --population 8 --prompts 2 --lanes 32 --final-problems 8 --eval-every 0"
 GRPO = "--steps 2 --prompts 2 --samples 4 --lanes 32 --final-problems 8 --eval-every 0"
 COMPARISON = (
-    "--updates 1 --seeds 1 --tune 0 --jobs 1 --problems 16 --final-samples 1 --spread-samples 2"
+    "--minutes 0.3 --seeds 1 --tune 0 --jobs 1 --problems 16 --final-samples 1 --spread-samples 2"
     " --spread-problems 8 --evaluations 1 --set lanes=64"
 )
 SMALLER = {
     r"egg-reason train .*grpo.*": GRPO,
     r"egg-reason train .*(--resume|--dry-run).*": "",
     r"egg-reason train .*": EVOLUTION,
-    r"egg-reason probe .*": "--minutes 1 --sigmas 0.02 --populations 1 --problems 16 --population 8 --prompts 2",
+    r"egg-reason probe .*": "--minutes 1 --sigmas 0.02 --populations 1 --problems 32 --population 8 --prompts 2",
     r"egg-reason compare .*": COMPARISON,
     r"egg-reason eval .*": "--problems 8 --lanes 32",
 }
