@@ -649,7 +649,7 @@ def test_a_task_file(settings, tmp_path, monkeypatch):
         "run: other data (held-out rows: 5 instead of 4, mine.py, rows.py), rewards (mine.py, rows.py) than"
         in (done.stderr)
     )
-    assert done.stderr.endswith("--resume run --accept-changes data,rewards\n")
+    assert done.stderr.endswith("--resume run --rewind 0 --accept-changes data,rewards\n")
 
 
 def test_a_tokenizer_file(settings, tmp_path, monkeypatch, command):
@@ -673,7 +673,7 @@ def test_a_tokenizer_file(settings, tmp_path, monkeypatch, command):
     status, _, error = command("train", "--plain", "--resume", "run", "--rewind", "0")
     assert status == 2 and error == (
         "egg-reason: run: other tokenizer (own.json) than it had: put that back, or continue with the change:"
-        " egg-reason train --resume run --accept-changes tokenizer\n"
+        " egg-reason train --resume run --rewind 0 --accept-changes tokenizer\n"
     )
     (tmp_path / "own.json").unlink()
     assert command("verify", "run")[0] == 0  # weights need no tokenizer

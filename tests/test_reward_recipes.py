@@ -522,7 +522,7 @@ REFUSED = """
             "router",
             "verl: router requires router_address, and is given data_source, solution_str, ground_truth",
         ),
-        ("router", "give it the rest with functools.partial(router, router_address=...)"),
+        ("router", "write my_reward = functools.partial(router, router_address=...), and name my_reward"),
         (
             "two",
             "it has no parameter completions, but text, gold; define it as def two(completions, **kwargs)",

@@ -102,7 +102,7 @@ def test_gold_closes_a_thought_that_the_prompt_opens(prompt, expected):
             "answer is not defined; a template may use question and problem",
         ),
         ("{{ 'the same' }}", None, "the prompt is the same whatever the question"),
-        ("{{ question.__class__.__mro__ }}", None, "not a Jinja template: access to attribute '__class__'"),
+        ("{{ question.__class__.__mro__ }}", None, "cannot be rendered: access to attribute '__class__'"),
         ("@{folder}/none.txt", None, "none.txt"),
     ],
 )

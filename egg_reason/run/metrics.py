@@ -30,6 +30,8 @@ LINES = {
             "",
             "Mean of one reward over the completions that it applies to, without its weight.",
         ),
+        "rewards/NAME/min": ("", "Smallest value of one reward among the completions that it applies to."),
+        "rewards/NAME/max": ("", "Largest value of one reward among the completions that it applies to."),
         "rewards/NAME/KIND": ("completions", "Completions whose reward failed; KIND is one of those below."),
         "metrics/NAME": ("", "Mean of a value that a reward function logged with log_metric."),
         "completion_length": ("tokens", "Mean length of the completions, end token included."),
