@@ -286,9 +286,9 @@ def test_messages_under_a_chat_template_are_all_their_turns(make, tmp_path):
         ("a.jsonl", '\ufeff{"question": "How many?", "answer": 7}\n\n  \n'),
         ("a.jsonl", '{\n "question": "How many?",\n "answer": 7\n}\n'),
         ("a.jsonl", '[{"question": "How many?", "answer": 7}]'),
-        ("a.jsonl.gz", gzip.compress(b'{"question": "How many?", "answer": 7}\n')),
-        ("a.jsonl", gzip.compress(b'{"question": "How many?", "answer": 7}\n')),
-        ("a.csv.gz", gzip.compress(b"question,answer\nHow many?,7\n")),
+        ("a.jsonl.gz", gzip.compress(b'{"question": "How many?", "answer": 7}\n', mtime=0)),
+        ("a.jsonl", gzip.compress(b'{"question": "How many?", "answer": 7}\n', mtime=0)),
+        ("a.csv.gz", gzip.compress(b"question,answer\nHow many?,7\n", mtime=0)),
     ],
 )
 def test_files_as_tools_write_them(name, content, make):
@@ -338,7 +338,7 @@ def test_files_as_tools_write_them(name, content, make):
         ("a.jsonl", '{"question": "a", "answer": 1}\n{"question": }', "Expecting value (line 2, column 14)"),
         ("a.jsonl", '{"question": "a", "answer": 1}\n3\n', "row 1 is 3"),
         ("a.jsonl", '{"question": "a", "answer": 1}\n{"question": "b"}\n', "row 1 has no answer"),
-        ("a.jsonl.gz", gzip.compress(b'{"question": "a", "answer": 1}')[:20], "cannot be read as jsonl"),
+        ("a.jsonl.gz", gzip.compress(b'{"question": "a", "answer": 1}', mtime=0)[:20], "cannot be read as jsonl"),
         ("a.json", "[" * 100_000, "cannot be read as json"),
     ],
 )
