@@ -317,7 +317,7 @@ def test_a_call_leaves_nothing_behind():
 def test_weights_prepared_for_few_rows_compute_what_they_did(monkeypatch):
     """Layer by layer and transposed, with a population of every kind of parameter attached, for one token and
     for several."""
-    monkeypatch.setattr("egg_reason.models.rwkv7.family.TRANSPOSED_FROM", 64 * 64)
+    monkeypatch.setattr("egg_reason.models.layers.TRANSPOSED_FROM", 64 * 64)
     noise = NormalNoise(seed=1, rank=RANK, parameters=ARCHITECTURE.parameters(vectors=True, embeddings=True))
     prepared = ARCHITECTURE.prepared(params(), 4)
     assert isinstance(prepared.head, Transposed) and isinstance(prepared.blocks[1].ffn.key, Transposed)

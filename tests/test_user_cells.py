@@ -338,7 +338,11 @@ def test_files_as_tools_write_them(name, content, make):
         ("a.jsonl", '{"question": "a", "answer": 1}\n{"question": }', "Expecting value (line 2, column 14)"),
         ("a.jsonl", '{"question": "a", "answer": 1}\n3\n', "row 1 is 3"),
         ("a.jsonl", '{"question": "a", "answer": 1}\n{"question": "b"}\n', "row 1 has no answer"),
-        ("a.jsonl.gz", gzip.compress(b'{"question": "a", "answer": 1}', mtime=0)[:20], "cannot be read as jsonl"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"question": "a", "answer": 1}', mtime=0)[:20],
+            "cannot be read as jsonl",
+        ),
         ("a.json", "[" * 100_000, "cannot be read as json"),
     ],
 )

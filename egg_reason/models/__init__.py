@@ -3,8 +3,8 @@
     model = models.load("rwkv7-g1-1.5b.pth")
     model.params, model.family, model.tokenizer
 
-`base` has the protocol of a family, `sources` loads and saves; each family is a package of its own (`rwkv7`),
-file formats are in `formats`, tokenizers in `tokenizers`.
+`base` has the protocol of a family, `sources` loads and saves; each family is a package of its own (`rwkv7`,
+`transformer`), file formats are in `formats`, tokenizers in `tokenizers`.
 """
 
 from egg_reason.models.base import (
@@ -29,6 +29,7 @@ from egg_reason.models.sources import (
     run_model_name,
     save,
 )
+from egg_reason.models.transformer.family import TransformerLoader
 
 __all__ = [
     "FAMILIES",
@@ -51,3 +52,4 @@ __all__ = [
 ]
 
 register(RWKV7Loader())
+register(TransformerLoader())

@@ -86,24 +86,28 @@ class FullRank(struct.PyTreeNode):
 
 class Offset(struct.PyTreeNode):
     """A vector (or small array, taken whole) plus dense noise; stands in sums and products with activations
-    [B, T, ...]."""
+    [B, T, ...], whose last axes are its own. Between these, activations may have others, such as heads."""
 
     base: jax.Array  # [...]
     noise: jax.Array  # [K, ...]
     scale: jax.Array  # [B] float32
 
-    def values(self):
-        """Return each row's own values, [B, 1, ...], with an axis for the tokens."""
+    def values(self, ndim: int):
+        """Return each row's own values, [B, 1, ...], to stand beside activations with so many axes."""
         # From one row a group to one a lane: lanes of a group stand side by side.
         rows = jnp.repeat(self.noise, self.scale.shape[0] // self.noise.shape[0], 0)
         scale = self.scale.astype(self.noise.dtype).reshape(-1, *[1] * self.base.ndim)
-        return (self.base + scale * rows)[:, None]
+        values = self.base + scale * rows
+        # One for the tokens, and one for each axis between: aligned from the right alone, rows would stand
+        # beside tokens.
+        shared = max(1, ndim - values.ndim)
+        return values.reshape(values.shape[0], *[1] * shared, *self.base.shape)
 
     def __mul__(self, x):
-        return self.values() * x
+        return self.values(x.ndim) * x
 
     def __add__(self, x):
-        return self.values() + x
+        return self.values(x.ndim) + x
 
     __rmul__ = __mul__
     __radd__ = __add__

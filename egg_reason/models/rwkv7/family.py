@@ -5,7 +5,6 @@ axis 0 of each of its arrays.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -16,29 +15,24 @@ from jax.typing import DTypeLike
 
 from egg_reason.models.base import Checkpoint
 from egg_reason.models.formats.huggingface import CONFIG, read_json
+from egg_reason.models.layers import layer_by_layer, turned
 from egg_reason.models.rwkv7 import layout
 from egg_reason.models.rwkv7.model import (
     RWKV7,
-    Block,
     Shape,
     State,
     forward,
     init_state,
     random_params,
     shape_of,
-    unstacked,
 )
 from egg_reason.models.rwkv7.wkv import wkv_chunked, wkv_step
 from egg_reason.perturb.base import Array, Kind, Parameter
-from egg_reason.perturb.layouts import TRANSPOSED_UP_TO, Transposed
 from egg_reason.perturb.paths import named
 
 __all__ = ["RWKV7Family", "RWKV7Loader"]
 
 MATRICES = frozenset(["w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2", "receptance", "key", "value", "output"])
-
-TRANSPOSED_FROM = 1 << 18
-"""Weights from which a matrix gains by being transposed for few rows (docs/lab/performance.md)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +125,7 @@ class RWKV7Family:
         if jax.default_backend() != "cpu":
             return weights
         return weights.replace(
-            head=_turned(weights.head, lanes), blocks=_layer_by_layer(weights.blocks, lanes)
+            head=turned(weights.head, lanes), blocks=layer_by_layer(weights.blocks, lanes, MATRICES)
         )
 
     def save(self, params: RWKV7, path: Path, format: str, dtype: str) -> None:
@@ -171,16 +165,3 @@ class RWKV7Loader:
         shapes = contents.shapes()
         family = RWKV7Family(shape_of(shapes), block0_has_v=contents.block0_has_v)
         return Checkpoint(family, contents.dtype, shapes, contents.read)
-
-
-def _turned(matrix: jax.Array, lanes: int) -> jax.Array | Transposed:
-    keeps = lanes > TRANSPOSED_UP_TO or matrix.size < TRANSPOSED_FROM
-    return matrix if keeps else Transposed(matrix.T)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _layer_by_layer(blocks: Block, lanes: int) -> tuple[Block, ...]:
-    def one(path, leaf):
-        return _turned(leaf, lanes) if path[-1].name in MATRICES else leaf
-
-    return tuple(jax.tree_util.tree_map_with_path(one, block) for block in unstacked(blocks))

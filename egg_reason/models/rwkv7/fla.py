@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 
 from egg_reason.files import new_folder
 from egg_reason.models.formats.huggingface import CONFIG, WEIGHTS, read_json, read_tensors
-from egg_reason.models.rwkv7.layout import Contents, cast, disassemble, inspect
+from egg_reason.models.formats.tensors import cast
+from egg_reason.models.rwkv7.layout import Contents, disassemble, inspect
 from egg_reason.models.rwkv7.model import LAYER_NORM_EPS, RWKV7, shape_of
 
 __all__ = ["open_huggingface", "read_huggingface", "write_huggingface"]

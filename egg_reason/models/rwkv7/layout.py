@@ -13,21 +13,20 @@ import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from egg_reason.models.base import digest
 from egg_reason.models.formats import pth
-from egg_reason.models.formats.pth import DTYPES
+from egg_reason.models.formats.tensors import Tensor, cast, common_dtype, key_faults
 from egg_reason.models.rwkv7.model import RWKV7
 
 __all__ = [
     "LEAVES",
     "Contents",
     "Leaf",
-    "cast",
     "disassemble",
     "fingerprint",
     "inspect",
@@ -37,7 +36,6 @@ __all__ = [
 ]
 
 Format = Literal["pth", "hf"]
-LISTED_KEYS = 8  # in an error message
 
 
 class Leaf(NamedTuple):
@@ -124,16 +122,6 @@ LEAVES: tuple[Leaf, ...] = (
 BLOCK0_OPTIONAL = ("blocks.att.v0", "blocks.att.v1", "blocks.att.v2")  # never used in layer 0
 
 
-class Tensor(Protocol):
-    """A tensor that can be read later, e.g. `pth.Entry`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype: ...
-    def read(self) -> np.ndarray: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Contents:
     """The tensors of a checkpoint that were found to fit together; none is read yet."""
@@ -147,9 +135,8 @@ class Contents:
 
     @property
     def dtype(self) -> str:
-        """The dtype of all tensors; float32, which holds them all, if they differ."""
-        dtypes = {tensor.dtype.name for tensor in self.tensors.values()}
-        return dtypes.pop() if len(dtypes) == 1 else "float32"
+        """Return the dtype of all tensors; float32 if they differ."""
+        return common_dtype(self.tensors)
 
     def shapes(self) -> RWKV7:
         """Return the shapes of what `read` returns."""
@@ -232,21 +219,6 @@ def disassemble(params: RWKV7, format: Format, block0_has_v: bool) -> Iterator[t
         yield key, array.T if layout == "transposed" else array[None, None] if layout == "row" else array
 
 
-def cast(tensors: Iterator[tuple[str, np.ndarray]], dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Rounds to `dtype`. ValueError when a finite number would become infinite."""
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    for key, array in tensors:
-        with np.errstate(over="ignore"):
-            rounded = array.astype(DTYPES[dtype])
-        # Refused only where the tensor was finite: an infinity that it had before is kept.
-        if np.isfinite(array).all() and not np.isfinite(rounded).all():
-            raise ValueError(
-                f"{key}: {float(np.abs(array).max()):g} is beyond the range of {dtype}; write float32 instead"
-            )
-        yield key, rounded
-
-
 def fingerprint(params: RWKV7) -> str:
     """Return what identifies a set of weights: 32 hex digits over every tensor in the order of `LEAVES`."""
     return digest((leaf.path, _value(params, leaf)) for leaf in LEAVES)
@@ -291,18 +263,11 @@ def _expected(format: Format, layers: int, block0_has_v: bool) -> dict[str, tupl
 
 
 def _check_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Any], source: str) -> None:
-    def listed(keys: list[str], what: str) -> str:
-        more = ", ..." if len(keys) > LISTED_KEYS else ""
-        names = ", ".join(key[:80] for key in keys[:LISTED_KEYS])
-        return f"{len(keys)} {what} key{'s' * (len(keys) > 1)} ({names}{more})"
-
-    missing = [key for key in expected if key not in tensors]
-    unknown = [key for key in tensors if key not in expected]
-    if missing or unknown:
-        faults = [listed(keys, what) for keys, what in ((missing, "missing"), (unknown, "unknown")) if keys]
+    faults = key_faults(tensors, expected)
+    if faults:
         raise ValueError(
-            f"{source}: not an RWKV-7 (x070) checkpoint: {' and '.join(faults)};"
-            " DeepEmbed variants and other versions are not read"
+            f"{source}: not an RWKV-7 (x070) checkpoint: {faults}; DeepEmbed variants and other versions are"
+            " not read"
         )
 
 

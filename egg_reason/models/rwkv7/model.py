@@ -10,12 +10,12 @@ files.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from egg_reason.models.layers import unstacked
 from egg_reason.models.rwkv7.wkv import wkv as wkv_any
 from egg_reason.models.rwkv7.wkv import wkv_step
 
@@ -34,7 +34,6 @@ __all__ = [
     "init_state",
     "random_params",
     "shape_of",
-    "unstacked",
 ]
 
 GROUP_NORM_EPS = 64e-5
@@ -108,7 +107,7 @@ class Block(struct.PyTreeNode):
 
 class RWKV7(struct.PyTreeNode):
     """All parameters. Every leaf of `blocks` has a leading layer axis [L, ...], or stands in a tuple of
-    Blocks instead (`unstacked`)."""
+    Blocks instead (`layers.unstacked`)."""
 
     emb: jax.Array  # [V, D]
     ln0: LayerNorm
@@ -208,15 +207,6 @@ def forward(
         carry, stacked = jax.lax.scan(jax.checkpoint(layer) if remat else layer, carry, inputs)
         new = [jax.tree.map(lambda leaf, i=index: leaf[i], stacked) for index in range(len(state))]
     return layer_norm(carry[0], params.ln_out), tuple(new)
-
-
-def unstacked(blocks: Any) -> tuple[Block, ...]:
-    """The blocks one by one, whether they stand in a stack or already in a tuple. A layer that is cut out of
-    a stack is copied."""
-    if isinstance(blocks, tuple):
-        return blocks
-    layers = jax.tree.leaves(blocks)[0].shape[0]
-    return tuple(jax.tree.map(lambda leaf, i=index: leaf[i], blocks) for index in range(layers))
 
 
 def time_mix(p: TimeMix, x, shift, wkv_state, v_first, is_first, mask_BT1, wkv, step):

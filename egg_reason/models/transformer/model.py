@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from egg_reason.models.layers import unstacked
 from egg_reason.models.transformer.rotary import rotate, rotations
 from egg_reason.models.transformer.shape import Shape
 from egg_reason.perturb.layouts import Transposed
@@ -32,7 +33,6 @@ __all__ = [
     "logits",
     "random_params",
     "read",
-    "unstacked",
 ]
 
 
@@ -71,7 +71,7 @@ class Block(struct.PyTreeNode):
 
 class Transformer(struct.PyTreeNode):
     """All parameters. Every leaf of `layers` has a leading layer axis [L, ...], or stands in a tuple of
-    Blocks instead (`unstacked`)."""
+    Blocks instead (`layers.unstacked`)."""
 
     embed_tokens: Any  # [V, D]
     layers: Any  # Block
@@ -138,7 +138,9 @@ def forward(shape: Shape, params: Transformer, tokens_BT, state: State, lengths_
             keys = old.keys.at[row, :, target].set(k.astype(old.keys.dtype), mode="drop")
             values = old.values.at[row, :, target].set(v.astype(old.values.dtype), mode="drop")
             new.append(LayerState(keys, values))
-            visible = seen if window is None else seen & (columns[None, :, None] > positions[:, None] - window)
+            visible = (
+                seen if window is None else seen & (columns[None, :, None] > positions[:, None] - window)
+            )
             return attention(q, keys, values, visible)
 
         x = layer(shape, block, x, rotation, attend)
@@ -242,15 +244,6 @@ def norm(shape: Shape, x, weight):
 def biased(x, bias):
     """Return x with a bias added, if there is one."""
     return x if bias is None else x + bias
-
-
-def unstacked(layers: Any) -> tuple[Block, ...]:
-    """Return the layers one by one, whether they stand in a stack or already in a tuple. A layer that is cut
-    out of a stack is copied."""
-    if isinstance(layers, tuple):
-        return layers
-    count = jax.tree.leaves(layers)[0].shape[0]
-    return tuple(jax.tree.map(lambda leaf, i=index: leaf[i], layers) for index in range(count))
 
 
 def random_params(shape: Shape, key) -> Transformer:

@@ -1,0 +1,215 @@
+"""The promises that every family keeps, in one table of families: the perturbed product is the dense one, and
+a completion depends on (weights, member, prompt, sample, seed) alone.
+
+The expected texts come from a loop that knows nothing of lanes, slots, groups or factors: dense weights of
+one member, one row, one token at a time.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import transformers
+from rwkv7_reference import random_model
+
+from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling
+from egg_reason.models.base import AnyFamily
+from egg_reason.models.rwkv7.family import RWKV7Family
+from egg_reason.models.rwkv7.model import Shape
+from egg_reason.models.tokenizers import ByteTokenizer
+from egg_reason.models.transformer.family import TransformerFamily
+from egg_reason.perturb.noise import Members, NormalNoise
+
+RWKV7 = RWKV7Family(Shape(2, 64, 2, 32, 128, 256, 16, 16, 16, 16))
+FAMILIES: dict[str, AnyFamily] = {
+    "rwkv7": RWKV7,
+    **{name: TransformerFamily(shape) for name, shape in transformers.SHAPES.items()},
+}
+BEGINNING = [3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8]
+PROMPTS = [[*BEGINNING, 7], [*BEGINNING, 9, 79], [*BEGINNING, 3, 2, 38, 46, 26], [*BEGINNING, 43, 38]]
+LONGEST = max(map(len, PROMPTS))
+POPULATION, SIGMA, MOST = 6, 0.1, 9
+JOBS = Jobs.grid(POPULATION, len(PROMPTS))
+
+every_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+@functools.cache
+def params(name: str):
+    family = FAMILIES[name]
+    if isinstance(family, RWKV7Family):
+        weights = jax.tree.map(jnp.asarray, random_model(family.shape, 1))
+        return weights.replace(head=weights.head.at[:, 0].multiply(4))
+    assert isinstance(family, TransformerFamily)
+    return transformers.params(family.shape)
+
+
+def population(name: str, rank: int = 2) -> Members:
+    noise = NormalNoise(5, rank, FAMILIES[name].parameters(vectors=True, embeddings=True))
+    return Members(params(name), noise, epoch=2, sigma=SIGMA, size=POPULATION)
+
+
+@functools.cache
+def step_of(name: str):
+    family = FAMILIES[name]
+
+    def one(weights, state, token):
+        hidden, state = family.forward(weights, token[None, None], state)
+        return family.logits(weights, hidden)[0, 0], state
+
+    return jax.jit(one)
+
+
+@functools.cache
+def direct(name: str, member: int, prompt: int, think: int | None = None) -> tuple[int, ...]:
+    """Greedy, on one row with room for more than is needed."""
+    weights = population(name).weights(member)
+    state = FAMILIES[name].init_state(1, 64, jnp.float32)
+    tokenizer = ByteTokenizer()
+    waiting = list(PROMPTS[prompt])
+    written: list[int] = []
+    while True:
+        for token in waiting:
+            logits, state = step_of(name)(weights, state, jnp.int32(token))
+        chosen = int(np.asarray(logits).argmax())
+        written.append(chosen)
+        waiting = [chosen]
+        if chosen in tokenizer.ends or len(written) == MOST:
+            return tuple(written)
+        if len(written) == think:
+            tag = tokenizer.encode("</think>")[: MOST - len(written) - 1]
+            written += tag
+            waiting += tag
+
+
+def generate(name: str, jobs: Jobs = JOBS, lanes: int = 8, think: int | None = None, family=None, **options):
+    engine = Engine(family or FAMILIES[name], ByteTokenizer(), lanes=lanes, group=2, refill=2, steps=4)
+    sampling = Sampling(max_tokens=MOST, temperature=0, think_tokens=think)
+    return engine.generate(
+        population(name),
+        PROMPTS,
+        jobs,
+        sampling,
+        prompt_lengths=PromptLengths(LONGEST, len(BEGINNING)),
+        **options,
+    )
+
+
+@every_family
+@pytest.mark.parametrize("rank", [0, 1, 3])
+@pytest.mark.parametrize("rows, tokens", [(6, 6), (6, 1)])
+def test_a_perturbed_model_is_the_dense_one(name, rank, rows, tokens):
+    """Every parameter is perturbed, vectors and a tied table too; logits of each row are those of its
+    member's dense weights."""
+    family = FAMILIES[name]
+    members = population(name, rank)
+    member = np.arange(rows) % POPULATION // 2 * 2 + np.arange(rows) % 2
+    shapes = members.noise.shapes(members.params)
+    drawn = members.noise.draw(shapes, members.epoch, members.direction(member[::2]))
+    weights = members.noise.attach(members.params, drawn, jnp.asarray(members.scale(member)))
+    ids = jax.random.randint(jax.random.key(3), (rows, tokens), 1, 256)
+    hidden, _ = family.forward(weights, ids, family.init_state(rows, 16, jnp.float32))
+    logits = np.asarray(family.logits(weights, hidden))
+    moved = 0.0
+    for row in range(rows):
+        dense = members.weights(int(member[row]))
+        hidden, _ = family.forward(dense, ids[row : row + 1], family.init_state(1, 16, jnp.float32))
+        np.testing.assert_allclose(
+            logits[row], np.asarray(family.logits(dense, hidden))[0], atol=2e-3, rtol=1e-3
+        )
+        base, _ = family.forward(members.params, ids[row : row + 1], family.init_state(1, 16, jnp.float32))
+        moved = max(
+            moved, float(np.abs(np.asarray(family.logits(members.params, base))[0] - logits[row]).max())
+        )
+    assert moved > 0.3  # a hundred times the tolerance
+
+
+@every_family
+def test_each_parameter_of_a_perturbed_model_is_used(name):
+    """Noise on one parameter alone moves the logits: none is passed by."""
+    family = FAMILIES[name]
+    ids = jax.random.randint(jax.random.key(3), (2, 12), 1, 256)
+
+    def logits(weights):
+        hidden, _ = family.forward(weights, ids, family.init_state(2, 16, jnp.float32))
+        return family.logits(weights, hidden)
+
+    base = logits(params(name))
+    for parameter in family.parameters(vectors=True, embeddings=True):
+        noise = NormalNoise(5, 1, (parameter,))
+        drawn = noise.draw(noise.shapes(params(name)), 0, np.array([0]))
+        moved = logits(noise.attach(params(name), drawn, jnp.full(2, 0.3)))
+        assert float(jnp.abs(moved - base).max()) > 1e-4, parameter.name
+
+
+@every_family
+def test_pieces_and_tokens_read_as_the_whole(name):
+    """Hidden activations of a text do not depend on how it is cut; a row of length 0 keeps its state."""
+    family = FAMILIES[name]
+    weights = params(name)
+    ids = jax.random.randint(jax.random.key(2), (3, 40), 1, 256)
+    whole, _ = family.forward(weights, ids, family.init_state(3, 48, jnp.float32))
+    assert not isinstance(family.gradient, str)
+    np.testing.assert_allclose(family.gradient(weights, ids, True), whole, atol=2e-4)
+    for piece in (16, 7, 1):
+        state = family.init_state(3, 48, jnp.float32)
+        parts = []
+        for start in range(0, 40, piece):
+            hidden, state = family.forward(weights, ids[:, start : start + piece], state)
+            parts.append(hidden)
+        np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, atol=2e-4)
+    _, after = family.forward(weights, ids[:, :5], state, jnp.array([0, 3, 0]))
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(np.asarray(old)[[0, 2]], np.asarray(new)[[0, 2]])
+
+
+@every_family
+@pytest.mark.parametrize("think", [None, 3])
+def test_completions_are_those_of_the_dense_member(name, think):
+    """Lanes are refilled, beginnings shared and thoughts cut off; the texts are those of a loop without any
+    of it."""
+    result = generate(name, think=think)
+    expected = [direct(name, *job, think) for job in zip(JOBS.member, JOBS.prompt, strict=True)]
+    written = [
+        tuple(tokens[:length].tolist()) for tokens, length in zip(result.tokens, result.lengths, strict=True)
+    ]
+    assert written == expected
+    assert len(set(written)) > POPULATION
+
+
+@every_family
+def test_a_completion_depends_on_no_neighbour(name):
+    """The bits are the same for a job alone, in another order, and beside others."""
+    usual = generate(name)
+    order = np.random.default_rng(0).permutation(len(JOBS))
+    for numbers in (order, order[:3], order[:1]):
+        result = generate(name, Jobs(JOBS.member[numbers], JOBS.prompt[numbers], JOBS.sample[numbers]))
+        np.testing.assert_array_equal(result.tokens, usual.tokens[numbers])
+        np.testing.assert_array_equal(result.log_probabilities, usual.log_probabilities[numbers])
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisoned(TransformerFamily):
+    """A cache whose empty columns are NaN: whoever reads one writes NaN."""
+
+    def init_state(self, rows, capacity, dtype):
+        state = super().init_state(rows, capacity, dtype)
+        return state.replace(layers=jax.tree.map(lambda cache: jnp.full_like(cache, jnp.nan), state.layers))
+
+
+@pytest.mark.parametrize("name", transformers.SHAPES)
+@pytest.mark.parametrize("think", [None, 3])
+def test_columns_that_hold_no_token_are_never_read(name, think):
+    family = FAMILIES[name]
+    assert isinstance(family, TransformerFamily)
+    usual = generate(name, think=think)
+    # More lanes than jobs: some stay idle, and some slots empty.
+    for lanes in (8, 64):
+        result = generate(name, family=Poisoned(family.shape), lanes=lanes, think=think)
+        np.testing.assert_array_equal(result.tokens, usual.tokens)
+        if lanes == 8:
+            np.testing.assert_array_equal(result.log_probabilities, usual.log_probabilities)
+        assert np.isfinite(result.log_probabilities).all()
