@@ -20,7 +20,7 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 EVOLUTION = "--steps 2 --population 8 --prompts 2 --lanes 32 --final-problems 8 --eval-every 0"
 GRPO = "--steps 2 --prompts 2 --samples 4 --lanes 32 --final-problems 8 --eval-every 0"
 COMPARISON = (
-    "--minutes 0.3 --seeds 1 --tune 0 --jobs 1 --problems 16 --final-samples 1 --spread-samples 2"
+    "--minutes 1 --seeds 1 --tune 0 --jobs 1 --problems 16 --final-samples 1 --spread-samples 2"
     " --spread-problems 8 --evaluations 1 --set lanes=64"
 )
 SMALLER = {
