@@ -16,7 +16,7 @@ from egg_reason.files import new_folder, replacing
 from egg_reason.models import tokenizers
 from egg_reason.models.base import FAMILIES, AnyFamily, Checkpoint, Model
 from egg_reason.models.formats import companions
-from egg_reason.models.formats.huggingface import CONFIG, read_json
+from egg_reason.models.formats.huggingface import ADAPTER, CONFIG, read_json
 
 __all__ = ["HUB", "RUN_CONFIG", "bundled", "load", "locate", "peek", "run_model", "run_model_name", "save"]
 
@@ -216,6 +216,11 @@ def _open(path: Path) -> Checkpoint:
                 f"{path}: the run has no model yet; finish it with `egg-reason train --resume {path}`"
             )
         path = model
+    if (path / ADAPTER).is_file() and not (path / CONFIG).is_file():
+        raise ValueError(
+            f"{path}: {ADAPTER} says that this is an adapter, no model: merge it into its base model first,"
+            " and give the merged folder"
+        )
     for loader in reversed(FAMILIES):
         if loader.recognises(path):
             return loader.open(path)
