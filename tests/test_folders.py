@@ -5,6 +5,7 @@ import json
 import pytest
 
 import egg_reason
+from egg_reason.models import sources
 
 
 def test_an_adapter_is_not_a_model(tmp_path):
@@ -25,3 +26,16 @@ def test_weights_in_bin_files(tmp_path, name):
     ) as caught:
         egg_reason.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hf:owner/model@v1", "owner/model@v1"])
+def test_a_revision_reaches_the_hub(tmp_path, monkeypatch, name):
+    asked = []
+
+    def download(repo, allow_patterns, revision):
+        asked.append((repo, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert sources.locate(name) == tmp_path
+    assert asked == [("owner/model", "v1")]
