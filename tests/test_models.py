@@ -147,11 +147,11 @@ def test_hub_names_are_taken_apart(checkpoint, tmp_path, monkeypatch):
 
     asked = []
 
-    def hf_hub_download(repo, file):
+    def hf_hub_download(repo, file, revision=None):
         asked.append((repo, file))
         return str(checkpoint)
 
-    def snapshot_download(repo, allow_patterns):
+    def snapshot_download(repo, allow_patterns, revision=None):
         asked.append(repo)
         return str(tmp_path / "folder")
 

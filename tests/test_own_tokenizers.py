@@ -168,7 +168,7 @@ def test_the_hubs_folder_is_fetched_with_its_tokenizer(tmp_path, monkeypatch):
     monkeypatch.setattr(
         huggingface_hub,
         "snapshot_download",
-        lambda repo, allow_patterns: asked.extend(allow_patterns) or str(path),
+        lambda repo, allow_patterns, revision: asked.extend(allow_patterns) or str(path),
     )
     assert models.load("hf:owner/repo").tokenizer.name == str(path / "tokenizer.json")
     assert {

@@ -8,6 +8,7 @@ import importlib.resources
 import json
 import logging
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +17,13 @@ from egg_reason.files import new_folder, replacing
 from egg_reason.models import tokenizers
 from egg_reason.models.base import FAMILIES, AnyFamily, Checkpoint, Model
 from egg_reason.models.formats import companions
-from egg_reason.models.formats.huggingface import CONFIG, read_json
+from egg_reason.models.formats.huggingface import ADAPTER, CONFIG, read_json
 
 __all__ = ["HUB", "RUN_CONFIG", "bundled", "load", "locate", "peek", "run_model", "run_model_name", "save"]
 
 HUB = "hf:"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*@[\w./-]+", re.ASCII)
+"""owner/name@revision; without a revision "hf:" is needed, since a path that is missing looks the same."""
 RUN_CONFIG = "config.toml"
 
 log = logging.getLogger(__name__)
@@ -180,6 +183,8 @@ def locate(source: str | os.PathLike) -> Path:
         return path
     if name in bundled():
         return bundled()[name]
+    if HUB_ID.fullmatch(name):
+        return _download(name)
     names = ", ".join(bundled()) or "none"
     raise FileNotFoundError(
         f"{name}: no such file or folder, and no bundled model of this name (bundled: {names});"
@@ -216,6 +221,11 @@ def _open(path: Path) -> Checkpoint:
                 f"{path}: the run has no model yet; finish it with `egg-reason train --resume {path}`"
             )
         path = model
+    if (path / ADAPTER).is_file() and not (path / CONFIG).is_file():
+        raise ValueError(
+            f"{path}: {ADAPTER} says that this is an adapter, no model: merge it into its base model first,"
+            " and give the merged folder"
+        )
     for loader in reversed(FAMILIES):
         if loader.recognises(path):
             return loader.open(path)
@@ -227,8 +237,12 @@ def _open(path: Path) -> Checkpoint:
 
 
 def _download(name: str) -> Path:
-    """Fetch owner/repo/path/to/file.pth, or owner/repo, from the hub or its cache on this machine."""
-    parts = name.split("/")
+    """Fetch owner/repo/path/to/file.pth, or owner/repo, from the hub or its cache on this machine.
+
+    `@revision` at the end names a branch, tag or commit; without it the hub's main branch is taken.
+    """
+    repository, _, revision = name.partition("@")
+    parts = repository.split("/")
     if len(parts) < 2 or not all(parts):
         raise ValueError(
             f"{HUB}{name}: a model on the hub is hf:owner/repo/file.pth, or hf:owner/repo for a folder with"
@@ -241,9 +255,9 @@ def _download(name: str) -> Path:
     weights = ["config.json", "*.safetensors", "*.safetensors.index.json"]
     try:
         if len(parts) > 2:
-            return Path(huggingface_hub.hf_hub_download(repo, "/".join(parts[2:])))
+            return Path(huggingface_hub.hf_hub_download(repo, "/".join(parts[2:]), revision=revision or None))
         files = [*weights, *companions.TEXT_FILES]
-        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=files))
+        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=files, revision=revision or None))
     except (OSError, HFValidationError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise OSError(

@@ -13,11 +13,12 @@ import numpy as np
 
 from egg_reason.models.formats.pth import DTYPES
 
-__all__ = ["CONFIG", "INDEX", "WEIGHTS", "SafeTensor", "read_json", "read_tensors"]
+__all__ = ["ADAPTER", "CONFIG", "INDEX", "WEIGHTS", "SafeTensor", "read_json", "read_tensors"]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
 SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -71,6 +72,11 @@ def read_tensors(directory: Path) -> Mapping[str, SafeTensor]:
     for name in names:
         path = directory / name
         if not path.is_file():
+            pickles = sorted(directory.glob("pytorch_model*.bin"))
+            if names == [WEIGHTS] and pickles:
+                raise ValueError(
+                    f"{pickles[0]}: weights in .bin files are not read; save the model as safetensors"
+                )
             raise FileNotFoundError(f"{path}: no such file, but the folder's weights should be in it")
         try:
             with safe_open(path, "numpy") as file:
