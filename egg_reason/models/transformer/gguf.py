@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from egg_reason.models.formats import gguf_tokenizer
 from egg_reason.models.formats.gguf import ARCHITECTURE, GGUFFile, GGUFTensor, read_gguf
 from egg_reason.models.formats.tensors import Tensor
 from egg_reason.models.transformer import layout
@@ -22,7 +21,7 @@ from egg_reason.models.transformer.config import shape_of_config
 from egg_reason.models.transformer.rotary import frequencies
 from egg_reason.models.transformer.shape import Llama3, Shape
 
-__all__ = ["ARCHITECTURES", "open_gguf", "text_files"]
+__all__ = ["ARCHITECTURES", "open_gguf"]
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 """Of these, files of Mistral models call themselves llama: their arithmetic is the same."""
@@ -126,11 +125,6 @@ def open_gguf(path: Path) -> tuple[layout.Contents, Mapping[str, Any]]:
     return layout.inspect(shape, tensors, source), file.metadata
 
 
-def text_files(metadata: Mapping[str, Any], source: str, tokenizer: bool) -> dict[str, bytes]:
-    """Return tokenizer.json and the files that go with it: see `gguf_tokenizer.text_files`."""
-    return gguf_tokenizer.text_files(metadata, source, tokenizer)
-
-
 def _shape(file: GGUFFile, source: str) -> Shape:
     config = _config(file, source)
     shape = shape_of_config(config, source)
@@ -154,9 +148,11 @@ def _config(file: GGUFFile, source: str) -> dict[str, Any]:
         if name == key or name in (*INERT, *CHECKED):
             continue
         if name in SIZES:
-            config[SIZES[name]] = value
+            # The shortest number that is this float32: 1e-05, as config.json has it.
+            config[SIZES[name]] = float(str(np.float32(value))) if isinstance(value, float) else value
         elif value not in FIXED.get(name, (0, "")):
-            raise ValueError(f"{source}: {key} is {value!r:.80}; models with another one than usual are not read")
+            usual = "".join(f"{value!r} or " for value in FIXED.get(name, ()))
+            raise ValueError(f"{source}: {key} is {value!r:.80}; only models with {usual}none are read")
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
     if "head_dim" not in config and type(heads) is int and type(width) is int and heads > 0:
         config["head_dim"] = width // heads
