@@ -98,6 +98,13 @@ class _Cursor:
     def text(self) -> str:
         return self.take(self.integer()).decode()
 
+    def name(self) -> str:
+        """Return a text that errors can quote."""
+        name = self.text()
+        if not name.isprintable():
+            raise ValueError(f"it has a name {name[:40]!r}")
+        return name
+
     def value(self) -> Any:
         kind = self.integer(4)
         if kind != ARRAY:
@@ -115,7 +122,7 @@ class _Cursor:
         return np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
 
     def entry(self) -> _Entry:
-        name = self.text()
+        name = self.name()
         count = self.integer(4)
         dimensions = struct.unpack(f"<{count}Q", self.take(8 * count))
         return _Entry(name, dimensions, self.integer(4), self.integer())
@@ -183,7 +190,7 @@ def _header(path: Path) -> tuple[dict[str, Any], list[_Entry], int]:
                 tensors, keys = cursor.integer(), cursor.integer()
                 metadata = {}
                 for _ in range(keys):
-                    name = cursor.text()
+                    name = cursor.name()
                     metadata[name] = cursor.value()
                 return metadata, [cursor.entry() for _ in range(tensors)], cursor.position
             except (ValueError, OverflowError, MemoryError) as error:
