@@ -208,7 +208,9 @@ def test_looking_at_a_file_reads_no_weights(tmp_path, monkeypatch):
     write(tmp_path / "m.gguf", SMALL, params(SMALL))
     real = gguf.dequantize
     monkeypatch.setattr(
-        gguf, "dequantize", lambda data, kind: real(data, kind) if data.ndim == 1 and not data.any() else 1 / 0
+        gguf,
+        "dequantize",
+        lambda data, kind: real(data, kind) if data.ndim == 1 and not data.any() else 1 / 0,
     )
     model = peek(tmp_path / "m.gguf")
     assert named(model.params)["embed_tokens"].shape == (VOCAB, 32)
@@ -340,7 +342,9 @@ def test_a_run_trains_on_a_file_and_exports_a_folder(command, tmp_path, rewards_
     status, shown, _ = command("models", "show", path)
     assert status == 0 and "tiny-llama.Q8_0" in shown and "260 '<|endoftext|>', 262 '<|im_end|>'" in shown
     data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps({"question": f"{i} + {i}?", "answer": str(2 * i)}) + "\n" for i in range(12)))
+    data.write_text(
+        "".join(json.dumps({"question": f"{i} + {i}?", "answer": str(2 * i)}) + "\n" for i in range(12))
+    )
     status, _, errors = command(
         *("train", "--model", path, "--task", data, "--reward", f"{rewards_file}:digits", "--runs", tmp_path),
         *("--template", "chat", "--population", "4", "--prompts", "2", "--max-tokens", "4", "--steps", "1"),

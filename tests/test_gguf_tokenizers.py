@@ -33,7 +33,13 @@ PATTERNS = {
 LETTERS = bytes_to_unicode()
 TEXTS = [
     *["  15", "\n7", "<|im_end|>", "", " ", "1234567", "a 12, b  12 and 12", "I'LL it's", "x=12\n\n\n 12"],
-    *["<|im_start|>user\nHow  many 12 ?<|im_end|>\n", "½ cup, 三十 12", "tabs\t\t12", " t t  t", "(12)\r\n12"],
+    *[
+        "<|im_start|>user\nHow  many 12 ?<|im_end|>\n",
+        "½ cup, 三十 12",
+        "tabs\t\t12",
+        " t t  t",
+        "(12)\r\n12",
+    ],
     "<think>12</think> 12",
 ]
 
@@ -162,7 +168,9 @@ def test_another_tokenizer_can_be_named(tmp_path, monkeypatch):
     own = tmp_path / "own"
     own.mkdir()
     tokenizer(own)
-    write(tmp_path / "m.gguf", SMALL, params(SMALL), tokenizer=TOKENIZER | {"pre": "other", "eot_token_id": 263})
+    write(
+        tmp_path / "m.gguf", SMALL, params(SMALL), tokenizer=TOKENIZER | {"pre": "other", "eot_token_id": 263}
+    )
     with pytest.raises(ValueError, match="pre is 'other'"):
         peek(tmp_path / "m.gguf")
     model = peek(tmp_path / "m.gguf", str(own / "tokenizer.json"))

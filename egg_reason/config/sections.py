@@ -33,7 +33,7 @@ class ModelSettings(Section):
 
     model: str = setting(
         "countdown-0.7m",
-        "a .pth file, a Hugging Face folder, a run directory, hf:owner/repo/file.pth, or a bundled name"
+        "a .pth or .gguf file, a Hugging Face folder, a run directory, hf:owner/repo/file.pth, or a bundled name"
         " (`egg-reason models list`)",
     )
     tokenizer: str | None = setting(

@@ -71,7 +71,9 @@ def random_blocks(kind: Kind, seed: int = 0) -> Any:
 def interleaved(array: np.ndarray, heads: int) -> np.ndarray:
     """Rows of q or k as llama.cpp has them: of the two halves of a head in turns."""
     half = array.shape[0] // heads // 2
-    rows = [head * 2 * half + side * half + i for head in range(heads) for i in range(half) for side in (0, 1)]
+    rows = [
+        head * 2 * half + side * half + i for head in range(heads) for i in range(half) for side in (0, 1)
+    ]
     return array[rows]
 
 
