@@ -5,6 +5,7 @@ their order. On the real file of SmolLM2 they are those of 1,000 questions.
 """
 
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -73,11 +74,7 @@ def ranks_of(merges: tuple[str, ...]) -> dict[tuple[str, ...], int]:
 
 def merged(symbols: list[str], ranks: dict[tuple[str, ...], int]) -> list[str]:
     while True:
-        pairs = [
-            (ranks[pair], at)
-            for at, pair in enumerate(zip(symbols, symbols[1:], strict=False))
-            if pair in ranks
-        ]
+        pairs = [(ranks[pair], at) for at, pair in enumerate(itertools.pairwise(symbols)) if pair in ranks]
         if not pairs:
             return symbols
         _, at = min(pairs)

@@ -33,8 +33,9 @@ def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
         source: in this order: a model file, `.pth` or `.gguf`; a run directory (its model); a Hugging Face
             folder; "hf:owner/repo/file.pth", or "hf:owner/repo" for a repository in Hugging Face form; the
             name of a bundled model.
-        tokenizer: "byte", "world" or the path of a tokenizer.json; None: that in a GGUF file; the
-            tokenizer.json beside the model, then the one that its run was given, then by the size of the vocabulary.
+        tokenizer: "byte", "world" or the path of a tokenizer.json; None: that of a GGUF file itself; the
+            tokenizer.json beside the model, then the one that its run was given, then by the size of the
+            vocabulary.
 
     Raises:
         FileNotFoundError: nothing there, or a run that has no model yet.

@@ -99,7 +99,7 @@ def write(
     path: Path,
     shape: Shape,
     params: Transformer,
-    encode: Any = quantised(Kind.F32),
+    encode: Any = None,
     tokenizer: Mapping[str, Any] = TOKENIZER,
     changes: Mapping[str, Any] = {},
     tensors: Mapping[str, np.ndarray | None] = {},
@@ -107,7 +107,7 @@ def write(
 ) -> dict[str, tuple[np.ndarray, Kind]]:
     """Write a file; return its tensors as they lie in it.
 
-    encode: gives the bytes of a matrix; vectors are float32. changes: other values of metadata; None: without
+    encode: gives the bytes of a matrix; None: it is float32, as vectors always are. changes: other values of metadata; None: without
     the key. tensors: other or further tensors by llama.cpp's name; None: without it.
     """
     architecture = shape.model_type
@@ -147,7 +147,8 @@ def write(
         if array is None:
             continue
         vector = array.ndim == 1 or array.dtype != np.float32
-        data, kind = (array, None) if vector else encode(np.ascontiguousarray(array), name)
+        plain = vector or encode is None
+        data, kind = (array, None) if plain else encode(np.ascontiguousarray(array), name)
         written[name] = data, kind or Kind.F32
         writer.add_tensor(name, np.ascontiguousarray(data), raw_dtype=kind)
     writer.write_header_to_file()

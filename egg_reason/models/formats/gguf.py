@@ -70,7 +70,7 @@ class GGUFFile(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A line of the table of tensors. dimensions: the innermost first. offset: from the first byte of data."""
+    """A line of the table of tensors. dimensions: the innermost first. offset: from the first tensor."""
 
     name: str
     dimensions: tuple[int, ...]
