@@ -238,7 +238,7 @@ WRONG = {
     "another architecture": ({"general.architecture": "gemma3"}, {}, "general.architecture is 'gemma3'"),
     "phi": ({"general.architecture": "phi3"}, {}, "files of llama, qwen2, qwen3 are read"),
     "an adapter": ({"general.type": "adapter"}, {}, "of type 'adapter'"),
-    "one of several files": ({"split.count": 3}, {}, "one of 3 files.*--merge"),
+    "one of several files": ({"split.count": 3}, {}, "one of 3 files.*merge them"),
     "no count of layers": ({"llama.block_count": None}, {}, "num_hidden_layers must be a whole number"),
     "an unknown key": ({"llama.logit_scale": 2.0}, {}, "llama.logit_scale is 2.0; only models with none"),
     "experts": ({"llama.expert_count": 8}, {}, "llama.expert_count is 8"),

@@ -73,7 +73,7 @@ def _model(
     family = checkpoint.family
     path = Path(source.removeprefix(HUB))
     # A bundled name may hold a dot too: only the suffix of a model file is cut off.
-    is_file = located.is_file() and path.name == located.name
+    is_file = located.is_file() and path.suffix == located.suffix
     name = path.stem if is_file else path.resolve().name
     if not isinstance(tokenizer, str | None):
         raise ValueError(

@@ -153,7 +153,7 @@ def read_gguf(path: Path) -> GGUFFile:
         raise ValueError(f"{path}: it holds no model, but is of type {kind!r}; give the model's file")
     if (count := metadata.get("split.count", 1)) > 1:
         raise ValueError(
-            f"{path}: one of {count} files of a model; merge them first: llama-gguf-split --merge FIRST ALL"
+            f"{path}: one of {count} files of a model; merge them first with llama.cpp's llama-gguf-split"
         )
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if type(alignment) is not int or alignment < 1:
