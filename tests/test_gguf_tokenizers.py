@@ -117,6 +117,12 @@ def test_digits_are_cut_as_the_models_do(tmp_path):
         assert [ours.decode_bytes([i]).decode() for i in ours.encode("  1234")] == wanted
 
 
+def test_a_piece_that_is_a_token_needs_no_merges_in_llama_3(tmp_path):
+    changes = {"tokens": ["cat", *TOKENIZER["tokens"][1:]]}
+    assert tokenizer(tmp_path, pre="llama-bpe", **changes, add_bos_token=False).encode("cat") == [0]
+    assert len(tokenizer(tmp_path, pre="qwen2", **changes).encode("cat")) == 3
+
+
 def test_qwen_texts_are_composed(tmp_path):
     assert tokenizer(tmp_path, pre="qwen2").encode("e\u0301") == tokenizer(tmp_path).encode("\u00e9")
 
