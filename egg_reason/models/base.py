@@ -154,6 +154,9 @@ class Checkpoint(Generic[Params]):
     dtype: str  # of the file
     shapes: Params  # jax.ShapeDtypeStruct for every array that `read` returns
     read: Callable[[], Params]  # numpy arrays: float32, or integers
+    text_files: Callable[[bool], Mapping[str, bytes]] | None = None
+    """Of a file that holds its tokenizer: the files that would be beside it (`formats.companions`), by name;
+    with tokenizer.json or without it. Raises ValueError if it is none that can be read."""
 
 
 class Loader(Protocol):

@@ -33,11 +33,12 @@ def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
     """Load a model from wherever it is.
 
     Args:
-        source: in this order: a model file, such as a `.pth`; a run directory (its model); a Hugging Face
+        source: in this order: a model file, `.pth` or `.gguf`; a run directory (its model); a Hugging Face
             folder; "hf:owner/repo/file.pth", or "hf:owner/repo" for a repository in Hugging Face form; the
             name of a bundled model.
-        tokenizer: "byte", "world" or the path of a tokenizer.json; None: the tokenizer.json beside the model,
-            then the one that its run was given, then by the size of the vocabulary.
+        tokenizer: "byte", "world" or the path of a tokenizer.json; None: that of a GGUF file itself; the
+            tokenizer.json beside the model, then the one that its run was given, then by the size of the
+            vocabulary.
 
     Raises:
         FileNotFoundError: nothing there, or a run that has no model yet.
@@ -75,13 +76,16 @@ def _model(
     family = checkpoint.family
     path = Path(source.removeprefix(HUB))
     # A bundled name may hold a dot too: only the suffix of a model file is cut off.
-    is_file = path.suffix != "" and path.suffix in family.formats.values()
+    is_file = located.is_file() and path.suffix == located.suffix
     name = path.stem if is_file else path.resolve().name
     if not isinstance(tokenizer, str | None):
         raise ValueError(
             f"tokenizer must be byte, world or the path of a tokenizer.json, got {tokenizer!r:.40}: name one"
         )
-    folder = _folder(located)
+    if checkpoint.text_files is None:
+        folder = _folder(located)
+    else:
+        folder = companions.unpacked(checkpoint.text_files(tokenizer is None))
     if tokenizer is None and not (folder / companions.TOKENIZER).is_file():
         tokenizer = _tokenizer_of_run(located if located.is_dir() else located.parent)
     chosen = tokenizers.for_vocabulary(family.vocabulary, tokenizer, folder)

@@ -2,15 +2,19 @@
 tokenizer_config.json, special_tokens_map.json, chat_template.jinja, config.json and generation_config.json.
 
 They are looked for in the model's own folder and in that of its tokenizer, which may be another one. End
-tokens are the union of what they name. `collect` gathers them for a copy of the model.
+tokens are the union of what they name. `collect` gathers them for a copy of the model. A GGUF file holds what
+they say itself: `unpacked` writes them into a folder of the user's cache.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from egg_reason.files import replacing
 from egg_reason.models.formats.huggingface import CONFIG, read_json
 
 __all__ = [
@@ -22,6 +26,7 @@ __all__ = [
     "end_tokens",
     "for_config",
     "special_tokens",
+    "unpacked",
 ]
 
 TOKENIZER = "tokenizer.json"
@@ -120,6 +125,22 @@ def collect(model: Path | None, tokenizer: Path | None, ends: tuple[int, ...]) -
     if generation or tokenizer is not None or ends != (0,):
         files[GENERATION_CONFIG] = _json(generation | {"eos_token_id": for_config(ends)})
     return files
+
+
+def unpacked(files: Mapping[str, bytes]) -> Path:
+    """Return a folder with these files, below XDG_CACHE_HOME or ~/.cache; the same one for the same files."""
+    content = hashlib.blake2b(digest_size=16)
+    for name, text in sorted(files.items()):
+        content.update(f"{name} {len(text)}\n".encode() + text)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "egg-reason" / "tokenizers" / content.hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != text:
+            with replacing(path) as temporary:
+                temporary.write_bytes(text)
+    return folder
 
 
 def for_config(ids: tuple[int, ...]) -> int | list[int] | None:

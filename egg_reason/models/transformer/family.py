@@ -5,6 +5,7 @@ row. What lies beyond a row's length is never read, so a slot or lane is handed 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -14,9 +15,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from egg_reason.models.base import Checkpoint
+from egg_reason.models.formats import gguf_tokenizer
+from egg_reason.models.formats.gguf import is_gguf
 from egg_reason.models.formats.huggingface import CONFIG, read_json
 from egg_reason.models.layers import layer_by_layer, turned
-from egg_reason.models.transformer import layout
+from egg_reason.models.transformer import gguf, layout
 from egg_reason.models.transformer.config import MODEL_TYPES
 from egg_reason.models.transformer.model import (
     LayerState,
@@ -154,21 +157,27 @@ class TransformerFamily:
 
 
 class TransformerLoader:
-    """Reads Hugging Face folders of the families in `config.MODEL_TYPES`."""
+    """Reads Hugging Face folders of the families in `config.MODEL_TYPES`, and GGUF files."""
 
     name = ", ".join(MODEL_TYPES)
 
     def recognises(self, path: Path) -> bool:
         if not path.is_dir():
-            return False
+            return is_gguf(path)
         try:
             return read_json(path / CONFIG).get("model_type") in MODEL_TYPES
         except (OSError, ValueError):
             return False
 
     def open(self, path: Path) -> Checkpoint[Transformer]:
-        contents = layout.open_folder(path)
-        return Checkpoint(TransformerFamily(contents.shape), contents.dtype, contents.shapes(), contents.read)
+        text_files = None
+        if path.is_dir():
+            contents = layout.open_folder(path)
+        else:
+            contents, metadata = gguf.open_gguf(path)
+            text_files = functools.partial(gguf_tokenizer.text_files, metadata, str(path))
+        family = TransformerFamily(contents.shape)
+        return Checkpoint(family, contents.dtype, contents.shapes(), contents.read, text_files)
 
 
 def _cache_dtype(dtype: DTypeLike) -> DTypeLike:
