@@ -108,7 +108,9 @@ def test_the_family_of_rwkv7_says_what_its_state_takes():
 
 def test_a_folder_of_another_family_is_refused_by_its_model_type(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(ValueError, match="model_type is 'gpt2'; models of rwkv7, llama, mistral, qwen2, qwen3 are read") as error:
+    with pytest.raises(
+        ValueError, match="model_type is 'gpt2'; models of rwkv7, llama, mistral, qwen2, qwen3 are read"
+    ) as error:
         models.load(tmp_path)
     one_line(error)
 
