@@ -90,19 +90,17 @@ def shape_of_config(config: Mapping[str, Any], source: str) -> Shape:
         value = config.get(name)
         value = default if value is None else value
         if type(value) is not int or value < 1:
-            raise ValueError(f"{source}: {name} must be a whole number above 0, not {value!r}")
+            raise ValueError(f"{source}: {name} must be a whole number above 0, not {_short(value)}")
         return value
 
     def switch(name: str) -> bool:
-        value = config.get(name)
-        if value not in (None, True, False):
-            raise ValueError(f"{source}: {name} must be true or false, not {value!r}")
-        return bool(value)
+        return _switch(config, name, source)
 
     layers = size("num_hidden_layers")
     width = size("hidden_size")
     heads = size("num_attention_heads")
-    kv_heads = size("num_key_value_heads", 8 if model_type == "mistral" else heads)
+    unsaid = {"llama": heads, "mistral": 8}.get(model_type, 32)  # as the classes have it; null: each its own
+    kv_heads = size("num_key_value_heads", heads if "num_key_value_heads" in config else unsaid)
     if model_type != "qwen3" and config.get("head_dim") is None and width % heads:
         raise ValueError(
             f"{source}: hidden_size {width} must be a multiple of num_attention_heads {heads} where there is"
@@ -116,8 +114,8 @@ def shape_of_config(config: Mapping[str, Any], source: str) -> Shape:
     if head_size % 2:
         raise ValueError(f"{source}: head_dim must be even, since positions turn pairs, not {head_size}")
     epsilon = config.get("rms_norm_eps", 1e-6)
-    if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
-        raise ValueError(f"{source}: rms_norm_eps must be a number between 0 and 1, not {epsilon!r}")
+    if not _is_number(epsilon) or epsilon >= 1:
+        raise ValueError(f"{source}: rms_norm_eps must be a number between 0 and 1, not {_short(epsilon)}")
     context = size("max_position_embeddings", CONTEXTS[model_type])
     theta, scaling = _rope(config, model_type, context, source)
     biased = switch("attention_bias")
@@ -221,15 +219,17 @@ def _rope(
     """Return theta and the scaling of the frequencies, which two versions keep in different places."""
     new = _table(config, "rope_parameters", source)
     old = _table(config, "rope_scaling", source)
-    thetas = {
-        f"{where} {float(value):g}": float(value)
-        for where, value in (
-            ("rope_parameters.rope_theta", new.get("rope_theta")),
-            ("rope_scaling.rope_theta", old.get("rope_theta")),
-            ("rope_theta", config.get("rope_theta")),
-        )
-        if isinstance(value, int | float) and value > 0
-    }
+    thetas: dict[str, float] = {}
+    for name, value in (
+        ("rope_parameters.rope_theta", new.get("rope_theta")),
+        ("rope_scaling.rope_theta", old.get("rope_theta")),
+        ("rope_theta", config.get("rope_theta")),
+    ):
+        if value is None:
+            continue
+        if not _is_number(value):
+            raise ValueError(f"{source}: {name} must be a number above 0, not {_short(value)}")
+        thetas[f"{name} {value:g}"] = float(value)
     if len(set(thetas.values())) > 1:
         raise ValueError(f"{source}: {' and '.join(thetas)} disagree; correct one of them")
     if not thetas and model_type != "llama":
@@ -260,8 +260,10 @@ def _scaling(table: Mapping[str, Any], context: int, source: str) -> Llama3 | No
         return None
     values: list[Any] = [table.get(name) for name in names[:3]] + [table.get(names[3], context)]
     for name, value in zip(names, values, strict=True):
-        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-            raise ValueError(f"{source}: rope type llama3 needs {name}, a number above 0, not {value!r}")
+        if not _is_number(value):
+            raise ValueError(
+                f"{source}: rope type llama3 needs {name}, a number above 0, not {_short(value)}"
+            )
     factor, low, high, original = values
     if high <= low:
         raise ValueError(f"{source}: high_freq_factor must be above low_freq_factor {low!r}, not {high!r}")
@@ -279,7 +281,7 @@ def _windows(
     if types is not None and (
         not isinstance(types, list)
         or len(types) != layers
-        or not set(types) <= {"full_attention", "sliding_attention"}
+        or not all(kind in ("full_attention", "sliding_attention") for kind in types)
     ):
         raise ValueError(
             f"{source}: layer_types must name full_attention or sliding_attention for each of {layers}"
@@ -291,12 +293,16 @@ def _windows(
         if types and set(types) != {"sliding_attention" if width else "full_attention"}:
             raise ValueError(f"{source}: layer_types of a mistral model must agree with its sliding_window")
         return (None if width is None or width >= context else width,) * layers
-    if not config.get("use_sliding_window"):
+    if not _switch(config, "use_sliding_window", source):
         if types and "sliding_attention" in types:
             raise ValueError(f"{source}: layer_types name sliding_attention, but use_sliding_window is false")
         return (None,) * layers
     if types is None:
         first = config.get("max_window_layers", 28)
+        if type(first) is not int or first < 0:
+            raise ValueError(
+                f"{source}: max_window_layers must be a whole number from 0, not {_short(first)}"
+            )
         types = ["full_attention" if layer < first else "sliding_attention" for layer in range(layers)]
     return tuple(width if kind == "sliding_attention" else None for kind in types)
 
@@ -310,6 +316,18 @@ def _table(config: Mapping[str, Any], name: str, source: str) -> Mapping[str, An
     if any(isinstance(inner, dict) for inner in value.values()):
         raise ValueError(f"{source}: {name} differs by kind of layer; only models with one for all are read")
     return value
+
+
+def _switch(config: Mapping[str, Any], name: str, source: str) -> bool:
+    value = config.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{source}: {name} must be true or false, not {_short(value)}")
+    return bool(value)
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a value is a number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _short(value: object) -> str:
