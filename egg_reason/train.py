@@ -25,7 +25,7 @@ from egg_reason.run.replay import made_with
 from egg_reason.run.restore import restored
 from egg_reason.session import Session, Summary
 
-__all__ = ["resume", "run_steps", "train"]
+__all__ = ["fine_tune", "resume", "run_steps"]
 
 
 def run_steps(session: Session, parts: Parts, population: Population, state: State) -> Summary | None:
@@ -47,7 +47,7 @@ def run_steps(session: Session, parts: Parts, population: Population, state: Sta
         return session.finish()
 
 
-def train(
+def fine_tune(
     config: TrainConfig,
     path: str | Path,
     plain: bool | None = None,
@@ -98,7 +98,7 @@ def resume(
     machines: Machines = HERE,
     accept: Sequence[str] = (),
 ) -> Summary | None:
-    """Continue a run that was interrupted or killed; see `train`.
+    """Continue a run that was interrupted or killed; see `fine_tune`.
 
     changes: settings given again, {name: value}; `config.resume` says which may differ from the run's.
     rewind: keep this many steps and take the later ones again. machines: where the run is computed; it may be

@@ -9,7 +9,7 @@ import pytest
 from egg_reason import tasks
 from egg_reason.config import EvalConfig, TrainConfig
 from egg_reason.evals import benchmarks
-from egg_reason.train import train
+from egg_reason.train import fine_tune
 
 # Prompts of 65 to 128 bytes: for these lengths other tests have compiled.
 LONG = "How many are {} and one more, counted with great care?"
@@ -44,9 +44,9 @@ def trained(settings, tmp_path_factory):
             "final_problems": 2,
             "eval_problems": 2,
         }
-        train(TrainConfig.of(**given | {"task": "mine.jsonl"}), folder / "runs" / "first", plain=True)
+        fine_tune(TrainConfig.of(**given | {"task": "mine.jsonl"}), folder / "runs" / "first", plain=True)
         given |= {"task": "others.jsonl", "prompt_column": "q", "answer_column": "a", "model": "runs/first"}
-        train(TrainConfig.of(**given), folder / "runs" / "second", plain=True)
+        fine_tune(TrainConfig.of(**given), folder / "runs" / "second", plain=True)
     return folder
 
 

@@ -68,7 +68,7 @@ ORDERS = {
 def test_the_function_that_trains_is_callable_whatever_is_imported_first(imports: str) -> None:
     code = (
         "\nimport egg_reason, inspect, types\n"
-        "assert egg_reason.fine_tune is fine_tune is egg_reason.train.train\n"
+        "assert egg_reason.fine_tune is fine_tune is egg_reason.train.fine_tune\n"
         "assert isinstance(egg_reason.train, types.ModuleType)\n"
         "print(*inspect.signature(egg_reason.fine_tune).parameters)"
     )

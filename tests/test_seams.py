@@ -33,7 +33,7 @@ from egg_reason.population.trials import Trials, merge, missing
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
-from egg_reason.train import resume, train
+from egg_reason.train import fine_tune, resume
 from tests.helpers import stub_family
 
 
@@ -43,7 +43,7 @@ class Stopped(BaseException):
 
 def stopped_and_resumed(config: TrainConfig, folder: Path, monkeypatch) -> tuple[Path, Path]:
     """Train twice: without a pause, and stopped before the last step is recorded. Returns both runs."""
-    assert train(config, folder / "whole", plain=True) is not None
+    assert fine_tune(config, folder / "whole", plain=True) is not None
     append = ScalarLog.append
 
     def stop_at_last(log, step, scalars):
@@ -53,7 +53,7 @@ def stopped_and_resumed(config: TrainConfig, folder: Path, monkeypatch) -> tuple
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(ScalarLog, "append", stop_at_last)
-        train(config, folder / "stopped", plain=True)
+        fine_tune(config, folder / "stopped", plain=True)
     assert resume(folder / "stopped", plain=True) is not None
     return folder / "whole", folder / "stopped"
 
@@ -256,7 +256,7 @@ def test_a_generator_that_asks_for_factors(three_steps, tmp_path, monkeypatch):
     assert made[0].asked and made[0].versions == [1, 2, 3]
     assert config.to_table()["engine"]["engine"] == "adapters"
     with pytest.raises(ValueError, match="engine must be one of jax, adapters, not 'none'"):
-        train(TrainConfig.of(**three_steps | {"engine": "none"}), tmp_path / "none", plain=True)
+        fine_tune(TrainConfig.of(**three_steps | {"engine": "none"}), tmp_path / "none", plain=True)
 
 
 # A population whose rows have no prompt: an environment.
@@ -464,7 +464,7 @@ def test_whole_fitness_of_an_environment_stays_whole(reach, tmp_path, monkeypatc
 
 
 def test_an_environment_without_any_fitness_ends_with_its_summary(reach, tmp_path, capfd):
-    summary = train(reach("silent", steps=2), tmp_path / "run", plain=True)
+    summary = fine_tune(reach("silent", steps=2), tmp_path / "run", plain=True)
     assert summary is not None and summary["steps"] == 2
     assert summary["heldout_after"]["distance"] == summary["heldout_before"]["distance"]
     assert "all members scored the same, no update" in capfd.readouterr().out
@@ -498,7 +498,7 @@ def test_environments_that_cannot_be_are_refused_before_work(function, others, m
     else:
         config = reach(function, **others)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        train(config, tmp_path / "run", plain=True)
+        fine_tune(config, tmp_path / "run", plain=True)
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
@@ -506,7 +506,7 @@ def test_a_measure_without_a_finite_number_ends_in_one_line(reach, tmp_path):
     with pytest.raises(
         ValueError, match=r"Lost: measure returns 4 finite numbers for distance, got"
     ) as error:
-        train(reach("lost"), tmp_path / "run", plain=True)
+        fine_tune(reach("lost"), tmp_path / "run", plain=True)
     assert "\n" not in str(error.value)
 
 
@@ -528,7 +528,7 @@ def test_a_measure_without_a_finite_number_ends_in_one_line(reach, tmp_path):
 def test_an_environment_that_fails_names_itself_and_how_the_run_goes_on(function, message, reach, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        train(reach(function), run, plain=True)
+        fine_tune(reach(function), run, plain=True)
     told = str(error.value)
     assert "\n" not in told and told.endswith(f"egg-reason train --resume {run} --accept-changes data")
     file = tmp_path / "my_environment.py"
@@ -543,7 +543,7 @@ def test_an_environment_that_writes_into_its_rows_changes_no_later_step(reach, t
     logs = []
     for function in ("make", "writes"):
         config = reach(function, steps=6)  # meets rows again
-        assert train(config, tmp_path / function, plain=True) is not None
+        assert fine_tune(config, tmp_path / function, plain=True) is not None
         with ScalarLog.read(tmp_path / function / "scalars" / "log.bin") as log:
             logs.append([scalars.fitness_NP for _, scalars in log.records()])
     np.testing.assert_array_equal(*logs)

@@ -127,7 +127,7 @@ def train(
         chosen = _config(config, in_file, flags)
         stem = Path(chosen.task.task.partition(":")[0]).stem
         path = (runs or Path(RUNS)) / (name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-        summary = training.train(chosen, path, show, BEGUN, replace, where)
+        summary = training.fine_tune(chosen, path, show, BEGUN, replace, where)
     return 0 if summary else 130
 
 
