@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from test_train import assert_same_run, at_call
 
 from egg_reason import cli
+from egg_reason import build as builder
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
 from egg_reason.run import checkpoints
@@ -312,3 +313,14 @@ def test_a_resume_that_is_refused_cuts_off_nothing(finished_run, tmp_path, capsy
         assert capsys.readouterr().err.count("\n") == 1
         assert (run / "scalars" / "log.bin").read_bytes() == before
         assert (run / "summary.json").is_file()
+
+
+def test_a_rewind_builds_the_parts_once(finished_run, tmp_path, monkeypatch):
+    """What a refusal needs and what the run continues with are the same parts."""
+    run = shutil.copytree(finished_run[0], tmp_path / "run")
+    built = []
+    build = builder.build
+    monkeypatch.setattr(builder, "build", lambda *args, **given: built.append(1) or build(*args, **given))
+    summary = resume(run, plain=True, rewind=2)
+    assert summary is not None and built == [1]
+    assert_same_run(run, finished_run[0])

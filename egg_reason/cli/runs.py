@@ -238,7 +238,9 @@ def replay(
     from egg_reason import models
     from egg_reason.build import open_replay
 
-    models.save(open_replay(source, model).model(step, from_base, allow_drift), out, dtype="float32")
+    replayed = open_replay(source, model)
+    models.check_destination(replayed.base.family, out)  # before steps are replayed
+    models.save(replayed.model(step, from_base, allow_drift), out, dtype="float32")
     print(out)
     return 0
 
