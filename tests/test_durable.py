@@ -19,8 +19,8 @@ import pytest
 from safetensors.numpy import load_file
 from test_train import assert_same_run, at_call
 
-from egg_reason import cli
 from egg_reason import build as builder
+from egg_reason import cli
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
 from egg_reason.run import checkpoints
