@@ -83,13 +83,12 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     compared = (
         [] if config.task.allow_overlap or resumed else tasks.refuse_overlap(task, config.task.data_dir)
     )
-    config = config.replace(
-        dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, **made.generator.chosen
-    )
+    config = config.replace(dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name)
     if task.environment is not None:
         environment = checked_environment(task.environment, task.name, config)
         acting = EnvironmentProblem(environment, task.train, task.heldout, config.algorithm.wire)
         return Parts(config, model, task, made.generator, made.algorithm, acting, acting, compared)
+    config = config.replace(**made.generator.chosen)
     problem, evaluator = _texts(config, task, made)
     return Parts(
         config, model, task, made.generator, made.algorithm, problem, evaluator, compared, made.rewards

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ from egg_reason.algorithms.base import Replayable, fitness_of
 from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.registry import Entry
 from egg_reason.algorithms.state import State
-from egg_reason.build import open_replay
-from egg_reason.config import EvolutionSettings, TrainConfig
+from egg_reason.build import build, open_replay
+from egg_reason.config import ALGORITHMS, EvolutionSettings, TrainConfig
 from egg_reason.config import algorithms as sections
-from egg_reason.config.setting import setting
+from egg_reason.config.setting import setting, settings_of
 from egg_reason.engine import Sampling
 from egg_reason.engine import engine as engines
 from egg_reason.engine.base import Completions
@@ -424,7 +424,7 @@ def reach(settings, tmp_path) -> Callable[..., TrainConfig]:
     file = tmp_path / "my_environment.py"
     file.write_text(ENVIRONMENT)
     wanted = ("model", "population", "prompts", "sigma", "learning_rate", "learning_rate_schedule")
-    given = {name: settings[name] for name in (*wanted, "lanes", "group")} | {"eval_every": 0}
+    given = {name: settings[name] for name in wanted} | {"eval_every": 0}
 
     def config(function: str = "make", **others) -> TrainConfig:
         return TrainConfig.of(**{**given, "task": f"{file}:{function}", "steps": 3} | others)
@@ -479,6 +479,7 @@ def test_an_environment_without_any_fitness_ends_with_its_summary(reach, tmp_pat
         ("make", {"samples": 2}, "samples = 2 would have no effect: leave it out"),
         ("make", {"tokens": 100}, "tokens = 100 would have no effect"),
         ("make", {"temperature": 0.7}, "temperature = 0.7 would have no effect"),
+        ("make", {"lanes": 32, "group": 2}, "lanes = 32, group = 2 would have no effect: leave them out"),
         ("fool", {}, "has metrics, try_out and measure, Fool has no measure: add"),
         (
             "unnamed",
@@ -500,6 +501,71 @@ def test_environments_that_cannot_be_are_refused_before_work(function, others, m
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         fine_tune(config, tmp_path / "run", plain=True)
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "tokenizer": "byte",
+    "task_options": ("x=1",),
+    "data_dir": ".",
+    "prompt_column": "q",
+    "answer_column": "a",
+    "allow_overlap": True,
+    "template": "plain",
+    "reward": ("gsm8k",),
+    "reward_weights": (1.0,),
+    "reward_text": "completion",
+    "reward_format": "text",
+    "reward_timeout": 5.0,
+    "reward_memory": 1.0,
+    "reward_workers": 2,
+    "reward_failure": "drop",
+    "temperature": 0.5,
+    "top_k": 5,
+    "top_p": 0.5,
+    "max_tokens": 8,
+    "think_tokens": 4,
+    "max_prompt_tokens": 99,
+    "engine": "none",
+    "lanes": 32,
+    "group": 2,
+    "streams": 1,
+    "dtype": "bfloat16",
+    "eval_every": 3,
+    "evaluations": 2,
+    "eval_problems": 2,
+    "final_problems": 2,
+    "validation": 2,
+    "eval_temperature": 0.1,
+    "steps": 2,
+    "minutes": 1.0,
+    "tokens": 100,
+    "seed": 3,
+    "checkpoint_every": 2,
+    "sample_every": 3,
+    "prompts": 3,
+    "samples": 2,
+    "aggregate": "max",
+    "share_noise": "all",
+}
+USED = (
+    *("tokenizer", "dtype", "eval_every", "evaluations", "eval_problems", "final_problems", "validation"),
+    *("steps", "minutes", "seed", "checkpoint_every", "prompts"),
+)
+"""Settings that decide something in an environment too; the tokenizer goes beside the trained model."""
+
+
+def test_every_setting_has_an_effect_in_an_environment_or_is_refused(reach):
+    of_algorithms = {one.name for kind in ALGORITHMS.values() for one in settings_of(kind)}
+    others = TrainConfig.known().keys() - of_algorithms - {"model", "task", "algorithm"}
+    assert others <= OTHER_VALUES.keys()
+    for name, value in OTHER_VALUES.items():
+        try:
+            with build(reach(**{name: value})).problem:
+                refused = False
+        except ValueError as error:
+            assert re.search(rf"{name}\b|engine|no option x", str(error)), error
+            refused = True
+        assert refused != (name in USED), name
 
 
 def test_a_measure_without_a_finite_number_ends_in_one_line(reach, tmp_path):

@@ -97,6 +97,10 @@ def train(
                 raise ValueError(
                     f"{flag} is for a new run, but --resume {resume} continues one: leave out {flag}"
                 )
+    if name is not None and (not name or name == ".." or Path(name).name != name):
+        raise ValueError(
+            f"--name must be the name of one folder, got {name!r}: give the folder above it with --runs"
+        )
     if dry_run or memory_budget is not None:
         if where.pool or where.hosts > 1:
             raise ValueError(
