@@ -121,7 +121,7 @@ def test_a_failure_of_another_host_stays_what_it_is(kind):
     parts = SimpleNamespace(problem=SimpleNamespace(try_out=fails))
     members, hosts = SimpleNamespace(size=4), SimpleNamespace(count=2, number=1)
     reply = _tried(parts, members, [], 0, bytes(HASH_BYTES), hosts)
-    with pytest.raises(ValueError, match="^host 0: the simulator is gone$") as error:
+    with pytest.raises(ValueError, match=r"^host 0: the simulator is gone$") as error:
         _merged([reply], "float32")
     assert error.type is (ValueError if kind is OSError else kind)
 
