@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from egg_reason.perturb.paths import parameters_of
     from egg_reason.rewards import Reward
     from egg_reason.tasks import Task
-    from egg_reason.train import resume
-    from egg_reason.train import train as fine_tune
+    from egg_reason.train import fine_tune, resume
 
     __version__: str
 
@@ -47,7 +46,7 @@ __all__ = [
     "score",
 ]
 
-# Where each name is defined. The function that trains is not called `train` here: `import egg_reason.train`
+# Where each name is defined. The function that trains is not called `train`: `import egg_reason.train`
 # binds that module to the attribute `egg_reason.train`.
 _SOURCES = {
     "EvolutionStrategy": ("egg_reason.algorithms.evolution", "EvolutionStrategy"),
@@ -55,7 +54,7 @@ _SOURCES = {
     "Task": ("egg_reason.tasks", "Task"),
     "TrainConfig": ("egg_reason.config", "TrainConfig"),
     "evaluate": ("egg_reason.api", "evaluate"),
-    "fine_tune": ("egg_reason.train", "train"),
+    "fine_tune": ("egg_reason.train", "fine_tune"),
     "generate": ("egg_reason.api", "generate"),
     "load": ("egg_reason.models", "load"),
     "parameters_of": ("egg_reason.perturb.paths", "parameters_of"),

@@ -216,10 +216,11 @@ def evaluate(
     from rich.console import Console
 
     from egg_reason.config import EvalConfig
-    from egg_reason.config.argument import location, texts
+    from egg_reason.config.argument import location, switch, texts
     from egg_reason.evals.command import evaluate_model
     from egg_reason.models import Model
 
+    switch("quiet", quiet, "True prints nothing")
     loaded = model if isinstance(model, Model) else None
     source = loaded.source if loaded else str(location("model", model))
     listed = [benchmarks] if isinstance(benchmarks, str) else benchmarks

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from egg_reason import models, tasks
 from egg_reason.algorithms import registry
-from egg_reason.algorithms.base import Algorithm, Replayable, replayable
+from egg_reason.algorithms.base import Algorithm, replayable
 from egg_reason.config import HERE, Machines, TrainConfig, task_options
 from egg_reason.config.paths import absolute, refuse_missing
 from egg_reason.config.resume import resumed
@@ -29,14 +29,11 @@ from egg_reason.population.base import Build, Parts, Population
 from egg_reason.population.environment import EnvironmentProblem, checked_environment
 from egg_reason.population.here import Here, TextProblem
 from egg_reason.population.hosts import Hosts, Leader
-from egg_reason.population.inputs import check_inputs
 from egg_reason.population.pool import Pool
 from egg_reason.rewards import Reward, Scorer, TrainerState
 from egg_reason.rewards.functions import BUILT_IN, load
 from egg_reason.run import recording
 from egg_reason.run.checkpoints import Checkpoints
-from egg_reason.run.directory import read_settings
-from egg_reason.run.log import ScalarLog
 from egg_reason.run.replay import Replay, check_base
 
 __all__ = [
@@ -46,7 +43,6 @@ __all__ = [
     "build_sampling",
     "build_task",
     "check",
-    "check_resume",
     "checked",
     "look_up",
     "make_generator",
@@ -87,13 +83,12 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     compared = (
         [] if config.task.allow_overlap or resumed else tasks.refuse_overlap(task, config.task.data_dir)
     )
-    config = config.replace(
-        dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, **made.generator.chosen
-    )
+    config = config.replace(dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name)
     if task.environment is not None:
         environment = checked_environment(task.environment, task.name, config)
         acting = EnvironmentProblem(environment, task.train, task.heldout, config.algorithm.wire)
         return Parts(config, model, task, made.generator, made.algorithm, acting, acting, compared)
+    config = config.replace(**made.generator.chosen)
     problem, evaluator = _texts(config, task, made)
     return Parts(
         config, model, task, made.generator, made.algorithm, problem, evaluator, compared, made.rewards
@@ -189,24 +184,6 @@ def rebuild(
     config, changed = resumed(config, changes, path)
     refuse_missing(config, changed, path)
     return build(config, resumed=True, machines=machines), changed
-
-
-def check_resume(
-    path: str | os.PathLike,
-    changes: Mapping[str, Any],
-    steps: int,
-    accept: Sequence[str] = (),
-    machines: Machines = HERE,
-) -> None:
-    """Raise the error for which resuming a run with these settings after `steps` steps would be refused.
-    Change nothing."""
-    parts, changed = rebuild(read_settings(path), changes, path, machines)
-    rewind = steps
-    with parts.problem, ScalarLog(Path(path) / "scalars" / "log.bin", writable=False, steps=steps) as scalars:
-        if not isinstance(parts.algorithm, Replayable):  # steps after the checkpoint are trained again
-            saved = Checkpoints(Path(path) / "checkpoints").steps()
-            steps = max((step for step in saved if step <= steps), default=0)
-        check_inputs(parts, scalars, path, changed, accept, steps, quiet=True, rewind=rewind)
 
 
 def build_remote(machines: Machines = HERE) -> Build:

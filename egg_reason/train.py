@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from egg_reason.algorithms.state import State
-from egg_reason.build import build, build_remote, check_resume, open_population, rebuild
+from egg_reason.build import build, build_remote, open_population, rebuild
 from egg_reason.config import HERE, Machines, TrainConfig
-from egg_reason.config.argument import instance, location, texts, whole
+from egg_reason.config.argument import instance, location, real, switch, texts, whole
 from egg_reason.config.resume import run_table
 from egg_reason.population.base import Parts, Population
 from egg_reason.population.hosts import Hosts, follow
@@ -25,7 +25,7 @@ from egg_reason.run.replay import made_with
 from egg_reason.run.restore import restored
 from egg_reason.session import Session, Summary
 
-__all__ = ["resume", "run_steps", "train"]
+__all__ = ["fine_tune", "resume", "run_steps"]
 
 
 def run_steps(session: Session, parts: Parts, population: Population, state: State) -> Summary | None:
@@ -47,7 +47,7 @@ def run_steps(session: Session, parts: Parts, population: Population, state: Sta
         return session.finish()
 
 
-def train(
+def fine_tune(
     config: TrainConfig,
     path: str | Path,
     plain: bool | None = None,
@@ -69,11 +69,9 @@ def train(
     >>> summary["steps"]
     2
     """
-    begun = begun or time.time()
     instance("config", config, TrainConfig, "a TrainConfig", "egg_reason.TrainConfig.of(steps=9) is one")
-    path = location("path", path)
-    instance("replace", replace, bool, "True or False", "True deletes a run that is there")
-    instance("machines", machines, Machines, "Machines", "egg_reason.config.Machines(devices=2) is one")
+    switch("replace", replace, "True deletes a run that is there")
+    path, begun = _checked(path, plain, begun, machines)
     if machines.host:
         return follow(Hosts(machines), build_remote(machines))
     with open_population(machines) as population:
@@ -98,7 +96,7 @@ def resume(
     machines: Machines = HERE,
     accept: Sequence[str] = (),
 ) -> Summary | None:
-    """Continue a run that was interrupted or killed; see `train`.
+    """Continue a run that was interrupted or killed; see `fine_tune`.
 
     changes: settings given again, {name: value}; `config.resume` says which may differ from the run's.
     rewind: keep this many steps and take the later ones again. machines: where the run is computed; it may be
@@ -107,17 +105,14 @@ def resume(
 
     >>> summary = egg_reason.resume("runs/mine", rewind=1)  # or without rewind, if the run was stopped
     """
-    begun = begun or time.time()
-    path = location("path", path)
+    path, begun = _checked(path, plain, begun, machines)
     changes = instance("changes", changes or {}, dict, "a dictionary", 'give {"eval_every": 5}')
     accept = texts("accept", accept, 'give ["rewards"]')
-    instance("machines", machines, Machines, "Machines", "egg_reason.config.Machines(devices=2) is one")
     if machines.host:
         return follow(Hosts(machines), build_remote(machines))
     with open_population(machines) as population:
         if rewind is not None:
             whole("rewind", rewind, 0, "give the number of steps to keep")
-            check_resume(path, changes, rewind, accept, machines)  # before steps are cut off
         with storage(path):
             run = Run.open(path, rewind)
         with run:
@@ -128,10 +123,18 @@ def resume(
                 )
             parts, changed = rebuild(config, changes, path, machines)
             with parts.problem:
-                check = partial(check_inputs, parts, run.scalars, path, changed, accept)
+                check = partial(check_inputs, parts, run.scalars, path, changed, accept, rewind)
                 params = parts.model.params
-                state = restored(
-                    run, parts.algorithm, params, parts.config, changed, parts.fingerprints, check
-                )
+                about = parts.config, changed, parts.fingerprints, check, rewind
+                state = restored(run, parts.algorithm, params, *about)
                 session = Session(parts, run, plain, begun, state.step)
                 return run_steps(session, parts, population, state)
+
+
+def _checked(path: Any, plain: Any, begun: Any, machines: Any) -> tuple[Path, float]:
+    """Return the path of a run and when the user's wait began, or raise ValueError, one line, for arguments
+    of another kind."""
+    if plain is not None:
+        switch("plain", plain, "True prints lines, False shows the live view, None chooses")
+    instance("machines", machines, Machines, "Machines", "egg_reason.config.Machines(devices=2) is one")
+    return location("path", path), time.time() if begun is None else real("begun", begun, "give time.time()")

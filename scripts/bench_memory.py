@@ -109,9 +109,9 @@ def work(what: str, given: dict[str, Any], out: Path) -> None:
         print(prediction.peak / memory.GIB)
     else:
         from egg_reason.run.allocator import peak_memory
-        from egg_reason.train import train
+        from egg_reason.train import fine_tune
 
-        train(config, out / f"run-{os.getpid()}", plain=True)
+        fine_tune(config, out / f"run-{os.getpid()}", plain=True)
         print(peak_memory())
 
 

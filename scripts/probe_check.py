@@ -37,7 +37,7 @@ from egg_reason.evals.heldout import TextEvaluator, evaluate
 from egg_reason.evals.store import write_json
 from egg_reason.population.base import Parts
 from egg_reason.probe.command import probe
-from egg_reason.train import resume, train
+from egg_reason.train import fine_tune, resume
 
 PROBE_SEED = 1000
 GRID_SEED = 0
@@ -62,7 +62,7 @@ def point(args: argparse.Namespace, parts: Parts, name: str, seed: int, **given)
             if (run / "config.toml").is_file():
                 summary = resume(run, plain=True)
             else:
-                summary = train(settings(args, seed, **given), run, plain=True)
+                summary = fine_tune(settings(args, seed, **given), run, plain=True)
             if summary is None:
                 sys.exit(130)
         right = solved(args, parts, models.load(run).params)

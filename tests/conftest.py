@@ -112,10 +112,10 @@ def finished_run(
 ) -> tuple[Path, dict[str, Any]]:
     """(directory, what `train` returned) of a run that nothing interrupted. Not to be changed: copy it."""
     from egg_reason.config import TrainConfig
-    from egg_reason.train import train
+    from egg_reason.train import fine_tune
 
     path = tmp_path_factory.mktemp("runs") / "finished"
-    summary = train(TrainConfig.of(**settings), path, plain=True)
+    summary = fine_tune(TrainConfig.of(**settings), path, plain=True)
     assert summary is not None
     return path, summary
 

@@ -83,7 +83,7 @@ def test_eval_measures_what_the_run_measured(command, finished_run, tmp_path):
 
 @pytest.mark.parametrize("format", ["pth", "hf"])
 def test_export(format, command, finished_run, tmp_path):
-    out = tmp_path / "exported"
+    out = tmp_path / {"pth": "exported.pth", "hf": "exported"}[format]
     status, printed, err = command("export", finished_run[0], out, "--format", format)
     assert (status, printed, err) == (0, f"{out}\n", "")
     again = models.load(out)
@@ -347,7 +347,7 @@ def test_a_run_in_use_cannot_be_resumed(refused, place):
         (["eval", "--model", "model.pth", *TASK, "--samples", "0"], "--samples must be at least 1, not 0"),
         (
             ["eval", "--model", "model.pth", *TASK, "--benchmarks", "countdown,countdown"],
-            "each named once, got countdown, countdown",
+            "benchmarks must have each entry once, 'countdown' is there twice: leave one out",
         ),
         (["eval", "--model", "model.pth", *TASK, "--out", "file/new"], "file/new"),
         (

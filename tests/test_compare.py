@@ -132,7 +132,7 @@ def test_trials_start_at_the_defaults_stay_in_range_and_leave_alone_what_was_giv
 
 MISTAKES = [
     ({"algorithms": ("eggroll", "ppo")}, "algorithms must be some of eggroll, openes, grpo, not ppo"),
-    ({"algorithms": ("grpo", "eggroll", "grpo")}, "grpo is there twice"),
+    ({"algorithms": ("grpo", "eggroll", "grpo")}, "'grpo' is there twice"),
     ({"seeds": 0}, "seeds must be at least 1, not 0"),
     ({"amount": 0.0}, "minutes must be above 0, not 0"),
     ({"budget": "tokens", "amount": 0.5}, "tokens must be a whole number, not 0.5"),
@@ -187,7 +187,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(words, message, command, tmp_p
 def test_settings_are_read_as_toml_or_text():
     pairs = ["lanes=64", "grpo.learning-rate=1e-3", "template=plain", 'reward=["a.py:f"]', "vectors=true"]
     pairs += ["tokenizer=world", "optimiser=sgd", "warp=9x"]
-    assert parse_settings([*pairs, "reward=gsm8k,a.py:f"], ())[0]["reward"] == ("gsm8k", "a.py:f")
+    assert parse_settings(["reward=gsm8k,a.py:f"], ())[0]["reward"] == ("gsm8k", "a.py:f")
     assert parse_settings(pairs, ()) == (
         {"lanes": 64, "template": "plain", "reward": ("a.py:f",), "vectors": True}
         | {"tokenizer": "world", "optimiser": "sgd", "warp": "9x"},

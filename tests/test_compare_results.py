@@ -10,6 +10,7 @@ from egg_reason.compare import results
 from egg_reason.compare.command import compare
 from egg_reason.compare.folder import Folder
 from egg_reason.compare.plan import Plan
+from egg_reason.compare.words import paragraph
 from egg_reason.run.metric import Metric
 
 PROBLEMS = 40
@@ -189,6 +190,13 @@ def test_tuning_takes_the_best_trial_and_passes_over_one_that_failed(found):
         != 0.02
     )
     assert numbers["algorithms"]["grpo"]["settings"]["learning_rate"] == 3e-4
+
+
+def test_one_algorithm_was_trained(found):
+    numbers, _ = found
+    alone = numbers["algorithms"]["eggroll"]
+    words = paragraph(numbers | {"algorithms": {"eggroll": alone}, "differences": []})
+    assert words.startswith("EGGROLL was trained on ") and "2 seeds, for 2 minutes a run" in words
 
 
 def test_words_and_page_say_it(found):

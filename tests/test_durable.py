@@ -19,6 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 from test_train import assert_same_run, at_call
 
+from egg_reason import build as builder
 from egg_reason import cli
 from egg_reason import train as training
 from egg_reason.config import TrainConfig
@@ -243,10 +244,10 @@ def test_signals_stop_a_run_that_can_go_on(signals, finished_run, settings, tmp_
     with monkeypatch.context() as patch:
         at_call(patch, ScalarLog, "append", 3, send, after=True)
         if len(signals) == 1:
-            assert training.train(TrainConfig.of(**settings), tmp_path / "run", plain=True) is None
+            assert training.fine_tune(TrainConfig.of(**settings), tmp_path / "run", plain=True) is None
         else:
             with pytest.raises(KeyboardInterrupt):
-                training.train(TrainConfig.of(**settings), tmp_path / "run", plain=True)
+                training.fine_tune(TrainConfig.of(**settings), tmp_path / "run", plain=True)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     assert (3 in Checkpoints(tmp_path / "run" / "checkpoints").steps()) == (len(signals) == 1)
     resume(tmp_path / "run", plain=True)
@@ -257,7 +258,7 @@ def test_a_clock_that_jumps_changes_nothing(finished_run, settings, tmp_path, mo
     """Days forwards and backwards at every look."""
     real, rng = time.time, random.Random(0)
     monkeypatch.setattr(time, "time", lambda: real() + rng.uniform(-1, 1) * 1e6)
-    training.train(TrainConfig.of(**settings | {"minutes": 60}), tmp_path / "run", plain=True)
+    training.fine_tune(TrainConfig.of(**settings | {"minutes": 60}), tmp_path / "run", plain=True)
     assert_same_run(tmp_path / "run", finished_run[0])
     times = [line["time"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert times == sorted(times) and times[0] >= 0 and times[-1] < 600
@@ -284,7 +285,9 @@ def test_the_metrics_of_a_step_are_on_the_disk_before_it_counts(settings, tmp_pa
 
     monkeypatch.setattr(runs, "flush", flushed)
     monkeypatch.setattr(ScalarLog, "append", counting)
-    training.train(TrainConfig.of(**settings | {"steps": 2, "eval_every": 0}), tmp_path / "run", plain=True)
+    training.fine_tune(
+        TrainConfig.of(**settings | {"steps": 2, "eval_every": 0}), tmp_path / "run", plain=True
+    )
     assert counted == [0, 1]
 
 
@@ -310,3 +313,14 @@ def test_a_resume_that_is_refused_cuts_off_nothing(finished_run, tmp_path, capsy
         assert capsys.readouterr().err.count("\n") == 1
         assert (run / "scalars" / "log.bin").read_bytes() == before
         assert (run / "summary.json").is_file()
+
+
+def test_a_rewind_builds_the_parts_once(finished_run, tmp_path, monkeypatch):
+    """What a refusal needs and what the run continues with are the same parts."""
+    run = shutil.copytree(finished_run[0], tmp_path / "run")
+    built = []
+    build = builder.build
+    monkeypatch.setattr(builder, "build", lambda *args, **given: built.append(1) or build(*args, **given))
+    summary = resume(run, plain=True, rewind=2)
+    assert summary is not None and built == [1]
+    assert_same_run(run, finished_run[0])

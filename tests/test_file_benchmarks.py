@@ -9,7 +9,7 @@ import pytest
 from egg_reason import tasks
 from egg_reason.config import EvalConfig, TrainConfig
 from egg_reason.evals import benchmarks
-from egg_reason.train import train
+from egg_reason.train import fine_tune
 
 # Prompts of 65 to 128 bytes: for these lengths other tests have compiled.
 LONG = "How many are {} and one more, counted with great care?"
@@ -44,9 +44,9 @@ def trained(settings, tmp_path_factory):
             "final_problems": 2,
             "eval_problems": 2,
         }
-        train(TrainConfig.of(**given | {"task": "mine.jsonl"}), folder / "runs" / "first", plain=True)
+        fine_tune(TrainConfig.of(**given | {"task": "mine.jsonl"}), folder / "runs" / "first", plain=True)
         given |= {"task": "others.jsonl", "prompt_column": "q", "answer_column": "a", "model": "runs/first"}
-        train(TrainConfig.of(**given), folder / "runs" / "second", plain=True)
+        fine_tune(TrainConfig.of(**given), folder / "runs" / "second", plain=True)
     return folder
 
 
@@ -177,7 +177,7 @@ def test_options_reach_the_benchmarks_that_have_them(load, trained):
         (("mine.jsonl",), {"sise": 1}, "task mine.jsonl: no option sise"),
         (("mine.jsonl",), {"exclude": "gsm8k"}, "option exclude: it leaves out training problems"),
         (("countdown",), {"all_problems": True}, "all_problems is for data files, got countdown"),
-        (("mine.jsonl", "mine.jsonl"), {}, "each named once"),
+        ((), {}, "benchmarks must name at least one task"),
         (("mine.jsonl",), {"reward": ()}, "name the reward that grades its answers"),
     ],
 )

@@ -27,7 +27,7 @@ from egg_reason.population.trials import Trials
 from egg_reason.run.budget import Budget
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.directory import read_metrics
-from egg_reason.train import resume, train
+from egg_reason.train import fine_tune, resume
 
 SHAPE = Shape(
     layers=2, width=16, heads=2, head_size=8, ffn=24, vocab=11, rank_w=2, rank_a=2, rank_v=3, rank_g=4
@@ -401,7 +401,7 @@ def grpo_settings(settings):
 @pytest.fixture(scope="module")
 def finished_grpo(grpo_settings, tmp_path_factory):
     path = tmp_path_factory.mktemp("grpo") / "finished"
-    return path, train(TrainConfig.of(**grpo_settings), path, plain=True)
+    return path, fine_tune(TrainConfig.of(**grpo_settings), path, plain=True)
 
 
 def test_a_run_learns_and_tells_it_in_trl_names(finished_grpo, grpo_settings):
@@ -440,7 +440,7 @@ def test_a_run_that_died_goes_on_to_the_same_bits(finished_grpo, grpo_settings, 
     """Before the second checkpoint: optimiser, order of the data and minibatches go on from the first."""
     with monkeypatch.context() as patch, pytest.raises(Killed):
         at_call(patch, Checkpoints, "save", 2, die, after=False)
-        train(TrainConfig.of(**grpo_settings), tmp_path / "run", plain=True)
+        fine_tune(TrainConfig.of(**grpo_settings), tmp_path / "run", plain=True)
     assert resume(tmp_path / "run", plain=True)["steps"] == 6
     assert (tmp_path / "run" / "model.pth").read_bytes() == (finished_grpo[0] / "model.pth").read_bytes()
     lines, wanted = (read_metrics(run / "metrics.jsonl") for run in (tmp_path / "run", finished_grpo[0]))
@@ -455,7 +455,7 @@ def test_a_run_by_minutes_goes_on_though_its_schedule_went_elsewhere(grpo_settin
     config = TrainConfig.of(**grpo_settings | plain | {"minutes": 60.0, "learning_rate_schedule": "linear"})
     with monkeypatch.context() as patch, pytest.raises(Killed):
         at_call(patch, GRPO, "tell", 4, die, after=False)
-        train(config, tmp_path / "run", plain=True)
+        fine_tune(config, tmp_path / "run", plain=True)
     with monkeypatch.context() as patch:
         patch.setattr(Budget, "spent", property(lambda budget: min(1.0, budget.steps / 5)))
         assert resume(tmp_path / "run", plain=True)["steps"] == 5

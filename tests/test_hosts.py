@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from test_train import assert_same_run
 
 from egg_reason.algorithms.shaping import pair_weights
 from egg_reason.config import Machines, TrainConfig
-from egg_reason.population.hosts import TRIALS, _merged
+from egg_reason.population.environment import EnvironmentFailure
+from egg_reason.population.hosts import TRIALS, _merged, _tried
 from egg_reason.population.trials import Trials, merge
 from egg_reason.population.wire import rounded
+from egg_reason.rewards import RewardFailure
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import HASH_BYTES
 
@@ -106,6 +109,21 @@ def test_other_weights_on_a_host_are_found():
     replies = [bytes([TRIALS]) + bytes([number]) * HASH_BYTES + share for number in (1, 1, 2)]
     with pytest.raises(ValueError, match=r"the weights of hosts \[2\] are not the first one's"):
         _merged(replies, "float32")
+
+
+@pytest.mark.parametrize("kind", [RewardFailure, EnvironmentFailure, ValueError, OSError])
+def test_a_failure_of_another_host_stays_what_it_is(kind):
+    """`Session.running` adds the command that continues the run to failures of rewards and environments."""
+
+    def fails(*_):
+        raise kind("the simulator\nis gone")
+
+    parts = SimpleNamespace(problem=SimpleNamespace(try_out=fails))
+    members, hosts = SimpleNamespace(size=4), SimpleNamespace(count=2, number=1)
+    reply = _tried(parts, members, [], 0, bytes(HASH_BYTES), hosts)
+    with pytest.raises(ValueError, match=r"^host 0: the simulator is gone$") as error:
+        _merged([reply], "float32")
+    assert error.type is (ValueError if kind is OSError else kind)
 
 
 # What passes between them

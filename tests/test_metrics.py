@@ -8,7 +8,7 @@ from egg_reason.config import TrainConfig
 from egg_reason.population.trials import Trials, merge, missing
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.metrics import METRICS, metric_of
-from egg_reason.train import train
+from egg_reason.train import fine_tune
 
 FAILING = """
 def failing(completions, log_metric, **kwargs):
@@ -33,7 +33,7 @@ def lines(settings, finished_run, flags, tmp_path_factory):
         "failing": short | {"reward": (f"{folder / 'failing.py'}:failing",)},
     }
     for name, flat in runs.items():
-        train(TrainConfig.of(**flat), folder / name, plain=True)
+        fine_tune(TrainConfig.of(**flat), folder / name, plain=True)
     hosts = Processes(folder, 2, 1, "--runs", str(folder), "--name", "hosts", *flags(short))
     assert hosts.end() == [0, 0], hosts.told()
     paths = [finished_run[0], *(folder / name for name in (*runs, "hosts"))]

@@ -20,7 +20,7 @@ from egg_reason.config import Machines, TrainConfig
 from egg_reason.population import pool
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
-from egg_reason.train import resume, train
+from egg_reason.train import fine_tune, resume
 
 
 class RayError(Exception):
@@ -149,7 +149,7 @@ POOL = Machines(pool="ray")
 def test_lost_workers_change_nothing(with_ray, finished_run, settings, tmp_path):
     """Calls 3, 4 and 9 kill their workers; others take the chunks, new ones start from the log."""
     ray = with_ray(cpus=2, dies=(3, 4, 9))
-    train(TrainConfig.of(**settings), tmp_path / "run", plain=True, machines=POOL)
+    fine_tune(TrainConfig.of(**settings), tmp_path / "run", plain=True, machines=POOL)
     assert_same_run(tmp_path / "run", finished_run[0])
     assert ray.made == 5
     assert ray.brought[:2] == [0, 0] and all(ray.brought[2:])  # a new worker takes all steps before it joins
@@ -173,7 +173,7 @@ def test_a_run_moves_between_one_process_and_a_pool(with_ray, finished_run, sett
 
     with monkeypatch.context() as patch:
         patch.setattr(ScalarLog, "append", stop_after_three)
-        assert train(TrainConfig.of(**settings), tmp_path / "run", plain=True) is None
+        assert fine_tune(TrainConfig.of(**settings), tmp_path / "run", plain=True) is None
     assert resume(tmp_path / "run", plain=True, machines=POOL) is not None
     assert_same_run(tmp_path / "run", finished_run[0])
 
@@ -185,7 +185,7 @@ def test_the_pairs_of_a_slow_worker_are_dropped_whole_if_one_says_so(
     has it so."""
     with_ray(cpus=2, hangs=(0,))
     monkeypatch.setattr(pool, "SLOW", 1.0)
-    train(
+    fine_tune(
         TrainConfig.of(**settings | {"steps": 2, "eval_every": 0}),
         tmp_path / "run",
         plain=True,
@@ -231,7 +231,7 @@ def test_workers_that_die_as_they_start_end_the_run(with_ray, settings, flags, c
 def test_a_chunk_that_kills_every_worker_ends_the_run(with_ray, settings, tmp_path):
     ray = with_ray(dies=range(100))
     with pytest.raises(ValueError, match="8 workers died one after the other and did nothing"):
-        train(TrainConfig.of(**settings), tmp_path / "run", plain=True, machines=POOL)
+        fine_tune(TrainConfig.of(**settings), tmp_path / "run", plain=True, machines=POOL)
     assert ray.alive == 0
 
 
@@ -240,7 +240,7 @@ def test_a_worker_that_never_answers_is_replaced(with_ray, settings, tmp_path, c
     monkeypatch.setattr(pool, "SLOW", 1.0)
     monkeypatch.setattr(pool, "LATE_STEPS", 2)
     machines = Machines(pool="ray", straggler="drop")
-    train(
+    fine_tune(
         TrainConfig.of(**settings | {"steps": 4, "eval_every": 0}),
         tmp_path / "run",
         plain=True,
@@ -252,7 +252,7 @@ def test_a_worker_that_never_answers_is_replaced(with_ray, settings, tmp_path, c
 def test_a_pool_without_room_says_so_and_waits(with_ray, settings, tmp_path, capsys, monkeypatch):
     with_ray(full=5)
     monkeypatch.setattr(pool, "LONELY", 0.0)
-    train(
+    fine_tune(
         TrainConfig.of(**settings | {"steps": 1, "eval_every": 0}),
         tmp_path / "run",
         plain=True,
@@ -269,7 +269,7 @@ def test_a_worker_with_other_rewards_ends_the_run(with_ray, settings, rewards_fi
         with pytest.raises(
             ValueError, match=r"a worker of the pool: other rewards \(my_rewards.py\) here than in the first"
         ):
-            train(TrainConfig.of(**settings), tmp_path / "run", plain=True, machines=POOL)
+            fine_tune(TrainConfig.of(**settings), tmp_path / "run", plain=True, machines=POOL)
     finally:
         rewards_file.write_text(before)
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import egg_reason
+from egg_reason.config import EvalConfig
 from egg_reason.rewards import Scorer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +69,7 @@ ORDERS = {
 def test_the_function_that_trains_is_callable_whatever_is_imported_first(imports: str) -> None:
     code = (
         "\nimport egg_reason, inspect, types\n"
-        "assert egg_reason.fine_tune is fine_tune is egg_reason.train.train\n"
+        "assert egg_reason.fine_tune is fine_tune is egg_reason.train.fine_tune\n"
         "assert isinstance(egg_reason.train, types.ModuleType)\n"
         "print(*inspect.signature(egg_reason.fine_tune).parameters)"
     )
@@ -511,6 +512,23 @@ MISTAKES: list[tuple[Any, dict[str, Any] | tuple, str]] = [
     (egg_reason.parameters_of, (None,), "weights must be arrays in a pytree, got None"),
     (lambda: egg_reason.save("x", MODEL()), (), "save takes a model and a path, got str and Model"),
     (lambda: egg_reason.save(MODEL(), None), (), "save takes a model and a path, got Model and NoneType"),
+    (
+        lambda: egg_reason.save(MODEL(), "x.foo"),
+        (),
+        r"a model in format pth is a file that ends in .pth, got x.foo: rename it",
+    ),
+    (lambda: egg_reason.save(MODEL(), "model"), (), "a file that ends in .pth, got model: rename it"),
+    (
+        lambda: egg_reason.save(MODEL(), "x.pth", "hf"),
+        (),
+        "a model in format hf is a folder, got x.pth, the name of a file: leave out .pth",
+    ),
+    (egg_reason.TrainConfig.from_table, (3,), "config.toml must be a dictionary of sections, got int 3"),
+    (egg_reason.TrainConfig.from_table, ({3: 4},), "config.toml: 3 is not a setting; the nearest is "),
+    (egg_reason.TrainConfig.from_table, ({3: {}},), r"config.toml: \[3\] is not a section; the nearest is "),
+    (egg_reason.TrainConfig.of().replace, {"x": 3}, "x is not a setting; the nearest is"),
+    (EvalConfig.from_table, ([],), r"config.toml must be a dictionary of sections, got list \[\]"),
+    (lambda: egg_reason.evaluate("x", quiet="yes"), (), "quiet must be True or False, got str 'yes'"),
     (egg_reason.load, (None,), "a model is named by text or a path, got NoneType"),
     (egg_reason.load, ("countdown-0.7m", 3), "tokenizer must be byte, world or the path .*, got 3"),
     (egg_reason.Reward.of, (len,), "reward: name and spec are texts, got builtin_function_or_method"),
@@ -575,6 +593,12 @@ def test_numbers_of_any_library_are_numbers() -> None:
             lambda config, path: egg_reason.fine_tune(config, path, replace="no"),
             "replace must be True or False",
         ),
+        (
+            lambda config, path: egg_reason.fine_tune(config, path, plain="yes"),
+            "plain must be True or False, got str 'yes': True prints lines",
+        ),
+        (lambda config, path: egg_reason.fine_tune(config, path, begun="now"), "begun must be a finite"),
+        (lambda config, path: egg_reason.resume(path, plain=1), "plain must be True or False, got int 1"),
         (lambda config, path: egg_reason.resume(path, machines=3), "machines must be Machines, got int 3"),
         (lambda config, path: egg_reason.resume(path, accept="data"), "accept must be a list of texts"),
         (lambda config, path: egg_reason.resume(path, accept=3), "accept must be a list of texts"),

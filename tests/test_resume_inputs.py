@@ -15,7 +15,7 @@ from egg_reason.build import open_replay
 from egg_reason.config import TrainConfig
 from egg_reason.run.directory import Run, read_settings
 from egg_reason.run.log import ScalarLog
-from egg_reason.train import resume, train
+from egg_reason.train import fine_tune, resume
 
 REWARD = """
 import helper
@@ -91,7 +91,7 @@ def begun(settings, tmp_path_factory):
     try:
         ScalarLog.append = stop_at_last
         with pytest.raises(Stopped):
-            train(config, "run", plain=True)
+            fine_tune(config, "run", plain=True)
         ScalarLog.append = append
         shutil.copytree(home, home.parent / "begun")
         assert resume("run", plain=True)
@@ -639,7 +639,7 @@ def test_a_task_file(settings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {"task": "mine.py:make", "task_options": (), "reward": (), "reward_weights": (), "max_tokens": 4}
     few = {"steps": 1, "eval_every": 0, "sample_every": 0, "final_problems": 4, "checkpoint_every": 0}
-    train(TrainConfig.of(**settings | given | few), "run", plain=True)
+    fine_tune(TrainConfig.of(**settings | given | few), "run", plain=True)
     edit(tmp_path / "mine.py", "float(len", "2 * float(len")
     edit(tmp_path / "rows.py", "range(8, 12)", "range(8, 13)")
     call = [sys.executable, "-m", "egg_reason.cli", "train", "--plain", "--resume", "run", "--rewind", "0"]
@@ -666,7 +666,7 @@ def test_a_tokenizer_file(settings, tmp_path, monkeypatch, command):
     write(alphabet)
     monkeypatch.chdir(tmp_path)
     few = {"steps": 1, "eval_every": 0, "sample_every": 0, "final_problems": 4, "checkpoint_every": 0}
-    train(TrainConfig.of(**settings | few | {"tokenizer": "own.json"}), "run", plain=True)
+    fine_tune(TrainConfig.of(**settings | few | {"tokenizer": "own.json"}), "run", plain=True)
     assert read_settings("run").model.tokenizer == f"{tmp_path}/own.json"
     alphabet[1], alphabet[2] = alphabet[2], alphabet[1]
     write(alphabet)
@@ -707,7 +707,7 @@ def test_grpo_takes_the_change_from_its_checkpoint_on(settings, rewards_file, tm
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(ScalarLog, "append", stop_at_last)
-        train(TrainConfig.of(**given), run, plain=True)
+        fine_tune(TrainConfig.of(**given), run, plain=True)
     before = steps_of(run)
     (run / "checkpoints" / "000003.safetensors").unlink()
     edit(mine, "16", "8")

@@ -264,3 +264,19 @@ def test_weights_hash_sees_every_change_and_no_other():
 def test_reading_a_log_does_not_import_jax():
     code = "import sys, egg_reason.run.log; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_log_opened_with_fewer_steps_is_cut_only_by_cut(tmp_path):
+    path = tmp_path / "log.bin"
+    with ScalarLog.create(path, {}) as log:
+        for step in range(3):
+            log.append(step, StepScalars(np.full((2, 1), step, np.float32), 0.1, 0.2))
+    whole = path.read_bytes()
+    damaged = whole[:-1] + bytes([whole[-1] ^ 1])
+    path.write_bytes(damaged)
+    with ScalarLog.open(path, steps=2) as log:
+        assert len(log) == 2 and path.read_bytes() == damaged
+        log.cut(2)
+        assert len(log) == 2 and damaged.startswith(path.read_bytes())
+        log.append(2, StepScalars(np.full((2, 1), 2, np.float32), 0.1, 0.2))
+    assert path.read_bytes() == whole

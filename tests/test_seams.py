@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ from egg_reason.algorithms.base import Replayable, fitness_of
 from egg_reason.algorithms.evolution import EvolutionStrategy
 from egg_reason.algorithms.registry import Entry
 from egg_reason.algorithms.state import State
-from egg_reason.build import open_replay
-from egg_reason.config import EvolutionSettings, TrainConfig
+from egg_reason.build import build, open_replay
+from egg_reason.config import ALGORITHMS, EvolutionSettings, TrainConfig
 from egg_reason.config import algorithms as sections
-from egg_reason.config.setting import setting
+from egg_reason.config.setting import setting, settings_of
 from egg_reason.engine import Sampling
 from egg_reason.engine import engine as engines
 from egg_reason.engine.base import Completions
@@ -33,7 +33,7 @@ from egg_reason.population.trials import Trials, merge, missing
 from egg_reason.run.checkpoints import Checkpoints
 from egg_reason.run.directory import read_metrics
 from egg_reason.run.log import ScalarLog
-from egg_reason.train import resume, train
+from egg_reason.train import fine_tune, resume
 from tests.helpers import stub_family
 
 
@@ -43,7 +43,7 @@ class Stopped(BaseException):
 
 def stopped_and_resumed(config: TrainConfig, folder: Path, monkeypatch) -> tuple[Path, Path]:
     """Train twice: without a pause, and stopped before the last step is recorded. Returns both runs."""
-    assert train(config, folder / "whole", plain=True) is not None
+    assert fine_tune(config, folder / "whole", plain=True) is not None
     append = ScalarLog.append
 
     def stop_at_last(log, step, scalars):
@@ -53,7 +53,7 @@ def stopped_and_resumed(config: TrainConfig, folder: Path, monkeypatch) -> tuple
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(ScalarLog, "append", stop_at_last)
-        train(config, folder / "stopped", plain=True)
+        fine_tune(config, folder / "stopped", plain=True)
     assert resume(folder / "stopped", plain=True) is not None
     return folder / "whole", folder / "stopped"
 
@@ -256,7 +256,7 @@ def test_a_generator_that_asks_for_factors(three_steps, tmp_path, monkeypatch):
     assert made[0].asked and made[0].versions == [1, 2, 3]
     assert config.to_table()["engine"]["engine"] == "adapters"
     with pytest.raises(ValueError, match="engine must be one of jax, adapters, not 'none'"):
-        train(TrainConfig.of(**three_steps | {"engine": "none"}), tmp_path / "none", plain=True)
+        fine_tune(TrainConfig.of(**three_steps | {"engine": "none"}), tmp_path / "none", plain=True)
 
 
 # A population whose rows have no prompt: an environment.
@@ -424,7 +424,7 @@ def reach(settings, tmp_path) -> Callable[..., TrainConfig]:
     file = tmp_path / "my_environment.py"
     file.write_text(ENVIRONMENT)
     wanted = ("model", "population", "prompts", "sigma", "learning_rate", "learning_rate_schedule")
-    given = {name: settings[name] for name in (*wanted, "lanes", "group")} | {"eval_every": 0}
+    given = {name: settings[name] for name in wanted} | {"eval_every": 0}
 
     def config(function: str = "make", **others) -> TrainConfig:
         return TrainConfig.of(**{**given, "task": f"{file}:{function}", "steps": 3} | others)
@@ -464,7 +464,7 @@ def test_whole_fitness_of_an_environment_stays_whole(reach, tmp_path, monkeypatc
 
 
 def test_an_environment_without_any_fitness_ends_with_its_summary(reach, tmp_path, capfd):
-    summary = train(reach("silent", steps=2), tmp_path / "run", plain=True)
+    summary = fine_tune(reach("silent", steps=2), tmp_path / "run", plain=True)
     assert summary is not None and summary["steps"] == 2
     assert summary["heldout_after"]["distance"] == summary["heldout_before"]["distance"]
     assert "all members scored the same, no update" in capfd.readouterr().out
@@ -479,6 +479,7 @@ def test_an_environment_without_any_fitness_ends_with_its_summary(reach, tmp_pat
         ("make", {"samples": 2}, "samples = 2 would have no effect: leave it out"),
         ("make", {"tokens": 100}, "tokens = 100 would have no effect"),
         ("make", {"temperature": 0.7}, "temperature = 0.7 would have no effect"),
+        ("make", {"lanes": 32, "group": 2}, "lanes = 32, group = 2 would have no effect: leave them out"),
         ("fool", {}, "has metrics, try_out and measure, Fool has no measure: add"),
         (
             "unnamed",
@@ -498,15 +499,80 @@ def test_environments_that_cannot_be_are_refused_before_work(function, others, m
     else:
         config = reach(function, **others)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        train(config, tmp_path / "run", plain=True)
+        fine_tune(config, tmp_path / "run", plain=True)
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "tokenizer": "byte",
+    "task_options": ("x=1",),
+    "data_dir": ".",
+    "prompt_column": "q",
+    "answer_column": "a",
+    "allow_overlap": True,
+    "template": "plain",
+    "reward": ("gsm8k",),
+    "reward_weights": (1.0,),
+    "reward_text": "completion",
+    "reward_format": "text",
+    "reward_timeout": 5.0,
+    "reward_memory": 1.0,
+    "reward_workers": 2,
+    "reward_failure": "drop",
+    "temperature": 0.5,
+    "top_k": 5,
+    "top_p": 0.5,
+    "max_tokens": 8,
+    "think_tokens": 4,
+    "max_prompt_tokens": 99,
+    "engine": "none",
+    "lanes": 32,
+    "group": 2,
+    "streams": 1,
+    "dtype": "bfloat16",
+    "eval_every": 3,
+    "evaluations": 2,
+    "eval_problems": 2,
+    "final_problems": 2,
+    "validation": 2,
+    "eval_temperature": 0.1,
+    "steps": 2,
+    "minutes": 1.0,
+    "tokens": 100,
+    "seed": 3,
+    "checkpoint_every": 2,
+    "sample_every": 3,
+    "prompts": 3,
+    "samples": 2,
+    "aggregate": "max",
+    "share_noise": "all",
+}
+USED = (
+    *("tokenizer", "dtype", "eval_every", "evaluations", "eval_problems", "final_problems", "validation"),
+    *("steps", "minutes", "seed", "checkpoint_every", "prompts"),
+)
+"""Settings that decide something in an environment too; the tokenizer goes beside the trained model."""
+
+
+def test_every_setting_has_an_effect_in_an_environment_or_is_refused(reach):
+    of_algorithms = {one.name for kind in ALGORITHMS.values() for one in settings_of(kind)}
+    others = TrainConfig.known().keys() - of_algorithms - {"model", "task", "algorithm"}
+    assert others <= OTHER_VALUES.keys()
+    for name, value in OTHER_VALUES.items():
+        try:
+            with build(reach(**{name: value})).problem:
+                refused = False
+        except ValueError as error:
+            assert re.search(rf"{name}\b|engine|no option x", str(error)), error
+            refused = True
+        assert refused != (name in USED), name
 
 
 def test_a_measure_without_a_finite_number_ends_in_one_line(reach, tmp_path):
     with pytest.raises(
         ValueError, match=r"Lost: measure returns 4 finite numbers for distance, got"
     ) as error:
-        train(reach("lost"), tmp_path / "run", plain=True)
+        fine_tune(reach("lost"), tmp_path / "run", plain=True)
     assert "\n" not in str(error.value)
 
 
@@ -528,7 +594,7 @@ def test_a_measure_without_a_finite_number_ends_in_one_line(reach, tmp_path):
 def test_an_environment_that_fails_names_itself_and_how_the_run_goes_on(function, message, reach, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        train(reach(function), run, plain=True)
+        fine_tune(reach(function), run, plain=True)
     told = str(error.value)
     assert "\n" not in told and told.endswith(f"egg-reason train --resume {run} --accept-changes data")
     file = tmp_path / "my_environment.py"
@@ -543,7 +609,7 @@ def test_an_environment_that_writes_into_its_rows_changes_no_later_step(reach, t
     logs = []
     for function in ("make", "writes"):
         config = reach(function, steps=6)  # meets rows again
-        assert train(config, tmp_path / function, plain=True) is not None
+        assert fine_tune(config, tmp_path / function, plain=True) is not None
         with ScalarLog.read(tmp_path / function / "scalars" / "log.bin") as log:
             logs.append([scalars.fitness_NP for _, scalars in log.records()])
     np.testing.assert_array_equal(*logs)

@@ -121,7 +121,7 @@ def test_a_run_trains_the_matrices_and_nothing_else(finished_run, settings):
 
 def test_the_same_settings_give_the_same_bits(finished_run, tmp_path):
     config = TrainConfig.from_table(tomllib.loads((finished_run[0] / "config.toml").read_text()))
-    summary = training.train(config, tmp_path / "run", plain=True)
+    summary = training.fine_tune(config, tmp_path / "run", plain=True)
     assert_same_run(tmp_path / "run", finished_run[0])
     assert summary["heldout_after"] == finished_run[1]["heldout_after"]
 
@@ -129,13 +129,13 @@ def test_the_same_settings_give_the_same_bits(finished_run, tmp_path):
 def test_equal_fitness_changes_nothing_and_says_so(settings, tmp_path, capsys):
     """A random model solves no Countdown problem: every member scores 0."""
     config = TrainConfig.of(**settings | {"reward": (), "reward_weights": (), "steps": 1})
-    training.train(config, tmp_path / "run", plain=True)
+    training.fine_tune(config, tmp_path / "run", plain=True)
     assert models.load(tmp_path / "run").fingerprint == models.load(settings["model"]).fingerprint
     assert "step 0: all members scored the same, no update" in capsys.readouterr().out
 
 
 def test_a_run_ends_when_its_minutes_are_over(settings, tmp_path):
-    summary = training.train(TrainConfig.of(**settings | {"minutes": 1e-9}), tmp_path / "run", plain=True)
+    summary = training.fine_tune(TrainConfig.of(**settings | {"minutes": 1e-9}), tmp_path / "run", plain=True)
     assert summary["steps"] == 1 and 1e-9 < summary["training_minutes"] < summary["minutes"]
     assert steps_and_evaluations(tmp_path / "run") == ([0], [0, 1])
 
@@ -148,7 +148,7 @@ def test_schedules_run_over_the_budget_that_ends_first(settings, tmp_path):
         "sigma_schedule": "exponential",
         "sigma_final": 0.025,
     }
-    training.train(
+    training.fine_tune(
         TrainConfig.of(**settings | schedules | {"tokens": 500, "steps": 50, "eval_every": 0}),
         tmp_path / "run",
         plain=True,
@@ -178,7 +178,7 @@ def test_rewards_of_the_users_are_weighted(settings, flags, rewards_file, tmp_pa
 
 def test_a_reward_that_does_not_apply_everywhere(settings, rewards_file, tmp_path):
     given = settings | {"reward": (f"{rewards_file}:sometimes",), "reward_weights": (0.0, 1.0), "steps": 2}
-    training.train(TrainConfig.of(**given), tmp_path / "run", plain=True)
+    training.fine_tune(TrainConfig.of(**given), tmp_path / "run", plain=True)
     with ScalarLog.read(tmp_path / "run" / "scalars" / "log.bin") as log:
         fitness = [scalars.fitness_NP for _, scalars in log.records()]
     assert 0 < np.isnan(fitness).sum() < np.size(fitness)
@@ -245,7 +245,7 @@ def test_a_run_that_dies_goes_on_as_if_nothing_had_happened(
 ):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         at_call(patch, owner, name, number, die, after)
-        training.train(TrainConfig.of(**settings), tmp_path / "run", plain=True)
+        training.fine_tune(TrainConfig.of(**settings), tmp_path / "run", plain=True)
     summary = resume(tmp_path / "run", plain=True)
     assert_same_run(tmp_path / "run", finished_run[0])
     for key in ("heldout_before", "heldout_after", "steps", "seed"):
@@ -270,10 +270,10 @@ def test_a_run_that_dies_goes_on_as_if_nothing_had_happened(
 def test_every_estimator_resumes_to_the_same_bits(changes, settings, tmp_path, monkeypatch):
     """From a checkpoint, which has the optimiser's state, and two steps of the log after it."""
     config = TrainConfig.of(**settings | changes | {"checkpoint_every": 1, "eval_every": 0})
-    training.train(config, tmp_path / "whole", plain=True)
+    training.fine_tune(config, tmp_path / "whole", plain=True)
     with monkeypatch.context() as patch:
         at_call(patch, ScalarLog, "append", 4, lambda: signal.raise_signal(signal.SIGINT), after=True)
-        assert training.train(config, tmp_path / "stopped", plain=True) is None
+        assert training.fine_tune(config, tmp_path / "stopped", plain=True) is None
     assert sorted(os.listdir(tmp_path / "stopped" / "checkpoints")) == [
         "000003.safetensors",
         "000004.safetensors",

@@ -64,7 +64,7 @@ def test_failed_rewards_are_counted_and_shown(policy, faults, settings, tmp_path
     the code that is tested."""
     monkeypatch.setattr(here, "SAVED_MEMBERS", settings["population"])
     given = {"steps": 1, "reward": (f"{faults}:faulty",), "reward_failure": policy}
-    training.train(TrainConfig.of(**settings | given), tmp_path / "run", plain=True)
+    training.fine_tune(TrainConfig.of(**settings | given), tmp_path / "run", plain=True)
     samples = [
         json.loads(line)
         for line in (tmp_path / "run" / "samples" / "step_000000.jsonl").read_text().splitlines()
@@ -162,7 +162,7 @@ def constant_run(settings, tmp_path, capsys, **given):
     names = ("think_format", "swallows", "none", "late", "digits")
     rewards = tuple(f"{file}:{name}" for name in names)
     config = TrainConfig.of(**settings | {"steps": 6, "reward": rewards, "eval_every": 0} | given)
-    summary = training.train(config, tmp_path / "run", plain=True)
+    summary = training.fine_tune(config, tmp_path / "run", plain=True)
     return " ".join(capsys.readouterr().out.split()), summary
 
 
@@ -221,7 +221,7 @@ def test_rewards_of_one_name_in_two_files(settings, tmp_path, capsys):
             "reward_weights": (1.0, 2.0, 3.0),
         }
     )
-    training.train(config, tmp_path / "run", plain=True)
+    training.fine_tune(config, tmp_path / "run", plain=True)
     [line] = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward_mean" in line]
     assert line["rewards/a.f/mean"] == line["rewards/b.f/mean"] > 0
 

@@ -97,6 +97,10 @@ def train(
                 raise ValueError(
                     f"{flag} is for a new run, but --resume {resume} continues one: leave out {flag}"
                 )
+    if name is not None and (not name or name == ".." or Path(name).name != name):
+        raise ValueError(
+            f"--name must be the name of one folder, got {name!r}: give the folder above it with --runs"
+        )
     if dry_run or memory_budget is not None:
         if where.pool or where.hosts > 1:
             raise ValueError(
@@ -127,7 +131,7 @@ def train(
         chosen = _config(config, in_file, flags)
         stem = Path(chosen.task.task.partition(":")[0]).stem
         path = (runs or Path(RUNS)) / (name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-        summary = training.train(chosen, path, show, BEGUN, replace, where)
+        summary = training.fine_tune(chosen, path, show, BEGUN, replace, where)
     return 0 if summary else 130
 
 
@@ -238,7 +242,9 @@ def replay(
     from egg_reason import models
     from egg_reason.build import open_replay
 
-    models.save(open_replay(source, model).model(step, from_base, allow_drift), out, dtype="float32")
+    replayed = open_replay(source, model)
+    models.check_destination(replayed.base.family, out)  # before steps are replayed
+    models.save(replayed.model(step, from_base, allow_drift), out, dtype="float32")
     print(out)
     return 0
 

@@ -99,9 +99,6 @@ class Plan:
             raise ValueError(
                 f"algorithms must be some of {', '.join(ALGORITHMS)}, not {', '.join(unknown) or 'none'}"
             )
-        twice = [name for name in ALGORITHMS if self.algorithms.count(name) > 1]
-        if twice:
-            raise ValueError(f"algorithms must be named once each, {twice[0]} is there twice: leave one out")
         for one in settings_of(ComparisonSettings):
             if one.name in vars(self):
                 checked(one, getattr(self, one.name))
@@ -304,9 +301,11 @@ def parse_settings(
         if not equals or not name:
             raise ValueError(f"--set must read name=value or algorithm.name=value, not {pair!r}")
         algorithm, dot, setting = name.rpartition(".")
-        (own.setdefault(algorithm, {}) if dot else common)[setting.replace("-", "_")] = _value(
-            setting.replace("-", "_"), text
-        )
+        setting = setting.replace("-", "_")
+        table = own.setdefault(algorithm, {}) if dot else common
+        if setting in table:
+            raise ValueError(f"--set {name} must be given once, it is there twice: leave one out")
+        table[setting] = _value(setting, text)
     return common, own
 
 

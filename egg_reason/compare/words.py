@@ -23,6 +23,7 @@ def paragraph(results: dict[str, Any]) -> str:
     ranked = sorted(algorithms, key=lambda name: -algorithms[name]["accuracy"]["mean"])
     seeds = plan["seeds"]
     temperature = plan["eval_temperature"]
+    several = len(algorithms) > 1
     tuned = (
         f", with the best of {plan['tune']} trials' settings each"
         if plan["tune"]
@@ -30,9 +31,9 @@ def paragraph(results: dict[str, Any]) -> str:
     )
     sentences = [
         (
-            f"{_listed([NAMES[name] for name in algorithms])} were trained on {plan['settings']['task']} from"
-            f" {plan['settings']['model']}, {seeds} {_plural('seed', seeds)} each, for {_budget(plan)} a"
-            f" run{tuned}."
+            f"{_listed([NAMES[name] for name in algorithms])} {'were' if several else 'was'}"
+            f" trained on {plan['settings']['task']} from {plan['settings']['model']}, {seeds}"
+            f" {_plural('seed', seeds)}{' each' if several else ''}, for {_budget(plan)} a run{tuned}."
         ),
         f"Held-out accuracy ({results['problems']:,} problems,"
         f" {'greedy' if temperature == 0 else f'temperature {temperature:g}'}) was"

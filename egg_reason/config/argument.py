@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["instance", "location", "real", "shown", "texts", "whole"]
+__all__ = ["instance", "location", "real", "shown", "switch", "texts", "whole"]
 
 Wanted = TypeVar("Wanted")
 
@@ -51,6 +51,13 @@ def instance(name: str, value: Any, kind: type[Wanted], what: str, way_out: str)
     """Return an object of a class. what: the class in words."""
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be {what}, got {shown(value)}: {way_out}")
+    return value
+
+
+def switch(name: str, value: Any, way_out: str = "give one of them") -> bool:
+    """Return True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {shown(value)}: {way_out}")
     return value
 
 

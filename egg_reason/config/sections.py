@@ -4,6 +4,7 @@ A field's name is the name of its flag: `reward_timeout` is `--reward-timeout`. 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from egg_reason.config.setting import Range, Section, setting
 
@@ -85,6 +86,7 @@ class RewardSettings(Section):
         " without training on it",
         unset="1 each",
         typical="1,0.5",
+        repeats=True,
     )
     reward_text: str = setting(
         "turn",
@@ -257,13 +259,16 @@ def task_options(pairs: tuple[str, ...]) -> dict:
     """Return the options that a task is called with: ('numbers=3,4', 'largest=50') gives {'numbers': (3, 4),
     'largest': 50}. A value is a whole number, a decimal, a tuple of parts separated by commas, or else
     text."""
-    options = {}
+    options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"a task option must read name=value, not {pair!r}")
         values = [_number(item) for item in text.split(",")]
-        options[name.replace("-", "_")] = values[0] if len(values) == 1 else tuple(values)
+        name = name.replace("-", "_")
+        if name in options:
+            raise ValueError(f"task option {name} must be given once, it is there twice: leave one out")
+        options[name] = values[0] if len(values) == 1 else tuple(values)
     return options
 
 

@@ -78,6 +78,7 @@ def setting(
     typical: str = "",
     range: Range = ANY,
     open: bool = False,
+    repeats: bool = False,
 ) -> Any:
     """Declare a field of a section.
 
@@ -89,9 +90,11 @@ def setting(
         typical: a usual value, where the default does not tell one.
         range: the numbers that it may have; of a list, every entry.
         open: further choices may be registered; whoever looks them up refuses others.
+        repeats: a list may have the same entry twice.
     """
-    about = {"help": help, "choices": tuple(choices), "unset": unset, "typical": typical}
-    return dataclasses.field(default=default, metadata=about | {"range": range, "open": open})
+    about: dict[str, Any] = {"help": help, "choices": tuple(choices), "unset": unset, "typical": typical}
+    about |= {"range": range, "open": open, "repeats": repeats}
+    return dataclasses.field(default=default, metadata=about)
 
 
 def inherited(section: type, name: str, default: Any, **other: Any) -> Any:
@@ -114,6 +117,7 @@ class Setting:
     typical: str = ""
     range: Range = ANY
     open: bool = False
+    repeats: bool = False
 
     @property
     def default_text(self) -> str:
@@ -161,7 +165,11 @@ def checked(setting: Setting, value: Any, name: str = "") -> Any:
     value = converted(name, value, setting.kind)
     if setting.choices and not setting.open and value is not None and value not in setting.choices:
         raise ValueError(f"{name} must be one of {', '.join(setting.choices)}, not {_short(value)}")
-    for entry in value if isinstance(value, tuple) else (value,):
+    entries = value if isinstance(value, tuple) else (value,)
+    if not setting.repeats and len(set(entries)) < len(entries):
+        twice = next(entry for entry in entries if entries.count(entry) > 1)
+        raise ValueError(f"{name} must have each entry once, {_short(twice)} is there twice: leave one out")
+    for entry in entries:
         if isinstance(entry, int | float) and not isinstance(entry, bool):
             _check_number(name, entry, setting.range)
     return value

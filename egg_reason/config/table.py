@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast, get_type_hints
 
+from egg_reason.config.argument import shown
 from egg_reason.config.setting import Setting, checked, settings_of
 
 __all__ = ["Sections", "at", "entries", "flattened", "nearest", "read_toml"]
@@ -89,6 +90,8 @@ class Sections:
     def from_table(cls, table: Mapping[str, Any], source: str = "config.toml") -> Self:
         """Build settings from what a TOML file holds: sections, or flat names at the top (as runs of earlier
         versions have them), or both. source: names the file in error lines."""
+        if not isinstance(table, Mapping):
+            raise ValueError(f"{source} must be a dictionary of sections, got {shown(table)}: give one")
         return cls.of(**cls.read_table(table, source))
 
     @classmethod
@@ -101,7 +104,7 @@ class Sections:
         for title, values in table.items():  # a section without settings, too
             if isinstance(values, Mapping) and title not in sections:
                 raise ValueError(
-                    f"{source}: [{title}] is not a section; the nearest is {nearest(title, sections)}"
+                    f"{source}: [{title}] is not a section; the nearest is {nearest(str(title), sections)}"
                 )
         for section, name, value in entries(table):
             if name not in known:
@@ -119,9 +122,8 @@ class Sections:
     @classmethod
     def unknown(cls, name: str) -> str:
         """Return the error line of a name that is no setting; it names the nearest one."""
-        return (
-            f"{name} is not a setting; the nearest is {nearest(name, cls.known())} (see {cls.COMMAND} --help)"
-        )
+        known = nearest(str(name), cls.known())
+        return f"{name} is not a setting; the nearest is {known} (see {cls.COMMAND} --help)"
 
     @classmethod
     def _checked(cls, flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,18 @@ from egg_reason.models.base import FAMILIES, AnyFamily, Checkpoint, Model
 from egg_reason.models.formats import companions
 from egg_reason.models.formats.huggingface import ADAPTER, CONFIG, read_json
 
-__all__ = ["HUB", "RUN_CONFIG", "bundled", "load", "locate", "peek", "run_model", "run_model_name", "save"]
+__all__ = [
+    "HUB",
+    "RUN_CONFIG",
+    "bundled",
+    "check_destination",
+    "load",
+    "locate",
+    "peek",
+    "run_model",
+    "run_model_name",
+    "save",
+]
 
 HUB = "hf:"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*@[\w./-]+", re.ASCII)
@@ -119,6 +130,7 @@ def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype
     folder, or beside the file. Then `load` needs no further word.
 
     Args:
+        path: a file's name ends in the suffix of its format.
         format: None: the family's first. For RWKV-7 "pth", which replaces a file of that name, or "hf", which
             needs a new or empty folder.
         dtype: "bfloat16", "float32" or "float16"; None: that of the model's own file, so that nothing is
@@ -133,11 +145,8 @@ def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype
             f"save takes a model and a path, got {type(model).__name__} and {type(path).__name__}: give what"
             " egg_reason.load returns, then the file or folder to write"
         )
-    formats = list(model.family.formats)
-    format = formats[0] if format is None else format
-    if format not in formats:
-        raise ValueError(f"format must be {' or '.join(formats)}, not {format!r}")
     path = Path(path)
+    format = check_destination(model.family, path, format)
     tokenizer = model.tokenizer
     own = Path(tokenizer.name) if tokenizer.name not in tokenizers.PACKAGED else None
     beside = companions.collect(model.folder, own, tokenizer.ends)
@@ -155,6 +164,26 @@ def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype
         config = read_json(folder / CONFIG)
         config |= {"bos_token_id": tokenizer.bos, "eos_token_id": companions.for_config(tokenizer.ends)}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def check_destination(family: AnyFamily, path: Path, format: str | None = None) -> str:
+    """Return the format in which `save` writes to a path. Raises ValueError for one that the family does not
+    have, and for a name from which `load` could not tell the format.
+
+    format: None: the family's first.
+    """
+    formats = family.formats
+    format = next(iter(formats)) if format is None else format
+    if format not in formats:
+        raise ValueError(f"format must be {' or '.join(formats)}, not {format!r}")
+    suffix = formats[format]
+    if suffix and path.suffix != suffix:
+        raise ValueError(f"a model in format {format} is a file that ends in {suffix}, got {path}: rename it")
+    if not suffix and path.suffix in set(formats.values()) - {""}:
+        raise ValueError(
+            f"a model in format {format} is a folder, got {path}, the name of a file: leave out {path.suffix}"
+        )
+    return format
 
 
 def _refuse_strangers(path: Path, beside: Mapping[str, bytes]) -> None:

@@ -31,8 +31,10 @@ __all__ = ["Environment", "EnvironmentFailure", "EnvironmentProblem", "checked_e
 OF_TEXTS = (
     *(one.name for section in (RewardSettings, SamplingSettings) for one in settings_of(section)),
     *("samples", "aggregate", "share_noise", "eval_temperature", "tokens", "sample_every"),
+    *("engine", "lanes", "group", "streams", "allow_overlap"),
 )
-"""Settings of completions and their rewards, of which an environment has none."""
+"""Settings of completions, of their rewards and of the engine that writes them, of which an environment has
+none."""
 
 
 class EnvironmentFailure(ValueError):
@@ -72,7 +74,7 @@ def checked_environment(environment: Any, task: str, config: TrainConfig) -> Env
     if idle := [f"{one} = {given[one]!r}" for one in OF_TEXTS if given.get(one) != usual.get(one)]:
         raise ValueError(
             f"task {task} is an environment, which writes no completions: {', '.join(idle)} would have no"
-            " effect: leave it out"
+            f" effect: leave {'it' if len(idle) == 1 else 'them'} out"
         )
     if isinstance(environment, type):
         name = environment.__name__

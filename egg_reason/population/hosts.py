@@ -36,6 +36,7 @@ from egg_reason.config.paths import located
 from egg_reason.config.resume import run_table
 from egg_reason.engine.base import Members
 from egg_reason.population.base import Build, Parts
+from egg_reason.population.environment import EnvironmentFailure
 from egg_reason.population.inputs import refuse_other_inputs
 from egg_reason.population.trials import Trials, member_ranges, merge
 from egg_reason.rewards import RewardFailure
@@ -44,8 +45,12 @@ from egg_reason.run.log import HASH_BYTES, weights_hash
 
 __all__ = ["Hosts", "Leader", "follow"]
 
-TRIALS, ERROR, REWARD_FAILURE = range(3)
-"""First byte of what a process tells of a step. A hash and a Trials follow, or a line of text."""
+ERRORS = (RewardFailure, EnvironmentFailure, ValueError)
+"""What the first process raises for an error of another one: the first kind that fits, or else the last."""
+
+TRIALS = len(ERRORS)
+"""First byte of what a process tells of a step: a hash and a Trials follow. Smaller ones index ERRORS: a line
+of text follows."""
 
 _SPENT = struct.Struct("<d")
 
@@ -292,15 +297,15 @@ def _tried(
         return bytes([TRIALS]) + digest + trials.encode(parts.config.algorithm.wire)
     except (ValueError, OSError) as error:
         # The error must travel: a host that raised here would leave the others waiting for its message.
-        kind = REWARD_FAILURE if isinstance(error, RewardFailure) else ERROR
+        fits = [index for index, kind in enumerate(ERRORS) if isinstance(error, kind)]
+        kind = fits[0] if fits else len(ERRORS) - 1
         return bytes([kind]) + " ".join(str(error).split()).encode()
 
 
 def _merged(replies: list[bytes], wire: str) -> Trials:
     for host, reply in enumerate(replies):
         if reply[0] != TRIALS:
-            text = f"host {host}: {reply[1:].decode()}"
-            raise RewardFailure(text) if reply[0] == REWARD_FAILURE else ValueError(text)
+            raise ERRORS[reply[0]](f"host {host}: {reply[1:].decode()}")
     # The kind of the message and the hash: what must be alike before fitness is merged.
     start = 1 + HASH_BYTES
     different = [host for host, reply in enumerate(replies) if reply[:start] != replies[0][:start]]

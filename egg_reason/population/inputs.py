@@ -25,16 +25,15 @@ def check_inputs(
     path: str | os.PathLike,
     changed: Mapping[str, Any],
     accept: Sequence[str],
+    rewind: int | None,
     steps: int,
-    quiet: bool = False,
-    rewind: int | None = None,
 ) -> list[str]:
-    """Return the kinds of inputs that are others than those of the run after so many steps, all accepted.
+    """Return the kinds of inputs that are others than those of the run after so many steps, all accepted. Log
+    which are, which did not change, and what cannot be told.
 
     Args:
         changed: the settings that are others now, to be named in error lines.
         accept: kinds that the user accepts.
-        quiet: log nothing; otherwise what is accepted, what did not change, and what cannot be told.
         rewind: the steps that the user keeps, to be named in error lines; None: all.
 
     Raises ValueError, one line, for another base model, an input that is not accepted, and rows that were
@@ -42,11 +41,10 @@ def check_inputs(
     """
     if not set(accept) <= set(KINDS):
         raise ValueError(f"accept_changes is one or more of {', '.join(KINDS)}, not {', '.join(accept)}")
-    say = log.debug if quiet else log.warning
     check_base(parts.model, scalars.header["fingerprint"], path)
     before = scalars.fingerprints(steps)
     if before is None:
-        say(
+        log.warning(
             "%s: an earlier version began this run and kept no fingerprints of data, rewards, tokenizer and"
             " template, so nothing can tell whether they have changed; they are recorded from here on",
             path,
@@ -59,9 +57,9 @@ def check_inputs(
         tasks.refuse_overlap(parts.task, parts.config.task.data_dir, begun=True)
     for kind in accept:
         if kind not in different:
-            say("%s: %s did not change: there is nothing to accept", path, kind)
+            log.warning("%s: %s did not change: there is nothing to accept", path, kind)
     if different:
-        say("%s: continues from step %d with other %s, as accepted", path, steps, in_words(different))
+        log.warning("%s: continues from step %d with other %s, as accepted", path, steps, in_words(different))
     return list(different)
 
 

@@ -163,8 +163,8 @@ class Run:
     def open(cls, path: str | os.PathLike, steps: int | None = None) -> "Run":
         """Open an existing run to continue it. A torn end of the scalar log or of the metrics is cut off.
 
-        steps: of the scalar log, this many are kept (`ScalarLog.open`), and the run is not finished any more.
-            None: all.
+        steps: of the scalar log, this many count (`ScalarLog.open`); the others are there until `keep` is
+            called with the same number. None: all.
 
         Raises FileNotFoundError where there is no run, BlockingIOError where another process has it open,
         ValueError where its files are damaged. A config.toml that was deleted is written anew from the log.
@@ -177,14 +177,16 @@ class Run:
             )
         lock = take_lock(path)
         try:
-            run = cls(path, lock, steps)
-            if steps is not None:
-                # Fewer steps than the run took: it goes on, and is finished only when it writes a new one.
-                (path / "summary.json").unlink(missing_ok=True)
-            return run
+            return cls(path, lock, steps)
         except BaseException:
             release_lock(lock)
             raise
+
+    def keep(self, steps: int) -> None:
+        """Cut all but the first `steps` steps off the scalar log. The run is finished only when it writes a
+        new summary."""
+        (self.path / "summary.json").unlink(missing_ok=True)
+        self.scalars.cut(steps)
 
     @property
     def finished(self) -> bool:

@@ -97,18 +97,15 @@ class ScalarLog:
         try:
             self.header, self._end = self._scan(steps)
             self.cut_bytes = os.fstat(self._file).st_size - self._end
-            if self.cut_bytes and writable:
+            if self.cut_bytes and writable and steps is None:
                 os.ftruncate(self._file, self._end)
                 flush(self._file)
-                # Frames behind the steps that are to be kept are cut off on purpose: no warning then.
-                if steps != len(self):
-                    log.warning(
-                        "%s: the last record was torn (%d bytes) and is cut off: step %d is to be taken"
-                        " again",
-                        self.path,
-                        self.cut_bytes,
-                        len(self),
-                    )
+                log.warning(
+                    "%s: the last record was torn (%d bytes) and is cut off: step %d is to be taken again",
+                    self.path,
+                    self.cut_bytes,
+                    len(self),
+                )
         except BaseException:
             os.close(self._file)
             raise
@@ -140,8 +137,8 @@ class ScalarLog:
         """Open an existing log to append. A torn last record is cut off; damage before the last record is a
         ValueError.
 
-        steps: this many are kept and what follows, damaged or not, is cut off; fewer are a ValueError. None:
-            all.
+        steps: this many count, fewer are a ValueError; what follows, damaged or not, stays in the file until
+            `cut`, which must come before anything is appended. None: all.
         """
         return cls(path, writable=True, steps=steps)
 
@@ -207,8 +204,8 @@ class ScalarLog:
             self._end = self._offsets[steps]
             del self._offsets[steps:]
             self.changes = [change for change in self.changes if change["step"] <= steps]
-            os.ftruncate(self._file, self._end)
-            flush(self._file)
+        os.ftruncate(self._file, self._end)
+        flush(self._file)
 
     def records(self, start: int = 0) -> Iterator[tuple[int, StepScalars]]:
         """Yield (step, scalars) from step `start` on, read from the file one at a time."""

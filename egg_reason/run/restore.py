@@ -23,6 +23,7 @@ def restored(
     changed: Mapping[str, Any],
     inputs: Fingerprints,
     check: Callable[[int], Sequence[str]],
+    rewind: int | None = None,
 ) -> State:
     """Return the state after the last step that counts, and cut off what the run wrote about later ones.
 
@@ -35,12 +36,15 @@ def restored(
         inputs: fingerprints of what the run continues with.
         check: returns the kinds of inputs that are others than those after so many steps and that the user
             accepts, which are to be recorded too; raises ValueError where one is not accepted.
+        rewind: the steps with which the run was opened; the others are cut off. None: it was opened with all.
     """
     recorded = from_log(run.scalars, weigh_of(config))
     state = start(run.checkpoints, algorithm.init(params), recorded)
     replays = isinstance(algorithm, Replayable)
     accepted = check(len(recorded) if replays else state.step)
     with storage(run.path):
+        if rewind is not None:
+            run.keep(rewind)
         if not replays and (accepted or config.run.minutes is not None):
             # Trained again they come out otherwise: with other inputs, or as other seconds are spent, which
             # schedules and the end of the run depend on.
