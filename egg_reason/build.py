@@ -77,8 +77,8 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
 
     The scorer's processes are started: `with parts.problem` ends them. resumed: overlap of training and
     evaluation problems is no longer a reason to stop. machines: where completions are written.
-    The parts' config has absolute paths, and the precision and the streams that were chosen: another folder
-    or machine would give others.
+    The parts' config has absolute paths, and the precision, the streams and the template that were chosen:
+    another folder or machine would give others.
     """
     config = config.replace(**absolute(config.flat()))
     model = models.load(config.model.model, config.model.tokenizer)
@@ -88,7 +88,9 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
         [] if config.task.allow_overlap or resumed else tasks.refuse_overlap(task, config.task.data_dir)
     )
     config = config.replace(
-        dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name, **made.generator.chosen
+        dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name,
+        **made.generator.chosen,
+        **_chosen_wording(config, model, task),
     )
     if task.environment is not None:
         environment = checked_environment(task.environment, task.name, config)
@@ -296,22 +298,35 @@ def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
 
 def build_task(config: TrainConfig, model: models.Model) -> tasks.Task:
     """Return the task of a run. If the run has validation problems, they replace the held-out ones."""
-    template = config.task.template
-    if template != "auto" and not tasks.takes(config.task.task, "template"):
-        raise ValueError(
-            f"template {template!r} has no effect, task {config.task.task} makes its own prompts: leave it"
-            " out"
-        )
+    wording = _wording(config)
+    tasks.refuse_idle([config.task.task], **wording)
     columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
     task = tasks.make(
         config.task.task,
-        **model.prompting(config.task.template),
+        **model.prompting(**wording),
         data_dir=config.task.data_dir,
         reward=config.rewards.reward,
         **{name: column for name, column in columns.items() if column is not None},
         **task_options(config.task.task_options),
     )
     return validation_split(task, config.evaluation.validation) if config.evaluation.validation else task
+
+
+def _wording(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that decide prompts."""
+    task = config.task
+    return {"template": task.template, "system": task.system, "template_options": task.template_options}
+
+
+def _chosen_wording(config: TrainConfig, model: models.Model, task: tasks.Task) -> dict[str, Any]:
+    """Return the settings that decide prompts as they were chosen, so that whoever reads the run's record
+    makes the same prompts. task: as `build_task` made it."""
+    if not tasks.takes(config.task.task, "template"):
+        return {}
+    wording = model.wording(**_wording(config))
+    if wording["template"] == "auto" and task.template:
+        wording["template"] = task.template
+    return wording
 
 
 def validation_split(task: tasks.Task, count: int) -> tasks.Task:

@@ -64,7 +64,19 @@ class TaskSettings(Section):
     template: str = setting(
         "auto",
         "how a question becomes a prompt: auto, g1, g1-nothink, plain, chat, compact, a Jinja text with"
-        " {{ question }}, or @file",
+        " {{ question }}, or @file; auto: the model's own chat template, if it has one",
+    )
+    system: str | None = setting(
+        None,
+        "a system message in front of each question, for chat templates",
+        unset="none",
+        typical="'Be brief.'",
+    )
+    template_options: tuple[str, ...] = setting(
+        (),
+        "further arguments of the chat template as name=value; values are read as JSON or else text",
+        unset="none",
+        typical="enable_thinking=false",
     )
 
 
@@ -256,14 +268,18 @@ class RunSettings(Section):
 def task_options(pairs: tuple[str, ...]) -> dict:
     """Return the options that a task is called with: ('numbers=3,4', 'largest=50') gives {'numbers': (3, 4),
     'largest': 50}. A value is a whole number, a decimal, a tuple of parts separated by commas, or else
-    text."""
-    options = {}
+    text; one in double quotes is the text between them."""
+    options: dict = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"a task option must read name=value, not {pair!r}")
+        name = name.replace("-", "_")
+        if len(text) > 1 and text[0] == text[-1] == '"':
+            options[name] = text[1:-1]
+            continue
         values = [_number(item) for item in text.split(",")]
-        options[name.replace("-", "_")] = values[0] if len(values) == 1 else tuple(values)
+        options[name] = values[0] if len(values) == 1 else tuple(values)
     return options
 
 

@@ -31,7 +31,7 @@ from egg_reason.tasks import chat
 from egg_reason.tasks.cells import joined
 from egg_reason.tasks.chat import Options, Question, one_line
 
-__all__ = ["Options", "Question", "Template", "choose"]
+__all__ = ["AUTO", "Options", "Prompting", "Question", "Template", "choose"]
 
 NAMES = ("g1", "g1-nothink", "plain", "chat")
 TURN = ("\n\nUser:",)
@@ -59,6 +59,23 @@ class Template:
         if self.name == "chat":
             return self.write(question, problem)
         return self.write(_only_turn(question, self.name), _only_turn(problem, self.name))
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """The arguments of `choose`, as `tasks.make` hands them to a built-in task."""
+
+    template: str = "auto"
+    tokenizer_name: str | None = None
+    system: str | None = None
+    options: Options = ()
+
+    def chosen(self, compact: bool = False) -> Template:
+        """Return the template. Takes and raises what `choose` does."""
+        return choose(self.template, self.tokenizer_name, compact, self.system, self.options)
+
+
+AUTO = Prompting()
 
 
 def one_turn(question: str) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "collect",
     "end_tokens",
     "for_config",
+    "has_chat_template",
     "special_tokens",
 ]
 
@@ -120,6 +121,13 @@ def collect(model: Path | None, tokenizer: Path | None, ends: tuple[int, ...]) -
     if generation or tokenizer is not None or ends != (0,):
         files[GENERATION_CONFIG] = _json(generation | {"eos_token_id": for_config(ends)})
     return files
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Return whether a folder's files hold a chat template."""
+    return (folder / CHAT_TEMPLATE).is_file() or (
+        _optional(folder / TOKENIZER_CONFIG).get("chat_template") is not None
+    )
 
 
 def for_config(ids: tuple[int, ...]) -> int | list[int] | None:
