@@ -134,6 +134,7 @@ def _texts(config: TrainConfig, task: tasks.Task, made: Checked) -> tuple[TextPr
         scorer,
         made.rewards[0].name,
         trainer_state,
+        [reward.name for reward in made.rewards if reward.spec in task.watched],
     )
     return problem, evaluator
 
@@ -344,7 +345,7 @@ def validation_split(task: tasks.Task, count: int) -> tasks.Task:
 
 def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
     """Return the task's own rewards, then the user's that are not among them (a data file has only the
-    user's)."""
+    user's), then those that the task only watches, with weight 0."""
     specs = task.rewards + tuple(spec for spec in config.rewards.reward if spec not in task.rewards)
     for spec in specs:
         if ":" not in spec and spec not in BUILT_IN:
@@ -355,7 +356,8 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
             f"reward_weights needs one weight for each of {len(specs)} rewards ({', '.join(specs)}),"
             f" got {len(weights)}: the task's own come first"
         )
-    return Reward.several(specs, weights)
+    watched = tuple(spec for spec in task.watched if spec not in specs)
+    return Reward.several(specs + watched, weights + (0.0,) * len(watched))
 
 
 def look_up(rewards: Sequence[Reward]) -> None:

@@ -212,7 +212,10 @@ def _sample(benchmarks, job, index, at, completions, scores) -> dict[str, Any]:
 def _results(benchmark: known.Benchmark, store: Store, scorer: Scorer, header: dict) -> dict[str, Any]:
     samples = [sample for (name, *_), sample in sorted(store.samples.items()) if name == benchmark.name]
     summary = results.summarise(
-        samples, len(benchmark.rows), lambda pairs: scorer.equivalent(benchmark.rewards[0].name, pairs)
+        samples,
+        len(benchmark.rows),
+        lambda pairs: scorer.equivalent(benchmark.rewards[0].name, pairs),
+        [reward.name for reward in benchmark.rewards if reward.weight == 0],
     )
     return header["benchmarks"][benchmark.name] | summary
 
@@ -245,6 +248,7 @@ def _columns(result: dict) -> dict[str, str]:
     for metric in ("pass", "maj"):
         sizes: Sequence[str] = [k for k in result[f"{metric}@k"] if k != "1"]
         shown |= {f"{metric}@{k}": _interval(result[f"{metric}@k"][k]) for k in sizes[-1:]}
+    shown |= {name: _interval(interval) for name, interval in result.get("watched", {}).items()}
     return shown | {
         "truncated": f"{result['truncated']:.1%}",
         "no answer": "-" if result["no_answer"] is None else f"{result['no_answer']:.1%}",

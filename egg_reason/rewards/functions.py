@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 BUILT_IN = {
+    "arithmetic": "egg_reason.rewards.arithmetic",
+    "answer_alone": "egg_reason.rewards.arithmetic",
     "countdown": "egg_reason.rewards.countdown",
     "countdown_graded": "egg_reason.rewards.countdown",
     "gsm8k": "egg_reason.rewards.gsm8k",

@@ -11,7 +11,18 @@ from functools import partial
 from pathlib import Path
 
 from egg_reason.rewards.functions import describe, import_function
-from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reading, reasoning_gym
+from egg_reason.tasks import (
+    arithmetic,
+    benchmarks,
+    countdown,
+    data,
+    file,
+    gsm8k,
+    math,
+    overlap,
+    reading,
+    reasoning_gym,
+)
 from egg_reason.tasks.task import Task, batch, columns, refuse_environment
 from egg_reason.tasks.templates import Options, Prompting
 from egg_reason.tasks.validation import Examination, examine, validate
@@ -35,6 +46,7 @@ __all__ = [
 ]
 
 TASKS: dict[str, tuple[Callable[..., Task], str]] = {
+    "arithmetic": (arithmetic.make, arithmetic.DESCRIPTION),
     "countdown": (countdown.make, countdown.DESCRIPTION),
     "gsm8k": (gsm8k.make, gsm8k.DESCRIPTION),
     "math": (math.make, math.DESCRIPTION),
