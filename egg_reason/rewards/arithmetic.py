@@ -1,5 +1,4 @@
-"""Grades arithmetic: whether the number in a completion is the right whole number, and whether it stands there
-alone.
+"""Grades arithmetic: whether the number in a completion is the right one, and whether it stands there alone.
 
 The two are apart so that a gain of a trained model can be told from a change of form.
 """

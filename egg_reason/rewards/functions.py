@@ -35,10 +35,10 @@ __all__ = [
 ]
 
 BUILT_IN = {
-    "arithmetic": "egg_reason.rewards.arithmetic",
-    "answer_alone": "egg_reason.rewards.arithmetic",
     "countdown": "egg_reason.rewards.countdown",
     "countdown_graded": "egg_reason.rewards.countdown",
+    "arithmetic": "egg_reason.rewards.arithmetic",
+    "answer_alone": "egg_reason.rewards.arithmetic",
     "gsm8k": "egg_reason.rewards.gsm8k",
     "math": "egg_reason.rewards.math",
     "format": "egg_reason.rewards.format",

@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 TASKS: dict[str, tuple[Callable[..., Task], str]] = {
-    "arithmetic": (arithmetic.make, arithmetic.DESCRIPTION),
     "countdown": (countdown.make, countdown.DESCRIPTION),
+    "arithmetic": (arithmetic.make, arithmetic.DESCRIPTION),
     "gsm8k": (gsm8k.make, gsm8k.DESCRIPTION),
     "math": (math.make, math.DESCRIPTION),
     **{
