@@ -199,6 +199,9 @@ def of_text(text: str, path: Path | None, folders: Sequence[Path], arguments: Ar
     tokens, files = _special_tokens(folders)
     values: dict[str, Any] = {"strftime_now": DATE.strftime, **tokens, **arguments.options}
 
+    if arguments.options:
+        _refuse_unread(arguments.options, text, source)
+
     def written(system: str | None, question: Question) -> str:
         given = [{"role": "user", "content": question.strip()}] if isinstance(question, str) else question
         front = [] if system is None else [{"role": "system", "content": system}]
@@ -226,19 +229,13 @@ def of_text(text: str, path: Path | None, folders: Sequence[Path], arguments: Ar
             f"template chat: {source} leaves the system message out; leave out --system, or choose another"
             " template"
         )
-    readable = _readable(text)
-    if unread := sorted(set(arguments.options) - readable):
-        raise ValueError(
-            f"template_options: {source} never reads {', '.join(unread)}, but"
-            f" {', '.join(sorted(readable)) or 'nothing'}; correct the name, or leave it out"
-        )
     own = (path,) if path is not None else ()
     return Chat(partial(written, system), text, tuple(dict.fromkeys((*own, *files))))
 
 
-def _readable(text: str) -> set[str]:
-    """Return the names that a chat template reads and an option may fill."""
-    from jinja2 import Environment, meta
+def _refuse_unread(options: Mapping[str, Any], text: str, source: str) -> None:
+    """Raise ValueError, one line, for an option that a chat template never reads."""
+    from jinja2 import Environment, TemplateSyntaxError, meta, nodes
     from jinja2.ext import Extension, loopcontrols
 
     class Generation(Extension):
@@ -251,8 +248,28 @@ def _readable(text: str) -> set[str]:
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     environment = Environment(extensions=[Generation, loopcontrols])
-    names = meta.find_undeclared_variables(environment.parse(text))
-    return names - FILLED - environment.globals.keys()
+    try:
+        tree = environment.parse(text)
+    except TemplateSyntaxError:
+        return  # rendering says it
+    first: dict[str, str] = {}
+
+    def walk(node: nodes.Node) -> None:
+        if isinstance(node, nodes.Name):
+            first.setdefault(node.name, node.ctx)
+        children = list(node.iter_child_nodes())
+        for child in reversed(children) if isinstance(node, nodes.Assign) else children:
+            walk(child)
+
+    walk(tree)
+    # A name that is set before it is read, if only in a branch, is the template's own.
+    open_names = {name for name in meta.find_undeclared_variables(tree) if first.get(name) == "load"}
+    readable = open_names - FILLED - environment.globals.keys()
+    if unread := sorted(set(options) - readable):
+        raise ValueError(
+            f"template_options: {source} never reads {', '.join(unread)}, but"
+            f" {', '.join(sorted(readable)) or 'nothing'}; correct the name, or leave it out"
+        )
 
 
 def one_line(error: Exception) -> str:
