@@ -264,30 +264,20 @@ def test_comparisons_and_printed_commands_have_them():
     assert (RULES["system"], RULES["template_options"]) == ("bits", "bits")
 
 
+def settings_of(home, rewards_file, **more):
+    base = folders.write(home / "base", "letter at 0", config={"eos_token_id": 280}, template=SWITCH)
+    flat = {"model": str(base), "task": "arithmetic", "steps": 2, "population": 4, "prompts": 2}
+    flat |= {"lanes": 4, "group": 2, "max_tokens": 4, "final_problems": 2, "eval_every": 0}
+    flat |= {"checkpoint_every": 1, "sample_every": 1, "max_prompt_tokens": 300}
+    return TrainConfig.of(**flat, reward=(f"{rewards_file}:digits",), **more)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, rewards_file):
     """A run on a model with a chat template of its own: `auto`, a system message, an option."""
     home = tmp_path_factory.mktemp("home")
-    base = folders.write(home / "base", "letter at 0", config={"eos_token_id": 280}, template=SWITCH)
-    flat = {
-        "model": str(base),
-        "task": "arithmetic",
-        "steps": 2,
-        "population": 4,
-        "prompts": 2,
-        "lanes": 4,
-        "group": 2,
-        "max_tokens": 4,
-        "final_problems": 2,
-        "eval_every": 0,
-        "checkpoint_every": 1,
-        "sample_every": 1,
-        "max_prompt_tokens": 300,
-        "reward": (f"{rewards_file}:digits",),
-        "system": "Be brief.",
-        "template_options": ("enable_thinking=false",),
-    }
-    egg_reason.fine_tune(flat.pop("model"), run=home / "run", quiet=True, **flat)
+    given = {"system": "Be brief.", "template_options": ("enable_thinking=false",)}
+    egg_reason.fine_tune(settings_of(home, rewards_file, **given), home / "run", plain=True)
     return home
 
 
@@ -326,17 +316,22 @@ def test_a_resumed_run_asks_as_before(trained, tmp_path, command):
     assert (run / "model.pth").read_bytes() == (trained / "run" / "model.pth").read_bytes()
 
 
-def test_a_run_that_does_not_say_what_auto_chose_can_be_told(trained, tmp_path, command):
-    """As runs of earlier versions: they took g1 although the model has a chat template."""
-    run = shutil.copytree(trained / "run", tmp_path / "run")
-    text = (run / "config.toml").read_text()
-    (run / "config.toml").write_text(text.replace('template = "chat"', 'template = "auto"'))
-    again = ["train", "--plain", "--resume", run, "--rewind", "1"]
-    status, _, error = command(*again, "--template", "@" + str(trained / "base" / "config.json"))
-    assert status == 2 and "holds no chat_template" in error
-    status, _, error = command(*again, "--template", "chat")
+def test_a_run_that_does_not_say_what_auto_chose_can_be_told(tmp_path, rewards_file, command, monkeypatch):
+    """As runs of earlier versions, which took g1 although the model has a chat template."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr("egg_reason.build._chosen_wording", lambda *given: {})
+        config = settings_of(tmp_path, rewards_file)
+        (tmp_path / "base" / "chat_template.jinja").rename(tmp_path / "template")
+        egg_reason.fine_tune(config, tmp_path / "run", plain=True)
+        (tmp_path / "template").rename(tmp_path / "base" / "chat_template.jinja")
+    assert read_settings(tmp_path / "run").task.template == "auto"
+    again = ["train", "--plain", "--resume", tmp_path / "run", "--rewind", "1"]
+    for words in ([], ["--template", "plain"]):
+        status, _, error = command(*again, *words)
+        assert status == 2 and "other template (" in error and error.count("\n") == 1
+    status, _, error = command(*again, "--template", "g1")
     assert status == 0, error
-    assert read_settings(run).task.template == "chat"
+    assert read_settings(tmp_path / "run").task.template == "g1"
 
 
 def test_the_model_of_a_run_is_asked_as_in_the_run(trained, tmp_path):

@@ -68,9 +68,6 @@ def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple
             value = absolute({name: value})[name]
             if value == absolute({name: own[name]})[name]:
                 continue
-        # Runs of earlier versions do not say what `auto` chose: the fingerprints of prompts tell if it is so.
-        if name == "template" and own[name] == "auto":
-            rule = "free"
         if rule == "free" or (rule == "path" and same_form(name, value, own[name])):
             changes[name] = value
             continue
