@@ -299,12 +299,11 @@ def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
 
 def build_task(config: TrainConfig, model: models.Model) -> tasks.Task:
     """Return the task of a run. If the run has validation problems, they replace the held-out ones."""
-    wording = _wording(config)
-    tasks.refuse_idle([config.task.task], **wording)
+    tasks.refuse_idle([config.task.task], **config.task.wording)
     columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
     task = tasks.make(
         config.task.task,
-        **model.prompting(**wording),
+        **model.prompting(**config.task.wording),
         data_dir=config.task.data_dir,
         reward=config.rewards.reward,
         **{name: column for name, column in columns.items() if column is not None},
@@ -313,18 +312,12 @@ def build_task(config: TrainConfig, model: models.Model) -> tasks.Task:
     return validation_split(task, config.evaluation.validation) if config.evaluation.validation else task
 
 
-def _wording(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that decide prompts."""
-    task = config.task
-    return {"template": task.template, "system": task.system, "template_options": task.template_options}
-
-
 def _chosen_wording(config: TrainConfig, model: models.Model, task: tasks.Task) -> dict[str, Any]:
     """Return the settings that decide prompts as they were chosen, so that whoever reads the run's record
     makes the same prompts. task: as `build_task` made it."""
     if not tasks.takes(config.task.task, "template"):
         return {}
-    wording = model.wording(**_wording(config))
+    wording = model.wording(**config.task.wording)
     if wording["template"] == "auto" and task.template:
         wording["template"] = task.template
     return wording

@@ -4,6 +4,7 @@ A field's name is the name of its flag: `reward_timeout` is `--reward-timeout`. 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from egg_reason.config.setting import Range, Section, setting
 
@@ -78,6 +79,11 @@ class TaskSettings(Section):
         unset="none",
         typical="enable_thinking=false",
     )
+
+    @property
+    def wording(self) -> dict[str, Any]:
+        """The settings that decide prompts, by name."""
+        return {name: getattr(self, name) for name in ("template", "system", "template_options")}
 
 
 @dataclass(frozen=True)

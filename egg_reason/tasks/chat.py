@@ -13,7 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-__all__ = ["DATE", "Arguments", "Chat", "Options", "Question", "file_in", "of_file", "of_folders", "of_text"]
+__all__ = [
+    "DATE",
+    "Arguments",
+    "Chat",
+    "Options",
+    "Question",
+    "file_in",
+    "of_file",
+    "of_folders",
+    "of_text",
+    "one_line",
+    "read_text",
+    "typed",
+]
 
 DATE = datetime(2024, 7, 26)
 """The day that chat templates get from `strftime_now`: the one that Llama's name where there is no clock."""
@@ -69,7 +82,7 @@ def typed(options: Options) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a chat template gets beside the question.
+    """The arguments of a chat template beside the question.
 
     system: a message in front of the question's own; None: none. options: values of names that the template
     reads.
