@@ -73,8 +73,8 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
 
     The scorer's processes are started: `with parts.problem` ends them. resumed: overlap of training and
     evaluation problems is no longer a reason to stop. machines: where completions are written.
-    The parts' config has absolute paths, and the precision and the streams that were chosen: another folder
-    or machine would give others.
+    The parts' config has absolute paths, and the precision, the streams and the template that were chosen:
+    another folder or machine would give others.
     """
     config = config.replace(**absolute(config.flat()))
     model = models.load(config.model.model, config.model.tokenizer)
@@ -83,7 +83,10 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     compared = (
         [] if config.task.allow_overlap or resumed else tasks.refuse_overlap(task, config.task.data_dir)
     )
-    config = config.replace(dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name)
+    config = config.replace(
+        dtype=jnp.dtype(models.compute_dtype(config.engine.dtype)).name,
+        **_chosen_wording(config, model, task),
+    )
     if task.environment is not None:
         environment = checked_environment(task.environment, task.name, config)
         acting = EnvironmentProblem(environment, task.train, task.heldout, config.algorithm.wire)
@@ -127,6 +130,7 @@ def _texts(config: TrainConfig, task: tasks.Task, made: Checked) -> tuple[TextPr
         scorer,
         made.rewards[0].name,
         trainer_state,
+        [reward.name for reward in made.rewards if reward.spec in task.watched],
     )
     return problem, evaluator
 
@@ -273,22 +277,28 @@ def build_sampling(config: TrainConfig, task: tasks.Task) -> Sampling:
 
 def build_task(config: TrainConfig, model: models.Model) -> tasks.Task:
     """Return the task of a run. If the run has validation problems, they replace the held-out ones."""
-    template = config.task.template
-    if template != "auto" and not tasks.takes(config.task.task, "template"):
-        raise ValueError(
-            f"template {template!r} has no effect, task {config.task.task} makes its own prompts: leave it"
-            " out"
-        )
+    tasks.refuse_idle([config.task.task], **config.task.wording)
     columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
     task = tasks.make(
         config.task.task,
-        **model.prompting(config.task.template),
+        **model.prompting(**config.task.wording),
         data_dir=config.task.data_dir,
         reward=config.rewards.reward,
         **{name: column for name, column in columns.items() if column is not None},
         **task_options(config.task.task_options),
     )
     return validation_split(task, config.evaluation.validation) if config.evaluation.validation else task
+
+
+def _chosen_wording(config: TrainConfig, model: models.Model, task: tasks.Task) -> dict[str, Any]:
+    """Return the settings that decide prompts as they were chosen, so that whoever reads the run's record
+    makes the same prompts. task: as `build_task` made it."""
+    if not tasks.takes(config.task.task, "template"):
+        return {}
+    wording = model.wording(**config.task.wording)
+    if wording["template"] == "auto" and task.template:
+        wording["template"] = task.template
+    return wording
 
 
 def validation_split(task: tasks.Task, count: int) -> tasks.Task:
@@ -306,7 +316,7 @@ def validation_split(task: tasks.Task, count: int) -> tasks.Task:
 
 def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
     """Return the task's own rewards, then the user's that are not among them (a data file has only the
-    user's)."""
+    user's), then those that the task only watches, with weight 0."""
     specs = task.rewards + tuple(spec for spec in config.rewards.reward if spec not in task.rewards)
     for spec in specs:
         if ":" not in spec and spec not in BUILT_IN:
@@ -317,7 +327,8 @@ def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:
             f"reward_weights needs one weight for each of {len(specs)} rewards ({', '.join(specs)}),"
             f" got {len(weights)}: the task's own come first"
         )
-    return Reward.several(specs, weights)
+    watched = tuple(spec for spec in task.watched if spec not in specs)
+    return Reward.several(specs + watched, weights + (0.0,) * len(watched))
 
 
 def look_up(rewards: Sequence[Reward]) -> None:

@@ -9,7 +9,8 @@ from helpers import folders
 from helpers.chat_templates import TEMPLATES
 
 from egg_reason import models, tasks
-from egg_reason.tasks.templates import DATE, choose
+from egg_reason.tasks.chat import DATE
+from egg_reason.tasks.templates import choose
 
 QUESTION = 'What is 15 + 4?\n\nAnswer: <number> & "units" é'
 TOKENS = {

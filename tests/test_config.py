@@ -34,6 +34,8 @@ OTHER = {
     "answer_column": "solution",
     "allow_overlap": True,
     "template": "a b",
+    "system": "Be brief.",
+    "template_options": ("enable_thinking=false",),
     "reward": ("gsm8k", "my.py:f"),
     "reward_weights": (0.0, 1.0, 0.5),
     "reward_timeout": 3.0,

@@ -159,7 +159,18 @@ def test_task_refuses(change, message):
 
 def test_available():
     assert list(tasks.available()) == [
-        *("countdown", "gsm8k", "math", "math500", "aime24", "aime25", "hmmt_feb25", "amc23", "reasoning_gym")
+        *(
+            "countdown",
+            "arithmetic",
+            "gsm8k",
+            "math",
+            "math500",
+            "aime24",
+            "aime25",
+            "hmmt_feb25",
+            "amc23",
+            "reasoning_gym",
+        )
     ]
 
 

@@ -39,6 +39,8 @@ def _make(
         for name, value in vars(TaskDataSettings(**typed(data))).items()
         if value not in (None, ())
     }
+    wording = ("template", "system", "template_options")
+    tasks.refuse_idle(names, **{name: given[name] for name in wording if name in given})
     return tasks.make_all(names, tokenizer_name=given.pop("tokenizer"), **given | task_options(options))
 
 

@@ -28,6 +28,8 @@ SHARED = (
         "answer_column",
         "reward",
         "template",
+        "system",
+        "template_options",
         "max_tokens",
         "top_k",
         "top_p",

@@ -149,8 +149,12 @@ class TaskDataSettings(Section):
 
     data_dir: str | None = inherited(TaskSettings, "data_dir", None)
     template: str = inherited(TaskSettings, "template", "auto")
+    system: str | None = inherited(TaskSettings, "system", None)
+    template_options: tuple[str, ...] = inherited(TaskSettings, "template_options", ())
     tokenizer: str = setting(
-        "byte", "name of the tokenizer that `auto` decides by, or path of the tokenizer.json for `chat`"
+        "byte",
+        "what `auto` decides by: byte, world, or the path of a tokenizer.json or its folder, where the chat"
+        " template is",
     )
     prompt_column: str | None = inherited(TaskSettings, "prompt_column", None)
     answer_column: str | None = inherited(TaskSettings, "answer_column", None)

@@ -60,6 +60,8 @@ class BenchmarkSettings(Section):
     reward_format: str = inherited(RewardSettings, "reward_format", "auto")
     reward_timeout: float = inherited(RewardSettings, "reward_timeout", 10.0)
     template: str = inherited(TaskSettings, "template", "auto")
+    system: str | None = inherited(TaskSettings, "system", None)
+    template_options: tuple[str, ...] = inherited(TaskSettings, "template_options", ())
     task_options: tuple[str, ...] = setting(
         (), "the benchmarks' own options as name=value", unset="none", typical="numbers=3,4 largest=50"
     )

@@ -41,13 +41,19 @@ def located(flat: Mapping[str, Any], folder: str) -> dict[str, Any]:
     return _mapped(flat, of)
 
 
-def same_form(name: str, first: Any, second: Any) -> bool:
-    """Return whether two values of a setting in PATHS differ only in where a file is."""
+def same_form(name: str, now: Any, recorded: Any) -> bool:
+    """Return whether two values of a setting in PATHS differ only in where a file is.
+
+    Runs of earlier versions recorded `auto` and not the template that it chose: any may be named for it, as
+    the fingerprints of the prompts tell whether it is the one.
+    """
+    if name == "template" and recorded == "auto":
+        return True
 
     def form(value: Any) -> Any:
         return _mapped({name: value}, lambda path: "")[name]
 
-    return form(first) == form(second)
+    return form(now) == form(recorded)
 
 
 def refuse_missing(config: TrainConfig, given: Collection[str], run: object) -> None:

@@ -65,8 +65,25 @@ class TaskSettings(Section):
     template: str = setting(
         "auto",
         "how a question becomes a prompt: auto, g1, g1-nothink, plain, chat, compact, a Jinja text with"
-        " {{ question }}, or @file",
+        " {{ question }}, or @file; auto: the model's own chat template, if it has one",
     )
+    system: str | None = setting(
+        None,
+        "a system message in front of each question, for chat templates",
+        unset="none",
+        typical="'Be brief.'",
+    )
+    template_options: tuple[str, ...] = setting(
+        (),
+        "further arguments of the chat template as name=value; values are read as JSON or else text",
+        unset="none",
+        typical="enable_thinking=false",
+    )
+
+    @property
+    def wording(self) -> dict[str, Any]:
+        """The settings that decide prompts, by name."""
+        return {name: getattr(self, name) for name in ("template", "system", "template_options")}
 
 
 @dataclass(frozen=True)
@@ -258,16 +275,19 @@ class RunSettings(Section):
 def task_options(pairs: tuple[str, ...]) -> dict:
     """Return the options that a task is called with: ('numbers=3,4', 'largest=50') gives {'numbers': (3, 4),
     'largest': 50}. A value is a whole number, a decimal, a tuple of parts separated by commas, or else
-    text."""
+    text; one in double quotes is the text between them."""
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"a task option must read name=value, not {pair!r}")
-        values = [_number(item) for item in text.split(",")]
         name = name.replace("-", "_")
         if name in options:
             raise ValueError(f"task option {name} must be given once, it is there twice: leave one out")
+        if len(text) > 1 and text[0] == text[-1] == '"':
+            options[name] = text[1:-1]
+            continue
+        values = [_number(item) for item in text.split(",")]
         options[name] = values[0] if len(values) == 1 else tuple(values)
     return options
 

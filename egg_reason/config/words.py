@@ -8,7 +8,7 @@ from egg_reason.config.train import TrainConfig
 
 __all__ = ["SPACED", "flag_of", "train_words", "words"]
 
-SPACED = frozenset({"task_options", "other_task_options", "set", "stop"})
+SPACED = frozenset({"task_options", "other_task_options", "set", "stop", "template_options"})
 """Lists that are several words on the command line; others are one word with commas."""
 
 

@@ -24,15 +24,20 @@ TOLD = ("max_tokens", "temperature", "top_k", "top_p", "think_tokens", "stop", "
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The held-out problems of a task. rewards: the first one tells right from wrong (1 or more is right).
-    task: the name of the task, which rewards receive. trained_on: how many of `rows` the model was trained
-    on, as far as is known. selection: a line on that; empty if there is nothing to say."""
+    """The held-out problems of a task.
+
+    rewards: the first one tells right from wrong (1 or more is right); those of weight 0 are reported apart.
+    task: the name of the task, which rewards receive. template: the one that `auto` chose; empty: the task
+    writes its prompts itself. trained_on: how many of `rows` the model was trained on, as far as is known.
+    selection: a line on that; empty if there is nothing to say.
+    """
 
     name: str
     rows: list[dict]
     sampling: Sampling
     rewards: tuple[Reward, ...]
     task: str = ""
+    template: str = ""
     trained_on: int = 0
     selection: str = ""
 
@@ -51,7 +56,7 @@ class Benchmark:
             "samples": samples,
             "data_fingerprint": fingerprint(data),
             "prompts_fingerprint": fingerprint([row["prompt"] for row in self.rows]),
-            "template": template,
+            "template": (self.template or template) if template == "auto" else template,
             "prompt_example": self.rows[0]["prompt"],
             "sampling": {
                 key: value
@@ -88,11 +93,6 @@ def load(
     """
     if not names:
         raise ValueError("benchmarks must name at least one task: see `egg-reason tasks list`")
-    template = options.get("template", "auto")
-    if template != "auto" and not any(tasks.takes(name, "template") for name in names):
-        raise ValueError(
-            f"template {template!r} has no effect, {' and '.join(names)} makes its own prompts: leave it out"
-        )
     files = [name for name in names if is_data_file(name)]
     if "exclude" in options:
         raise ValueError(
@@ -109,12 +109,15 @@ def load(
             raise ValueError(
                 f"benchmark {name} has no held-out problems; name another task, or give this one some"
             )
+        watched = [spec for spec in task.watched if spec not in task.rewards]
+        weights = [1.0] * len(task.rewards) + [0.0] * len(watched)
+        rewards = tuple(Reward.several([*task.rewards, *watched], weights))
         drawn = Sampling(
             max_tokens=task.max_new_tokens if max_tokens is None else max_tokens,
             stop=tuple(task.stop),
             **sampling,
         )
-        benchmark = Benchmark(name, task.heldout, drawn, tuple(Reward.several(task.rewards)), task.name)
+        benchmark = Benchmark(name, task.heldout, drawn, rewards, task.name, task.template)
         if not all_problems and name in files:
             benchmark = _untrained(benchmark, training)
         loaded.append(_marked(replace(benchmark, rows=benchmark.rows[:problems]), training))

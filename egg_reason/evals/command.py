@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from egg_reason import models
+from egg_reason import models, tasks
 from egg_reason.config import EvalConfig, task_options
 from egg_reason.engine import make_engine
 from egg_reason.engine.base import REASONS
@@ -37,7 +37,7 @@ FOLDER = Path("evaluations")
 that decides its results: the same command continues it, another one gets another folder."""
 
 VERSIONS = ("egg-reason", "jax", "jaxlib", "numpy", "mpmath")
-TASK = ("template", "prompt_column", "answer_column", "reward")
+TASK = ("prompt_column", "answer_column", "reward")
 SAMPLING = ("temperature", "top_k", "top_p", "think_tokens", "seed")
 
 
@@ -65,10 +65,14 @@ def evaluate_model(
     samples = config.problems.samples
     lanes = config.engine.lanes
     model = model or models.load(config.model.model, config.model.tokenizer)
+    wording = {name: settings[name] for name in ("template", "system", "template_options")}
+    tasks.refuse_idle(config.problems.benchmarks, **wording)
+    wording = model.wording(**wording)
+    settings |= wording
     benchmarks = known.load(
         config.problems.benchmarks,
         {name: settings[name] for name in TASK if settings[name] not in (None, ())}
-        | model.prompting(config.problems.template)
+        | model.prompting(**wording)
         | {"data_dir": data_dir, "split": "heldout"}
         | settings["task_options"],
         config.problems.problems,
@@ -98,7 +102,7 @@ def evaluate_model(
         },
         "versions": {name: version(name) for name in VERSIONS},
         "benchmarks": {
-            benchmark.name: benchmark.about(samples, config.problems.template) for benchmark in benchmarks
+            benchmark.name: benchmark.about(samples, wording["template"]) for benchmark in benchmarks
         },
     }
     folder = out or FOLDER / f"{model.name}-{known.fingerprint(header)[:8]}"
@@ -208,7 +212,10 @@ def _sample(benchmarks, job, index, at, completions, scores) -> dict[str, Any]:
 def _results(benchmark: known.Benchmark, store: Store, scorer: Scorer, header: dict) -> dict[str, Any]:
     samples = [sample for (name, *_), sample in sorted(store.samples.items()) if name == benchmark.name]
     summary = results.summarise(
-        samples, len(benchmark.rows), lambda pairs: scorer.equivalent(benchmark.rewards[0].name, pairs)
+        samples,
+        len(benchmark.rows),
+        lambda pairs: scorer.equivalent(benchmark.rewards[0].name, pairs),
+        [reward.name for reward in benchmark.rewards if reward.weight == 0],
     )
     return header["benchmarks"][benchmark.name] | summary
 
@@ -241,6 +248,7 @@ def _columns(result: dict) -> dict[str, str]:
     for metric in ("pass", "maj"):
         sizes: Sequence[str] = [k for k in result[f"{metric}@k"] if k != "1"]
         shown |= {f"{metric}@{k}": _interval(result[f"{metric}@k"][k]) for k in sizes[-1:]}
+    shown |= {name: _interval(interval) for name, interval in result.get("watched", {}).items()}
     return shown | {
         "truncated": f"{result['truncated']:.1%}",
         "no answer": "-" if result["no_answer"] is None else f"{result['no_answer']:.1%}",

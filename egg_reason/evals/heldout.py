@@ -95,6 +95,7 @@ class Measured:
     accuracy: Interval
     completions: Completions
     correct_PK: np.ndarray  # bool
+    watched: dict[str, Interval]  # the same of further rewards
     # (reward, kind) -> completions that it could not score, which count as wrong; see
     # `rewards.Scores`
     failures: Counter
@@ -110,20 +111,22 @@ def evaluate(
     accuracy: str,
     samples: int = 1,
     trainer_state: TrainerState = NO_RUN,
+    watched: Sequence[str] = (),
 ) -> Measured:
     """Draw `samples` completions for each row with one set of weights (in compute precision), and grade them.
 
     accuracy: name of the reward that tells right from wrong. trainer_state: what rewards get as
-    `trainer_state`.
+    `trainer_state`. watched: names of rewards that are measured in the same way.
     """
     lengths = PromptLengths.of([engine.tokenizer.prompt(row["prompt"]) for row in rows])
-    correct = np.zeros((len(rows), samples), bool)
+    marks = {name: np.zeros((len(rows), samples), bool) for name in (accuracy, *watched)}
     failures: Counter = Counter()
     messages: dict[tuple[str, str], str] = {}
 
     def graded(jobs, numbers, completions, scores):
-        for index, value in zip(numbers, scores.by_reward[accuracy], strict=True):
-            correct[jobs[index][1:]] = value >= 1
+        for name, full in marks.items():
+            for index, value in zip(numbers, scores.by_reward[name], strict=True):
+                full[jobs[index][1:]] = value >= 1
         failures.update(scores.failures)
         messages.update(scores.messages)
 
@@ -131,7 +134,8 @@ def evaluate(
     completions = draw(
         engine, params, [Questions(rows, sampling, scorer)], jobs, graded, lengths, trainer_state
     )
-    return Measured(estimators.average(correct), completions, correct, failures, messages)
+    average = {name: estimators.average(full) for name, full in marks.items()}
+    return Measured(average.pop(accuracy), completions, marks[accuracy], average, failures, messages)
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class TextEvaluator:
     """Measures accuracy on the held-out rows of a task during a run; see `population.base.Evaluator`.
 
     accuracy: name of the reward that tells right from wrong. trainer_state: what rewards are told of the run,
-    at step 0.
+    at step 0. watched: see `evaluate`.
     """
 
     generator: Generator
@@ -148,6 +152,7 @@ class TextEvaluator:
     scorer: Scorer
     accuracy: str
     trainer_state: TrainerState = NO_RUN
+    watched: Sequence[str] = ()
 
     def evaluate(self, params: Params, count: int, step: int) -> Evaluation:
         result = evaluate(
@@ -158,10 +163,12 @@ class TextEvaluator:
             self.scorer,
             self.accuracy,
             trainer_state=dataclasses.replace(self.trainer_state, global_step=step),
+            watched=self.watched,
         )
         return Evaluation(
             (
                 Metric.of("accuracy", result.accuracy),
+                *(Metric.of(name, interval) for name, interval in result.watched.items()),
                 Metric("truncated", float(result.completions.truncated.mean()), higher_is_better=False),
                 Metric("completion_length", float(result.completions.lengths.mean())),
             ),

@@ -15,12 +15,15 @@ Same = Callable[[list[tuple[str, str]]], list[bool | None]]
 """Whether the two answers of each pair are the same answer; None where that could not be found out."""
 
 
-def summarise(samples: Sequence[dict], problems: int, same: Same) -> dict[str, Any]:
+def summarise(
+    samples: Sequence[dict], problems: int, same: Same, watched: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the results of one benchmark.
 
     Args:
         samples: all lines of samples.jsonl, in the order of (problem, sample).
         same: of extracted answers.
+        watched: names of rewards that are reported as avg is, under the key watched.
 
     avg, pass@k, maj@k: see `estimators`. maj@k is {} where the rewards do not tell which answer they
     extracted (`log_extra`).
@@ -48,6 +51,12 @@ def summarise(samples: Sequence[dict], problems: int, same: Same) -> dict[str, A
         "failures": {kind: failures.count(kind) for kind in sorted(set(failures))},
         "tokens": {"total": sum(tokens), "mean": sum(tokens) / len(tokens)},
     }
+    if watched:
+        full = {name: [(one["rewards"][name] or 0) >= 1 for one in samples] for name in watched}
+        figures["watched"] = {
+            name: _interval(estimators.average(np.array(marks).reshape(problems, count)))
+            for name, marks in full.items()
+        }
     if told:
         answers = [sample.get("extracted") for sample in samples]
         texts = [None if answer is None else str(answer) for answer in answers]

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from egg_reason.models.formats import companions
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.perturb.base import Array, Parameter
 
@@ -197,12 +198,41 @@ class Model:
     tokenizer: Tokenizer
     dtype: str = "float32"  # of the file: what `save` writes by default
     folder: Path | None = None  # where the files beside the model are, such as its chat template
+    asked: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """How the run that the model comes from asked it: the settings template, system and template_options."""
 
-    def prompting(self, template: str) -> dict[str, str]:
-        """Return the arguments by which `tasks.make` writes prompts for this model: template, and the name of
-        the tokenizer. The template `chat` becomes the folder that holds the model's own."""
-        own = template == "chat" and self.folder is not None
-        return {"template": f"@{self.folder}" if own else template, "tokenizer_name": self.tokenizer.name}
+    def wording(
+        self, template: str = "auto", system: str | None = None, template_options: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Return these settings, which decide prompts, as they are for this model: where the template is left
+        open, those that are not given are what the model's run had."""
+        given = {"template": template, "system": system, "template_options": tuple(template_options)}
+        if template != "auto":
+            return given
+        told = dict(self.asked)
+        # A task's short form is not for every task. "auto" takes it where there is one.
+        if told.get("template") == "compact" and self.tokenizer.name == "byte":
+            del told["template"]
+        return {
+            name: value if value not in ("auto", None, ()) else told.get(name, value)
+            for name, value in given.items()
+        }
+
+    def prompting(
+        self, template: str = "auto", system: str | None = None, template_options: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Return the arguments by which `tasks.make` writes prompts for this model: those of `wording`, and
+        the name of the tokenizer. The model's own chat template is named by its folder."""
+        wording = self.wording(template, system, template_options)
+        own = self.folder is not None and (
+            wording["template"] == "chat"
+            or (wording["template"] == "auto" and companions.has_chat_template(self.folder))
+        )
+        return (
+            wording
+            | ({"template": f"@{self.folder}"} if own else {})
+            | {"tokenizer_name": self.tokenizer.name}
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:

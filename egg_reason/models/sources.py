@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from egg_reason.files import new_folder, replacing
 from egg_reason.models import tokenizers
@@ -100,7 +101,7 @@ def _model(
     if tokenizer is None and not (folder / companions.TOKENIZER).is_file():
         tokenizer = _tokenizer_of_run(located if located.is_dir() else located.parent)
     chosen = tokenizers.for_vocabulary(family.vocabulary, tokenizer, folder)
-    return Model(name, source, family, params, chosen, checkpoint.dtype, folder)
+    return Model(name, source, family, params, chosen, checkpoint.dtype, folder, _asked_by_run(located))
 
 
 def _folder(path: Path) -> Path:
@@ -112,15 +113,37 @@ def _folder(path: Path) -> Path:
 
 def _tokenizer_of_run(path: Path) -> str | None:
     """Return the tokenizer that a run was given; None if it was given none, or the model is no run's."""
+    return _setting(_run_table(path), "model", "tokenizer")
+
+
+def _asked_by_run(located: Path) -> dict[str, Any]:
+    """Return how a run asked its model: the settings template, system and template_options that its config
+    has; empty if the model is no run's. located: the run, or its model."""
+    run = next((folder for folder in (located, located.parent) if (folder / "scalars").is_dir()), None)
+    table = {} if run is None else _run_table(run)
+    values = {name: _setting(table, "task", name) for name in ("template", "system", "template_options")}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _run_table(path: Path) -> dict[str, Any]:
+    """Return the settings of a run; empty if the folder is none."""
     config = path / RUN_CONFIG
     if not config.is_file():
-        return None
+        return {}
     try:
-        table = tomllib.loads(config.read_text(encoding="utf-8"))
+        return tomllib.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{config} is not valid TOML ({error}): repair it") from None
-    section = table.get("model")
-    return (section if isinstance(section, dict) else table).get("tokenizer")  # flat before sections
+
+
+def _setting(table: Mapping[str, Any], section: str, name: str) -> Any:
+    """Return a setting of a run; None if it has none. Runs of earlier versions have no sections."""
+    values = table.get(section)
+    return (values if isinstance(values, dict) else table).get(name)
 
 
 def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype: str | None = None) -> None:

@@ -37,6 +37,8 @@ __all__ = [
 BUILT_IN = {
     "countdown": "egg_reason.rewards.countdown",
     "countdown_graded": "egg_reason.rewards.countdown",
+    "arithmetic": "egg_reason.rewards.arithmetic",
+    "answer_alone": "egg_reason.rewards.arithmetic",
     "gsm8k": "egg_reason.rewards.gsm8k",
     "math": "egg_reason.rewards.math",
     "format": "egg_reason.rewards.format",

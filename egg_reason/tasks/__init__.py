@@ -11,8 +11,20 @@ from functools import partial
 from pathlib import Path
 
 from egg_reason.rewards.functions import describe, import_function
-from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reading, reasoning_gym
+from egg_reason.tasks import (
+    arithmetic,
+    benchmarks,
+    countdown,
+    data,
+    file,
+    gsm8k,
+    math,
+    overlap,
+    reading,
+    reasoning_gym,
+)
 from egg_reason.tasks.task import Task, batch, columns, refuse_environment
+from egg_reason.tasks.templates import Options, Prompting
 from egg_reason.tasks.validation import Examination, examine, validate
 
 __all__ = [
@@ -27,6 +39,7 @@ __all__ = [
     "make_all",
     "overlaps",
     "refuse_environment",
+    "refuse_idle",
     "refuse_overlap",
     "takes",
     "validate",
@@ -34,6 +47,7 @@ __all__ = [
 
 TASKS: dict[str, tuple[Callable[..., Task], str]] = {
     "countdown": (countdown.make, countdown.DESCRIPTION),
+    "arithmetic": (arithmetic.make, arithmetic.DESCRIPTION),
     "gsm8k": (gsm8k.make, gsm8k.DESCRIPTION),
     "math": (math.make, math.DESCRIPTION),
     **{
@@ -56,7 +70,9 @@ def available() -> dict[str, str]:
     return {name: description for name, (_, description) in TASKS.items()}
 
 
-COMMON = ("template", "tokenizer_name", "data_dir", "split")
+PROMPTING = ("template", "tokenizer_name", "system", "template_options")
+"""Options that decide how questions become prompts."""
+COMMON = (*PROMPTING, "data_dir", "split")
 """Options that every task is given: `make` passes them on to those that have them."""
 
 
@@ -118,6 +134,8 @@ def make(
     split: str = "both",
     reward: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
+    system: str | None = None,
+    template_options: Options = (),
     **options,
 ) -> Task:
     """A task by name.
@@ -125,7 +143,7 @@ def make(
     Args:
         name: one of `available()`; `reasoning_gym:NAME`; a data file of the user's (`file`); or
             `path/to/file.py:function` for a function that returns a Task.
-        template: see `templates`.
+        template, system, template_options: see `templates.choose`.
         tokenizer_name: what 'auto' decides by, and where 'chat' finds its template; 'byte' is the byte-level
             one.
         data_dir: folder of the data sets, instead of the hub.
@@ -143,18 +161,23 @@ def make(
     """
     function = _function(name)
     parameters = inspect.signature(function).parameters
+    prompting = Prompting(template, tokenizer_name, system, template_options)
     given = {
         "template": template,
         "tokenizer_name": tokenizer_name,
+        "system": system,
+        "template_options": template_options,
+        "prompting": prompting,
         "data_dir": data_dir,
         "split": split,
         "reward": reward,
     }
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    passed = PROMPTING if takes_all and "prompting" not in parameters else ()
     given = {
         key: value
         for key, value in given.items()
-        if key in parameters or (takes_all and key in ("template", "tokenizer_name"))
+        if key in parameters or (key in passed and value not in (None, ()))
     }
     unknown = sorted(set(options) - set(parameters))
     if unknown and not takes_all:
@@ -208,9 +231,27 @@ def _called(name: str, function: Callable[[], Task]) -> Task:
 
 
 def takes(name: str, argument: str) -> bool:
-    """Tell whether an argument of `make`, such as template, reaches the function of this task."""
+    """Tell whether an argument of `make` that decides prompts, such as template, reaches this task."""
     parameters = inspect.signature(_function(name)).parameters.values()
-    return any(one.name == argument or one.kind is one.VAR_KEYWORD for one in parameters)
+    return any(one.name in (argument, "prompting") or one.kind is one.VAR_KEYWORD for one in parameters)
+
+
+def refuse_idle(
+    names: Sequence[str], template: str = "auto", system: str | None = None, template_options: Options = ()
+) -> None:
+    """Raise ValueError, one line, for an argument of `make` that reaches none of these tasks."""
+    given = {
+        "template": template != "auto",
+        "system": system is not None,
+        "template_options": template_options,
+    }
+    values = {"template": template, "system": system, "template_options": template_options}
+    for option, value in values.items():
+        if given[option] and not any(takes(name, option) for name in names):
+            raise ValueError(
+                f"{option} {value!r:.60} has no effect, {' and '.join(names)} makes its own prompts: leave it"
+                " out"
+            )
 
 
 def _function(name: str) -> Callable[..., Task]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from egg_reason.tasks import data
 from egg_reason.tasks.data import Source
 from egg_reason.tasks.task import Task
+from egg_reason.tasks.templates import AUTO, Prompting
 
 __all__ = ["BENCHMARKS", "make"]
 
@@ -56,8 +57,7 @@ BENCHMARKS = {
 
 def make(
     name: str,
-    template: str = "auto",
-    tokenizer_name: str | None = None,
+    prompting: Prompting = AUTO,
     data_dir: str | Path | None = None,
     split: str = "both",
     max_new_tokens: int | None = None,
@@ -67,7 +67,7 @@ def make(
 
     Args:
         name: one of BENCHMARKS.
-        template, tokenizer_name: see `templates.choose`.
+        prompting: see `templates.choose`.
         data_dir: see `data.load`.
         split: both or heldout, which are the same here.
         max_new_tokens: longest completion; None: the benchmark's own.
@@ -81,7 +81,6 @@ def make(
         data.load(name, benchmark.source, data_dir),
         ("math",),
         benchmark.max_new_tokens if max_new_tokens is None else max_new_tokens,
-        template,
-        tokenizer_name,
+        prompting,
         benchmark.instruction,
     )

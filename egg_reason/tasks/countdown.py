@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from egg_reason.tasks import templates
 from egg_reason.tasks.task import Task
+from egg_reason.tasks.templates import AUTO, Prompting
 
 __all__ = ["DESCRIPTION", "apply", "generate", "make", "split_of"]
 
@@ -123,8 +123,7 @@ def compact(problem: Problem) -> str:
 
 
 def make(
-    template: str = "auto",
-    tokenizer_name: str | None = None,
+    prompting: Prompting = AUTO,
     numbers: tuple[int, int] = (3, 3),
     largest: int = 20,
     target: tuple[int, int] = (1, 100),
@@ -137,13 +136,13 @@ def make(
     and `solution`.
 
     Args:
-        template, tokenizer_name: see `templates.choose`; there is a compact form.
+        prompting: see `templates.choose`; there is a compact form.
         numbers, largest, target: see `generate`. The defaults are those of the bundled model.
         train_count, heldout_count: rows of each split; either may be 0. No problem is in both.
         seed: another seed draws other problems, each from the same split.
         max_new_tokens: None: MAX_NEW_TOKENS.
     """
-    chosen = templates.choose(template, tokenizer_name, compact=True)
+    chosen = prompting.chosen(compact=True)
 
     def prompt(problem):
         return (
@@ -182,6 +181,7 @@ def make(
         max_new_tokens=MAX_NEW_TOKENS.get(chosen.name, 200) if max_new_tokens is None else max_new_tokens,
         stop=chosen.stop,
         generated=True,
+        template=chosen.name,
     )
 
 

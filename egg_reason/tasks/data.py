@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from egg_reason.rewards.columns import gold_text
-from egg_reason.tasks import overlap, templates
+from egg_reason.tasks import overlap
 from egg_reason.tasks.cells import Messages, question_text
 from egg_reason.tasks.reading import SUFFIXES, read_file
 from egg_reason.tasks.task import Task
+from egg_reason.tasks.templates import Prompting
 
 __all__ = [
     "BOXED",
@@ -161,8 +162,7 @@ def make_task(
     heldout: list[dict],
     rewards: tuple[str, ...],
     max_new_tokens: int,
-    template: str,
-    tokenizer_name: str | None,
+    prompting: Prompting,
     instruction: str = "",
     solution: Callable[[dict], str | None] | None = lambda row: f"\\boxed{{{row['answer']}}}",
 ) -> Task:
@@ -172,14 +172,19 @@ def make_task(
         instruction: how to answer, added to the question on a line of its own; empty: nothing.
         solution: from a row to its gold answer as a model would write it; None: there is none.
 
-    Raises ValueError, one line, where a question has several turns and the template takes one.
+    Raises ValueError, one line, where a question has several turns and the template takes one, or a system
+    message beside that of `prompting`.
     """
-    chosen = templates.choose(template, tokenizer_name)
+    chosen = prompting.chosen()
 
     def finished(row: dict) -> dict:
         asked = row["question"] if chosen.name == "chat" else _one_turn(name, row, chosen.name)
+        try:
+            prompt = chosen.render(_instructed(asked, instruction), asked)
+        except ValueError as error:
+            raise ValueError(f"task {name}: problem {row['id']}: {error}") from None
         whole = {
-            "prompt": chosen.render(_instructed(asked, instruction), asked),
+            "prompt": prompt,
             **row,
             "question": question_text(row["question"]),
         }
@@ -193,6 +198,7 @@ def make_task(
         rewards,
         max_new_tokens,
         chosen.stop,
+        template=chosen.name,
     )
 
 

@@ -10,6 +10,7 @@ from egg_reason.rewards.math import gold_of
 from egg_reason.tasks import cells, data, overlap
 from egg_reason.tasks.reading import is_csv, read_file, stem
 from egg_reason.tasks.task import Task
+from egg_reason.tasks.templates import AUTO, Prompting
 
 __all__ = ["asked", "make", "problems", "trained_on"]
 
@@ -24,8 +25,7 @@ HELDOUT = 0.1
 
 def make(
     path: str,
-    template: str = "auto",
-    tokenizer_name: str | None = None,
+    prompting: Prompting = AUTO,
     split: str = "both",
     reward: str | Sequence[str] = (),
     prompt_column: str = "question",
@@ -42,7 +42,7 @@ def make(
 
     Args:
         path: the file; its suffix says how it is read (`reading.SUFFIXES`).
-        template, tokenizer_name: see `templates.choose`.
+        prompting: see `templates.choose`.
         split: both, train or heldout: what is kept.
         reward: specs of the rewards that grade the answers; at least one.
         prompt_column, answer_column: names of the columns that hold the problem and its answer, or dotted
@@ -72,8 +72,7 @@ def make(
         test if split != "train" else [],
         rewards,
         max_new_tokens,
-        template,
-        tokenizer_name,
+        prompting,
         data.BOXED if rewards[0] == "math" else "",
         _solution(rewards[0]) if answered else None,
     )

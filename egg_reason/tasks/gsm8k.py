@@ -8,6 +8,7 @@ from pathlib import Path
 
 from egg_reason.tasks import data
 from egg_reason.tasks.task import Task
+from egg_reason.tasks.templates import AUTO, Prompting
 
 __all__ = ["DESCRIPTION", "TEST", "make"]
 
@@ -19,8 +20,7 @@ TEST = data.Source("openai/gsm8k", "test", ("gsm8k_main_test", "gsm8k_test"), "m
 
 
 def make(
-    template: str = "auto",
-    tokenizer_name: str | None = None,
+    prompting: Prompting = AUTO,
     data_dir: str | Path | None = None,
     split: str = "both",
     max_new_tokens: int = 1024,
@@ -29,7 +29,7 @@ def make(
     `solution` (the same).
 
     Args:
-        template, tokenizer_name: see `templates.choose`.
+        prompting: see `templates.choose`.
         data_dir: see `data.load`.
         split: both, train or heldout: what is loaded.
         max_new_tokens: longest completion.
@@ -42,7 +42,6 @@ def make(
         data.load("gsm8k", TEST, data_dir) if split != "train" else [],
         ("gsm8k",),
         max_new_tokens,
-        template,
-        tokenizer_name,
+        prompting,
         solution=lambda row: row["answer"],
     )

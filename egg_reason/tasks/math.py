@@ -11,6 +11,7 @@ from pathlib import Path
 
 from egg_reason.tasks import data, overlap
 from egg_reason.tasks.task import Task
+from egg_reason.tasks.templates import AUTO, Prompting
 
 __all__ = ["DESCRIPTION", "make"]
 
@@ -20,8 +21,7 @@ SOURCE = data.Source("agentica-org/DeepScaleR-Preview-Dataset", "train", ("deeps
 
 
 def make(
-    template: str = "auto",
-    tokenizer_name: str | None = None,
+    prompting: Prompting = AUTO,
     data_dir: str | Path | None = None,
     split: str = "both",
     heldout: float = 0.03,
@@ -30,7 +30,7 @@ def make(
     """Rows with `prompt`, `id`, `question`, `answer` (LaTeX) and `solution` (the answer in a box).
 
     Args:
-        template, tokenizer_name: see `templates.choose`.
+        prompting: see `templates.choose`.
         data_dir: see `data.load`.
         split: both, train or heldout: what is kept.
         heldout: share of the problems that is held out, from 0 to 1.
@@ -48,7 +48,6 @@ def make(
         test if split != "train" else [],
         ("math",),
         max_new_tokens,
-        template,
-        tokenizer_name,
+        prompting,
         data.BOXED,
     )

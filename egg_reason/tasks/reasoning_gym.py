@@ -10,8 +10,8 @@ held out, word for word, are left out.
 
 import inspect
 
-from egg_reason.tasks import templates
 from egg_reason.tasks.task import Task
+from egg_reason.tasks.templates import AUTO, Prompting
 
 __all__ = ["DESCRIPTION", "make"]
 
@@ -27,8 +27,7 @@ INSTRUCTION = "Give the final answer inside <answer> </answer> tags, and nothing
 
 def make(
     dataset: str | None = None,
-    template: str = "auto",
-    tokenizer_name: str | None = None,
+    prompting: Prompting = AUTO,
     split: str = "both",
     train_count: int = 1000,
     heldout_count: int = 200,
@@ -43,7 +42,7 @@ def make(
 
     Args:
         dataset: its name in reasoning-gym.
-        template, tokenizer_name: see `templates.choose`.
+        prompting: see `templates.choose`.
         split: both, train or heldout: what is generated.
         train_count, heldout_count: rows of each split; training problems that are also held out are left out
             of the count.
@@ -61,7 +60,7 @@ def make(
             "task reasoning_gym: train_count and seed are 0 or more and heldout_count at most"
             f" {FIRST_OF_TRAINING:,}, got {train_count}, {seed} and {heldout_count}"
         )
-    chosen = templates.choose(template, tokenizer_name)
+    chosen = prompting.chosen()
     heldout = _rows(dataset, 0, heldout_count, settings)
     train = _rows(dataset, FIRST_OF_TRAINING + seed, train_count, settings) if split != "heldout" else []
     known = {row["question"] for row in heldout}
@@ -83,6 +82,7 @@ def make(
         max_new_tokens=max_new_tokens,
         stop=chosen.stop,
         generated=True,
+        template=chosen.name,
     )
 
 

@@ -28,6 +28,9 @@ class Task:
         stop: texts at which a completion ends, beside the model's end token.
         generated: the problems come from a generator that keeps its splits apart, so that training is not
             checked for overlap.
+        watched: reward specs that are recorded apart and never trained on.
+        template: name of the template that made the prompts (`templates.Template.name`); empty: the task
+            writes them itself.
         environment: what tries members in the place of prompts and rewards (`population.environment`). Then a
             row is whatever the environment reads, without a prompt; rewards, max_new_tokens and stop are
             unused.
@@ -47,6 +50,8 @@ class Task:
     stop: tuple[str, ...] = ()
     generated: bool = False
     environment: object | None = None
+    watched: tuple[str, ...] = ()
+    template: str = ""
 
     def __post_init__(self) -> None:
         for name, given in (("name", self.name), ("description", self.description)):

@@ -15,38 +15,26 @@
 A question is a text, or the messages of a conversation: all of them under a chat template, elsewhere a single
 one of the user's.
 
-Chat templates are rendered by `transformers`. The date that they may ask for is always DATE, so that a run
-can be repeated.
+Chat templates (`chat`) alone take a system message, and options such as enable_thinking.
 
 Source of the G1 forms: RWKV-v7/RWKV7-G1x-templates.txt in BlinkDL/RWKV-LM. A blank line ends a turn there, so
 runs of newlines in a question are collapsed to one. Templates of others run in Jinja's sandbox.
 """
 
-import json
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from egg_reason.tasks import chat
 from egg_reason.tasks.cells import joined
+from egg_reason.tasks.chat import Options, Question, one_line
 
-__all__ = ["DATE", "Question", "Template", "choose"]
+__all__ = ["AUTO", "Options", "Prompting", "Question", "Template", "choose"]
 
 NAMES = ("g1", "g1-nothink", "plain", "chat")
 TURN = ("\n\nUser:",)
-DATE = datetime(2024, 7, 26)
-"""The day that chat templates get from `strftime_now`: the one that Llama's name where there is no clock."""
-
-CHAT_FILES = ("chat_template.jinja", "tokenizer_config.json")
-"""Files that hold a chat template; the first one there counts."""
-
-SPECIAL_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
-
-Question: TypeAlias = str | Sequence[Mapping[str, Any]]
-"""A text, or messages: {"role": ..., "content": ...}."""
 
 
 @dataclass(frozen=True)
@@ -73,27 +61,68 @@ class Template:
         return self.write(_only_turn(question, self.name), _only_turn(problem, self.name))
 
 
+@dataclass(frozen=True)
+class Prompting:
+    """The arguments of `choose`, as `tasks.make` hands them to a built-in task."""
+
+    template: str = "auto"
+    tokenizer_name: str | None = None
+    system: str | None = None
+    options: Options = ()
+
+    def chosen(self, compact: bool = False) -> Template:
+        """Return the template. Takes and raises what `choose` does."""
+        return choose(self.template, self.tokenizer_name, compact, self.system, self.options)
+
+
+AUTO = Prompting()
+
+
 def one_turn(question: str) -> str:
     """The question with no blank line in it and none around it."""
     return re.sub(r"\n\s*\n", "\n", question.strip())
 
 
-def choose(template: str, tokenizer_name: str | None = None, compact: bool = False) -> Template:
+def choose(
+    template: str,
+    tokenizer_name: str | None = None,
+    compact: bool = False,
+    system: str | None = None,
+    options: Options = (),
+) -> Template:
     """The template to use.
 
     Args:
-        template: one of NAMES, a Jinja text, @file, @folder, or 'auto': compact for the byte-level tokenizer
-            where the task has that form, else g1.
+        template: one of NAMES, a Jinja text, @file, @folder, or 'auto': chat where a chat template is beside
+            the tokenizer; else compact for the byte-level tokenizer where the task has that form, else g1.
         tokenizer_name: 'byte' for the byte-level one, 'world', the path of a tokenizer.json or of its folder,
             None where it is not known.
         compact: whether the task has a compact form.
+        system: a system message in front of each question, which must have none of its own; None: none.
+            An empty one takes the place of the text that some templates have for a conversation without.
+        options: what a chat template reads beside the messages, e.g. {"enable_thinking": False}: the further
+            arguments of `apply_chat_template` in `transformers`.
 
     Raises:
-        ValueError, OSError: one line. Unknown, compact or chat where there is no such form, or a Jinja text
-        that cannot be rendered.
+        ValueError, OSError: one line. Unknown, compact or chat where there is no such form, a Jinja text that
+        cannot be rendered, a system message or an option where the template has no use for it.
     """
+    extra = chat.Arguments(system, chat.typed(options))
+    chosen = _chosen(template, tokenizer_name, compact, extra)
+    if chosen.name != "chat" and (system is not None or extra.options):
+        given = "system" if system is not None else "template_options"
+        raise ValueError(
+            f"{given}: only a chat template takes it, and this template is {chosen.name}; choose"
+            f" --template chat, or leave out --{given.replace('_', '-')}"
+        )
+    return chosen
+
+
+def _chosen(template: str, tokenizer_name: str | None, compact: bool, extra: chat.Arguments) -> Template:
+    beside = _folders(tokenizer_name)
     if template == "auto":
-        template = "compact" if compact and tokenizer_name == "byte" else "g1"
+        own_form = "compact" if compact and tokenizer_name == "byte" else "g1"
+        template = "chat" if any(map(chat.file_in, beside)) else own_form
     if template == "g1":
         return Template(
             "g1", lambda question, problem: f"User: {one_turn(question)}\n\nAssistant: <think", TURN
@@ -106,27 +135,31 @@ def choose(template: str, tokenizer_name: str | None = None, compact: bool = Fal
         return Template("plain", lambda question, problem: f"{question.strip()}\n")
     if template == "compact" and compact:
         return Template("compact", lambda question, problem: "")
-    beside = _folders(tokenizer_name)
     if template == "chat":
-        return _chat_of(beside, tokenizer_name)
+        return _of_chat(chat.of_folders(beside, tokenizer_name, extra))
     if template.startswith("@"):
         path = Path(template[1:]).expanduser()
         if path.is_dir():
-            return _chat_of([path, *beside], tokenizer_name)
-        text = _text(path)
-        if path.suffix == ".json":
-            return _chat(_inline(path), path, [path.parent, *beside])
-        if _speaks_of_messages(text):
-            return _chat(text, path, [path.parent, *beside])
-        return _jinja(text.removesuffix("\n"), template, (path,))  # a newline that editors add
+            return _of_chat(chat.of_folders([path, *beside], tokenizer_name, extra))
+        if path.suffix == ".json" or _speaks_of_messages(chat.read_text(path)):
+            return _of_chat(chat.of_file(path, [path.parent, *beside], extra))
+        text = chat.read_text(path).removesuffix("\n")  # a newline that editors add
+        return _jinja(text, template, (path,))
     if "{{" in template or "{%" in template:
         text = template.replace("\\n", "\n")
-        return _chat(text, None, beside) if _speaks_of_messages(text) else _jinja(text, "template")
+        if _speaks_of_messages(text):
+            return _of_chat(chat.of_text(text, None, beside, extra))
+        return _jinja(text, "template")
     names = ["auto", *NAMES, *(["compact"] if compact else [])]
     raise ValueError(
         f"template: {template!r} is not one of {', '.join(names)} for this task;"
         " choose one of them, or give a Jinja text such as 'User: {{ question }}' or @file"
     )
+
+
+def _of_chat(chosen: chat.Chat) -> Template:
+    stop = TURN if "User:" in chosen.text else ()
+    return Template("chat", lambda question, problem: chosen.render(question), stop, chosen.files)
 
 
 def _only_turn(question: Question, name: str) -> str:
@@ -155,7 +188,7 @@ def _jinja(text: str, source: str, files: tuple[Path, ...] = ()) -> Template:
         compiled = environment.from_string(text)
     except Exception as error:  # of the parser, of filters and of constants that it computes
         raise ValueError(
-            f"{source}: not a Jinja template: {_line(error)}; see https://jinja.palletsprojects.com/templates"
+            f"{source}: not a Jinja template: {one_line(error)}; see https://jinja.palletsprojects.com/templates"
         ) from None
     if unknown:
         raise ValueError(
@@ -168,7 +201,8 @@ def _jinja(text: str, source: str, files: tuple[Path, ...] = ()) -> Template:
             return compiled.render(question=question.strip(), problem=problem.strip())
         except Exception as error:  # templates are programs: they fail in every way
             raise ValueError(
-                f"{source}: cannot be rendered: {_line(error)}, for the question {question!r:.60}; correct it"
+                f"{source}: cannot be rendered: {one_line(error)}, for the question {question!r:.60};"
+                " correct it"
             ) from None
 
     if render("one", "one") == render("another", "another"):
@@ -192,121 +226,3 @@ def _folders(tokenizer_name: str | None) -> list[Path]:
         return []
     path = Path(str(tokenizer_name)).expanduser()
     return [path if path.is_dir() else path.parent]
-
-
-def _chat_of(folders: Sequence[Path], tokenizer_name: str | None) -> Template:
-    """Return the chat template of the first folder that holds one."""
-    for folder in folders:
-        jinja, config = (folder / name for name in CHAT_FILES)
-        if jinja.is_file():
-            return _chat(_text(jinja), jinja, folders)
-        if config.is_file() and _json(config).get("chat_template") is not None:
-            return _chat(_inline(config), config, folders)
-    looked = " or ".join(str(folder) for folder in folders)
-    raise ValueError(
-        f"template chat: neither {' nor '.join(CHAT_FILES)} with a chat_template is in {looked}; fetch it, or"
-        " choose another template"
-        if looked
-        else f"template chat: the tokenizer {tokenizer_name or 'auto'} has no chat template; use g1, or give"
-        " the path of a tokenizer.json with tokenizer_config.json beside it"
-    )
-
-
-def _text(path: Path) -> str:
-    """Return the text of a file, without a byte order mark. Raises OSError, ValueError: one line."""
-    if not path.is_file():
-        raise FileNotFoundError(f"template: {path}: no such file (looked in {Path.cwd()}); give its path")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"template: {path} is no UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    text = _text(path)
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); fetch the file again") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: a JSON object was expected; fetch the file again")
-    return value
-
-
-def _inline(path: Path) -> str:
-    """Return the chat template in a tokenizer_config.json: its only one, or the default of several."""
-    text = _json(path).get("chat_template")
-    if isinstance(text, list) and all(isinstance(entry, dict) for entry in text):
-        named = {entry.get("name"): entry.get("template") for entry in text}
-        text = named.get("default")
-        if text is None:
-            raise ValueError(
-                f"template chat: {path} has chat templates named {', '.join(map(str, named)) or 'nothing'},"
-                " and none named default: save the one you want in a file and give --template @file"
-            )
-    if not isinstance(text, str):
-        raise ValueError(
-            f"template chat: {path} holds no chat_template; fetch it, or choose another template"
-        )
-    return text
-
-
-def _special_tokens(folders: Sequence[Path]) -> tuple[dict[str, str], tuple[Path, ...]]:
-    """Return the special tokens that the first folder with any names, as `transformers` hands them to a
-    template, and the files that they stand in."""
-    for folder in folders:
-        path, older = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
-        files = tuple(file for file in (path, older) if file.is_file())
-        if files:
-            config = _json(path) if path.is_file() else {}
-            if older.is_file() and "added_tokens_decoder" not in config:
-                config |= _json(older)
-            tokens = {name: config.get(name) for name in SPECIAL_TOKENS}
-            texts = {
-                name: token.get("content") if isinstance(token, dict) else token
-                for name, token in tokens.items()
-            }
-            return {key: text for key, text in texts.items() if isinstance(text, str)}, files
-    return {}, ()
-
-
-def _chat(text: str, path: Path | None, folders: Sequence[Path]) -> Template:
-    """Return a chat template that ends where the assistant begins.
-
-    path: where the text stands; None: on the command line. folders: where its special tokens may stand.
-    """
-    from jinja2 import TemplateSyntaxError
-
-    # A word about torch, which is not needed, would stand between the lines of a run.
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    source = "the text" if path is None else str(path)
-    tokens, files = _special_tokens(folders)
-
-    def render(question: Question, problem: Question = "") -> str:
-        given = [{"role": "user", "content": question.strip()}] if isinstance(question, str) else question
-        messages = [dict(message) for message in given]
-        values: dict[str, Any] = {"strftime_now": DATE.strftime, **tokens}
-        try:
-            rendered = render_jinja_template(
-                [messages], chat_template=text, add_generation_prompt=True, **values
-            )
-        except Exception as error:  # templates are programs: they fail in every way
-            wrong = isinstance(error, TemplateSyntaxError)
-            kind = "is not a Jinja template" if wrong else "cannot be rendered"
-            raise ValueError(
-                f"template chat: {source} {kind}: {_line(error)}; choose another template"
-            ) from None
-        return rendered[0][0]  # the first of what is given as a pair of lists
-
-    if "one" not in render("one") or render("one") == render("another"):
-        raise ValueError(f"template chat: {source} leaves the question out; choose another template")
-    own = (path,) if path is not None else ()
-    return Template("chat", render, TURN if "User:" in text else (), tuple(dict.fromkeys((*own, *files))))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

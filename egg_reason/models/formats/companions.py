@@ -25,6 +25,7 @@ __all__ = [
     "collect",
     "end_tokens",
     "for_config",
+    "has_chat_template",
     "special_tokens",
     "unpacked",
 ]
@@ -141,6 +142,13 @@ def unpacked(files: Mapping[str, bytes]) -> Path:
             with replacing(path) as temporary:
                 temporary.write_bytes(text)
     return folder
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Return whether a folder's files hold a chat template."""
+    return (folder / CHAT_TEMPLATE).is_file() or (
+        _optional(folder / TOKENIZER_CONFIG).get("chat_template") is not None
+    )
 
 
 def for_config(ids: tuple[int, ...]) -> int | list[int] | None:

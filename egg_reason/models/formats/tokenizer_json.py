@@ -86,7 +86,9 @@ class HuggingFaceTokenizer:
 
     def prompt(self, text: str) -> list[int]:
         ids = self.encode(text)
-        begins = ids[: len(self.begin)] == list(self.begin)
+        # Some chat templates have a newline before the token that begins a text.
+        first = self._ids(text.lstrip()) if text[:1].isspace() else ids
+        begins = first[: len(self.begin)] == list(self.begin)
         return ids if begins else [*self.begin, *ids]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
