@@ -233,10 +233,10 @@ def test_a_head_that_contradicts_the_embedding(folder, tmp_path):
     save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].copy()}, file)
     jax.tree.map(np.testing.assert_array_equal, layout.open_folder(tmp_path / "a").read(), weights)
     save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"] + 1}, file)
-    with pytest.raises(ValueError, match="tie_word_embeddings is true, but lm_head.weight differs"):
+    with pytest.raises(ValueError, match=r"tie_word_embeddings is true, but lm_head.weight differs"):
         layout.open_folder(tmp_path / "a").read()
     save_file(tensors, file)
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
-    with pytest.raises(ValueError, match="tie_word_embeddings is false, but there is no lm_head.weight"):
+    with pytest.raises(ValueError, match=r"tie_word_embeddings is false, but there is no lm_head.weight"):
         layout.open_folder(tmp_path / "a")

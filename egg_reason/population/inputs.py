@@ -1,4 +1,4 @@
-"""Compares the inputs of a run: when it goes on, and between the processes that try its members."""
+"""Compares the inputs of a run: when it is resumed, and between the processes that try its members."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ def check_inputs(
     quiet: bool = False,
     rewind: int | None = None,
 ) -> list[str]:
-    """Return the kinds of inputs that are others than those of the run after so many steps, all accepted.
+    """Return the kinds of inputs that differ from those of the run after `steps` steps, all accepted.
 
     Args:
         changed: the settings that are others now, to be named in error lines.
