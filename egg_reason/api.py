@@ -206,7 +206,7 @@ def evaluate(
         problems: how many of each task, the first ones; None: all.
         samples: completions for each problem.
         out: the folder of results.json, samples.jsonl and report.html; None: one in evaluations/. If it
-            holds the same evaluation, unfinished, it is gone on with.
+            holds the same evaluation, unfinished, it is continued.
         quiet: print nothing.
         settings: any other setting of `egg-reason eval`, such as temperature, max_tokens, seed, data_dir,
             template or reward.

@@ -87,8 +87,8 @@ class Session:
         except NotFinite as failure:
             self._save()
             raise NotFinite(
-                f"step {self.state.step}: {failure}; the weights before this step are saved: go on from them"
-                f" with other settings, such as a lower learning rate, by --model {self.run.path}"
+                f"step {self.state.step}: {failure}; the weights before this step are saved: continue from"
+                f" them with other settings, such as a lower learning rate, by --model {self.run.path}"
             ) from None
         finally:
             for signum, handler in previous.items():

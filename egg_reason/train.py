@@ -99,7 +99,7 @@ def resume(
     """Continue a run that was interrupted or killed; see `fine_tune`.
 
     changes: settings given again, {name: value}; `config.resume` says which may differ from the run's.
-    rewind: keep this many steps and take the later ones again. machines: where the run is computed; it may be
+    rewind: keep this many steps and repeat the later ones. machines: where the run is computed; it may be
     elsewhere than before. accept: inputs that may be others than before, of data, rewards, tokenizer and
     template; the log records which were.
 

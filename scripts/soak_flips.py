@@ -5,7 +5,7 @@ Each file is damaged in a copy of the run, which is opened, its newest believabl
 recorded steps replayed, by the functions that `train --resume` calls. What may come of it:
 
     whole        all recorded steps, with the weights that the undisturbed run had
-    shorter      the last steps are to be taken again; what is left has the weights that the undisturbed run had after as many steps
+    shorter      the last steps are to be repeated; what is left has the weights that the undisturbed run had after as many steps
     refused      one line that names the damaged file
     wrong        anything else: other weights, another exception, a line that names nothing
 """

@@ -91,9 +91,7 @@ def test_flipped_bits_in_a_checkpoint_are_found_before_it_is_read(finished_run, 
     flip(path, len(content) - 1, 0)
     assert kept.load(like)[0] == 4
     (line,) = caplog.messages
-    assert (
-        "000006.safetensors: damaged checkpoint, passed over" in line and "not as they were written" in line
-    )
+    assert "000006.safetensors: damaged checkpoint, ignored" in line and "not as they were written" in line
 
 
 def test_flipped_bits_in_the_settings_are_refused(stopped_run):

@@ -144,7 +144,7 @@ def swap(checkpoints):
 
 
 def test_a_run_with_checkpoints_of_an_earlier_version_goes_on(command, finished_run, tmp_path, caplog):
-    """They are passed over with a line each; the log and the base model give the same weights."""
+    """They are ignored with a line each; the log and the base model give the same weights."""
     run = shutil.copytree(finished_run[0], tmp_path / "run")
     for path in sorted((run / "checkpoints").iterdir()):
         path.unlink()
@@ -154,7 +154,7 @@ def test_a_run_with_checkpoints_of_an_earlier_version_goes_on(command, finished_
     status, out, _ = command("verify", run)
     assert status == 0 and "6 of 6 steps" in out and out.count("\n") == 1
     assert len(caplog.messages) == 2
-    assert all("in the format of an earlier version, passed over" in line for line in caplog.messages)
+    assert all("in the format of an earlier version, ignored" in line for line in caplog.messages)
     assert command("replay", run, "--out", tmp_path / "m.pth")[0] == 0
     assert (tmp_path / "m.pth").read_bytes() == (finished_run[0] / "model.pth").read_bytes()
     (run / "summary.json").unlink()

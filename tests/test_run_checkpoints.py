@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_passed_over(kept, damage, caplog):
     (line,) = [
         record.getMessage() for record in caplog.records if record.name == "egg_reason.run.checkpoints"
     ]
-    assert f"{path.name}: damaged checkpoint, passed over" in line and "\n" not in line
+    assert f"{path.name}: damaged checkpoint, ignored" in line and "\n" not in line
     # It does not take the place of the good one among those that are kept.
     kept.save(4, {"w": np.zeros(3)})
     assert checkpoint_files(kept) == ["000001.safetensors", "000004.safetensors"]
@@ -236,7 +236,7 @@ def test_a_checkpoint_of_an_earlier_version_is_passed_over(kept, caplog):
     assert kept.load(arrays_of(0)) is None and kept.steps() == []
     assert len(caplog.messages) == 2
     for line, folder in zip(caplog.messages, reversed(folders), strict=True):
-        assert line.startswith(f"{folder}: a checkpoint in the format of an earlier version, passed over")
+        assert line.startswith(f"{folder}: a checkpoint in the format of an earlier version, ignored")
         assert "\n" not in line
     kept.save(5, arrays_of(5))
     assert checkpoint_files(kept) == ["000005.safetensors", "000006"]

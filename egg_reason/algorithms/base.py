@@ -115,9 +115,9 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Replayable(Algorithm, Protocol):
-    """An algorithm whose steps can be taken again from the scalars in a log: no completion is written.
+    """An algorithm whose steps can be repeated from the scalars in a log, without writing completions.
 
-    Whoever has these methods is one: nothing else says so.
+    Any class with these methods is one; it needs no registration.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ def generate(
 
     Args:
         model: a .pth or .gguf file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
-        prompt: the text to continue, as it is.
+        prompt: the text to continue; no template is applied.
     """
     chosen = vars(GenerateSettings(**typed(settings)))
     from egg_reason import api, models
@@ -57,9 +57,9 @@ def export(
     ] = None,
     tokenizer: Tokenizer = None,
 ) -> int:
-    """Write a model (a run's, for instance) as a BlinkDL .pth file or a Hugging Face folder.
+    """Write a model, such as that of a run, as a BlinkDL .pth file or a Hugging Face folder.
 
-    The files of a tokenizer of its own, chat template included, are written too.
+    If the model has its own tokenizer or chat template, these files are written too.
 
     Args:
         model: a .pth or .gguf file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.

@@ -38,7 +38,7 @@ def eval_diff(first: Annotated[Path, named("FIRST")], second: Annotated[Path, na
 
     Args:
         first: folder of an evaluation.
-        second: folder of another one; differences are second - first.
+        second: folder of another evaluation; differences are second - first.
     """
     from egg_reason.evals.difference import print_difference
 
@@ -47,10 +47,10 @@ def eval_diff(first: Annotated[Path, named("FIRST")], second: Annotated[Path, na
 
 
 def report(folder: Annotated[Path, named("FOLDER")], /) -> int:
-    """Write report.html, a page to read results and completions in: of an evaluation or of a training run.
+    """Write report.html, a page that shows the results and completions of an evaluation or a training run.
 
     Args:
-        folder: an evaluation's or a run's; the page is written into it.
+        folder: folder of an evaluation or a run; the page is written into it.
     """
     from egg_reason.evals.report import write_report
 

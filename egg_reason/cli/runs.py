@@ -56,7 +56,7 @@ def train(
         int | None,
         number("rewind", int | None, least=0),
         option(
-            "with --resume: keep only the first STEPS steps and take the later ones again, for example if the"
+            "with --resume: keep only the first STEPS steps and repeat the later ones, for example if the"
             " scalar log is damaged",
             "keep all",
             "STEPS",
@@ -124,7 +124,7 @@ def train(
     if resume is not None:
         summary = training.resume(resume, in_file | flags, show, BEGUN, rewind, where, accept_changes)
     elif rewind is not None:
-        raise ValueError("--rewind needs --resume: name the run whose steps are to be taken again")
+        raise ValueError("--rewind needs --resume: name the run whose steps are to be repeated")
     elif accept_changes:
         raise ValueError("--accept-changes needs --resume: name the run to continue")
     else:

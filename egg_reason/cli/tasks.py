@@ -51,7 +51,7 @@ def tasks_show(
     *,
     data: TaskDataFlags,
     sample: Annotated[
-        int, number("sample", int, least=0), option("how many problems of each split", "3", "INT")
+        int, number("sample", int, least=0), option("problems to print of each split", "3", "INT")
     ] = 3,
 ) -> int:
     """Show a task: its splits and some problems as the model sees them.
@@ -121,18 +121,18 @@ def tasks_overlap(
     other: Annotated[
         str | None,
         option(
-            "the task whose held-out problems are looked for",
-            "the first task itself, and every benchmark whose data are at hand",
+            "the task to compare with",
+            "the held-out problems of TASK, and every benchmark whose data are at hand",
             "[OTHER]",
         ),
     ] = None,
     /,
     *,
     data: TaskDataFlags,
-    show: Annotated[int, number("show", int, least=0), option("how many pairs to print", "20", "INT")] = 20,
+    show: Annotated[int, number("show", int, least=0), option("most pairs to print", "20", "INT")] = 20,
 ) -> int:
-    """Look for problems that two tasks share: training problems of the first, held-out ones of the second; of
-    a task that has only one of these, that one. Exit status 1 if there are any.
+    """List training problems of a task that are also held-out problems of another. If a task has only one of
+    these two splits, that split is used. Exit status 1 if there are any.
 
     Args:
         task: a built-in task, a data file or my_task.py:make.

@@ -59,7 +59,7 @@ SEARCHED: dict[str, dict[Any, tuple]] = {
         "temperature": ("choice", 0.6, 1.0),
     },
 }
-"""What tuning draws, per algorithm. factor: log-uniform between so many times the algorithm's default.
+"""What tuning draws, per algorithm. factor: log-uniform between these multiples of the algorithm's default.
 choice: one of them.
 scaled: one setting times 1/2, 1, 2 or 4, the other divided by it: completions a step stay about the same."""
 
@@ -68,7 +68,7 @@ scaled: one setting times 1/2, 1, 2 or 4, the other divided by it: completions a
 class Plan:
     """The plan of a comparison. A folder can be continued with an equal plan only.
 
-    budget: minutes, tokens or updates. amount: so many of it for each run; tuning trials get `tune_share` of
+    budget: minutes, tokens or updates. amount: how much of it a run gets; tuning trials get `tune_share` of
         it.
     settings: of all runs. own: {algorithm: its own settings}. Neither is searched by tuning.
     evaluations: equal parts of the budget after which held-out accuracy is measured, on `problems` problems.

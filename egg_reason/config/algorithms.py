@@ -119,19 +119,20 @@ class EvolutionSettings(AlgorithmSettings):
     noise_reuse: int = setting(1, "steps that share one draw of noise; 0: all steps", range=Range(least=0))
     anchor_decay: float = setting(
         0.0,
-        "share of the way back to the starting weights that is taken after each step",
+        "after each step, move the weights back towards the starting weights by this share of their distance",
         typical="0.01",
         range=Range(least=0, below=1),
     )
     share_noise: str = setting(
         "pair",
-        "which members draw the same random numbers for the same prompt",
+        "members that draw a prompt's completions with the same random numbers: pair (the two of an"
+        " antithetic pair), all or none",
         choices=("pair", "all", "none"),
     )
     wire: str = setting(
         "float32",
-        "how fitness is rounded, and sent between machines: float16 rounds it, ternary keeps only which"
-        " member of each pair won (for --shaping sign, which needs no more)",
+        "precision of fitness, also between machines; ternary: only which member of each pair is better,"
+        " which is enough for --shaping sign",
         choices=("float32", "float16", "ternary"),
     )
 
@@ -193,8 +194,8 @@ class Grpo(AlgorithmSettings):
     loss_type: str = setting("dapo", "form of the loss", choices=("grpo", "dapo", "dr_grpo", "gspo"))
     scale_rewards: str = setting(
         "group",
-        "advantages are divided by the standard deviation of rewards in the group, or in the batch; none:"
-        " they are not divided",
+        "rewards whose standard deviation divides the advantages: of the prompt's group, or of the batch;"
+        " none: not divided",
         choices=("group", "batch", "none"),
     )
     epsilon_low: float = setting(
@@ -227,7 +228,9 @@ class Grpo(AlgorithmSettings):
         " much memory is needed",
         range=Range(least=1),
     )
-    recompute: bool = setting(False, "take the old log-probabilities from the trainer instead of the sampler")
+    recompute: bool = setting(
+        False, "compute the old log-probabilities with the trainer instead of taking the sampler's"
+    )
     overlong: str = setting(
         "keep",
         "completions that spent all their tokens: keep, or mask (no part in the loss; the reward `length`"

@@ -107,7 +107,7 @@ class ComparisonSettings(Section):
     )
     eval_temperature: float = inherited(EvaluationSettings, "eval_temperature", 0.3, unset="", typical="")
     evaluations: int = setting(
-        10, "held-out evaluations of a run, after equal parts of the budget", range=Range(least=1)
+        10, "held-out evaluations of a run, spread evenly over its budget", range=Range(least=1)
     )
     problems: int = setting(
         512,

@@ -14,17 +14,19 @@ class Machines(Section):
 
     devices: int = setting(
         1,
-        "devices of this process that write completions, each an equal range of the pairs, with --lanes"
-        " each; 0: all that it has",
+        "devices of this process that write completions; each has --lanes lanes and an equal share of the"
+        " pairs; 0: all devices",
         range=Range(least=0),
     )
     hosts: int = setting(
         1,
-        "processes of the run, each started with the same command but for --host; each tries out an equal"
-        " range of the pairs",
+        "processes of the run; start each with the same command but for --host; each tries out an equal share"
+        " of the pairs",
         range=Range(least=1),
     )
-    host: int = setting(0, "which of the --hosts this is; 0 keeps the run directory", range=Range(least=0))
+    host: int = setting(
+        0, "number of this process among the --hosts; 0 keeps the run directory", range=Range(least=0)
+    )
     coordinator: str | None = setting(
         None, "address and port of host 0, where the hosts meet", unset="none", typical="10.0.0.1:9000"
     )

@@ -1,4 +1,4 @@
-"""Settings that name files and folders: absolute in a run's record, so that it goes on from any folder."""
+"""Settings that name files and folders: absolute in a run's record, so that it resumes from any folder."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path

@@ -214,8 +214,8 @@ class EvaluationSettings(Section):
     )
     evaluations: int = setting(
         0,
-        "held-out evaluations of a run, after equal parts of the budget (of steps, minutes and tokens the one"
-        " that is spent first), instead of every --eval-every steps; 0: follow --eval-every",
+        "held-out evaluations of a run, spread evenly over its budget (steps, minutes or tokens, whichever is"
+        " spent first); replaces --eval-every; 0: follow --eval-every",
         typical="10",
         range=Range(least=0),
     )
@@ -227,8 +227,8 @@ class EvaluationSettings(Section):
     )
     validation: int = setting(
         0,
-        "training problems to hold out, drawn at random: they are evaluated on instead of the held-out"
-        " problems, to choose settings; 0: none",
+        "training problems, drawn at random, that are left out of training and evaluated instead of the"
+        " held-out ones, to choose settings; 0: none",
         typical="512",
         range=Range(least=0),
     )
@@ -264,7 +264,7 @@ class RunSettings(Section):
     checkpoint_every: int = setting(
         10,
         "steps between checkpoints, from which a run resumes; 0: only the last one. Steps in between are"
-        " replayed from the scalar log (grpo: taken again)",
+        " replayed from the scalar log (grpo: repeated)",
         range=Range(least=0),
     )
     sample_every: int = setting(

@@ -17,9 +17,9 @@ THINK_END = "</think>"
 class Outcome(Enum):
     """The fate of a job after the tokens that it has written."""
 
-    WRITES = auto()  # its lane goes on by itself
+    WRITES = auto()  # its lane continues by itself
     DONE = auto()  # the completion is final
-    GOES_ON = auto()  # it closed its thought within the budget: its lane may go on, up to max_tokens
+    GOES_ON = auto()  # it closed its thought within the budget: its lane may continue, up to max_tokens
     READS = auto()  # `</think>` was added to it: it waits until that has been read
 
 
@@ -53,7 +53,7 @@ class Endings:
 
     def limits(self, jobs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where the lanes of these jobs have to stop, int32, and if the completion ends there, bool. A
-        job within its thinking budget stops when that is spent: the host says how it goes on."""
+        job within its thinking budget stops when that is spent: the host says how it continues."""
         prompt = self.prompt_of_job[jobs]
         written = self.result.lengths[jobs]
         limit = np.where(written < self.think[prompt], self.think[prompt], self.most[prompt])
@@ -62,7 +62,7 @@ class Endings:
     def settle(self, job: int, running: bool) -> Outcome:
         """Judges a job that may have come to an end, and finishes it if it has.
 
-        running: whether its lane goes on by itself.
+        running: whether its lane continues by itself.
         """
         result = self.result
         sampling = self.sampling(job)

@@ -104,7 +104,7 @@ class Lanes(struct.PyTreeNode):
     token: jax.Array  # [B] int32
     position: jax.Array  # [B] int32
     limit: jax.Array  # [B] int32: stop at this position
-    final: jax.Array  # [B] bool: the completion ends there; else it is the host that says how it goes on
+    final: jax.Array  # [B] bool: the completion ends there; else the host says how it continues
     running: jax.Array  # [B] bool
     key: jax.Array  # [B, 2] uint32
     scale: jax.Array  # [B] float32: sigma times the sign of the lane's member
@@ -123,7 +123,7 @@ class Pieces(struct.PyTreeNode):
 
 class Waiting(struct.PyTreeNode):
     """E completions that lanes may begin with, the most urgent first.
-    One that goes on (after a forced text) starts at position > 0."""
+    One that continues (after a forced text) starts at position > 0."""
 
     direction: Array  # [E] int32; -1: padding
     slot: Array  # [E] int32: what was read before `token`

@@ -56,8 +56,8 @@ def write_report(folder: str | os.PathLike) -> Path:
     """Writes report.html into the folder of an evaluation (samples.jsonl, results.json) or of a training run
     (config.toml, samples/).
 
-    Returns its path. It is replaced as a whole. Works on what there is: an evaluation or run that goes on or
-    was stopped has its report too, and a torn last line is left out. Raises FileNotFoundError for another
+    Returns its path. It is replaced as a whole. An evaluation or run that is unfinished
+    has its report too; a torn last line is left out. Raises FileNotFoundError for another
     kind of folder, ValueError for damaged files.
     """
     folder = Path(folder)

@@ -93,7 +93,7 @@ class Offset(struct.PyTreeNode):
     scale: jax.Array  # [B] float32
 
     def values(self, ndim: int):
-        """Return each row's own values, [B, 1, ...], to stand beside activations with so many axes."""
+        """Return each row's own values, [B, 1, ...], which broadcast with activations of `ndim` axes."""
         # From one row a group to one a lane: lanes of a group stand side by side.
         rows = jnp.repeat(self.noise, self.scale.shape[0] // self.noise.shape[0], 0)
         scale = self.scale.astype(self.noise.dtype).reshape(-1, *[1] * self.base.ndim)

@@ -94,8 +94,8 @@ class Parts:
 
     @cached_property
     def fingerprints(self) -> fingerprints.Fingerprints:
-        """Hashes of what must be equal wherever members of a run are tried, and when it goes on: what the log
-        keeps and `run.fingerprints.differences` compares."""
+        """Hashes of what must be equal wherever members of a run are tried, and when it is resumed: what the
+        log keeps and `run.fingerprints.differences` compares."""
         task, model = self.task, self.model
         maker = file_of(self.config.task.task)
         # GRPO's second model; other algorithms have none.

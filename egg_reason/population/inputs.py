@@ -1,4 +1,4 @@
-"""Compares the inputs of a run: when it goes on, and between the processes that try its members."""
+"""Compares the inputs of a run: when it is resumed, and between the processes that try its members."""
 
 import logging
 import os
@@ -28,8 +28,8 @@ def check_inputs(
     rewind: int | None,
     steps: int,
 ) -> list[str]:
-    """Return the kinds of inputs that are others than those of the run after so many steps, all accepted. Log
-    which are, which did not change, and what cannot be told.
+    """Return the kinds of inputs that differ from those of the run after `steps` steps, all accepted. Log
+    which do, which do not although they could, and what cannot be told.
 
     Args:
         changed: the settings that are others now, to be named in error lines.

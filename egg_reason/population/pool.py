@@ -69,7 +69,7 @@ LOOK_EVERY = 1.0
 """Seconds between two looks for room for a worker."""
 
 SLOW = 3.0
-"""With `straggler` drop, a chunk is dropped after so many times the median time of the step's other
+"""With `straggler` drop, a chunk is dropped after this multiple of the median time of the step's other
 chunks."""
 
 Advance = tuple[np.ndarray | None, float]

@@ -54,8 +54,8 @@ class Checkpoints:
     def save(self, step: int, arrays: Any) -> None:
         """Keep the arrays as they are after `step`; returns when they are on the disk.
 
-        The newest two are kept, beside which one that was passed over does not count. Checkpoints of later
-        steps go: they belong to a future that has been taken back. If the disk is full: OSError, and the
+        The newest two are kept, not counting one that `load` ignored. Checkpoints of later
+        steps are deleted: those steps will be repeated. If the disk is full: OSError, and the
         checkpoints stay as they were.
 
         Args:
@@ -105,15 +105,15 @@ class Checkpoints:
     def load(self, like: Any, most: int | None = None) -> tuple[int, Any] | None:
         """Return (step, arrays) of the newest good checkpoint, as NumPy arrays; None if there is none.
 
-        A damaged one is passed over with a warning, and so is the folder of an earlier version.
+        A damaged one is ignored with a warning, and so is the folder of an earlier version.
 
         Args:
             like: a pytree whose structure the arrays are put into, leaf by name. Other names than the saved
                 ones are a ValueError.
-            most: checkpoints of later steps are passed over.
+            most: checkpoints of later steps are ignored.
         """
-        # The newest first. A damaged one costs the steps since the one before: they are replayed or taken
-        # again.
+        # The newest first. A damaged one costs the steps since the one before: they are replayed or
+        # repeated.
         for step, path in reversed(self._entries()):
             if most is not None and step > most:
                 continue
@@ -123,7 +123,7 @@ class Checkpoints:
             try:
                 leaves = _read(path, step)
             except (ValueError, OSError) as error:
-                log.warning("%s: damaged checkpoint, passed over (%s)", path, _reason(error))
+                log.warning("%s: damaged checkpoint, ignored (%s)", path, _reason(error))
                 self.disregard(step)
                 continue
             return step, _arrange(leaves, like, path)
@@ -149,8 +149,8 @@ class Checkpoints:
 
     def _pass_over(self, folder: Path) -> None:
         log.warning(
-            "%s: a checkpoint in the format of an earlier version, passed over: its steps are replayed or"
-            " taken again",
+            "%s: a checkpoint in the format of an earlier version, ignored: its steps are replayed or"
+            " repeated",
             folder,
         )
 
@@ -179,7 +179,7 @@ def _read(path: Path, step: int) -> dict[str, np.ndarray]:
             leaves[name] = leaves[name].view(dtype)
     except (SafetensorError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a whole safetensors file: {_reason(error)}") from None
-    # A file that was renamed: its step decides which steps are taken again.
+    # A file that was renamed: its step decides which steps are repeated.
     if metadata.get("step") != str(step):
         raise ValueError(f"it is of step {metadata.get('step')}")
     if metadata.get("hash") != weights_hash(leaves).hex():

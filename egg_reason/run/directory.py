@@ -301,7 +301,7 @@ class Run:
     def _keep_metrics(self, lines: list[dict[str, Any]]) -> None:
         _write(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self._last_step = lines[-1]["step"] if lines else -1
-        # The run's clock goes on from the last line; the pause does not count.
+        # The run's clock continues from the last line; the pause does not count.
         self._seconds_before = lines[-1]["time"] if lines else 0.0
 
 
@@ -348,7 +348,7 @@ def resume_command(path: str | os.PathLike) -> str:
 @contextlib.contextmanager
 def storage(path: str | os.PathLike) -> Iterator[None]:
     """Turn a refusal of the file system (full, read-only, no permission) into one line: what, why, and how to
-    go on."""
+    continue."""
     try:
         yield
     except OSError as error:

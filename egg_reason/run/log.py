@@ -80,7 +80,7 @@ class ScalarLog:
         header: the dictionary given to `create`, with "format" added.
         changes: the accepted changes, in their order, as the frames hold them.
         cut_bytes: size of the torn last record that was found on opening, 0 if none. `open` cuts it off,
-            `read` passes over it.
+            `read` ignores it.
     """
 
     def __init__(self, path: str | os.PathLike, *, writable: bool, steps: int | None = None):
@@ -120,7 +120,7 @@ class ScalarLog:
         path = Path(path)
         if path.exists():
             raise FileExistsError(
-                f"{path}: exists already: a scalar log is never overwritten; open it to go on, or choose"
+                f"{path}: exists already: a scalar log is never overwritten; open it to continue, or choose"
                 " another directory"
             )
         payload = json.dumps({**header, "format": FORMAT_VERSION}).encode()
@@ -216,7 +216,7 @@ class ScalarLog:
             yield step, _decode(frame[HEAD_BYTES:])
 
     def hash_after(self, steps: int) -> bytes | None:
-        """Return the hash of the weights after so many steps; None where it is not recorded, as before the
+        """Return the hash of the weights after this many steps; None where it is not recorded, as before the
         first."""
         return next(self.records(steps - 1))[1].weights_hash if 0 < steps <= len(self) else None
 
@@ -259,7 +259,7 @@ class ScalarLog:
 
     def _damage(self, step: int, offset: int, note: str = "") -> str:
         what = f"step {step}{note}"
-        again = f"take the steps again from there with egg-reason train --resume RUN --rewind {step}"
+        again = f"repeat the steps from there with egg-reason train --resume RUN --rewind {step}"
         if step == HEADER_STEP:
             what = "the header"
             again = "start a new run"

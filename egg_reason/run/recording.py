@@ -60,7 +60,7 @@ class Recording:
         return len(self.moved)
 
     def hash_after(self, steps: int) -> bytes | None:
-        """Return the hash of the weights after so many steps, 1 to len; None where it was not recorded."""
+        """Return the hash of the weights after this many steps, 1 to len; None where it was not recorded."""
         return self.weights_hash[steps - 1].tobytes() if self.weights_hash[steps - 1].any() else None
 
 

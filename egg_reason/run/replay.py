@@ -45,8 +45,8 @@ def start(
 ) -> State:
     """Return the newest checkpoint that can be trusted, else `state`, the one before the first step.
 
-    A checkpoint beyond the recorded steps (or `most`) is passed over: the steps that were cut off the log are
-    taken again. So is one whose weights are not the recorded ones.
+    A checkpoint beyond the recorded steps (or `most`) is ignored: the steps that were cut off the log are
+    repeated. So is one whose weights are not the recorded ones.
     """
     most = len(recorded) if most is None else most
     while checkpoints and (saved := checkpoints.load(arrays_of(state), most)):
@@ -56,7 +56,7 @@ def start(
             arrays = jax.tree.map(jnp.asarray, arrays)
             return state.replace(params=arrays["params"], optimiser=arrays["optimiser"], step=step)
         log.warning(
-            "%s: the checkpoint of step %d holds other weights than the scalar log says and is passed over",
+            "%s: the checkpoint of step %d holds other weights than the scalar log says and is ignored",
             recorded.name,
             step,
         )

@@ -27,8 +27,8 @@ def restored(
 ) -> State:
     """Return the state after the last step that counts, and cut off what the run wrote about later ones.
 
-    That is the newest good checkpoint, and then the steps of the log, taken again from their scalars. Where
-    scalars do not give the weights, the steps after the checkpoint are to be trained again.
+    That is the newest good checkpoint, and then the steps of the log, replayed from their scalars. Where
+    scalars do not give the weights, the steps after the checkpoint are trained again.
 
     Args:
         params: the base model's. config: the settings to continue with.
