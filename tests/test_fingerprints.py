@@ -9,7 +9,7 @@ import pytest
 from egg_reason.config.paths import DATA_SUFFIXES, absolute, located
 from egg_reason.rewards.sources import file_of, source_files
 from egg_reason.run.fingerprints import differences, files, rows, templates
-from egg_reason.tasks.data import SUFFIXES
+from egg_reason.tasks.reading import SUFFIXES, is_data_file
 
 
 def test_rows_have_the_same_fingerprint_in_every_process():
@@ -154,6 +154,22 @@ def test_paths_are_made_absolute_where_they_exist(tmp_path, monkeypatch):
     ):
         assert absolute(plain) == plain
     assert DATA_SUFFIXES == SUFFIXES
+
+
+def test_every_spelling_of_a_data_file_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl.gz", "B.JSONL", "c.csv.GZ", "d.parquet"):
+        (tmp_path / name).touch()
+        assert is_data_file(name)
+        assert absolute({"task": name}) == {"task": f"{tmp_path}/{name}"}
+        assert absolute({"task_options": (f"heldout={name}",)})["task_options"] == (
+            f"heldout={tmp_path}/{name}",
+        )
+    several = ("exclude=heldout,a.jsonl.gz,math500,d.parquet", "numbers=3,4")
+    assert absolute({"task_options": several})["task_options"] == (
+        f"exclude=heldout,{tmp_path}/a.jsonl.gz,math500,{tmp_path}/d.parquet",
+        "numbers=3,4",
+    )
 
 
 def test_another_process_finds_paths_below_its_own_folder(tmp_path, monkeypatch):

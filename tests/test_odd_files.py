@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from egg_reason import tasks
@@ -40,6 +42,41 @@ def test_an_image_is_no_text():
     picture = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "x"}}]
     with pytest.raises(ValueError, match="content that is no text"):
         problem([{"role": "user", "content": picture}])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("a.csv", "question\tanswer\nx y\t7\n", "its cells are separated by tabs: separate them by commas"),
+        ("a.csv", "question;answer\nHow, many?;7\n", "its cells are separated by semicolons"),
+        ("a.csv", "sep=;\nquestion;answer\nHow many?;7\n", "its cells are separated by semicolons"),
+        ("a.csv", "question|answer\nHow many?|7\n", "its cells are separated by bars"),
+        ("a.csv", "question,answer\nx,array(['7'])\n", "the text of an array"),
+        ("a.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 3\n", "git lfs pull"),
+        ("a.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 3\n", "git lfs pull"),
+        ("a.json", "\n<!DOCTYPE html><html>", "it is a web page"),
+        ("a.tsv", "question\tanswer\nx\t7\n", "is no data file, and problems are read from .jsonl"),
+    ],
+)
+def test_files_that_are_something_else_say_what(name, content, fault, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=fault) as error:
+        tasks.make(str(tmp_path / name), reward="gsm8k")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_a_data_set_says_how_to_make_a_file_of_it(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder, .*load_from_disk"):
+        tasks.make(str(tmp_path), reward="gsm8k")
+
+
+def test_a_date_that_python_lacks_is_one_line(tmp_path):
+    times = pyarrow.array([2**62], pyarrow.timestamp("us"))
+    pyarrow.parquet.write_table(
+        pyarrow.table({"question": ["x"], "answer": ["7"], "when": times}), tmp_path / "a.parquet"
+    )
+    with pytest.raises(ValueError, match=r"cannot be read as parquet: date value out of range"):
+        tasks.make(str(tmp_path / "a.parquet"), reward="gsm8k")
 
 
 @pytest.mark.parametrize("column", ["", ".", "answer.", ".answer", "a..b"])

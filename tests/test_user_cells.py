@@ -306,7 +306,7 @@ def test_files_as_tools_write_them(name, content, make):
         ("a.csv", "question,answer,answer\na,1,2\n", "the header names 'answer' more than once"),
         ("a.csv", "question,answer\n", "it holds no rows"),
         ("a.csv", "", "it holds no rows"),
-        ("a.csv", "question;answer\na;1\n", "it has no column 'question', but question;answer"),
+        ("a.csv", "question;answer\na;1\n", "its cells are separated by semicolons: separate them by commas"),
         (
             "a.csv",
             "question,answer\na,1\nb\n",

@@ -13,6 +13,7 @@ PATHS = ("model", "reference", "tokenizer", "task", "task_options", "data_dir", 
 """Settings that may name one."""
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+"""Of data files, in letters of either case, each also followed by `.gz`; as `tasks.reading` reads them."""
 
 
 def absolute(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,9 +82,9 @@ def _paths(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in PATHS:
         value = flat.get(name)
         for entry in value if isinstance(value, list | tuple) else [value]:
-            path = _taken_apart(name, entry)[1] if entry is not None else ""
-            if path:
-                yield name, path
+            for _, path, _ in _taken_apart(name, entry) if entry is not None else ():
+                if path:
+                    yield name, path
 
 
 def _mapped(flat: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
@@ -97,25 +98,40 @@ def _mapped(flat: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, 
 def _changed(name: str, value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_changed(name, entry, change) for entry in value)
-    before, path, after = _taken_apart(name, value)
-    return f"{before}{change(path)}{after}" if path else value
+    return "".join(
+        f"{before}{change(path) if path else path}{after}"
+        for before, path, after in _taken_apart(name, value)
+    )
 
 
-def _taken_apart(name: str, value: str) -> tuple[str, str, str]:
-    """Return what stands before a path, the path (empty: there is none) and what stands after it."""
+def _taken_apart(name: str, value: str) -> list[tuple[str, str, str]]:
+    """Return a value in pieces, each what stands before a path, the path (empty: there is none) and what
+    stands after it. Joined they are the value."""
+    if name == "task_options":  # name=value,value: some of the values may be files
+        option, equals, rest = value.partition("=")
+        entries = rest.split(",")
+        commas = [","] * (len(entries) - 1) + [""]
+        return [
+            (option + equals, "", ""),
+            *(
+                ("", entry, comma) if _is_data_file(entry) else (entry, "", comma)
+                for entry, comma in zip(entries, commas, strict=True)
+            ),
+        ]
     file, colon, function = value.rpartition(":")
     if name in ("task", "reward") and file.endswith(".py"):
-        return "", file, colon + function
-    option, equals, rest = value.partition("=")
-    if name == "task_options" and equals and rest.endswith(DATA_SUFFIXES):
-        return option + equals, rest, ""
+        return [("", file, colon + function)]
     if name == "template" and value.startswith("@"):
-        return "@", value[1:], ""
+        return [("@", value[1:], "")]
     is_path = {
         "data_dir": True,
         "model": not value.startswith("hf:"),
         "reference": not value.startswith("hf:"),
         "tokenizer": value not in ("byte", "world"),
-        "task": value.endswith(DATA_SUFFIXES),
+        "task": _is_data_file(value),
     }
-    return ("", value, "") if is_path.get(name) else (value, "", "")
+    return [("", value, "") if is_path.get(name) else (value, "", "")]
+
+
+def _is_data_file(value: str) -> bool:
+    return value.lower().removesuffix(".gz").endswith(DATA_SUFFIXES)

@@ -264,6 +264,16 @@ def _function(name: str) -> Callable[..., Task]:
         return partial(file.make, name)
     if colon:
         return import_function(name, "task")
+    if (path := Path(name).expanduser()).exists() and path.suffix != ".py":
+        way_out = (
+            'write its rows to a file, as with datasets.load_from_disk(...).to_json("problems.jsonl")'
+            if path.is_dir()
+            else "save it as one of them"
+        )
+        raise ValueError(
+            f"task: {name} is {'a folder' if path.is_dir() else 'no data file'}, and problems are read from"
+            f" {', '.join(reading.SUFFIXES)}: {way_out}"
+        )
     raise ValueError(
         f"task: {name!r} is not one of {', '.join(TASKS)}; choose one of them, or give a data file"
         f" ({', '.join(reading.SUFFIXES)}) or path/to/file.py:function"

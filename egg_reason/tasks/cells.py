@@ -28,6 +28,9 @@ Messages = list[dict[str, Any]]
 MESSAGES = re.compile(r"""\s*(?:array\()?\[?\s*\{\s*['"](?:role|content|from)['"]\s*:""")
 """Begins the text of messages, as JSON, Python and numpy write it."""
 
+ARRAY = re.compile(r"(?s)\s*array\(.*\)\s*")
+"""The text that numpy writes of an array."""
+
 
 def lookup(row: dict, column: str) -> Any:
     """Return the cell of a column; None where the row has none.
@@ -127,6 +130,8 @@ def from_text(cell: Any) -> Any:
         return cell
     if cell.strip() in ("NaN", "nan", "NaT", "<NA>"):
         return None
+    if ARRAY.fullmatch(cell):
+        raise ValueError(f"the text of an array, {cell.strip()!r:.60}")
     held = container_in(cell)
     if held is not None and not _look_like_messages(held):
         raise ValueError(

@@ -20,6 +20,12 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 Parquet. Each may be followed by `.gz`."""
 
 GZIP = b"\x1f\x8b"
+NO_DATA = (
+    (b"version https://git-lfs", "it is a pointer of Git LFS, which `git lfs pull` replaces by the file"),
+    (b"<!doctype html", "it is a web page, such as one that asks to log in: fetch the file itself"),
+    (b"<html", "it is a web page, such as one that asks to log in: fetch the file itself"),
+)
+"""How a download begins that is no data, in small letters, and what to say then."""
 LONGEST_CELL = 1 << 24
 LONGEST_INTEGER = 4000  # Python itself reads 4,300 digits
 
@@ -59,6 +65,9 @@ def read_file(path: str | Path) -> list[dict]:
         content = path.read_bytes()
         if content.startswith(GZIP):
             content = gzip.decompress(content)
+        for beginning, fault in NO_DATA:
+            if content[:100].lstrip().lower().startswith(beginning):
+                raise ValueError(fault)
         if suffix == ".parquet":
             rows = _parquet(content)
         else:
@@ -85,6 +94,10 @@ def _csv(text: str) -> list[dict]:
     csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = next(reader, [])
+    marks = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    other = [name for mark, name in marks.items() if mark in "".join(header)]
+    if len(header) == 1 and other:
+        raise ValueError(f"its cells are separated by {other[0]}: separate them by commas")
     _refuse_repeated(header, "the header")
     rows = []
     for cells in reader:
@@ -160,12 +173,16 @@ def _parquet(content: bytes) -> list[dict]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    file = ParquetFile(pyarrow.BufferReader(content))
-    _refuse_repeated(file.schema_arrow.names, "the file")
-    table = file.read()
+    try:
+        file = ParquetFile(pyarrow.BufferReader(content))
+        _refuse_repeated(file.schema_arrow.names, "the file")
+        table = file.read()
+        cells = [column.to_pylist() for column in table.columns]
+    except (pyarrow.ArrowException, ArithmeticError) as error:  # such as a date after the year 9999
+        raise ValueError(str(error) or type(error).__name__) from None
     columns = {
-        name: [_exact(value, kind) for value in column.to_pylist()] if _inexact(kind) else column.to_pylist()
-        for name, kind, column in zip(table.column_names, table.schema.types, table.columns, strict=True)
+        name: [_exact(value, kind) for value in column] if _inexact(kind) else column
+        for name, kind, column in zip(table.column_names, table.schema.types, cells, strict=True)
     }
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
