@@ -12,7 +12,7 @@ from pathlib import Path
 
 from egg_reason.rewards.functions import describe, import_function
 from egg_reason.tasks import benchmarks, countdown, data, file, gsm8k, math, overlap, reading, reasoning_gym
-from egg_reason.tasks.task import Task, batch, columns, refuse_environment
+from egg_reason.tasks.task import Task, batch, columns, refuse_environment, validation_split
 from egg_reason.tasks.validation import Examination, examine, validate
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "refuse_overlap",
     "takes",
     "validate",
+    "validation_split",
 ]
 
 TASKS: dict[str, tuple[Callable[..., Task], str]] = {
