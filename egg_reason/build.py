@@ -51,9 +51,6 @@ __all__ = [
     "rebuild",
 ]
 
-VALIDATION_SEED = 2**31
-"""Seed that no run has: shuffles of the training rows have nothing to do with who is set aside."""
-
 
 @dataclass(frozen=True)
 class Checked:
@@ -170,11 +167,7 @@ def check(configs: Sequence[TrainConfig]) -> None:
     task = build_task(configs[0].replace(validation=0), model)
     tasks.refuse_environment(task, "compare")
     for config in configs:
-        checked(
-            config,
-            model,
-            validation_split(task, config.evaluation.validation) if config.evaluation.validation else task,
-        )
+        checked(config, model, tasks.validation_split(task, config.evaluation.validation))
 
 
 def rebuild(
@@ -287,7 +280,7 @@ def build_task(config: TrainConfig, model: models.Model) -> tasks.Task:
         **{name: column for name, column in columns.items() if column is not None},
         **task_options(config.task.task_options),
     )
-    return validation_split(task, config.evaluation.validation) if config.evaluation.validation else task
+    return tasks.validation_split(task, config.evaluation.validation)
 
 
 def _chosen_wording(config: TrainConfig, model: models.Model, task: tasks.Task) -> dict[str, Any]:
@@ -299,19 +292,6 @@ def _chosen_wording(config: TrainConfig, model: models.Model, task: tasks.Task) 
     if wording["template"] == "auto" and task.template:
         wording["template"] = task.template
     return wording
-
-
-def validation_split(task: tasks.Task, count: int) -> tasks.Task:
-    """Hold out `count` random training rows instead of the held-out ones. The same rows give the same
-    choice."""
-    if count >= len(task.train):
-        raise ValueError(
-            f"validation must leave some of the {len(task.train)} training problems to train on, not take"
-            f" {count}"
-        )
-    held = tasks.batch(task.train, 0, count, VALIDATION_SEED)
-    chosen = {id(row) for row in held}
-    return dataclasses.replace(task, train=[row for row in task.train if id(row) not in chosen], heldout=held)
 
 
 def build_rewards(config: TrainConfig, task: tasks.Task) -> list[Reward]:

@@ -9,6 +9,8 @@ import pytest
 from egg_reason import tasks
 from egg_reason.config import EvalConfig, TrainConfig
 from egg_reason.evals import benchmarks
+from egg_reason.evals.benchmarks import training_task
+from egg_reason.run.directory import read_settings
 from egg_reason.train import fine_tune
 
 # Prompts of 65 to 128 bytes: for these lengths other tests have compiled.
@@ -141,14 +143,52 @@ def test_what_a_run_trained_on(load, trained, tmp_path):
         load("seen.jsonl")
 
 
-def test_data_that_are_gone_are_said_to_be_missing(evaluate, trained, tmp_path):
-    shutil.move(tmp_path / "mine.jsonl", tmp_path / "moved.jsonl")
-    shutil.move(trained / "mine.jsonl", trained / "away.jsonl")  # where the run's record has it
-    try:
-        status, err, _ = evaluate("--model", "runs/first", "--benchmarks", "moved.jsonl", "--reward", "gsm8k")
-    finally:
-        shutil.move(trained / "away.jsonl", trained / "mine.jsonl")
-    assert status == 2 and err.count("\n") == 1 and "runs/first may have been trained on its problems" in err
+@pytest.fixture
+def without_data(trained):
+    """The place of the run's data, which are away."""
+    own, away = trained / "mine.jsonl", trained / "away.jsonl"
+    shutil.move(own, away)
+    yield own
+    shutil.move(away, own)
+
+
+def test_data_that_are_gone_are_said_to_be_missing(load, without_data, trained):
+    unrelated = str(trained / "others.jsonl")
+    columns = {"prompt_column": "q", "answer_column": "a"}
+    with pytest.raises(ValueError, match=r"runs/first may have been trained on its problems") as error:
+        load(unrelated, **columns)
+    assert "or give --all-problems" in str(error.value) and "\n" not in str(error.value)
+    [all_of_them] = load(unrelated, all_problems=True, **columns)
+    assert len(all_of_them.rows) == 30 and "may have been trained on" in all_of_them.selection
+
+
+def test_data_that_have_moved_are_recognised(load, without_data, trained):
+    [moved] = load("away.jsonl")
+    assert 0 < len(moved.rows) < 15 and "those that runs/first was not trained on" in moved.selection
+
+
+def test_other_data_in_the_old_place_are_not_taken_for_what_a_run_trained_on(load, without_data):
+    write(without_data, [row | {"question": f"Now: {row['question']}"} for row in ROWS])
+    with pytest.raises(ValueError, match=r"mine.jsonl has other rows now; bring the old ones back, or give"):
+        load("mine.jsonl")
+
+
+def test_a_link_to_a_model_is_the_model_of_its_run(load, trained, tmp_path):
+    (tmp_path / "link.pth").symlink_to(trained / "runs" / "first" / "model.pth")
+    [benchmark] = load("mine.jsonl", model=str(tmp_path / "link.pth"))
+    assert len(benchmark.rows) < 15
+
+
+def test_validation_problems_and_excluded_ones_were_not_trained_on(load, trained):
+    config = read_settings(trained / "runs" / "first")
+    asked = {row["question"] for row in training_task(config, "mine.jsonl").train}
+    fewer = config.replace(validation=4, task_options=("exclude=heldout",))
+    assert len(training_task(fewer, "mine.jsonl").train) == len(asked) - 4
+    write(trained / "bench.jsonl", ROWS[:10])
+    fewer = config.replace(task_options=(f"exclude={trained}/bench.jsonl",))
+    assert {row["question"] for row in training_task(fewer, "mine.jsonl").train} == asked - {
+        row["question"] for row in ROWS[:10]
+    }
 
 
 def test_options_reach_the_benchmarks_that_have_them(load, trained):

@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from egg_reason import tasks
-from egg_reason.config import task_options
+from egg_reason.config import TrainConfig, task_options
 from egg_reason.engine import Sampling
 from egg_reason.rewards.functions import Reward
+from egg_reason.run import fingerprints
 from egg_reason.run.directory import read_settings
+from egg_reason.run.log import ScalarLog
 from egg_reason.tasks import file
 from egg_reason.tasks.reading import is_data_file
 
-__all__ = ["Benchmark", "fingerprint", "load"]
+__all__ = ["Benchmark", "fingerprint", "load", "training_task"]
 
 TOLD = ("max_tokens", "temperature", "top_k", "top_p", "think_tokens", "stop", "seed")
 """Of a `Sampling`, what matters to one set of weights."""
+
+ANY_PROMPT = "{{ messages|tojson }}"
+"""A template that takes every problem, where prompts do not matter."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,15 @@ class Benchmark:
             },
             "rewards": [reward.spec for reward in self.rewards],
         } | ({"trained_on": self.trained_on} if self.trained_on else {})
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What runs trained on. problems: run -> what `file.asked` gives. unknown: why it cannot be told of a
+    run; empty where it can."""
+
+    problems: dict[str, set]
+    unknown: str = ""
 
 
 def load(
@@ -124,9 +138,14 @@ def load(
     return loaded
 
 
-def _untrained(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
+def _untrained(benchmark: Benchmark, training: _Trained) -> Benchmark:
     """Return a benchmark without the problems that the model was trained on."""
-    known = set().union(*training.values())
+    if training.unknown:
+        raise ValueError(
+            f"benchmark {benchmark.name}: {training.unknown}, or give --all-problems to evaluate on all"
+            " problems of the file"
+        )
+    known = set().union(*training.problems.values())
     fresh = [row for row in benchmark.rows if file.asked(row) not in known]
     run = _runs(benchmark, training)
     if not fresh:
@@ -143,57 +162,85 @@ def _untrained(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
     return replace(benchmark, rows=fresh, selection=told)
 
 
-def _marked(benchmark: Benchmark, training: dict[str, set]) -> Benchmark:
+def _marked(benchmark: Benchmark, training: _Trained) -> Benchmark:
     """Return a benchmark with the number of its problems that the model was trained on."""
     run = _runs(benchmark, training)
+    if training.unknown:
+        return replace(benchmark, selection=f"{benchmark.name}: {training.unknown}")
     if not run:
         return benchmark
-    known = set().union(*training.values())
+    known = set().union(*training.problems.values())
     count = sum(file.asked(row) in known for row in benchmark.rows)
     told = f"{benchmark.name}: {run} was trained on {count:,} of these {len(benchmark.rows):,} problems"
     return replace(benchmark, trained_on=count, selection=told)
 
 
-def _runs(benchmark: Benchmark, training: dict[str, set]) -> str:
+def _runs(benchmark: Benchmark, training: _Trained) -> str:
     """Return the runs that trained on problems of a benchmark; empty if none did."""
-    if not any(training.values()):
+    if not any(training.problems.values()):
         return ""
     problems = {file.asked(row) for row in benchmark.rows}
-    return " and ".join(run for run, known in training.items() if known & problems)
+    return " and ".join(run for run, known in training.problems.items() if known & problems)
 
 
-def _training(model: str, files: Sequence[str]) -> dict[str, set]:
+def _training(model: str, files: Sequence[str]) -> _Trained:
     """Return the problems that a model was trained on, for its run and each run that this one went on from,
-    as far as they trained on data files: run -> what `file.asked` gives. Empty where no files are asked for.
-    """
-    training: dict[str, set] = {}
+    as far as they trained on data files. None where no files are asked for."""
+    problems: dict[str, set] = {}
+    unknown = ""
     source = model
-    while files and (run := _run(source)) is not None and str(run) not in training:
+    while files and (run := _run(source)) is not None and str(run) not in problems:
         config = read_settings(run)
-        training[str(run)] = set()
+        problems[str(run)] = set()
         if is_data_file(config.task.task):
-            columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
-            given = {name: column for name, column in columns.items() if column is not None}
             try:
-                training[str(run)] = file.trained_on(
-                    config.task.task,
-                    config.rewards.reward,
-                    **given,
-                    **task_options(config.task.task_options),
-                )
+                problems[str(run)] = _trained_on(run, config, files)
             except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"benchmark {', '.join(files)}: {run} may have been trained on its problems, and its own"
-                    f" data cannot be read ({error}); bring them back"
-                ) from None
+                unknown = f"{run} may have been trained on its problems, and {error}"
         source = config.model.model
-    return training
+    return _Trained(problems, unknown)
+
+
+def _trained_on(run: Path, config: TrainConfig, files: Sequence[str]) -> set[tuple[str, ...]]:
+    """Return what `file.asked` gives for each training row of a run. Its data may have moved: one of `files`
+    is taken for them where the fingerprint agrees.
+
+    Raises ValueError, one line, where its data are gone or have changed.
+    """
+    with ScalarLog.read(run / "scalars" / "log.bin") as log:
+        recorded = [log.header.get("fingerprints"), *(change["fingerprints"] for change in log.changes)]
+    known = {entry["data"][fingerprints.TRAINING] for entry in recorded if entry}
+    faults = []
+    for path in dict.fromkeys((config.task.task, *files)):
+        try:
+            task = training_task(config, path)
+        except (OSError, ValueError) as error:
+            faults.append(f"its own data cannot be read ({error}); bring them back")
+            continue
+        if known == {fingerprints.rows(task.name, task.train)} or not (known or faults):
+            return {file.asked(row) for row in task.train}
+        faults.append(f"{path} has other rows now; bring the old ones back")
+    raise ValueError(faults[0])
+
+
+def training_task(config: TrainConfig, path: str) -> tasks.Task:
+    """Return the task of a run whose data are at `path`; its prompts are others."""
+    columns = {"prompt_column": config.task.prompt_column, "answer_column": config.task.answer_column}
+    task = tasks.make(
+        path,
+        template=ANY_PROMPT,
+        data_dir=config.task.data_dir,
+        reward=config.rewards.reward,
+        **{name: column for name, column in columns.items() if column is not None},
+        **task_options(config.task.task_options),
+    )
+    return tasks.validation_split(task, config.evaluation.validation)
 
 
 def _run(source: str) -> Path | None:
     """Return the run directory that a model comes from; None if it comes from none."""
-    path = Path(source)
-    folders = (path, path.parent)
+    path = Path(source).expanduser()
+    folders = (path, path.parent, path.resolve().parent)
     return next((folder for folder in folders if (folder / "scalars" / "log.bin").is_file()), None)
 
 

@@ -103,8 +103,8 @@ class Parts:
         distance = {} if reference is None else {"reference": model.family.fingerprint(reference)}
         return {
             "data": {
-                "training rows": fingerprints.rows(task.name, task.train),
-                "held-out rows": fingerprints.rows(task.name, task.heldout),
+                fingerprints.TRAINING: fingerprints.rows(task.name, task.train),
+                fingerprints.HELDOUT: fingerprints.rows(task.name, task.heldout),
                 **fingerprints.files(source_files(maker) if maker else []),
             },
             "rewards": fingerprints.files(reward_files((*task.rewards, *self.config.rewards.reward))),

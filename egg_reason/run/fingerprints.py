@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "HELDOUT",
     "KINDS",
+    "TRAINING",
     "Fingerprints",
     "accepted",
     "differences",
@@ -33,6 +35,7 @@ Fingerprints = Mapping[str, Mapping[str, str]]
 SAMPLED = 16
 """Rows whose prompts are kept one by one, so that a template can be compared where some rows are others."""
 
+TRAINING, HELDOUT = "training rows", "held-out rows"
 PROMPTS = "all prompts"
 STOP = "stop texts"
 

@@ -23,7 +23,7 @@ from egg_reason.tasks import (
     reading,
     reasoning_gym,
 )
-from egg_reason.tasks.task import Task, batch, columns, refuse_environment
+from egg_reason.tasks.task import Task, batch, columns, refuse_environment, validation_split
 from egg_reason.tasks.templates import Options, Prompting
 from egg_reason.tasks.validation import Examination, examine, validate
 
@@ -43,6 +43,7 @@ __all__ = [
     "refuse_overlap",
     "takes",
     "validate",
+    "validation_split",
 ]
 
 TASKS: dict[str, tuple[Callable[..., Task], str]] = {

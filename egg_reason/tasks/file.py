@@ -12,7 +12,7 @@ from egg_reason.tasks.reading import is_csv, read_file, stem
 from egg_reason.tasks.task import Task
 from egg_reason.tasks.templates import AUTO, Prompting
 
-__all__ = ["asked", "make", "problems", "trained_on"]
+__all__ = ["asked", "make", "problems"]
 
 GRADERS = ("gsm8k", "math")
 """Built-in rewards that read the right answer, so that it must be text."""
@@ -76,20 +76,6 @@ def make(
         data.BOXED if rewards[0] == "math" else "",
         _solution(rewards[0]) if answered else None,
     )
-
-
-def trained_on(
-    path: str,
-    reward: Sequence[str] = (),
-    prompt_column: str = "question",
-    answer_column: str | None = None,
-    heldout: float | str = HELDOUT,
-    **options: Any,
-) -> set[tuple[str, ...]]:
-    """Return what `asked` gives for each problem that a run with this task trains on. Arguments: see
-    `make`."""
-    train, _ = _splits(path, prompt_column, answer_column, reward, heldout)
-    return {asked(row) for row in train}
 
 
 def problems(path: str, prompt_column: str = "question") -> list[dict]:

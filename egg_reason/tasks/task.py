@@ -3,11 +3,14 @@
 import functools
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from egg_reason.rewards.columns import columns, refuse_reserved
 
-__all__ = ["Task", "batch", "columns", "refuse_environment"]
+__all__ = ["Task", "batch", "columns", "refuse_environment", "validation_split"]
+
+VALIDATION_SEED = 2**31
+"""Seed that no run has: shuffles of the training rows have nothing to do with who is set aside."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,21 @@ def refuse_environment(task: Task, command: str) -> None:
             f"{command} reads completions, and task {task.name} is an environment without any: train on it,"
             " a run measures it as it goes"
         )
+
+
+def validation_split(task: Task, count: int) -> Task:
+    """Hold out `count` random training rows instead of the held-out ones; 0: change nothing. The same rows
+    give the same choice."""
+    if not count:
+        return task
+    if count >= len(task.train):
+        raise ValueError(
+            f"validation must leave some of the {len(task.train)} training problems to train on, not take"
+            f" {count}"
+        )
+    held = batch(task.train, 0, count, VALIDATION_SEED)
+    chosen = {id(row) for row in held}
+    return replace(task, train=[row for row in task.train if id(row) not in chosen], heldout=held)
 
 
 def batch(rows: Sequence[dict], step: int, count: int, seed: int) -> list[dict]:
