@@ -23,6 +23,7 @@ from egg_reason.config.paths import absolute, refuse_missing
 from egg_reason.config.resume import resumed
 from egg_reason.engine import Generator, PromptLengths, Sampling
 from egg_reason.engine.engine import GENERATORS
+from egg_reason.engine.request import check_context
 from egg_reason.evals.heldout import TextEvaluator
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.population.base import Build, Parts, Population
@@ -75,6 +76,7 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
     """
     config = config.replace(**absolute(config.flat()))
     model = models.load(config.model.model, config.model.tokenizer)
+    config = config.replace(model=model.source)  # a model on the hub with its commit
     task = build_task(config, model)
     made = checked(config, model, task, machines)
     compared = (
@@ -157,6 +159,7 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     if task.environment is not None:
         return Checked(task, sampling, algorithm, generator, (), PromptLengths(1, 0))
     lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.sampling.max_prompt_tokens)
+    check_context(model.family.context, lengths.longest, [sampling])
     return Checked(task, sampling, algorithm, generator, build_rewards(config, task), lengths)
 
 

@@ -1,6 +1,7 @@
 """Folders that are no model to be read: one line each, which says what to do."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,3 +40,78 @@ def test_a_revision_reaches_the_hub(tmp_path, monkeypatch, name):
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert sources.locate(name) == tmp_path
     assert asked == [("owner/model", "v1")]
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def on_the_hub(tmp_path, tiny_checkpoint, monkeypatch):
+    """owner/model in a cache as the hub's own library lays it out, and no network. Returns its snapshot."""
+    folder = tmp_path / "hub" / "models--owner--model"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    (folder / "snapshots").mkdir()
+    snapshot = folder / "snapshots" / COMMIT
+    egg_reason.save(egg_reason.load(tiny_checkpoint), snapshot, "hf")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    "name", ["owner/model", "hf:owner/model", "owner/model@main", f"owner/model@{COMMIT}"]
+)
+def test_a_model_on_the_hub_is_known_by_its_commit(on_the_hub, name):
+    model = egg_reason.load(name)
+    assert model.name == "model" and model.source == f"{name.partition('@')[0]}@{COMMIT}"
+    assert egg_reason.load(model.source).source == model.source
+
+
+def test_a_path_comes_before_a_name_on_the_hub(on_the_hub, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "model").symlink_to(tiny_checkpoint)
+    assert egg_reason.load("owner/model").source == "owner/model"
+
+
+def test_weights_of_a_repository_in_bin_files(on_the_hub):
+    (on_the_hub / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"owner/model: the repository has no safetensors"):
+        egg_reason.load("owner/model")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "owner/other",
+            "owner/other: no such file or folder here; as a name on the hub, could not be fetched",
+        ),
+        ("hf:owner/other", "hf:owner/other: could not be fetched"),
+        ("owner/model@", "after @ comes a branch"),
+        ("hf:owner/model@", "hf:owner/model@: after @ comes a branch, tag or commit; name one"),
+    ],
+)
+def test_names_that_are_not_there(on_the_hub, name, message):
+    with pytest.raises((OSError, ValueError)) as caught:
+        egg_reason.load(name)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_gated_repository_says_where_its_terms_are(monkeypatch):
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    def refuse(kind):
+        def download(*arguments, **options):
+            raise kind("403\nClient error", response=SimpleNamespace(headers={}, request=None))
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+
+    refuse(GatedRepoError)
+    with pytest.raises(OSError, match=r"the repository is gated; accept its terms at .*meta/llama, and run"):
+        egg_reason.load("hf:meta/llama")
+    refuse(RepositoryNotFoundError)
+    with pytest.raises(OSError, match="there is no such repository; check the name"):
+        egg_reason.load("hf:meta/llama")

@@ -63,7 +63,10 @@ def refuse_missing(config: TrainConfig, given: Collection[str], run: object) -> 
     given: settings that were typed just now.
     """
     for name, path in _paths(config.flat()):
-        is_path = name not in ("model", "reference") or "/" in path or path.endswith(".pth")  # else bundled
+        # Else it is a bundled model, or one on the hub.
+        is_path = name not in ("model", "reference") or (
+            ("/" in path or path.endswith(".pth")) and "@" not in path and not path.startswith("hf:")
+        )
         if not is_path or Path(path).expanduser().exists():
             continue
         looked = "" if Path(path).is_absolute() else f" (looked in {Path.cwd()})"

@@ -27,7 +27,7 @@ from egg_reason.engine import lanes as device
 from egg_reason.engine.base import Completions, Generator, Jobs, Members, PromptLengths
 from egg_reason.engine.layout import Layout, piece_length, usual_piece
 from egg_reason.engine.lengths import LengthHistory, Lengths
-from egg_reason.engine.request import Request, checked, identity_of, one_for_each
+from egg_reason.engine.request import Request, check_context, checked, identity_of, one_for_each
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.stream import Stream, Work
 from egg_reason.models.base import AnyFamily, Model
@@ -342,6 +342,7 @@ class Engine:
             longest = max(lengths.longest, these.longest)
             piece = piece_length(longest - 1)
             these = PromptLengths(longest, min(lengths.shared, these.shared))
+        check_context(self.family.context, these.longest, request.samplings)
         texts = jobs.member * len(prompts) + jobs.prompt
         return Work(
             request=request,

@@ -1,6 +1,6 @@
 """One call of `generate`: what it was asked for, checked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from egg_reason.engine.base import Jobs, Members
 from egg_reason.engine.sampling import Sampling
 
-__all__ = ["Request", "checked", "identity_of", "one_for_each"]
+__all__ = ["Request", "check_context", "checked", "identity_of", "one_for_each"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,20 @@ def checked(request: Request) -> Request:
             "prompts may differ in max_tokens, think_tokens and stop; their other sampling must be the same"
         )
     return request
+
+
+def check_context(context: int | None, longest: int, samplings: Iterable[Sampling]) -> None:
+    """Raise ValueError if a prompt of `longest` tokens and its completion are longer than a model can read.
+
+    context: tokens that the model was made for; None: any number.
+    """
+    most = max(sampling.max_tokens for sampling in samplings)
+    if context is not None and longest + most > context:
+        raise ValueError(
+            f"a prompt and its completion must fit the model's context of {context:,} tokens, the longest"
+            f" prompt has {longest:,} and max_tokens is {most:,}: lower --max-tokens, or leave out long"
+            " prompts"
+        )
 
 
 def identity_of(request: Request, step: int, numbers: Sequence[int] | None) -> np.ndarray:

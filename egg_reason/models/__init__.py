@@ -19,7 +19,6 @@ from egg_reason.models.base import (
 )
 from egg_reason.models.rwkv7.family import RWKV7Loader
 from egg_reason.models.sources import (
-    HUB,
     RUN_CONFIG,
     bundled,
     check_destination,
@@ -34,7 +33,6 @@ from egg_reason.models.transformer.family import TransformerLoader
 
 __all__ = [
     "FAMILIES",
-    "HUB",
     "RUN_CONFIG",
     "AnyFamily",
     "Checkpoint",

@@ -67,6 +67,11 @@ class Family(Protocol[Params, State]):
         ...
 
     @property
+    def context(self) -> int | None:
+        """The most tokens of a text that the model can read; None: any number."""
+        ...
+
+    @property
     def formats(self) -> Mapping[str, str]:
         """The formats that `save` writes, each with the suffix of its file ("": a folder). The first is that
         of a run's model."""

@@ -8,20 +8,18 @@ import importlib.resources
 import json
 import logging
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from egg_reason.files import new_folder, replacing
-from egg_reason.models import tokenizers
+from egg_reason.models import hub, tokenizers
 from egg_reason.models.base import FAMILIES, AnyFamily, Checkpoint, Model
 from egg_reason.models.formats import companions
 from egg_reason.models.formats.huggingface import ADAPTER, CONFIG, read_json
 
 __all__ = [
-    "HUB",
     "RUN_CONFIG",
     "bundled",
     "check_destination",
@@ -33,9 +31,6 @@ __all__ = [
     "save",
 ]
 
-HUB = "hf:"
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*@[\w./-]+", re.ASCII)
-"""owner/name@revision; without a revision "hf:" is needed, since a path that is missing looks the same."""
 RUN_CONFIG = "config.toml"
 
 log = logging.getLogger(__name__)
@@ -46,8 +41,8 @@ def load(source: str | os.PathLike, tokenizer: str | None = None) -> Model:
 
     Args:
         source: in this order: a model file, `.pth` or `.gguf`; a run directory (its model); a Hugging Face
-            folder; "hf:owner/repo/file.pth", or "hf:owner/repo" for a repository in Hugging Face form; the
-            name of a bundled model.
+            folder; the name of a bundled model; "owner/repo" for a repository in Hugging Face form on the
+            hub, or "hf:owner/repo/file.pth" for one file there, each with "@revision" or without.
         tokenizer: "byte", "world" or the path of a tokenizer.json; None: that of a GGUF file itself; the
             tokenizer.json beside the model, then the one that its run was given, then by the size of the
             vocabulary.
@@ -86,7 +81,7 @@ def _model(
     source: str, located: Path, tokenizer: str | None, checkpoint: Checkpoint, params: object
 ) -> Model:
     family = checkpoint.family
-    path = Path(source.removeprefix(HUB))
+    path = Path(hub.without_revision(source).removeprefix(hub.HUB))
     # A bundled name may hold a dot too: only the suffix of a model file is cut off.
     is_file = located.is_file() and path.suffix == located.suffix
     name = path.stem if is_file else path.resolve().name
@@ -101,7 +96,16 @@ def _model(
     if tokenizer is None and not (folder / companions.TOKENIZER).is_file():
         tokenizer = _tokenizer_of_run(located if located.is_dir() else located.parent)
     chosen = tokenizers.for_vocabulary(family.vocabulary, tokenizer, folder)
-    return Model(name, source, family, params, chosen, checkpoint.dtype, folder, _asked_by_run(located))
+    return Model(
+        name,
+        hub.pinned(source, located),
+        family,
+        params,
+        chosen,
+        checkpoint.dtype,
+        folder,
+        _asked_by_run(located),
+    )
 
 
 def _folder(path: Path) -> Path:
@@ -233,18 +237,18 @@ def locate(source: str | os.PathLike) -> Path:
             " or a bundled name"
         )
     name = str(source)
-    if name.startswith(HUB):
-        return _download(name.removeprefix(HUB))
+    if name.startswith(hub.HUB):
+        return hub.fetch(name)
     if (path := Path(name).expanduser()).exists():
         return path
     if name in bundled():
         return bundled()[name]
-    if HUB_ID.fullmatch(name):
-        return _download(name)
+    if hub.is_name(name):
+        return hub.fetch(name)
     names = ", ".join(bundled()) or "none"
     raise FileNotFoundError(
         f"{name}: no such file or folder, and no bundled model of this name (bundled: {names});"
-        " hf:owner/repo/file.pth also works"
+        " owner/repo and hf:owner/repo/file.pth name models on the hub"
     )
 
 
@@ -290,33 +294,3 @@ def _open(path: Path) -> Checkpoint:
         model_type = read_json(path / CONFIG).get("model_type")  # says so if there is no such file
         raise ValueError(f"{path / CONFIG}: model_type is {model_type!r}; models of {names} are read")
     raise ValueError(f"{path}: no model of {names}")
-
-
-def _download(name: str) -> Path:
-    """Fetch owner/repo/path/to/file.pth, or owner/repo, from the hub or its cache on this machine.
-
-    `@revision` at the end names a branch, tag or commit; without it the hub's main branch is taken.
-    """
-    repository, _, revision = name.partition("@")
-    parts = repository.split("/")
-    if len(parts) < 2 or not all(parts):
-        raise ValueError(
-            f"{HUB}{name}: a model on the hub is hf:owner/repo/file.pth, or hf:owner/repo for a folder with"
-            " config.json"
-        )
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
-
-    repo = "/".join(parts[:2])
-    weights = ["config.json", "*.safetensors", "*.safetensors.index.json"]
-    try:
-        if len(parts) > 2:
-            return Path(huggingface_hub.hf_hub_download(repo, "/".join(parts[2:]), revision=revision or None))
-        files = [*weights, *companions.TEXT_FILES]
-        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=files, revision=revision or None))
-    except (OSError, HFValidationError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise OSError(
-            f"{HUB}{name}: could not be fetched ({reason}); check the name and the network, or download it"
-            " and give its path"
-        ) from None

@@ -51,6 +51,7 @@ class RWKV7Family:
     block0_has_v: bool = dataclasses.field(default=True, compare=False)
 
     name: ClassVar[str] = "rwkv7"
+    context: ClassVar[int | None] = None
     formats: ClassVar[dict[str, str]] = {"pth": ".pth", "hf": ""}
 
     @property

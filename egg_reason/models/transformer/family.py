@@ -57,7 +57,7 @@ class TransformerFamily:
         return self.shape.vocab
 
     @property
-    def context(self) -> int:
+    def context(self) -> int | None:
         return self.shape.context
 
     def describe(self) -> dict[str, int | str]:
