@@ -26,7 +26,7 @@ def generate(
     """Write completions of a prompt.
 
     Args:
-        model: a .pth or .gguf file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
+        model: a .pth or .gguf file, a folder, a run, owner/repo on the hub, or a bundled name.
         prompt: the text to continue; no template is applied.
     """
     chosen = vars(GenerateSettings(**typed(settings)))
@@ -62,7 +62,7 @@ def export(
     If the model has its own tokenizer or chat template, these files are written too.
 
     Args:
-        model: a .pth or .gguf file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
+        model: a .pth or .gguf file, a folder, a run, owner/repo on the hub, or a bundled name.
         out: the file (pth) or folder (hf) to write.
     """
     from egg_reason import models
@@ -85,7 +85,7 @@ def models_show(model: Annotated[str, named("MODEL")], /, tokenizer: Tokenizer =
     """Show what a model is: sizes read from its tensors, tokenizer, end tokens, fingerprint.
 
     Args:
-        model: a .pth or .gguf file, a folder, a run, hf:owner/repo/file.pth, or a bundled name.
+        model: a .pth or .gguf file, a folder, a run, owner/repo on the hub, or a bundled name.
     """
     import jax
 

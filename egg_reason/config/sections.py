@@ -34,7 +34,7 @@ class ModelSettings(Section):
 
     model: str = setting(
         "countdown-0.7m",
-        "a .pth or .gguf file, a Hugging Face folder, a run directory, hf:owner/repo/file.pth, or a bundled"
+        "a .pth or .gguf file, a Hugging Face folder, a run directory, owner/repo on the hub, or a bundled"
         " name (`egg-reason models list`)",
     )
     tokenizer: str | None = setting(
