@@ -26,6 +26,7 @@ from egg_reason.algorithms.state import State, schedule
 from egg_reason.engine import Jobs, PromptLengths, Sampling, Single, make_engine
 from egg_reason.estimates.intervals import Interval, clustered_mean
 from egg_reason.evals.heldout import EVALUATION_STEP
+from egg_reason.perturb.trainable import trained
 
 POPULATION = 128  # members; an even number, because they come in pairs
 PROMPTS = 8  # prompts of a step; every member answers all of them
@@ -82,7 +83,8 @@ def main(steps: int, heldout: int, save: str | None) -> None:
     sampling = Sampling(task.max_new_tokens, temperature=0.3, stop=task.stop, seed=SEED)
 
     es = egg_reason.EvolutionStrategy(
-        parameters=model.family.parameters(),  # what is perturbed and trained: the matrices of all layers
+        # What is perturbed and trained: the matrices of all layers.
+        parameters=trained(model.family.parameters(), ["matrices"]),
         population=POPULATION,
         rank=1,
         sigma=SIGMA,

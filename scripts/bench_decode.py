@@ -48,6 +48,7 @@ from egg_reason.engine import Engine, Jobs, PromptLengths, Sampling, Single, def
 from egg_reason.engine import lanes as device
 from egg_reason.models.rwkv7.family import RWKV7Family
 from egg_reason.models.rwkv7.model import Shape
+from egg_reason.perturb.trainable import trained
 from egg_reason.run.allocator import resident
 
 SMALL, WIDE = WORKLOADS["small"].shape, WORKLOADS["0.1b"].shape
@@ -62,7 +63,7 @@ that is 0.58 of the variance."""
 
 def strategy(shape: Shape, members: int) -> EvolutionStrategy:
     rates = schedule("constant", 1e-3, None), schedule("constant", 1e-5, None)
-    return EvolutionStrategy(RWKV7Family(shape).parameters(), members, 1, *rates)
+    return EvolutionStrategy(trained(RWKV7Family(shape).parameters(), ["matrices"]), members, 1, *rates)
 
 
 # Roofline

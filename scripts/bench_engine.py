@@ -42,6 +42,7 @@ from egg_reason.algorithms.state import State, schedule
 from egg_reason.engine import Completions, Engine, Jobs, PromptLengths, Sampling, Single, default_streams
 from egg_reason.models.rwkv7.family import RWKV7Family
 from egg_reason.models.rwkv7.model import Shape, random_params
+from egg_reason.perturb.trainable import trained
 
 RANKS = (1, 4)
 
@@ -147,7 +148,11 @@ class Bench:
         rates = schedule("constant", 1e-3, None), schedule("constant", 1e-5, None)
         self.strategies = {
             rank: EvolutionStrategy(
-                architecture.parameters(), work.members, rank, *rates, compute_dtype=dtype
+                trained(architecture.parameters(), ["matrices"]),
+                work.members,
+                rank,
+                *rates,
+                compute_dtype=dtype,
             )
             for rank in ranks
         }

@@ -56,6 +56,7 @@ from egg_reason.engine import lanes as device
 from egg_reason.models.rwkv7.family import RWKV7Family
 from egg_reason.models.rwkv7.model import Shape
 from egg_reason.perturb.noise import NO_NOISE, Members, NormalNoise
+from egg_reason.perturb.trainable import trained
 
 GRACE = 30.0
 UPDATE_BYTES = 16
@@ -235,7 +236,7 @@ def whole_step(case: Case, rates: dict[str, float], way: Any) -> Iterator[dict[s
     )
     refill = read_at_once(case.rows)
     bench = Bench(work, (case.rank,) if moves else (), DTYPE, RWKV7Family(shape, way), refill)
-    noise = NormalNoise(0, case.rank, bench.engine.family.parameters(), DTYPE)
+    noise = NormalNoise(0, case.rank, trained(bench.engine.family.parameters(), ["matrices"]), DTYPE)
 
     def evolve(step: int) -> Step:
         if moves:

@@ -39,6 +39,7 @@ from egg_reason.algorithms.state import OPTIMISERS, schedule
 from egg_reason.models.rwkv7.family import RWKV7Family
 from egg_reason.models.rwkv7.model import Shape, forward, init_state, random_params
 from egg_reason.models.rwkv7.wkv import wkv_chunked, wkv_scan
+from egg_reason.perturb.trainable import trained
 from egg_reason.population.trials import Trials
 
 
@@ -96,7 +97,7 @@ def training_step(work: Workload, way: str) -> Callable[[], Any]:
     wkv, remat = WAYS[way]
     architecture = By(work.shape, wkv=wkv)
     grpo = GRPO(
-        parameters=architecture.parameters(),
+        parameters=trained(architecture.parameters(), ["matrices"]),
         samples=work.samples,
         max_tokens=work.tokens,
         learning_rate=schedule("constant", 1e-4, None),

@@ -185,11 +185,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing(words, message, command, tmp_p
 
 
 def test_settings_are_read_as_toml_or_text():
-    pairs = ["lanes=64", "grpo.learning-rate=1e-3", "template=plain", 'reward=["a.py:f"]', "vectors=true"]
+    pairs = ["lanes=64", "grpo.learning-rate=1e-3", "template=plain", 'reward=["a.py:f"]', "recompute=true"]
     pairs += ["tokenizer=world", "optimiser=sgd", "warp=9x"]
     assert parse_settings(["reward=gsm8k,a.py:f"], ())[0]["reward"] == ("gsm8k", "a.py:f")
     assert parse_settings(pairs, ()) == (
-        {"lanes": 64, "template": "plain", "reward": ("a.py:f",), "vectors": True}
+        {"lanes": 64, "template": "plain", "reward": ("a.py:f",), "recompute": True}
         | {"tokenizer": "world", "optimiser": "sgd", "warp": "9x"},
         {"grpo": {"learning_rate": 1e-3}},
     )

@@ -33,7 +33,7 @@ SIGMA, POPULATION, RANK = 0.1, 12, 2
 # A matrix and a vector are enough, since compiling takes nearly all of the time here; `test_perturb.py` has
 # every kind.
 NAMES = ("blocks.ffn.key", "blocks.att.x_k")
-PERTURBED = tuple(p for p in ARCHITECTURE.parameters(vectors=True, embeddings=True) if p.name in NAMES)
+PERTURBED = tuple(p for p in ARCHITECTURE.parameters() if p.name in NAMES)
 JOBS = Jobs.grid(POPULATION, len(PROMPTS), 2)
 SAMPLING = Sampling(max_tokens=10, seed=3)
 
@@ -318,7 +318,7 @@ def test_weights_prepared_for_few_rows_compute_what_they_did(monkeypatch):
     """Layer by layer and transposed, with a population of every kind of parameter attached, for one token and
     for several."""
     monkeypatch.setattr("egg_reason.models.layers.TRANSPOSED_FROM", 64 * 64)
-    noise = NormalNoise(seed=1, rank=RANK, parameters=ARCHITECTURE.parameters(vectors=True, embeddings=True))
+    noise = NormalNoise(seed=1, rank=RANK, parameters=ARCHITECTURE.parameters())
     prepared = ARCHITECTURE.prepared(params(), 4)
     assert isinstance(prepared.head, Transposed) and isinstance(prepared.blocks[1].ffn.key, Transposed)
     assert not isinstance(prepared.blocks[1].att.w1, Transposed)

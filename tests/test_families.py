@@ -48,7 +48,7 @@ def params(name: str):
 
 
 def population(name: str, rank: int = 2) -> Members:
-    noise = NormalNoise(5, rank, FAMILIES[name].parameters(vectors=True, embeddings=True))
+    noise = NormalNoise(5, rank, FAMILIES[name].parameters())
     return Members(params(name), noise, epoch=2, sigma=SIGMA, size=POPULATION)
 
 

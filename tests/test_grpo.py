@@ -172,7 +172,7 @@ def grpo(loss_type="dapo", beta=0.2, parameters=None, **given):
     family = RWKV7Family(SHAPE)
     settings = {
         "family": family,
-        "parameters": parameters or family.parameters(vectors=True, embeddings=True),
+        "parameters": parameters or family.parameters(),
         "samples": SAMPLES,
         "max_tokens": BUDGET,
         "learning_rate": rate,

@@ -19,6 +19,7 @@ from egg_reason.perturb.base import Parameter
 from egg_reason.perturb.layouts import Transposed
 from egg_reason.perturb.noise import NormalNoise, put_rows, take_rows
 from egg_reason.perturb.paths import cast, dtype_of, get, named, occurrences, put
+from egg_reason.perturb.trainable import trained
 from egg_reason.perturb.weights import FullRank, LowRank, Offset
 
 RELATIVE = 1e-5
@@ -218,7 +219,7 @@ def test_a_population_through_the_model_is_each_member_alone(rank, everything):
     """Logits of standard deviation about 1; float32 on both sides, so rounding alone differs."""
     params = jax.tree.map(jnp.asarray, random_model(SHAPE, 3))
     model = RWKV7Family(SHAPE)
-    noise = NormalNoise(11, rank, model.parameters(vectors=everything, embeddings=everything))
+    noise = NormalNoise(11, rank, trained(model.parameters(), ["all" if everything else "matrices"]))
     shapes = {name: leaf.shape for name, leaf in named(params).items()}
     drawn = made_noise(noise.parameters, shapes, rank, 3)
     scale_B = np.array([0.1, -0.1, 0.05, 0.0, -0.05, 0.1], np.float32)

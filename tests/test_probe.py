@@ -201,7 +201,7 @@ def test_the_command_gives_train_the_same_settings_again():
         reward=("gsm8k", "my.py:f"),
         reward_weights=(1.0, 0.5),
         task_options=("a=1", "b=2,3"),
-        vectors=True,
+        trainable=("matrices", "vectors"),
         minutes=2.5,
         temperature=0.0,
         top_p=0.9,

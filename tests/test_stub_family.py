@@ -20,6 +20,7 @@ from egg_reason.engine import lanes as device
 from egg_reason.models.tokenizers import ByteTokenizer
 from egg_reason.perturb.noise import Members, NormalNoise
 from egg_reason.perturb.paths import named
+from egg_reason.perturb.trainable import trained
 
 FAMILY = StubFamily()
 BEGINNING = [3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8]
@@ -35,7 +36,7 @@ def params():
 
 
 def population():
-    noise = NormalNoise(5, RANK, FAMILY.parameters(embeddings=True))
+    noise = NormalNoise(5, RANK, FAMILY.parameters())
     return Members(jax.tree.map(jnp.asarray, params()), noise, epoch=2, sigma=SIGMA, size=POPULATION)
 
 
@@ -184,7 +185,7 @@ def test_a_run_keeps_its_model_in_the_format_of_its_family(tmp_path):
 
 def test_evolution_moves_its_floats_and_leaves_its_integers_alone():
     rate = schedule("constant", 0.1, None)
-    strategy = EvolutionStrategy(FAMILY.parameters(embeddings=True), POPULATION, RANK, rate, rate)
+    strategy = EvolutionStrategy(FAMILY.parameters(), POPULATION, RANK, rate, rate)
     state = strategy.init(params())
     members = strategy.ask(state)
     assert members.params["layers"][0]["mix"].dtype == np.int8
@@ -201,7 +202,7 @@ def test_grpo_is_refused_in_the_familys_words():
     ):
         GRPO(
             family=FAMILY,
-            parameters=FAMILY.parameters(),
+            parameters=trained(FAMILY.parameters(), ["matrices"]),
             samples=2,
             max_tokens=4,
             learning_rate=schedule("constant", 0.1, None),

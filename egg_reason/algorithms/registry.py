@@ -15,6 +15,7 @@ from egg_reason.config import algorithms as config_algorithms
 from egg_reason.config.setting import settings_of
 from egg_reason.engine import Sampling
 from egg_reason.perturb.paths import get
+from egg_reason.perturb.trainable import trained
 
 __all__ = ["ALGORITHMS", "Entry", "make", "register", "weigh_of"]
 
@@ -122,7 +123,7 @@ def _shared(config: TrainConfig, model: models.Model) -> dict[str, Any]:
         raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {settings.optimiser!r}")
     rate = settings.learning_rate
     return {
-        "parameters": model.family.parameters(settings.vectors, settings.embeddings),
+        "parameters": trained(model.family.parameters(), settings.trainable),
         "learning_rate": schedule(settings.learning_rate_schedule, rate, settings.learning_rate_final),
         "optimiser": OPTIMISERS[settings.optimiser],
         "seed": config.run.seed,

@@ -18,6 +18,7 @@ import tyro
 from egg_reason.run.allocator import share_arenas
 from egg_reason.cli import models, results, runs, tasks
 from egg_reason.cli.flags import Mistake
+from egg_reason.config import TrainConfig
 
 __all__ = ["COMMANDS", "main"]
 
@@ -113,6 +114,9 @@ def _call(name: str, words: Sequence[str]) -> int:
         word = unknown[0].partition("=")[0]
         if not word.startswith("-"):
             raise ValueError(f"{name} does not take {word!r} here; see {prog} --help")
+        renamed = TrainConfig.RENAMED.get(word.removeprefix("--").removeprefix("no-"))
+        if renamed:
+            raise ValueError(f"{name} has no flag {word} any more: give --{renamed}")
         parser = tyro.extras.get_parser(later, prog=prog)
         flags = [flag for action in parser._actions for flag in action.option_strings]
         raise ValueError(f"{name} has no flag {word}{_nearest(word, flags)}; see {prog} --help")

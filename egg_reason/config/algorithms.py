@@ -62,8 +62,11 @@ class AlgorithmSettings(Section):
     optimiser: str = setting(
         "sgd", "how a gradient becomes an update; momentum: sgd with 0.9", choices=OPTIMISERS
     )
-    vectors: bool = setting(False, "also train norms, biases and mixes (eggroll: with full-rank noise)")
-    embeddings: bool = setting(False, "also train the embedding and the head; with --vectors the whole model")
+    trainable: tuple[str, ...] = setting(
+        ("matrices",),
+        "what is trained: matrices (of the layers), vectors (norms, biases and the like), embeddings (and the"
+        " head), all, or names of parameters, in which * stands for anything; separated by commas",
+    )
 
     @property
     def share_noise(self) -> str:

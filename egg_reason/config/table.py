@@ -21,6 +21,8 @@ class Sections:
 
     COMMAND: ClassVar[str]
     """The command whose `--help` explains the settings, for error lines."""
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+    """Settings of earlier versions, each with what to give now."""
 
     def __post_init__(self) -> None:
         """Refuse a value that is not a section; sections check their own settings."""
@@ -122,6 +124,8 @@ class Sections:
     @classmethod
     def unknown(cls, name: str) -> str:
         """Return the error line of a name that is no setting; it names the nearest one."""
+        if name in cls.RENAMED:
+            return f"{name} is not a setting any more: give {cls.RENAMED[name]}"
         known = nearest(str(name), cls.known())
         return f"{name} is not a setting; the nearest is {known} (see {cls.COMMAND} --help)"
 

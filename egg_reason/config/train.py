@@ -34,6 +34,10 @@ class TrainConfig(Sections):
     """
 
     COMMAND: ClassVar[str] = "egg-reason train"
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "vectors": "trainable=matrices,vectors",
+        "embeddings": "trainable=matrices,embeddings",
+    }
 
     model: ModelSettings = field(default_factory=ModelSettings)
     task: TaskSettings = field(default_factory=TaskSettings)

@@ -81,9 +81,8 @@ class Family(Protocol[Params, State]):
         """Return the sizes by name. Two models with the same have parameters of the same shapes."""
         ...
 
-    def parameters(self, vectors: bool = False, embeddings: bool = False) -> tuple[Parameter, ...]:
-        """Return what may be perturbed: the matrices of the layers; with `vectors` also norms, biases and
-        the like; with `embeddings` table and head (one parameter if they are tied)."""
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Return all that may be perturbed, in order. A table that is also the head is one parameter."""
         ...
 
     def init_state(self, rows: int, capacity: int, dtype: DTypeLike) -> State:

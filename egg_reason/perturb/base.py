@@ -19,7 +19,8 @@ __all__ = ["Array", "Drawn", "Factors", "Kind", "Noise", "Parameter", "Shapes"]
 Array: TypeAlias = jax.Array | np.ndarray
 """An array from the host, or one within a program."""
 
-Kind: TypeAlias = Literal["matrix", "table", "vector"]
+Kind: TypeAlias = Literal["matrix", "vector", "table", "head"]
+"""A matrix of a layer; a norm, bias or the like; the embedding; a head of its own."""
 
 Drawn: TypeAlias = dict[str, jax.Array | tuple[jax.Array, jax.Array]]
 """The noise of K directions by parameter: one dense array, or the two factors of a low-rank product. Groups
@@ -42,7 +43,7 @@ class Parameter:
     name: its dotted path in the parameters, e.g. `blocks.att.key` or `layers.0.mlp`. A leaf that the model
         uses twice (a tied embedding and head) is one parameter: both uses carry the same noise.
     index: its position among all parameters; it decides the random keys, so it must never change.
-    kind: "matrix" and "table" may carry low-rank noise, "vector" is always dense.
+    kind: "vector" always carries dense noise, the others may carry low-rank noise.
     stacked: the first axis counts layers; each layer draws noise of its own.
     dtype: of the master weights.
     """

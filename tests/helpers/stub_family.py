@@ -50,11 +50,11 @@ class StubFamily:
         table = jax.ShapeDtypeStruct((self.vocabulary, self.width), np.float32)
         return {"table": table, "layers": [dict(layer) for _ in range(self.layers)]}
 
-    def parameters(self, vectors=False, embeddings=False):
+    def parameters(self):
         """The int8 matrices are not among them: no float algorithm could move them."""
         index = {name: number for number, name in enumerate(named(self.shapes()))}
         keys = [f"layers.{layer}.key" for layer in range(self.layers)]
-        kinds = dict.fromkeys(keys, "matrix") | ({"table": "table"} if embeddings else {})
+        kinds = dict.fromkeys(keys, "matrix") | {"table": "table"}
         return tuple(Parameter(name, index[name], kind, stacked=False) for name, kind in kinds.items())
 
     def init_state(self, rows, capacity, dtype):

@@ -61,28 +61,14 @@ class RWKV7Family:
     def describe(self) -> dict[str, int | str]:
         return dict(vars(self.shape))
 
-    def parameters(self, vectors: bool = False, embeddings: bool = False) -> tuple[Parameter, ...]:
-        """Return what is perturbed: every matrix of the blocks; with `vectors` also norms, biases, mixes and
-        r_k; with `embeddings` table and head."""
-        # Of the shape alone: names and order, with no array allocated.
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Return every parameter."""
+        # From the shape alone: names and order, with no array allocated.
         tree = jax.eval_shape(lambda: random_params(self.shape, jax.random.key(0)))
-        wanted = []
-        # The index counts all leaves, chosen or not: it decides the random keys, which must not depend on
-        # what else is perturbed.
-        for index, name in enumerate(named(tree)):
-            kind: Kind
-            if name in ("emb", "head"):
-                kind = "table" if name == "emb" else "matrix"
-                chosen = embeddings
-            elif name.rsplit(".", 1)[-1] in MATRICES:
-                kind = "matrix"
-                chosen = True
-            else:
-                kind = "vector"
-                chosen = vectors
-            if chosen:
-                wanted.append(Parameter(name, index, kind, stacked=name.startswith("blocks.")))
-        return tuple(wanted)
+        return tuple(
+            Parameter(name, index, _kind(name), stacked=name.startswith("blocks."))
+            for index, name in enumerate(named(tree))
+        )
 
     def init_state(self, rows: int, capacity: int, dtype: DTypeLike) -> State:
         return init_state(self.shape, rows, dtype)
@@ -139,6 +125,12 @@ class RWKV7Family:
 
     def fingerprint(self, params: RWKV7) -> str:
         return layout.fingerprint(params)
+
+
+def _kind(name: str) -> Kind:
+    if name in ("emb", "head"):
+        return "table" if name == "emb" else "head"
+    return "matrix" if name.rsplit(".", 1)[-1] in MATRICES else "vector"
 
 
 class RWKV7Loader:

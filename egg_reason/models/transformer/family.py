@@ -66,26 +66,14 @@ class TransformerFamily:
             "head": "the embedding" if self.shape.tied else "its own"
         }
 
-    def parameters(self, vectors: bool = False, embeddings: bool = False) -> tuple[Parameter, ...]:
-        """Return what is perturbed: every matrix of the layers; with `vectors` also norms and biases; with
-        `embeddings` the table, and the head if it is not the table itself."""
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Return every parameter."""
+        # From the shape alone: names and order, with no array allocated.
         tree = jax.eval_shape(lambda: random_params(self.shape, jax.random.key(0)))
-        wanted = []
-        # The index counts all leaves, chosen or not: it decides the random keys.
-        for index, name in enumerate(named(tree)):
-            kind: Kind
-            if name in ("embed_tokens", "lm_head"):
-                kind = "table" if name == "embed_tokens" else "matrix"
-                chosen = embeddings
-            elif name.rsplit(".", 1)[-1] in MATRICES:
-                kind = "matrix"
-                chosen = True
-            else:
-                kind = "vector"
-                chosen = vectors
-            if chosen:
-                wanted.append(Parameter(name, index, kind, stacked=name.startswith("layers.")))
-        return tuple(wanted)
+        return tuple(
+            Parameter(name, index, _kind(name), stacked=name.startswith("layers."))
+            for index, name in enumerate(named(tree))
+        )
 
     def init_state(self, rows: int, capacity: int, dtype: DTypeLike) -> State:
         return init_state(self.shape, rows, capacity, _cache_dtype(dtype))
@@ -154,6 +142,12 @@ class TransformerFamily:
 
     def fingerprint(self, params: Transformer) -> str:
         return layout.fingerprint(params)
+
+
+def _kind(name: str) -> Kind:
+    if name in ("embed_tokens", "lm_head"):
+        return "table" if name == "embed_tokens" else "head"
+    return "matrix" if name.rsplit(".", 1)[-1] in MATRICES else "vector"
 
 
 class TransformerLoader:
