@@ -1,11 +1,12 @@
 """What all tests share: JAX on the CPU with a compile cache of the session's own, a tiny model and a run of
 it, and data from outside."""
 
+import gc
 import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,19 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.TemporaryDirectory(prefix="egg-reason-tests-")
         config.add_cleanup(folder.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """Forget compiled programs before a process has too many: each is some mappings of memory, of which Linux
+    allows a process 65,530, and beyond them the next compilation is a segmentation fault."""
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.is_file() and len(mappings.read_bytes().splitlines()) > 20_000:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
