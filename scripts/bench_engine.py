@@ -54,7 +54,7 @@ class Workload:
 
     name: str
     key: str
-    shape: Shape
+    shape: Any  # of the model; only `vocab` is read here
     members: int
     prompts: int
     prompt_tokens: int
@@ -125,8 +125,8 @@ def _weights(shape, dtype, key):
 class Bench:
     """A workload, ready to be measured.
 
-    dtype: of the weights that compute; the master weights are float32. architecture: None: the usual. refill:
-        as in `Engine`.
+    dtype: of the weights that compute; the master weights are float32. architecture, params: the family and
+        its weights; None: random RWKV-7 of the workload's shape. refill: as in `Engine`.
     """
 
     def __init__(
@@ -136,10 +136,11 @@ class Bench:
         dtype: Any = jnp.float32,
         architecture: Any = None,
         refill: int | None = None,
+        params: Any = None,
     ):
         self.work = work
         architecture = architecture or RWKV7Family(work.shape)
-        self.params = weights(work.shape, dtype)
+        self.params = weights(work.shape, dtype) if params is None else params
         streams = default_streams(self.params, work.lanes, work.group)
         self.engine = Engine(architecture, Endless(work.shape.vocab), work.lanes, work.group, streams, refill)
         rng = np.random.default_rng(0)

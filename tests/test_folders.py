@@ -1,11 +1,16 @@
 """Folders that are no model to be read: one line each, which says what to do."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import tomli_w
 
 import egg_reason
+from egg_reason.cli import main
+from egg_reason.config import TrainConfig
 from egg_reason.models import sources
 
 
@@ -115,3 +120,49 @@ def test_a_gated_repository_says_where_its_terms_are(monkeypatch):
     refuse(RepositoryNotFoundError)
     with pytest.raises(OSError, match="there is no such repository; check the name"):
         egg_reason.load("hf:meta/llama")
+
+
+def changed_run(tmp_path, tiny_checkpoint, change: float) -> None:
+    """A run's folder whose model has each weight of a bfloat16 model times 1 + change."""
+    import jax
+
+    base = egg_reason.load(tiny_checkpoint)
+    egg_reason.save(base, tmp_path / "base.pth", dtype="bfloat16")
+    rounded = egg_reason.load(tmp_path / "base.pth")
+    moved = dataclasses.replace(
+        rounded, params=jax.tree.map(lambda leaf: leaf * np.float32(1 + change), rounded.params)
+    )
+    (tmp_path / "run").mkdir()
+    config = TrainConfig.of(model=str(tmp_path / "base.pth"))
+    (tmp_path / "run" / "config.toml").write_text(tomli_w.dumps(config.to_table()))
+    egg_reason.save(moved, tmp_path / "run" / "model.pth", dtype="float32")
+
+
+@pytest.mark.parametrize("source", ["run", "run/model.pth"])
+def test_an_export_says_how_much_of_the_training_survives(source, tmp_path, tiny_checkpoint, capsys):
+    """A change of 2 to the -7 is at least one unit of bfloat16 and survives; one of 2 to the -13 is rounded
+    away in 31 of 32 weights."""
+    changed_run(tmp_path, tiny_checkpoint, 2**-7)
+    assert main(["export", str(tmp_path / source), str(tmp_path / "out.pth")]) == 0
+    assert (
+        "100% of 110," in capsys.readouterr().out
+        and egg_reason.load(tmp_path / "out.pth").dtype == "bfloat16"
+    )
+    assert main(["export", str(tmp_path / source), str(tmp_path / "whole.pth"), "--dtype", "float32"]) == 0
+    assert egg_reason.load(tmp_path / "whole.pth").dtype == "float32"
+
+
+def test_an_export_that_undoes_the_training_needs_a_word(tmp_path, tiny_checkpoint, capsys):
+    changed_run(tmp_path, tiny_checkpoint, 2**-13)
+    out = tmp_path / "out.pth"
+    assert main(["export", str(tmp_path / "run"), str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "still differ from" in error and "give --dtype float32 to keep" in error
+    assert not out.exists()
+    assert main(["export", str(tmp_path / "run"), str(out), "--dtype", "bfloat16"]) == 0
+    assert "0% of 110," in capsys.readouterr().out
+    (tmp_path / "base.pth").unlink()
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "b.pth")]) == 2
+    assert "which cannot be read" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "b.pth"), "--dtype", "float16"]) == 0
+    assert "cannot be told" in capsys.readouterr().out

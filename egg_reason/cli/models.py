@@ -8,6 +8,7 @@ from egg_reason.cli.table import print_table
 from egg_reason.config.commands import GenerateSettings
 
 if TYPE_CHECKING:
+    from egg_reason.models import Model
     from egg_reason.models.tokenizers import Tokenizer as Words
 
 __all__ = ["export", "generate", "models_list", "models_show"]
@@ -53,13 +54,19 @@ def export(
     ] = None,
     dtype: Annotated[
         Literal["bfloat16", "float32", "float16"] | None,
-        option("precision of the tensors", "that of the model's own file", "{bfloat16,float32,float16}"),
+        option(
+            "precision of the tensors",
+            "that of the model's own file; for a run that of the model it began with",
+            "{bfloat16,float32,float16}",
+        ),
     ] = None,
     tokenizer: Tokenizer = None,
 ) -> int:
     """Write a model, such as that of a run, as a BlinkDL .pth file or a Hugging Face folder.
 
-    If the model has its own tokenizer or chat template, these files are written too.
+    If the model has its own tokenizer or chat template, these files are written too. Rounding the weights of
+    a run may undo some of its training: the share of changed weights that still differ is printed, and below
+    half of them --dtype must be given.
 
     Args:
         model: a .pth or .gguf file, a folder, a run, owner/repo on the hub, or a bundled name.
@@ -67,9 +74,46 @@ def export(
     """
     from egg_reason import models
 
-    models.save(models.load(model, tokenizer), out, format, dtype)
+    loaded = models.load(model, tokenizer)
+    run = next(
+        (path for path in (Path(model), Path(model).parent) if (path / models.RUN_CONFIG).is_file()), None
+    )
+    models.save(loaded, out, format, dtype if run is None else _rounded(loaded, run, dtype))
     print(out)
     return 0
+
+
+def _rounded(trained: "Model", run: Path, dtype: str | None) -> str:
+    """Return the precision to write a run's model in. Print how much of its training survives."""
+    from egg_reason import models
+    from egg_reason.models.rounding import surviving
+    from egg_reason.run.directory import read_settings
+
+    if dtype == "float32":
+        return dtype
+    source = read_settings(run).model.model
+    try:
+        base = models.load(source, trained.tokenizer.name)
+    except (OSError, ValueError) as error:
+        if dtype is not None:
+            print(f"what rounding to {dtype} undoes cannot be told: {error}")
+            return dtype
+        raise ValueError(
+            f"the precision to write {run} in is that of {source}, which cannot be read ({error}): give"
+            " --dtype"
+        ) from None
+    wanted = dtype or base.dtype
+    if wanted == "float32":
+        return wanted
+    changed, kept = surviving(base.params, trained.params, wanted)
+    share = f"{kept / max(changed, 1):.0%} of {changed:,} changed weights"
+    if dtype is None and kept < changed / 2:
+        raise ValueError(
+            f"only {share} still differ from {source} in {wanted}, its own precision: give --dtype float32 to"
+            f" keep them all, or --dtype {wanted}"
+        )
+    print(f"{share} still differ from {source} in {wanted}")
+    return wanted
 
 
 def models_list() -> int:
