@@ -41,8 +41,8 @@ ANSWER = re.compile(r"([-+*/() \t0-9]{1,100}?)\s*(?:=\s*([0-9]+))?")  # `(20+5)+
 def reward(completion: str, numbers: list[int], target: int) -> float:
     """Return 1 if the answer uses each number exactly once and makes the target, else 0.
 
-    A completion is a thought and an answer: `>20+5=25,25+8=33</think>(20+5)+8`. What stands in the thought
-    does not count. On all that this model writes the built-in reward `countdown` says the same.
+    A completion is a thought, which does not count, and an answer: `>20+5=25,25+8=33</think>(20+5)+8`.
+    On all that this model writes the built-in reward `countdown` says the same.
     """
     _, closed, answer = completion.rpartition("</think>")
     match = ANSWER.fullmatch(answer.strip())
@@ -76,15 +76,14 @@ def main(steps: int, heldout: int, save: str | None) -> None:
     task = tasks.make("countdown", tokenizer_name=model.tokenizer.name)  # rows: prompt, numbers, target
     encode = model.tokenizer.prompt
 
-    # It writes 256 completions at a time, each in a lane of its own. 4 lanes share a direction (see ASK).
+    # 256 lanes: it writes 256 completions at a time. 4 lanes share a direction (see ASK).
     engine = make_engine(model.family, model.tokenizer, model.params, lanes=256, group=4)
     # With the lengths of all prompts one compiled program reads the prompts of every step.
     lengths = PromptLengths.of([encode(row["prompt"]) for row in task.train + task.heldout])
     sampling = Sampling(task.max_new_tokens, temperature=0.3, stop=task.stop, seed=SEED)
 
     es = egg_reason.EvolutionStrategy(
-        # What is perturbed and trained: the matrices of all layers.
-        parameters=trained(model.family.parameters(), ["matrices"]),
+        parameters=trained(model.family.parameters(), ["matrices"]),  # of all layers
         population=POPULATION,
         rank=1,
         sigma=SIGMA,
@@ -134,8 +133,7 @@ def main(steps: int, heldout: int, save: str | None) -> None:
         #     W <- W + learning_rate d,        d = 1/sqrt(N) sum_k (z_2k - z_2k+1) E_k
         #
         # Only the difference within each pair counts. To first order in sigma, the mean of d over draws of
-        # noise is proportional to the gradient of the mean reward. And although each E_k has rank 1, a sum of
-        # 64 of them can have rank 64: an update is not of low rank.
+        # noise is proportional to the gradient of the mean reward. E_k has rank 1; their sum can have 64.
         state, update = es.tell(state, fitness_NP, spent)
         moved = update["update_rms"]  # RMS change of a weight; 0 if all members scored the same
         print(f"step {step + 1}/{steps}  mean reward {fitness_NP.mean():.3f}  weights moved {moved:.4f}")

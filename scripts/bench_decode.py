@@ -387,8 +387,7 @@ def main() -> None:
     args = parser.parse_args()
     device = jax.devices()[0]
     result: dict[str, object] = {
-        "device": device.device_kind,
-        "platform": device.platform,
+        "device": f"{device.device_kind} ({device.platform})",
         "jax": jax.__version__,
         "full": args.full,
     }

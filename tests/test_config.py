@@ -51,8 +51,7 @@ OTHER = {
     "learning_rate_schedule": "cosine",
     "learning_rate_final": 0.002,
     "optimiser": "lion",
-    "vectors": True,
-    "embeddings": True,
+    "trainable": ("vectors", "blocks.att.*"),
     "population": 64,
     "sigma": 0.1,
     "sigma_schedule": "linear",
@@ -194,10 +193,10 @@ def test_an_evaluation_is_the_same_in_every_form():
 
 
 def test_what_was_typed_counts_as_typed_also_where_it_is_the_default():
-    words = "--sigma 0.02 --no-vectors --remat --learning-rate=0.004 --eval_every 10 --minutes None"
+    words = "--sigma 0.02 --no-recompute --remat --learning-rate=0.004 --eval_every 10 --minutes None"
     assert typed(tyro.cli(TrainFlags, args=words.split())) == {
         "sigma": 0.02,
-        "vectors": False,
+        "recompute": False,
         "remat": True,
         "learning_rate": 0.004,
         "eval_every": 10,
@@ -236,7 +235,7 @@ def test_what_was_typed_counts_as_typed_also_where_it_is_the_default():
         ),
         ({"steps": "many"}, "steps must be a whole number, not 'many'"),
         ({"steps": 1.5}, "steps must be a whole number, not 1.5"),
-        ({"vectors": 1}, "vectors must be true or false, not 1"),
+        ({"remat": 1, "algorithm": "grpo"}, "remat must be true or false, not 1"),
         ({"reward_weights": ["a"]}, "reward_weights must be a number, not 'a'"),
         ({"reward": "gsm8k"}, "reward must be a list, each entry a text, not 'gsm8k'"),
     ],
@@ -279,10 +278,10 @@ def test_flags_count_more_than_a_file_and_a_file_than_defaults(command, tmp_path
     import egg_reason.train as training
 
     seen = []
-    monkeypatch.setattr(training, "train", lambda config, *rest: seen.append(config) or {"steps": 1})
+    monkeypatch.setattr(training, "fine_tune", lambda config, *rest: seen.append(config) or {"steps": 1})
     file = tmp_path / "mine.toml"
-    file.write_text("[run]\nsteps = 5\nminutes = 3\n[eggroll]\nsigma = 0.1\nvectors = true\n")
-    flags = ["--sigma", "0.02", "--no-vectors", "--minutes", "None"]
+    file.write_text('[run]\nsteps = 5\nminutes = 3\n[eggroll]\nsigma = 0.1\ntrainable = ["all"]\n')
+    flags = ["--sigma", "0.02", "--trainable", "matrices", "--minutes", "None"]
     assert command("train", "--config", file, *flags)[0] == 0
     assert seen == [TrainConfig.of(steps=5)]
     assert command("train", "--config", file, "--algorithm", "openes") == (

@@ -39,6 +39,8 @@ class Reciter:
     """After n tokens the next one is the text's byte n. Text s is recited where the prompt starts with byte
     65 + s ("A", "B", ...)."""
 
+    context = None
+
     def prepared(self, weights, lanes):
         return weights
 

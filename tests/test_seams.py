@@ -511,6 +511,8 @@ OTHER_VALUES: dict[str, Any] = {
     "answer_column": "a",
     "allow_overlap": True,
     "template": "plain",
+    "system": "Be brief.",
+    "template_options": ("a=1",),
     "reward": ("gsm8k",),
     "reward_weights": (1.0,),
     "reward_text": "completion",
@@ -650,7 +652,7 @@ def test_a_family_of_another_kind(three_steps, tmp_path, monkeypatch):
     stub_family.write(tmp_path / "stub.npz", seed=1)
     with stub_family.registered():
         config = TrainConfig.of(
-            **three_steps | {"model": str(tmp_path / "stub.npz"), "embeddings": True, "tokenizer": "byte"}
+            **three_steps | {"model": str(tmp_path / "stub.npz"), "trainable": ("all",), "tokenizer": "byte"}
         )
         whole, stopped = stopped_and_resumed(config, tmp_path, monkeypatch)
         assert_same(whole, stopped)

@@ -238,7 +238,10 @@ def test_what_python_gives_is_refused_in_one_line(call, message):
         ("models show x --foo", "models show has no flag --foo; see egg-reason models show --help"),
         ("train now", "train does not take 'now' here; see egg-reason train --help"),
         ("train --remat True", "train does not take 'True' here; see egg-reason train --help"),
-        ("generate m", "Missing from egg-reason generate: PROMPT the text to continue, as it is. (required)"),
+        (
+            "generate m",
+            "Missing from egg-reason generate: PROMPT the text to continue; no template is applied. (required)",
+        ),
         ("compare --minutes 3", "Missing from egg-reason compare: --out DIR folder for everything: runs"),
         ("train --lanes", "Missing value for argument '--lanes'. Expected 1 values. For full helptext, run "),
         ("models", "'models' is not a command"),

@@ -67,7 +67,7 @@ def leaves(params):
 def test_a_run_leaves_what_its_directory_promises(finished_run, settings):
     path, summary = finished_run
     assert TrainConfig.from_table(tomllib.loads((path / "config.toml").read_text())) == TrainConfig.of(
-        **settings | {"dtype": "float32", "streams": 1}
+        **settings | {"dtype": "float32", "streams": 1, "template": "compact"}
     )
     assert steps_and_evaluations(path) == ([0, 1, 2, 3, 4, 5], [0, 3, 6])
     with ScalarLog.read(path / "scalars" / "log.bin") as log:

@@ -9,7 +9,6 @@ from egg_reason import models
 from egg_reason.build import open_replay
 from egg_reason.cli import main
 from egg_reason.config import TrainConfig
-from egg_reason.config.resume import run_table
 from egg_reason.models.rwkv7.family import RWKV7Family
 from egg_reason.models.rwkv7.model import Shape
 from egg_reason.models.transformer.family import TransformerFamily
@@ -81,7 +80,7 @@ def test_settings_of_earlier_versions():
         ({"eggroll": {"vectors": True, "embeddings": True}}, ("matrices", "vectors", "embeddings")),
         ({}, ("matrices",)),
     ):
-        assert TrainConfig.from_table(run_table(flat)).algorithm.trainable == expected
+        assert TrainConfig.from_table(flat).algorithm.trainable == expected
     with pytest.raises(
         ValueError, match="vectors is not a setting any more: give trainable=matrices,vectors"
     ):

@@ -64,8 +64,8 @@ class AlgorithmSettings(Section):
     )
     trainable: tuple[str, ...] = setting(
         ("matrices",),
-        "what is trained: matrices (of the layers), vectors (norms, biases and the like), embeddings (and the"
-        " head), all, or names of parameters, in which * stands for anything; separated by commas",
+        "parameters to train: matrices (of the layers), vectors (norms, biases and the like), embeddings"
+        " (and the head), all, or names of parameters, in which * stands for anything; separated by commas",
     )
 
     @property

@@ -23,9 +23,6 @@ FREE = (
 BEFORE = {"reward_text": "completion", "reward_format": "text"}
 """Settings that runs of earlier versions lack, and what they did then."""
 
-TRAINABLE = {"vectors": "vectors", "embeddings": "embeddings"}
-"""Switches of earlier versions, each with the group that `trainable` names now."""
-
 BUDGET = ("steps", "minutes", "tokens")
 RULES: dict[str, Rule] = dict.fromkeys(TrainConfig.known(), "bits")
 RULES |= dict.fromkeys(FREE, "free")
@@ -34,20 +31,8 @@ RULES |= dict.fromkeys(PATHS, "path")
 
 
 def run_table(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's table of settings, with those that an earlier version lacked as it worked then, and
-    those that have another name now under that."""
-    flat = flattened(table)
-    then: dict[str, Any] = {name: value for name, value in BEFORE.items() if name not in flat}
-    if flat.keys() & TRAINABLE.keys():
-        then["trainable"] = ["matrices", *(group for name, group in TRAINABLE.items() if flat.get(name))]
-    kept = {
-        title: {name: value for name, value in entry.items() if name not in TRAINABLE}
-        if isinstance(entry, Mapping)
-        else entry
-        for title, entry in table.items()
-        if title not in TRAINABLE
-    }
-    return then | kept
+    """Return a run's table of settings, with those that an earlier version lacked as it worked then."""
+    return {**{name: value for name, value in BEFORE.items() if name not in flattened(table)}, **table}
 
 
 def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple[TrainConfig, dict[str, Any]]:
@@ -76,7 +61,8 @@ def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple
                 f" {own['algorithm']}: leave it out"
             )
         value = None if value is None else converted(name, value, known[name][0].kind)
-        if value == own[name]:
+        # A run records the template that auto chose, and continues with it.
+        if value == own[name] or (name == "template" and value == "auto"):
             continue
         rule = RULES.get(name, "bits")  # an algorithm may be registered with settings of its own
         if rule == "path":

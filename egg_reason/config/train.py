@@ -16,7 +16,7 @@ from egg_reason.config.sections import (
     TaskSettings,
 )
 from egg_reason.config.setting import Setting, checked, settings_of
-from egg_reason.config.table import Sections
+from egg_reason.config.table import Sections, entries
 
 __all__ = ["TrainConfig"]
 
@@ -132,7 +132,27 @@ class TrainConfig(Sections):
                     " section out,"
                     f' or choose algorithm = "{section}"'
                 )
-        return super().read_table(table, source)
+        return super().read_table(_with_trainable(table), source)
+
+
+def _with_trainable(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a table with `trainable` in the place of the two switches of earlier versions, each of which is
+    the name of a group too."""
+    given = [(section, name, value) for section, name, value in entries(table) if name in TrainConfig.RENAMED]
+    if not given or any(not isinstance(value, bool) for _, _, value in given):
+        return table  # what is no switch is refused by name
+    kept = {
+        title: {name: value for name, value in entry.items() if name not in TrainConfig.RENAMED}
+        if isinstance(entry, Mapping)
+        else entry
+        for title, entry in table.items()
+        if title not in TrainConfig.RENAMED
+    }
+    groups = ["matrices", *sorted((name for _, name, value in given if value), reverse=True)]
+    section = given[0][0]
+    return kept | (
+        {"trainable": groups} if section is None else {section: kept[section] | {"trainable": groups}}
+    )
 
 
 ALGORITHM_HELP = (

@@ -74,8 +74,10 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class _Trained:
-    """What runs trained on. problems: run -> what `file.asked` gives. unknown: why it cannot be told of a
-    run; empty where it can."""
+    """The problems that runs trained on.
+
+    problems: for each run what `file.asked` gives. unknown: why it cannot be told of a run; empty if it can.
+    """
 
     problems: dict[str, set]
     unknown: str = ""

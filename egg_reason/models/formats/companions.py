@@ -21,6 +21,7 @@ __all__ = [
     "GENERATION_CONFIG",
     "TEXT_FILES",
     "TOKENIZER",
+    "TOKENIZER_CONFIG",
     "USUAL_ENDS",
     "collect",
     "end_tokens",
