@@ -428,6 +428,12 @@ def test_every_setting_that_is_given_on_resume_is_refused_or_applied(name):
         assert line.endswith("resume without it, or start a new run")
 
 
+@pytest.mark.parametrize("chosen", ["chat", "compact", "g1"])
+def test_the_command_that_started_a_run_resumes_it_though_auto_chose_a_template(chosen):
+    run = TrainConfig().replace(template=chosen)
+    assert resumed(run, {"template": "auto"}, "runs/x") == (run, {})
+
+
 @pytest.mark.parametrize(("name", "smaller"), [("steps", 11), ("minutes", 2.0), ("tokens", 999)])
 def test_a_smaller_budget_is_refused(name, smaller):
     with pytest.raises(ValueError, match=f"not {smaller}: resume without it, or start a new run"):

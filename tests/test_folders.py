@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tomli_w
 
 import egg_reason
 from egg_reason.cli import main
 from egg_reason.config import TrainConfig
 from egg_reason.models import sources
+from egg_reason.run.directory import Run
 
 
 def test_an_adapter_is_not_a_model(tmp_path):
@@ -132,20 +132,17 @@ def changed_run(tmp_path, tiny_checkpoint, change: float) -> None:
     moved = dataclasses.replace(
         rounded, params=jax.tree.map(lambda leaf: leaf * np.float32(1 + change), rounded.params)
     )
-    (tmp_path / "run").mkdir()
     config = TrainConfig.of(model=str(tmp_path / "base.pth"))
-    (tmp_path / "run" / "config.toml").write_text(tomli_w.dumps(config.to_table()))
+    Run.create(tmp_path / "run", config.to_table(), rounded.fingerprint).close()
     egg_reason.save(moved, tmp_path / "run" / "model.pth", dtype="float32")
 
 
 @pytest.mark.parametrize("source", ["run", "run/model.pth"])
 def test_an_export_says_how_much_of_the_training_survives(source, tmp_path, tiny_checkpoint, capsys):
-    """A change of 2 to the -7 is at least one unit of bfloat16 and survives; one of 2 to the -13 is rounded
-    away in 31 of 32 weights."""
-    changed_run(tmp_path, tiny_checkpoint, 2**-7)
+    """A change by 2 to the -7 is at least one unit of bfloat16 and survives; one by 2 to the -13 does not."""
     assert main(["export", str(tmp_path / source), str(tmp_path / "out.pth")]) == 0
     assert (
-        "100% of 110," in capsys.readouterr().out
+        "100% of 117," in capsys.readouterr().out
         and egg_reason.load(tmp_path / "out.pth").dtype == "bfloat16"
     )
     assert main(["export", str(tmp_path / source), str(tmp_path / "whole.pth"), "--dtype", "float32"]) == 0
@@ -160,7 +157,7 @@ def test_an_export_that_undoes_the_training_needs_a_word(tmp_path, tiny_checkpoi
     assert error.count("\n") == 1 and "still differ from" in error and "give --dtype float32 to keep" in error
     assert not out.exists()
     assert main(["export", str(tmp_path / "run"), str(out), "--dtype", "bfloat16"]) == 0
-    assert "0% of 110," in capsys.readouterr().out
+    assert "0% of 117," in capsys.readouterr().out
     (tmp_path / "base.pth").unlink()
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "b.pth")]) == 2
     assert "which cannot be read" in capsys.readouterr().err

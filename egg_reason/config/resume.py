@@ -23,6 +23,9 @@ FREE = (
 BEFORE = {"reward_text": "completion", "reward_format": "text"}
 """Settings that runs of earlier versions lack, and what they did then."""
 
+CHOSEN_BY_AUTO = ("chat", "compact", "g1")
+"""Templates that `--template auto` chooses. A run records the one that was chosen, and continues with it."""
+
 BUDGET = ("steps", "minutes", "tokens")
 RULES: dict[str, Rule] = dict.fromkeys(TrainConfig.known(), "bits")
 RULES |= dict.fromkeys(FREE, "free")
@@ -61,8 +64,7 @@ def resumed(config: TrainConfig, given: Mapping[str, Any], run: object) -> tuple
                 f" {own['algorithm']}: leave it out"
             )
         value = None if value is None else converted(name, value, known[name][0].kind)
-        # A run records the template that auto chose, and continues with it.
-        if value == own[name] or (name == "template" and value == "auto"):
+        if value == own[name] or (name == "template" and value == "auto" and own[name] in CHOSEN_BY_AUTO):
             continue
         rule = RULES.get(name, "bits")  # an algorithm may be registered with settings of its own
         if rule == "path":
