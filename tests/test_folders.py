@@ -140,6 +140,7 @@ def changed_run(tmp_path, tiny_checkpoint, change: float) -> None:
 @pytest.mark.parametrize("source", ["run", "run/model.pth"])
 def test_an_export_says_how_much_of_the_training_survives(source, tmp_path, tiny_checkpoint, capsys):
     """A change by 2 to the -7 is at least one unit of bfloat16 and survives; one by 2 to the -13 does not."""
+    changed_run(tmp_path, tiny_checkpoint, 2**-7)
     assert main(["export", str(tmp_path / source), str(tmp_path / "out.pth")]) == 0
     assert (
         "100% of 117," in capsys.readouterr().out
