@@ -22,8 +22,7 @@ from egg_reason.config import HERE, Machines, TrainConfig, task_options
 from egg_reason.config.paths import absolute, refuse_missing
 from egg_reason.config.resume import resumed
 from egg_reason.engine import Generator, PromptLengths, Sampling
-from egg_reason.engine.engine import GENERATORS
-from egg_reason.engine.request import check_context
+from egg_reason.engine.generators import GENERATORS, Texts
 from egg_reason.evals.heldout import TextEvaluator
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.population.base import Build, Parts, Population
@@ -71,8 +70,8 @@ def build(config: TrainConfig, resumed: bool = False, machines: Machines = HERE)
 
     The scorer's processes are started: `with parts.problem` ends them. resumed: overlap of training and
     evaluation problems is no longer a reason to stop. machines: where completions are written.
-    The parts' config has absolute paths, and the precision, the streams and the template that were chosen:
-    another folder or machine would give others.
+    The parts' config has absolute paths, and the precision, the template and the sizes of the generator that
+    were chosen: another folder or machine would give others.
     """
     config = config.replace(**absolute(config.flat()))
     model = models.load(config.model.model, config.model.tokenizer)
@@ -143,7 +142,6 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
         checked_environment(task.environment, task.name, config)
     sampling = build_sampling(config, task)
     algorithm = registry.make(config, model, sampling)
-    generator = make_generator(config, model, algorithm, machines)
     if not task.heldout:
         raise ValueError(
             f"task {task.name} has no held-out rows, and the run is judged by them: hold out training rows"
@@ -157,9 +155,11 @@ def checked(config: TrainConfig, model: models.Model, task: tasks.Task, machines
     # Refuses more prompts a step than there are rows.
     tasks.batch(task.train, 0, config.algorithm.prompts, config.run.seed)
     if task.environment is not None:
-        return Checked(task, sampling, algorithm, generator, (), PromptLengths(1, 0))
+        lengths = PromptLengths(1, 0)
+        generator = make_generator(config, model, algorithm, Texts(lengths, sampling), machines)
+        return Checked(task, sampling, algorithm, generator, (), lengths)
     lengths = prompt_lengths(model.tokenizer, task.train + task.heldout, config.sampling.max_prompt_tokens)
-    check_context(model.family.context, lengths.longest, [sampling])
+    generator = make_generator(config, model, algorithm, Texts(lengths, sampling), machines)
     return Checked(task, sampling, algorithm, generator, build_rewards(config, task), lengths)
 
 
@@ -226,9 +226,10 @@ def open_replay(source: str | os.PathLike, base: str | None = None) -> Replay:
 
 
 def make_generator(
-    config: TrainConfig, model: models.Model, algorithm: Algorithm, machines: Machines = HERE
+    config: TrainConfig, model: models.Model, algorithm: Algorithm, texts: Texts, machines: Machines = HERE
 ) -> Generator:
-    """Return the generator of completions. Raises ValueError if devices, hosts and members do not fit."""
+    """Return the generator of completions. Raises ValueError if devices, hosts and members do not fit, or
+    texts and lanes."""
     devices = local_devices(machines.devices)
     pairs = algorithm.population // 2
     if algorithm.wants_rollouts:
@@ -243,7 +244,7 @@ def make_generator(
     make = GENERATORS.get(config.engine.engine)
     if make is None:
         raise ValueError(f"engine must be one of {', '.join(GENERATORS)}, not {config.engine.engine!r}")
-    return make(model, config.engine, devices if len(devices) > 1 else ())
+    return make(model, config.engine, devices if len(devices) > 1 else (), texts)
 
 
 def local_devices(count: int) -> tuple[jax.Device, ...]:

@@ -82,6 +82,7 @@ OTHER = {
     "think_tokens": 32,
     "max_prompt_tokens": 512,
     "lanes": 64,
+    "context": 2048,
     "group": 2,
     "streams": 2,
     "dtype": "float32",

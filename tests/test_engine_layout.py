@@ -140,7 +140,7 @@ def test_the_engine_has_all_that_the_protocol_names():
 
 def test_an_engine_describes_itself():
     one, device_kind = engine(), jax.devices()[0].device_kind
-    assert one.describe() == device_kind and one.chosen == {"streams": 1}
+    assert one.describe() == device_kind and one.chosen == {"lanes": 32, "streams": 1}
     several = Engine(ARCHITECTURE, ByteTokenizer(), lanes=32, group=2, devices=jax.devices()[:1] * 3)
     assert several.describe() == f"3 x {device_kind}"
     made = device.no_noise(one.program(population().noise, params(), SAMPLING), one.lanes // one.group)

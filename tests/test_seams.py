@@ -25,8 +25,7 @@ from egg_reason.build import build, open_replay
 from egg_reason.config import ALGORITHMS, EvolutionSettings, TrainConfig
 from egg_reason.config import algorithms as sections
 from egg_reason.config.setting import setting, settings_of
-from egg_reason.engine import Sampling
-from egg_reason.engine import engine as engines
+from egg_reason.engine import Sampling, generators
 from egg_reason.engine.base import Completions
 from egg_reason.perturb.paths import named, put
 from egg_reason.population.trials import Trials, merge, missing
@@ -245,11 +244,11 @@ class Adapters:
 def test_a_generator_that_asks_for_factors(three_steps, tmp_path, monkeypatch):
     made: list[Adapters] = []
 
-    def make(model, settings, devices):
+    def make(model, settings, devices, texts):
         made.append(Adapters(model))
         return made[-1]
 
-    monkeypatch.setitem(engines.GENERATORS, "adapters", make)
+    monkeypatch.setitem(generators.GENERATORS, "adapters", make)
     # The reward counts digits, of which members write different numbers.
     config = TrainConfig.of(**three_steps | {"engine": "adapters", "sigma": 0.3, "max_tokens": 12})
     assert_same(*stopped_and_resumed(config, tmp_path, monkeypatch))
@@ -531,6 +530,7 @@ OTHER_VALUES: dict[str, Any] = {
     "lanes": 32,
     "group": 2,
     "streams": 1,
+    "context": 99,
     "dtype": "bfloat16",
     "eval_every": 3,
     "evaluations": 2,

@@ -43,6 +43,7 @@ NUMBERS: dict[str, tuple[tuple, tuple]] = {
     **dict.fromkeys(("top_p", "epsilon_low", "tune_share"), SHARE),
     **dict.fromkeys(("lanes", "group"), POWER_OF_2),
     "streams": ((0, 1, 2, 8), (-1, 3, 6)),
+    "context": ((2, 4096), (1, 0, -1)),
     "seed": SEED,
     "tokens": TOKENS,
     "reward_timeout": ((0.1, 10, 3600), (0, -1, 1e9)),

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from egg_reason.config.sections import (
-    POWER_OF_TWO,
     SEEDS,
     EngineSettings,
     ModelSettings,
@@ -83,7 +82,8 @@ class EvalSamplingSettings(Section):
 class EvalEngineSettings(Section):
     """How completions are computed."""
 
-    lanes: int = setting(256, "completions written at the same time", range=POWER_OF_TWO)
+    lanes: int | None = inherited(EngineSettings, "lanes", None)
+    context: int | None = inherited(EngineSettings, "context", None)
     streams: int = inherited(EngineSettings, "streams", 0)
     dtype: str = setting(
         "auto",
@@ -110,8 +110,8 @@ class EvalConfig(Sections):
         if "algorithm" not in table:
             return super().read_table(table, source)
         run = TrainConfig.of(**TrainConfig.read_table(table, source)).flat()
-        # Streams suit the lanes of training, and its samples are those of a member.
-        names = cls.known().keys() - {"streams", "samples"}
+        # Streams and context suit the texts of training, and its samples are those of a member.
+        names = cls.known().keys() - {"streams", "context", "samples"}
         shared = {name: run[name] for name in names if run.get(name) is not None}
         temperature = run["temperature"] if run["eval_temperature"] is None else run["eval_temperature"]
         # What `exclude` leaves out is training problems.

@@ -189,7 +189,20 @@ class EngineSettings(Section):
         choices=("jax",),
         open=True,
     )
-    lanes: int = setting(256, "completions written at the same time", range=POWER_OF_TWO)
+    lanes: int | None = setting(
+        None,
+        "completions written at the same time",
+        unset="256, or fewer where their states would take more than half of the free memory",
+        typical="64",
+        range=POWER_OF_TWO,
+    )
+    context: int | None = setting(
+        None,
+        "tokens that a lane holds, prompt and completion together",
+        unset="what the longest prompt and --max-tokens need",
+        typical="2048",
+        range=Range(least=2),
+    )
     group: int = setting(4, "lanes that share a perturbation, at most --lanes", range=POWER_OF_TWO)
     streams: int = setting(
         0,

@@ -11,7 +11,6 @@ each needs neither; it compiles once for every device instead.)
 """
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from egg_reason.config.sections import EngineSettings
 from egg_reason.engine import lanes as device
 from egg_reason.engine.base import Completions, Generator, Jobs, Members, PromptLengths
 from egg_reason.engine.layout import Layout, piece_length, usual_piece
@@ -30,81 +28,13 @@ from egg_reason.engine.lengths import LengthHistory, Lengths
 from egg_reason.engine.request import Request, check_context, checked, identity_of, one_for_each
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.stream import Stream, Work
-from egg_reason.models.base import AnyFamily, Model
+from egg_reason.models.base import AnyFamily
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.needs import Need
 from egg_reason.perturb import noise as populations
 from egg_reason.perturb.base import Noise
 
-__all__ = [
-    "GENERATORS",
-    "Engine",
-    "MakeGenerator",
-    "default_streams",
-    "make_engine",
-    "split_jobs",
-]
-
-STREAM_LANES = 32
-STREAM_WEIGHTS = 64 << 20
-"""Lanes and bytes of weights from which, and up to which, several streams on a CPU were faster than one
-(docs/lab/performance.md)."""
-
-
-def make_engine(
-    family: AnyFamily,
-    tokenizer: Tokenizer,
-    params: object,
-    lanes: int,
-    group: int,
-    streams: int | None = None,
-    devices: Sequence[jax.Device] = (),
-) -> "Engine":
-    """Makes an engine for a model, with the number of streams that suits the model and this machine.
-
-    Args: as of `Engine`. params: the model's weights or their shapes. streams: None or 0: `default_streams`.
-    """
-    return Engine(
-        family,
-        tokenizer,
-        lanes,
-        group,
-        streams or default_streams(params, lanes, group),
-        devices=devices,
-    )
-
-
-MakeGenerator = Callable[[Model, EngineSettings, Sequence[jax.Device]], Generator]
-"""Makes a generator for a model: from its settings, on several devices of this process or on the usual one
-(empty)."""
-
-
-def _from_settings(model: Model, settings: EngineSettings, devices: Sequence[jax.Device]) -> "Engine":
-    return make_engine(
-        model.family,
-        model.tokenizer,
-        model.params,
-        settings.lanes,
-        settings.group,
-        settings.streams,
-        devices,
-    )
-
-
-GENERATORS: dict[str, MakeGenerator] = {"jax": _from_settings}
-"""Generators by the value of the setting `engine`. To add one: an entry here."""
-
-
-def default_streams(params: object, lanes: int, group: int) -> int:
-    """Returns how many streams suit these weights on this machine. On a CPU, if the weights are small, each
-    stream keeps a core busy; every stream reads all weights for its own lanes, so that large ones are better
-    read once. Elsewhere 1. params: arrays or their shapes."""
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    if jax.default_backend() != "cpu" or size > STREAM_WEIGHTS:
-        return 1
-    # Each stream keeps whole groups, and enough lanes to be worth its own read of the weights.
-    most = max(1, min(os.cpu_count() or 1, lanes // max(group, STREAM_LANES)))
-    return 1 << (most.bit_length() - 1)
+__all__ = ["Engine", "split_jobs"]
 
 
 class _Stopped(Exception):
@@ -113,7 +43,7 @@ class _Stopped(Exception):
 
 @dataclass
 class Engine:
-    """Generates with a fixed number of lanes. `make_engine` makes one for a model.
+    """Generates with a fixed number of lanes. `generators.make_engine` makes one for a model.
 
     family: of the model. tokenizer: of the model.
     lanes: rows decoded at once on a device. group: lanes that share a direction. Powers of two.
@@ -124,6 +54,8 @@ class Engine:
     steps: the most decode steps before the host looks.
     devices: that work, the weights being sent to each with every call; empty: the one that JAX uses by
         default.
+    context: tokens that a lane holds, prompt and completion together; None: what the prompts and budgets of
+        a call need.
     history: lengths of completions in earlier calls. It changes the order of the work and no bit.
     """
 
@@ -135,6 +67,7 @@ class Engine:
     refill: int | None = None
     steps: int = 32
     devices: Sequence[jax.Device] = ()
+    context: int | None = None
     history: LengthHistory = field(default_factory=LengthHistory, repr=False, compare=False)
 
     def __post_init__(self):
@@ -163,8 +96,10 @@ class Engine:
 
     @property
     def chosen(self) -> Mapping[str, int]:
-        """The number of streams: another one is another program, whose sums may differ in the last bits."""
-        return {"streams": self.streams}
+        """The sizes of the compiled programs: others are other programs, whose sums may differ in the last
+        bits."""
+        sizes = {"lanes": self.lanes, "streams": self.streams, "context": self.context}
+        return {name: size for name, size in sizes.items() if size is not None}
 
     def describe(self) -> str:
         """Names the devices: "cpu", or "16 x NVIDIA H200"."""
@@ -243,7 +178,7 @@ class Engine:
             piece=piece,
             shared=shared if beginnings else 0,
             beginnings=beginnings,
-            capacity=device.Capacity.of(lengths.longest, samplings),
+            capacity=device.Capacity.of(lengths.longest, samplings, self.context),
         )
 
     def generate(
@@ -337,12 +272,14 @@ class Engine:
         jobs = request.jobs
         prompts = request.prompts
         these = PromptLengths.of(prompts)
+        check_context(self.family.context, these.longest, request.samplings, self.context)
         piece = usual_piece()
-        if lengths is not None:
+        if lengths is None and self.context is not None:
+            these = PromptLengths(self.context, these.shared)  # the same sizes for whatever prompts
+        elif lengths is not None:
             longest = max(lengths.longest, these.longest)
             piece = piece_length(longest - 1)
             these = PromptLengths(longest, min(lengths.shared, these.shared))
-        check_context(self.family.context, these.longest, request.samplings)
         texts = jobs.member * len(prompts) + jobs.prompt
         return Work(
             request=request,

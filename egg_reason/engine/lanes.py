@@ -55,14 +55,15 @@ class Capacity(NamedTuple):
     slot: int
 
     @classmethod
-    def of(cls, longest_prompt: int, samplings: Iterable[Sampling]) -> "Capacity":
+    def of(cls, longest_prompt: int, samplings: Iterable[Sampling], context: int | None = None) -> "Capacity":
         """Return the capacity that prompts of at most `longest_prompt` tokens need.
 
         A lane holds a prompt and its completion, a slot a prompt. If thoughts have a budget, a slot also
         holds what was written before a forced `</think>`: the text up to there is read again.
+        context: tokens of a lane, if they are settled; at least as many as are needed.
         """
         all_of = list(samplings)
-        lane = longest_prompt + max(sampling.max_tokens for sampling in all_of)
+        lane = context or longest_prompt + max(sampling.max_tokens for sampling in all_of)
         thinks = any(sampling.think_tokens is not None for sampling in all_of)
         return cls(lane, lane if thinks else longest_prompt)
 

@@ -42,12 +42,22 @@ def checked(request: Request) -> Request:
     return request
 
 
-def check_context(context: int | None, longest: int, samplings: Iterable[Sampling]) -> None:
-    """Raise ValueError if a prompt of `longest` tokens and its completion are longer than a model can read.
+def check_context(
+    context: int | None, longest: int, samplings: Iterable[Sampling], lane: int | None = None
+) -> None:
+    """Raise ValueError if a prompt of `longest` tokens and its completion are longer than a model can read,
+    or than a lane.
 
-    context: tokens that the model was made for; None: any number.
+    context: tokens that the model was made for; None: any number. lane: those that a lane holds; None: as
+    many as are needed.
     """
     most = max(sampling.max_tokens for sampling in samplings)
+    if lane is not None and longest + most > lane:
+        raise ValueError(
+            f"a prompt and its completion must fit --context, {lane:,} tokens; the longest prompt has"
+            f" {longest:,} and max_tokens is {most:,}: lower --max-tokens, leave out long prompts, or start"
+            " with a larger --context"
+        )
     if context is not None and longest + most > context:
         raise ValueError(
             f"a prompt and its completion must fit the model's context of {context:,} tokens, the longest"

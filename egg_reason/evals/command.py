@@ -18,8 +18,10 @@ from rich.table import Table
 
 from egg_reason import models, tasks
 from egg_reason.config import EvalConfig, task_options
-from egg_reason.engine import make_engine
+from egg_reason.engine import Engine, PromptLengths, make_engine
 from egg_reason.engine.base import REASONS
+from egg_reason.engine.generators import Texts, lanes_that_fit
+from egg_reason.engine.request import check_context
 from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
 from egg_reason.evals.heldout import Questions, draw
@@ -61,9 +63,9 @@ def evaluate_model(
     console = console or Console(highlight=False, soft_wrap=True)
     settings = config.flat()
     data_dir = settings.pop("data_dir")  # where the data are is not part of what is measured
+    del settings["context"]  # the engine's is recorded, if it has one
     settings["task_options"] = task_options(config.problems.task_options)
     samples = config.problems.samples
-    lanes = config.engine.lanes
     model = model or models.load(config.model.model, config.model.tokenizer)
     wording = {name: settings[name] for name in ("template", "system", "template_options")}
     tasks.refuse_idle(config.problems.benchmarks, **wording)
@@ -85,14 +87,13 @@ def evaluate_model(
         if benchmark.selection:
             console.print(benchmark.selection)
     dtype = jnp.dtype(models.compute_dtype(config.engine.dtype))
-    engine = make_engine(model.family, model.tokenizer, model.params, lanes, 1, config.engine.streams)
+    engine = _engine(config, model, benchmarks, dtype)
     header: dict[str, Any] = {
         "format": 1,
         "model": config.model.model,
         "fingerprint": model.fingerprint,
         "settings": (
-            settings
-            | {"dtype": dtype.name, "streams": engine.streams, "device": jax.devices()[0].device_kind}
+            settings | {"dtype": dtype.name, "device": jax.devices()[0].device_kind} | dict(engine.chosen)
         ),
         "fingerprints": {
             "rewards": fingerprints.files(
@@ -177,6 +178,24 @@ def evaluate_model(
     console.print(_shown(evaluation["benchmarks"], console))
     console.print(f"{folder / 'results.json'}  {report}  ({store.seconds:.1f} s)")
     return evaluation
+
+
+def _engine(
+    config: EvalConfig, model: models.Model, benchmarks: Sequence[known.Benchmark], dtype: jnp.dtype
+) -> Engine:
+    """Return the engine that writes the completions of all benchmarks. Raises ValueError, one line, where
+    their prompts and budgets are too long for the model or for memory."""
+    settings = config.engine
+    prompts = [model.tokenizer.prompt(row["prompt"]) for each in benchmarks for row in each.rows]
+    most = max((benchmark.sampling for benchmark in benchmarks), key=lambda sampling: sampling.max_tokens)
+    texts = Texts(PromptLengths.of(prompts), most)
+    context = settings.context
+    if context is None and model.family.bytes_per_row(2, dtype) > model.family.bytes_per_row(1, dtype):
+        context = texts.longest  # the same for every completion, also when others were written before
+    check_context(model.family.context, texts.lengths.longest, [most], context)
+    lanes = lanes_that_fit(model, texts, settings.lanes, dtype, context)
+    streams = settings.streams
+    return make_engine(model.family, model.tokenizer, model.params, lanes, 1, streams, context=context)
 
 
 def _sample(benchmarks, job, index, at, completions, scores) -> dict[str, Any]:

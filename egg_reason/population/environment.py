@@ -31,7 +31,7 @@ __all__ = ["Environment", "EnvironmentFailure", "EnvironmentProblem", "checked_e
 OF_TEXTS = (
     *(one.name for section in (RewardSettings, SamplingSettings) for one in settings_of(section)),
     *("samples", "aggregate", "share_noise", "eval_temperature", "tokens", "sample_every"),
-    *("engine", "lanes", "group", "streams", "allow_overlap"),
+    *("engine", "lanes", "group", "streams", "context", "allow_overlap"),
 )
 """Settings of completions, of their rewards and of the engine that writes them, of which an environment has
 none."""
