@@ -17,6 +17,7 @@ is one JSON object.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -30,6 +31,13 @@ SHAPES = {
     "12x768": (12, 768, 12, 64, 3072, 256, 64, 64, 32, 128),
 }
 """layers, width, heads, head size, ffn, vocabulary, ranks w a v g: of `rwkv7.Shape`."""
+
+TRANSFORMERS: dict[str, tuple] = {
+    "SmolLM2-135M": ("llama", 30, 576, 9, 3, 64, 1536, 49_152, True, 1e-5, 1e5),
+    "Qwen2.5-1.5B": ("qwen2", 28, 1536, 12, 2, 128, 8960, 151_936, True, 1e-6, 1e6),
+}
+"""model type, layers, width, heads, key/value heads, head size, ffn, vocabulary, tied, eps and theta of
+`transformer.Shape`: real models with random weights and a tokenizer of bytes."""
 
 RUN = {
     "steps": 2,
@@ -78,6 +86,13 @@ CASES: dict[str, dict[str, Any]] = {
     "grpo 6x256, 4096 tokens": gradients("6x256", 8, 16, 4096),
     "grpo 12x768, 512 tokens": gradients("12x768", 2, 8, 512),
     "grpo 12x768, 2048 tokens": gradients("12x768", 4, 16, 2048),
+    "eggroll SmolLM2-135M, 64 lanes": evolution("SmolLM2-135M", "eggroll", 32, 64),
+    "eggroll SmolLM2-135M, context 512": evolution("SmolLM2-135M", "eggroll", 32, 64, context=512),
+    "grpo SmolLM2-135M": gradients("SmolLM2-135M", 4, 8, 512),
+    "eggroll Qwen2.5-1.5B, bfloat16, 8 lanes": evolution(
+        "Qwen2.5-1.5B", "eggroll", 8, 8, steps=1, final_problems=4
+    )
+    | {"dtype": "bfloat16"},
 }
 
 REWARD = (
@@ -89,6 +104,8 @@ REWARD = (
 def settings(case: dict[str, Any], out: Path) -> dict[str, Any]:
     model = case["model"]
     own = {"model": str(out / f"{model}.pth")} if model in SHAPES else {}
+    if model in TRANSFORMERS:
+        own = {"model": str(out / model), "tokenizer": "byte"}
     rewards = {"reward": [f"{out / 'reward.py'}:digits"], "reward_weights": [0.0, 1.0]}
     return RUN | rewards | case | own
 
@@ -128,6 +145,25 @@ def prepare(out: Path) -> None:
             write_pth(random_params(Shape(*sizes), jax.random.key(0)), out / f"{name}.pth", "float32")
 
 
+def prepare_transformer(name: str, out: Path) -> None:
+    """Write a folder of random weights in bfloat16."""
+    import jax
+
+    from egg_reason import models
+    from egg_reason.models.tokenizers import ByteTokenizer
+    from egg_reason.models.transformer.family import TransformerFamily
+    from egg_reason.models.transformer.model import random_params
+    from egg_reason.models.transformer.shape import Shape
+
+    shape = Shape(*TRANSFORMERS[name])
+    biases = shape.model_type == "qwen2"
+    family = TransformerFamily(
+        dataclasses.replace(shape, qkv_bias=biases, windows=(None,) * shape.layers, context=8192)
+    )
+    params = jax.tree.map(jax.device_get, random_params(family.shape, jax.random.key(0)))
+    models.save(models.Model(name, name, family, params, ByteTokenizer()), out / name, "hf", "bfloat16")
+
+
 def ask(what: str, given: dict[str, Any], out: Path) -> float:
     words = [sys.executable, __file__, "--out", str(out), "--work", what, json.dumps(given)]
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
@@ -153,6 +189,9 @@ def main() -> None:
     if not all((args.out / f"{name}.pth").is_file() for name in SHAPES):
         prepare(args.out)
     wanted = [name for name in args.only.split(";") if name] or list(CASES)
+    for model in {CASES[name]["model"] for name in wanted} & TRANSFORMERS.keys():
+        if not (args.out / model).exists():
+            prepare_transformer(model, args.out)
     for name in wanted:
         done = args.out / f"{name.replace(' ', '-').replace(',', '')}.json"
         sizes = json.loads(done.read_text()) if done.is_file() else {}
