@@ -216,6 +216,20 @@ def test_what_python_gives_is_refused_in_one_line(call, message):
             "task option largest must be given once, it is there twice: leave one out",
         ),
         (
+            "train --task-options data_dir=d --dry-run",
+            "data_dir is a setting of its own and no task option: give --data-dir d",
+        ),
+        (
+            "eval --task-options reward=gsm8k",
+            "reward is a setting of its own and no task option: give --reward",
+        ),
+        ("tasks show gsm8k template=plain", "template is a setting of its own and no task"),
+        ("tasks show gsm8k tokenizer=byte", "tokenizer is a setting of its own and no task"),
+        (
+            "train --task-options split=train --dry-run",
+            "split follows from the other settings and is no task",
+        ),
+        (
             "train --resume x --accept-changes data,data",
             "--accept-changes must have each entry once, 'data' is",
         ),

@@ -297,6 +297,12 @@ def task_options(pairs: tuple[str, ...]) -> dict:
         name = name.replace("-", "_")
         if name in options:
             raise ValueError(f"task option {name} must be given once, it is there twice: leave one out")
+        if name in {*TaskSettings.__dataclass_fields__, "reward", "tokenizer"}:
+            raise ValueError(
+                f"{name} is a setting of its own and no task option: give --{name.replace('_', '-')} {text}"
+            )
+        if name in ("prompting", "split", "tokenizer_name"):
+            raise ValueError(f"{name} follows from the other settings and is no task option: leave it out")
         if len(text) > 1 and text[0] == text[-1] == '"':
             options[name] = text[1:-1]
             continue
