@@ -1,11 +1,11 @@
-"""Makes tests/data/rwkv7_reference.npz: what the official `rwkv` package computes, for a test that runs
-without it.
+"""Makes tests/data/rwkv7_reference.npz and transformer_reference.npz: what the packages `rwkv` and `transformers`
+compute, for tests that run without them.
 
     python scripts/make_reference.py
 
-Random models of three shapes with the full vocabulary, written by our own `.pth` writer; float32 on the CPU;
+RWKV-7: random models of three shapes with the full vocabulary, written by our own `.pth` writer; float32 on the CPU;
 256 tokens, then 128 greedy ones. Stored per model: logits at 16 positions x 64 vocabulary entries, the greedy
-tokens, and the fingerprint of the weights. Needs the packages of the dependency group "reference".
+tokens, and the fingerprint of the weights. Transformers: logits of small random models. Needs the packages of the dependency group "reference".
 """
 
 import sys
@@ -16,6 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from helpers import transformer_reference
 from rwkv7_reference import CASES, CONTINUED, ENTRIES, POSITIONS, STORED, official_run, prompt, random_model
 
 from egg_reason.models.rwkv7.layout import fingerprint, write_pth
@@ -47,6 +48,17 @@ def main() -> None:
     STORED.parent.mkdir(exist_ok=True)
     np.savez_compressed(STORED, **stored)
     print(f"{STORED}: {STORED.stat().st_size} bytes")
+    make_transformers()
+
+
+def make_transformers() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        stored = {
+            case: transformer_reference.official_logits(case, Path(folder) / str(index))
+            for index, case in enumerate(transformer_reference.CASES)
+        }
+    np.savez_compressed(transformer_reference.STORED, **stored)
+    print(f"{transformer_reference.STORED}: {transformer_reference.STORED.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.transformer_reference import CASES, IDS, SIZES, TEXTS, TOKENS, official
 from rwkv7_reference import needs_reference
 from safetensors.numpy import load_file, save_file
 
@@ -22,62 +23,7 @@ from egg_reason.models.transformer.family import TransformerFamily
 
 pytestmark = needs_reference("torch")
 
-SIZES: dict[str, Any] = {
-    "num_hidden_layers": 3,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "vocab_size": 256,
-    "max_position_embeddings": 512,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-    "rope_theta": 10_000.0,
-}
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama3 frequencies, tied": (
-        "llama",
-        {"num_key_value_heads": 2, "tie_word_embeddings": True, "rope_parameters": LLAMA3},
-    ),
-    "llama with biases": (
-        "llama",
-        {"num_key_value_heads": 1, "head_dim": 16, "attention_bias": True, "mlp_bias": True},
-    ),
-    "llama without groups": ("llama", {"num_key_value_heads": 4, "rms_norm_eps": 1e-3}),
-    "mistral with a window": ("mistral", {"num_key_value_heads": 1, "head_dim": 12, "sliding_window": 8}),
-    "mistral without": ("mistral", {"num_key_value_heads": 2, "sliding_window": None}),
-    "qwen2": ("qwen2", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
-    "qwen2 with windows": (
-        "qwen2",
-        {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
-    ),
-    "qwen3": ("qwen3", {"num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True}),
-    "qwen3 with biases and windows": (
-        "qwen3",
-        {
-            "num_key_value_heads": 1,
-            "head_dim": 8,
-            "attention_bias": True,
-            "use_sliding_window": True,
-            "sliding_window": 8,
-            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-        },
-    ),
-}
-TEXTS, TOKENS = 3, 40
-IDS = np.random.default_rng(0).integers(0, 256, (TEXTS, TOKENS))
-
 every_case = pytest.mark.parametrize("case", CASES)
-
-
-def official(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
 
 
 @functools.cache
