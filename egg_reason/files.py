@@ -31,27 +31,30 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+def new_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`. It takes that name at the end, or is deleted if an error
     is raised.
 
+    replace: a folder that is there is deleted once the new one is complete.
     Raises ValueError if something other than an empty folder is there, FileNotFoundError if the parent is
     missing.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or (not replace and any(path.iterdir()))):
         raise ValueError(f"{path}: a new or empty folder is needed, this one is in use; give another name")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: its parent folder does not exist; make {path.parent} first")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    before = path.with_name(f".{path.name}.{os.getpid()}.before")
     try:
         temporary.mkdir()
         yield temporary
-        if path.is_dir():
-            path.rmdir()  # empty, as checked; on some systems a folder cannot be renamed onto it
+        if path.is_dir():  # a folder that is not empty cannot be renamed onto it, on some systems none
+            os.rename(path, before)
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def flush(file: int) -> None:

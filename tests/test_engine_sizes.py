@@ -101,7 +101,7 @@ def test_a_run_records_its_sizes_and_keeps_them(family, tmp_path, monkeypatch, t
         "eval_every": 0,
         "dtype": "float32",
     }
-    settings |= {"reward_workers": 1, "group": 2}
+    settings |= {"reward_workers": 1, "group": 2, "checkpoint_every": 1}
     monkeypatch.setattr(generators, "LANES", 8)
     fine_tune(TrainConfig.of(**settings | {"steps": 1}), tmp_path / "run", plain=True)
     recorded = read_settings(tmp_path / "run").engine

@@ -16,7 +16,7 @@ from rwkv7_reference import random_model
 from egg_reason.models.rwkv7.family import RWKV7Family
 from egg_reason.models.rwkv7.model import Shape, forward, init_state
 from egg_reason.perturb.base import Parameter
-from egg_reason.perturb.layouts import Transposed
+from egg_reason.perturb.layouts import Bfloat16, Transposed
 from egg_reason.perturb.noise import NormalNoise, put_rows, take_rows
 from egg_reason.perturb.paths import cast, dtype_of, get, named, occurrences, put
 from egg_reason.perturb.trainable import trained
@@ -457,3 +457,20 @@ def test_only_floats_are_cast_and_only_floats_get_normal_noise():
     assert dtype_of(half) == jnp.bfloat16 and dtype_of({"steps": half["steps"]}) == np.float32
     with pytest.raises(ValueError, match="normal noise perturbs float weights, not steps of int8"):
         NormalNoise(0, 1, (Parameter("steps", 0, "vector", False, "int8"),))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("rows", [(3,), (2, 5), (90,)])
+def test_a_bfloat16_product_is_summed_in_float32_and_rounded_once(transposed, rows):
+    """Within half a unit of bfloat16 of the sum in float64, at 2,000 terms, where sums in bfloat16 would be off
+    by whole units; and as much for the base of a perturbed matrix."""
+    draw = np.random.default_rng(0)
+    x = jnp.asarray(draw.normal(size=(*rows, 2000)), jnp.bfloat16)
+    w = jnp.asarray(draw.normal(size=(2000, 24)), jnp.bfloat16)
+    kept = Transposed(w.T) if transposed else Bfloat16(w)
+    exact = np.asarray(x, np.float64) @ np.asarray(w, np.float64)
+    product = x @ kept
+    assert product.dtype == jnp.bfloat16 and product.shape == exact.shape
+    # Half a unit is up to 2^-8 of the value; sums in float32 add some 1e-5 of the size of the terms.
+    np.testing.assert_allclose(np.asarray(product, np.float64), exact, rtol=2**-8 * 1.01, atol=1e-3)
+    assert (x.astype(jnp.float32) @ kept).dtype == jnp.float32

@@ -5,8 +5,9 @@ from collections.abc import Collection
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from egg_reason.perturb.layouts import TRANSPOSED_UP_TO, Transposed
+from egg_reason.perturb.layouts import TRANSPOSED_UP_TO, Bfloat16, Transposed
 
 __all__ = ["layer_by_layer", "turned", "unstacked"]
 
@@ -23,8 +24,10 @@ def unstacked(layers: Any) -> tuple[Any, ...]:
     return tuple(jax.tree.map(lambda leaf, i=index: leaf[i], layers) for index in range(count))
 
 
-def turned(matrix: jax.Array, lanes: int) -> jax.Array | Transposed:
+def turned(matrix: jax.Array, lanes: int) -> jax.Array | Bfloat16 | Transposed:
     """Return a matrix in the layout that multiplies fastest with so many rows on a CPU."""
+    if matrix.dtype == jnp.bfloat16:
+        return Bfloat16(matrix)
     keeps = lanes > TRANSPOSED_UP_TO or matrix.size < TRANSPOSED_FROM
     return matrix if keeps else Transposed(matrix.T)
 

@@ -150,7 +150,13 @@ def _setting(table: Mapping[str, Any], section: str, name: str) -> Any:
     return (values if isinstance(values, dict) else table).get(name)
 
 
-def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype: str | None = None) -> None:
+def save(
+    model: Model,
+    path: str | os.PathLike,
+    format: str | None = None,
+    dtype: str | None = None,
+    replace: bool = False,
+) -> None:
     """Write a model in one of its family's formats; complete, or not at all.
 
     What belongs to a tokenizer of its own is written too, chat template and end tokens included: into the
@@ -162,6 +168,7 @@ def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype
             needs a new or empty folder.
         dtype: "bfloat16", "float32" or "float16"; None: that of the model's own file, so that nothing is
             lost.
+        replace: a folder that is there is replaced, once the new one is complete.
 
     >>> egg_reason.save(egg_reason.load("countdown-0.7m"), "half.pth", dtype="bfloat16")
     >>> egg_reason.load("half.pth").dtype
@@ -184,7 +191,7 @@ def save(model: Model, path: str | os.PathLike, format: str | None = None, dtype
                 temporary.write_bytes(content)
         model.family.save(model.params, path, format, dtype or model.dtype)
         return
-    with new_folder(path) as folder:
+    with new_folder(path, replace) as folder:
         model.family.save(model.params, folder, format, dtype or model.dtype)
         for name, content in beside.items():
             (folder / name).write_bytes(content)

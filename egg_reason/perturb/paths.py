@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from egg_reason.perturb.base import Parameter
-from egg_reason.perturb.layouts import Transposed
+from egg_reason.perturb.layouts import LAYOUTS
 
 __all__ = [
     "cast",
@@ -167,4 +167,4 @@ def _is_float(leaf) -> bool:
 
 
 def _is_matrix(node) -> bool:
-    return isinstance(node, Transposed)
+    return isinstance(node, LAYOUTS)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from egg_reason.perturb.layouts import Transposed
+from egg_reason.perturb.layouts import LAYOUTS, Transposed
 
 __all__ = ["NODES", "FullRank", "LowRank", "Offset", "by_row", "rescaled"]
 
@@ -24,7 +24,7 @@ class LowRank(struct.PyTreeNode):
     8% of a decode step (docs/lab/performance.md).
     """
 
-    base: Any  # [m, n], an array or Transposed
+    base: Any  # [m, n], an array or one of LAYOUTS
     a: jax.Array  # [K, R, m]
     b: jax.Array  # [K, R, n]
     scale: jax.Array  # [B] float32
@@ -64,7 +64,7 @@ class LowRank(struct.PyTreeNode):
 class FullRank(struct.PyTreeNode):
     """A matrix plus dense noise."""
 
-    base: Any  # [m, n], an array or Transposed
+    base: Any  # [m, n], an array or one of LAYOUTS
     noise: jax.Array  # [K, m, n]
     scale: jax.Array  # [B] float32
 
@@ -133,7 +133,7 @@ def rescaled(weights, scale_B):
 
 def _transpose(base):
     """Return the transpose of a matrix, or of every matrix of a stack."""
-    return base.T if isinstance(base, Transposed) else jnp.swapaxes(base, -1, -2)
+    return base.T if isinstance(base, LAYOUTS) else Transposed(base)
 
 
 def by_row(y, x, scale):
