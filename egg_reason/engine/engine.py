@@ -30,7 +30,7 @@ from egg_reason.engine.lengths import LengthHistory, Lengths
 from egg_reason.engine.request import Request, check_context, checked, identity_of, one_for_each
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.stream import Stream, Work
-from egg_reason.models.base import AnyFamily, Model
+from egg_reason.models.base import AnyFamily, Model, on_cpu
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.needs import Need
 from egg_reason.perturb import noise as populations
@@ -69,7 +69,7 @@ def make_engine(
         tokenizer,
         lanes,
         group,
-        streams or default_streams(params, lanes, group),
+        streams or default_streams(params, lanes, group, family.platform),
         devices=devices,
     )
 
@@ -95,12 +95,12 @@ GENERATORS: dict[str, MakeGenerator] = {"jax": _from_settings}
 """Generators by the value of the setting `engine`. To add one: an entry here."""
 
 
-def default_streams(params: object, lanes: int, group: int) -> int:
+def default_streams(params: object, lanes: int, group: int, platform: str | None = None) -> int:
     """Returns how many streams suit these weights on this machine. On a CPU, if the weights are small, each
     stream keeps a core busy; every stream reads all weights for its own lanes, so that large ones are better
-    read once. Elsewhere 1. params: arrays or their shapes."""
+    read once. Elsewhere 1. params: arrays or their shapes. platform: as of `models.on_cpu`."""
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    if jax.default_backend() != "cpu" or size > STREAM_WEIGHTS:
+    if not on_cpu(platform) or size > STREAM_WEIGHTS:
         return 1
     # Each stream keeps whole groups, and enough lanes to be worth its own read of the weights.
     most = max(1, min(os.cpu_count() or 1, lanes // max(group, STREAM_LANES)))
@@ -188,7 +188,7 @@ class Engine:
 
         parts = needs_of(self, noise, params, sampling, lengths, population, prompts)
         # The devices of a CPU share its memory; an accelerator has its own.
-        sharing = max(1, len(self.devices)) if jax.default_backend() == "cpu" else 1
+        sharing = max(1, len(self.devices)) if on_cpu(self.family.platform) else 1
         return [replace(need, bytes=need.bytes * sharing) for need in parts]
 
     def noise_bytes(self, noise: Noise, params: object) -> int:
@@ -337,10 +337,10 @@ class Engine:
         jobs = request.jobs
         prompts = request.prompts
         these = PromptLengths.of(prompts)
-        piece = usual_piece()
+        piece = usual_piece(self.family.platform)
         if lengths is not None:
             longest = max(lengths.longest, these.longest)
-            piece = piece_length(longest - 1)
+            piece = piece_length(longest - 1, self.family.platform)
             these = PromptLengths(longest, min(lengths.shared, these.shared))
         check_context(self.family.context, these.longest, request.samplings)
         texts = jobs.member * len(prompts) + jobs.prompt
