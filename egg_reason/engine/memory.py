@@ -69,7 +69,7 @@ def needs_of(
 
 
 class AbstractStream(NamedTuple):
-    """What a stream holds and calls; nothing is allocated and nothing compiled.
+    """The arrays of a stream and the programs that it calls; nothing is allocated and nothing compiled.
 
     weights: as the engine reads them. calls: "decode" and "fill", and "assign" where members have noise.
     """
