@@ -59,7 +59,6 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     Compiles its programs (the run finds them in the cache), reads no weights of a .pth file. devices: as in
     `Machines`; those of a CPU share its memory. Raises the errors of a run's settings, task and model.
     """
-    on_cpu = jax.default_backend() == "cpu"
     model = models.peek(config.model.model, config.model.tokenizer)
     task = build_task(config, model)
     made = checked(config, model, task, Machines(devices=devices))
@@ -89,7 +88,7 @@ def predict(config: TrainConfig, devices: int = 1) -> Prediction:
     ]
     if getattr(config.algorithm, "reference", None):
         parts.append(Need("reference as it was read", size(weights), ALWAYS))
-    if on_cpu:
+    if models.on_cpu(model.family.platform):
         parts = [
             Need("Python, libraries, compiled programs", _resident(), ALWAYS),
             Need("the compiler at work", COMPILER, ALWAYS),

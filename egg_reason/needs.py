@@ -6,11 +6,11 @@ Every part states its own needs (an algorithm its update, a generator its lanes,
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-__all__ = ["ALWAYS", "GENERATE", "SAVE", "UPDATE", "Need", "abstract", "size", "working"]
+__all__ = ["ALWAYS", "GENERATE", "SAVE", "UPDATE", "Call", "Need", "abstract", "size", "working"]
 
 GENERATE, UPDATE, SAVE = "generate", "update", "save"
 ALWAYS = (GENERATE, UPDATE, SAVE)
@@ -26,6 +26,13 @@ class Need:
     phases: tuple[str, ...]
 
 
+class Call(NamedTuple):
+    """A program as a part calls it: a jitted function, and its arguments, abstract where they are large."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+
+
 def abstract(shape: tuple[int, ...], dtype: Any) -> Any:
     """Return an array that has a shape and a dtype and takes no memory."""
     return jax.ShapeDtypeStruct(shape, dtype)
@@ -36,11 +43,10 @@ def size(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def working(lowered: Any) -> int:
-    """Return the bytes that a compiled program takes beside its arguments, as XLA plans it.
+def working(call: Call) -> int:
+    """Compile a program and return the bytes that it takes beside its arguments, as XLA plans it.
 
     These are its results, as far as they do not take the place of an argument, and what it needs meanwhile.
-    lowered: `jax.jit(f).lower(...)`.
     """
-    plan = lowered.compile().memory_analysis()
+    plan = call.function.lower(*call.arguments).compile().memory_analysis()
     return plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes

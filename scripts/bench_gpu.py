@@ -10,7 +10,7 @@
   training draws them, in the place of one for each row.
 * recurrence: one layer's `wkv_step`, as XLA compiles it and as the Pallas kernel; share: the time in which
   the state can be read and written, of the time taken; error: the largest, relative to the largest output,
-  against full float32 (a GPU may round products to TF32).
+  against full float32 (no product is to be rounded to TF32).
 * decode: a step of plain generation with all lanes running, sampling included, with either recurrence; share:
   `bench_decode.floor`, at the ceilings above, of the time taken.
 * step: a whole ES step as `bench_engine.py` has it (ask, noise, generation by all members, tell) beside plain

@@ -169,11 +169,11 @@ def test_a_text_beyond_the_context_of_a_model_is_refused():
 
 
 @every_family
-@pytest.mark.parametrize("think", [None, 3])
-def test_completions_are_those_of_the_dense_member(name, think):
+@pytest.mark.parametrize(("think", "platform"), [(None, None), (3, None), (None, "tpu")])
+def test_completions_are_those_of_the_dense_member(name, think, platform):
     """Lanes are refilled, beginnings shared and thoughts cut off; the texts are those of a loop without any
-    of it."""
-    result = generate(name, think=think)
+    of it. The branches for accelerators write them too, run here."""
+    result = generate(name, think=think, family=dataclasses.replace(FAMILIES[name], platform=platform))
     expected = [direct(name, *job, think) for job in zip(JOBS.member, JOBS.prompt, strict=True)]
     written = [
         tuple(tokens[:length].tolist()) for tokens, length in zip(result.tokens, result.lengths, strict=True)

@@ -32,7 +32,7 @@ from egg_reason.algorithms.shaping import AGGREGATES, SHAPINGS, fitness_metrics,
 from egg_reason.algorithms.state import OPTIMISERS, Params, Schedule, State, as_schedule, check_state
 from egg_reason.config import AlgorithmSettings, EvolutionSettings
 from egg_reason.config.argument import instance, real, shown, whole
-from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
+from egg_reason.needs import ALWAYS, UPDATE, Call, Need, abstract, size, working
 from egg_reason.perturb.base import Noise, Parameter
 from egg_reason.perturb.noise import Members, NormalNoise
 from egg_reason.perturb.paths import cast, check_arrays, get, put
@@ -282,6 +282,21 @@ class EvolutionStrategy:
 
     def needs(self, weights: Params, texts: int, positions: int) -> list[Need]:
         """Return what the state and the update need beside the weights; see `Algorithm.needs`."""
+        calls = self.calls(weights)
+        bytes_of = {name: working(call) for name, call in calls.items()}
+        leaves, optimiser, anchor = calls["apply"].arguments[1:4]
+        _, total, drawn, _ = calls["add"].arguments
+        summing = max(bytes_of["draw"], size(drawn) + bytes_of["add"] - (0 if total else size(leaves)))
+        return [
+            Need("optimiser", size(optimiser), ALWAYS),
+            Need("anchor", size(anchor), ALWAYS),
+            Need("direction of the update", size(leaves), (UPDATE,)),
+            Need("a chunk of directions, or the new weights", max(summing, bytes_of["apply"]), (UPDATE,)),
+        ]
+
+    def calls(self, weights: Params) -> dict[str, Call]:
+        """Return the programs of an update: "draw" and "add", a chunk of directions, and "apply". weights: as
+        of `needs`."""
         leaves = self._leaves(weights)
         optimiser = jax.eval_shape(self.optimiser.init, leaves)
         pairs = self.population // 2
@@ -290,17 +305,12 @@ class EvolutionStrategy:
         directions = abstract((chunk,), jnp.int32)
         total = leaves if pairs > chunk else None  # the first chunk is not added to anything
         drawn = jax.eval_shape(lambda: self.noise.draw(shapes, 0, jnp.arange(chunk)))
-        drawing = _draw.lower(self.noise, shapes, 0, directions)
-        adding = _add.lower(self.noise, total, drawn, abstract((chunk,), jnp.float32))
         anchor = leaves if self.anchor_decay else None
-        applying = EvolutionStrategy._apply.lower(self, leaves, optimiser, anchor, leaves, 0.1)
-        summing = max(working(drawing), size(drawn) + working(adding) - (0 if total else size(leaves)))
-        return [
-            Need("optimiser", size(optimiser), ALWAYS),
-            Need("anchor", size(anchor), ALWAYS),
-            Need("direction of the update", size(leaves), (UPDATE,)),
-            Need("a chunk of directions, or the new weights", max(summing, working(applying)), (UPDATE,)),
-        ]
+        return {
+            "draw": Call(_draw, (self.noise, shapes, 0, directions)),
+            "add": Call(_add, (self.noise, total, drawn, abstract((chunk,), jnp.float32))),
+            "apply": Call(EvolutionStrategy._apply, (self, leaves, optimiser, anchor, leaves, 0.1)),
+        }
 
     def _leaves(self, params):
         return {p.name: get(params, p.name) for p in self.parameters}

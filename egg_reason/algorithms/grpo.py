@@ -35,7 +35,7 @@ from egg_reason.algorithms.shaping import AGGREGATES
 from egg_reason.algorithms.state import Params, Schedule, State, as_schedule
 from egg_reason.engine.sampling import drawable
 from egg_reason.models import AnyFamily
-from egg_reason.needs import ALWAYS, UPDATE, Need, abstract, size, working
+from egg_reason.needs import ALWAYS, UPDATE, Call, Need, abstract, size, working
 from egg_reason.perturb.base import Parameter
 from egg_reason.perturb.noise import NO_NOISE, Single
 from egg_reason.perturb.paths import cast, get, put
@@ -46,7 +46,6 @@ OVERLONG = ("keep", "mask")
 LOGITS_AT_ONCE = 1 << 25
 """Logits that exist at a time (128 MiB): with a vocabulary of 65,536 all positions of a batch would not
 fit."""
-
 
 TEXT_BYTES = 25
 """Bytes that `tell` keeps for one position of a text: two tables of int32, four of float32, one of bool."""
@@ -247,22 +246,10 @@ class GRPO:
 
         The backward pass is taken to see its widest batch.
         """
-        leaves = self._leaves(weights)
-        optimiser = jax.eval_shape(self.optimiser.init, leaves)
-        width = padded_width(positions)
-        shape = max(1, self.backward_tokens // width), width
-        whole, real = abstract(shape, jnp.int32), abstract(shape, jnp.float32)
-        batch = Rows(
-            inputs=whole,
-            targets=whole,
-            mask=abstract(shape, jnp.bool_),
-            advantages=abstract(shape[:1], jnp.float32),
-            old=real,
-            reference=real,
-            weights=real,
-        )
-        backward = working(GRPO._accumulate.lower(self, leaves, weights, batch, leaves))
-        applying = working(GRPO._apply.lower(self, leaves, optimiser, leaves, 0.1))
+        calls = self.calls(weights, positions)
+        backward, applying = working(calls["accumulate"]), working(calls["apply"])
+        _, leaves, optimiser, *_ = calls["apply"].arguments
+        shape = calls["accumulate"].arguments[3].inputs.shape
         logits = min(backward, min(LOGITS_AT_ONCE, math.prod(shape) * self.family.vocabulary) * 4)
         updates = self.iterations * self.minibatches
         between = size(leaves) + size(optimiser) if updates > 1 else 0
@@ -276,6 +263,19 @@ class GRPO:
             Need("logits of the backward pass", logits, (UPDATE,)),
             Need("activations of the backward pass, or new weights", rest, (UPDATE,)),
         ]
+
+    def calls(self, weights: Params, positions: int) -> dict[str, Call]:
+        """Return the programs of an update: "accumulate" (a backward pass) and "apply". Args: `needs`'."""
+        leaves = self._leaves(weights)
+        optimiser = jax.eval_shape(self.optimiser.init, leaves)
+        shape = max(1, self.backward_tokens // (width := padded_width(positions))), width
+        whole, real = abstract(shape, jnp.int32), abstract(shape, jnp.float32)
+        mask, advantages = abstract(shape, jnp.bool_), abstract(shape[:1], jnp.float32)
+        batch = Rows(whole, whole, mask, weights=real, advantages=advantages, old=real, reference=real)
+        return {
+            "accumulate": Call(GRPO._accumulate, (self, leaves, weights, batch, leaves)),
+            "apply": Call(GRPO._apply, (self, leaves, optimiser, leaves, 0.1)),
+        }
 
     def _leaves(self, params):
         return {p.name: get(params, p.name) for p in self.parameters}

@@ -28,7 +28,7 @@ from egg_reason.engine.lengths import LengthHistory, Lengths
 from egg_reason.engine.request import Request, check_context, checked, identity_of, one_for_each
 from egg_reason.engine.sampling import Sampling
 from egg_reason.engine.stream import Stream, Work
-from egg_reason.models.base import AnyFamily
+from egg_reason.models.base import AnyFamily, on_cpu
 from egg_reason.models.tokenizers import Tokenizer
 from egg_reason.needs import Need
 from egg_reason.perturb import noise as populations
@@ -123,7 +123,7 @@ class Engine:
 
         parts = needs_of(self, noise, params, sampling, lengths, population, prompts)
         # The devices of a CPU share its memory; an accelerator has its own.
-        sharing = max(1, len(self.devices)) if jax.default_backend() == "cpu" else 1
+        sharing = max(1, len(self.devices)) if on_cpu(self.family.platform) else 1
         return [replace(need, bytes=need.bytes * sharing) for need in parts]
 
     def noise_bytes(self, noise: Noise, params: object) -> int:
@@ -273,12 +273,12 @@ class Engine:
         prompts = request.prompts
         these = PromptLengths.of(prompts)
         check_context(self.family.context, these.longest, request.samplings, self.context)
-        piece = usual_piece()
+        piece = usual_piece(self.family.platform)
         if lengths is None and self.context is not None:
             these = PromptLengths(self.context, these.shared)  # the same sizes for whatever prompts
         elif lengths is not None:
             longest = max(lengths.longest, these.longest)
-            piece = piece_length(longest - 1)
+            piece = piece_length(longest - 1, self.family.platform)
             these = PromptLengths(longest, min(lengths.shared, these.shared))
         texts = jobs.member * len(prompts) + jobs.prompt
         return Work(

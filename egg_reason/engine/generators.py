@@ -15,7 +15,7 @@ from egg_reason.engine.engine import Engine
 from egg_reason.engine.lanes import Capacity
 from egg_reason.engine.request import check_context
 from egg_reason.engine.sampling import Sampling
-from egg_reason.models.base import AnyFamily, Model, compute_dtype
+from egg_reason.models.base import AnyFamily, Model, compute_dtype, on_cpu
 from egg_reason.models.tokenizers import Tokenizer
 
 __all__ = [
@@ -70,7 +70,7 @@ def make_engine(
         tokenizer,
         lanes,
         group,
-        streams or default_streams(params, lanes, group),
+        streams or default_streams(params, lanes, group, family.platform),
         devices=devices,
         context=context,
     )
@@ -86,7 +86,7 @@ def _from_settings(
 ) -> Engine:
     context = settings.context or texts.longest
     check_context(model.family.context, texts.lengths.longest, [texts.sampling], context)
-    dtype = compute_dtype(settings.dtype)
+    dtype = compute_dtype(settings.dtype, model.family.platform)
     lanes = lanes_that_fit(model, texts, settings.lanes, dtype, context, settings.group, len(devices) or 1)
     return make_engine(
         model.family,
@@ -104,12 +104,12 @@ GENERATORS: dict[str, MakeGenerator] = {"jax": _from_settings}
 """Generators by the value of the setting `engine`. To add one: an entry here."""
 
 
-def default_streams(params: object, lanes: int, group: int) -> int:
+def default_streams(params: object, lanes: int, group: int, platform: str | None = None) -> int:
     """Return how many streams suit these weights on this machine. On a CPU, if the weights are small, each
     stream keeps a core busy; every stream reads all weights for its own lanes, so that large ones are better
-    read once. Elsewhere 1. params: arrays or their shapes."""
+    read once. Elsewhere 1. params: arrays or their shapes. platform: as of `models.on_cpu`."""
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    if jax.default_backend() != "cpu" or size > STREAM_WEIGHTS:
+    if not on_cpu(platform) or size > STREAM_WEIGHTS:
         return 1
     # Each stream keeps whole groups, and enough lanes to be worth its own read of the weights.
     most = max(1, min(os.cpu_count() or 1, lanes // max(group, STREAM_LANES)))
@@ -147,7 +147,7 @@ def lanes_that_fit(
     # member's prompts, are at most one more row each.
     rows = model.family.bytes_per_row(capacity.lane, dtype) + model.family.bytes_per_row(capacity.slot, dtype)
     lane = rows + 8 * model.tokenizer.vocab_size
-    sharing = devices if jax.default_backend() == "cpu" else 1
+    sharing = devices if on_cpu(model.family.platform) else 1
     left = (memory - weights) // sharing
     if lanes is None:
         most = max(1, min(LANES, left // 2 // lane))

@@ -7,13 +7,13 @@ with these functions: nothing is laid out twice.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from egg_reason.engine import lanes as device
 from egg_reason.engine.lanes import Capacity, Lanes, Pieces, Program, Waiting
 from egg_reason.engine.slots import Slots
+from egg_reason.models.base import on_cpu
 from egg_reason.perturb.base import Drawn
 from egg_reason.perturb.paths import dtype_of
 
@@ -150,12 +150,12 @@ def padded_groups(
     )
 
 
-def piece_length(tokens: int) -> int:
+def piece_length(tokens: int, platform: str | None = None) -> int:
     """Return the tokens of a piece, at most the usual: such texts are cut into few pieces, the last full."""
     # As many pieces as the usual length needs, and then the shortest length that this many cover.
-    return max(1, -(-tokens // max(1, -(-tokens // usual_piece()))))
+    return max(1, -(-tokens // max(1, -(-tokens // usual_piece(platform)))))
 
 
-def usual_piece() -> int:
-    """Returns the tokens of a piece where prompts of any length may come."""
-    return PIECE if jax.default_backend() == "cpu" else PIECE_ELSEWHERE
+def usual_piece(platform: str | None = None) -> int:
+    """Return the tokens of a piece where prompts of any length may come. platform: as of `models.on_cpu`."""
+    return PIECE if on_cpu(platform) else PIECE_ELSEWHERE

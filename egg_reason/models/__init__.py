@@ -15,6 +15,7 @@ from egg_reason.models.base import (
     Loader,
     Model,
     compute_dtype,
+    on_cpu,
     register,
 )
 from egg_reason.models.rwkv7.family import RWKV7Loader
@@ -44,6 +45,7 @@ __all__ = [
     "compute_dtype",
     "load",
     "locate",
+    "on_cpu",
     "peek",
     "register",
     "run_model",

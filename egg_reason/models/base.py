@@ -32,6 +32,7 @@ __all__ = [
     "PyTree",
     "compute_dtype",
     "digest",
+    "on_cpu",
     "register",
 ]
 
@@ -59,6 +60,12 @@ class Family(Protocol[Params, State]):
     @property
     def name(self) -> str:
         """The family's name, e.g. "rwkv7"."""
+        ...
+
+    @property
+    def platform(self) -> str | None:
+        """The platform that the family's programs are compiled for: "cpu", "cuda", "tpu", ...; None: that of
+        the devices that JAX uses by default. A family made for another one can be exported there."""
         ...
 
     @property
@@ -262,11 +269,17 @@ def digest(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
     return result.hexdigest()
 
 
-def compute_dtype(name: str) -> DTypeLike:
+def on_cpu(platform: str | None = None) -> bool:
+    """Return whether programs for a platform run on a CPU. None: the platform of the devices that JAX uses by
+    default. Whatever is done differently on a CPU asks here."""
+    return (platform or jax.default_backend()) == "cpu"
+
+
+def compute_dtype(name: str, platform: str | None = None) -> DTypeLike:
     """Return the precision to compute in: float32, bfloat16, or auto (bfloat16 on an accelerator, float32 on
-    a CPU)."""
+    a CPU). platform: as of `on_cpu`."""
     if name == "auto":
-        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        return jnp.float32 if on_cpu(platform) else jnp.bfloat16
     if name not in ("float32", "bfloat16"):
         raise ValueError(f"dtype must be auto, float32 or bfloat16, not {name!r}")
     return jnp.dtype(name)

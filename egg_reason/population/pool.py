@@ -33,6 +33,7 @@ from egg_reason.config import Machines, TrainConfig
 from egg_reason.config.paths import located
 from egg_reason.config.resume import run_table
 from egg_reason.engine.base import Members
+from egg_reason.models import on_cpu
 from egg_reason.population.base import Build, Parts
 from egg_reason.population.inputs import refuse_other_inputs
 from egg_reason.population.trials import Trials, member_ranges, merge, missing
@@ -173,9 +174,9 @@ class Pool:
     def start(self, parts: Parts, run: Run, state: State, say: Callable[[str], None]) -> None:
         """Return when a worker has joined. Raises ValueError where this process does not compute on a CPU,
         as the workers do."""
-        if jax.default_backend() != "cpu":
+        if not on_cpu():
             raise ValueError(
-                f"the workers of a pool compute on CPUs, this process on {jax.default_backend()}: set"
+                f"the workers of a pool compute on CPUs, this process on {jax.devices()[0].platform}: set"
                 " JAX_PLATFORMS=cpu"
             )
         self.parts = parts

@@ -34,6 +34,7 @@ class StubFamily:
     vocabulary: int = 256
 
     name: ClassVar[str] = "stub"
+    platform: ClassVar[str | None] = None
     context: ClassVar[int | None] = None
     formats: ClassVar[dict[str, str]] = {"npz": ".npz"}
     gradient: ClassVar[str] = "the int8 matrices of the stub family have no gradient"

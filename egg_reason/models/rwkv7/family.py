@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from egg_reason.models.base import Checkpoint
+from egg_reason.models.base import Checkpoint, on_cpu
 from egg_reason.models.formats.huggingface import CONFIG, read_json
 from egg_reason.models.layers import layer_by_layer, turned
 from egg_reason.models.rwkv7 import layout
@@ -44,11 +44,13 @@ class RWKV7Family:
         prints both).
     block0_has_v: whether files hold the unused att.v0, v1 and v2 of block 0, so that a model that is saved
         has the tensors of its own file. It changes no arithmetic: families that differ in it alone are equal.
+    platform: as of `Family.platform`.
     """
 
     shape: Shape
     step: Callable = wkv_step
     block0_has_v: bool = dataclasses.field(default=True, compare=False)
+    platform: str | None = None
 
     name: ClassVar[str] = "rwkv7"
     context: ClassVar[int | None] = None
@@ -109,7 +111,7 @@ class RWKV7Family:
     def prepared(self, weights: RWKV7, lanes: int) -> RWKV7:
         """Return the weights layer by layer on a CPU, so that none is cut out of a stack, and for up to 64
         rows large matrices transposed. That is a second copy in memory."""
-        if jax.default_backend() != "cpu":
+        if not on_cpu(self.platform):
             return weights
         return weights.replace(
             head=turned(weights.head, lanes), blocks=layer_by_layer(weights.blocks, lanes, MATRICES)

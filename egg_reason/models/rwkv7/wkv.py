@@ -6,7 +6,8 @@ does
     S <- (diag(w) + b a^T) S + k v^T          y = S^T r
 
 with decay `w = exp(log_w)`, removal direction `a = -kk` and replacement `b = kk * in-context learning rate`
-(RWKV-7 "Goose", arXiv 2503.14456, equations 14-18). Everything here is float32, whatever the activations are.
+(RWKV-7 "Goose", arXiv 2503.14456, equations 14-18). Everything here is float32, whatever the activations are,
+products too: by default a GPU would round their inputs to 10 bits (TF32), a TPU to 7.
 
 * `wkv_step`: one token, the decoder's inner loop.
 * `wkv_scan`: tokens one after another; for short prompts.
@@ -20,6 +21,10 @@ of contiguous rows, which measured 2.1 times as fast on a CPU.
 Axes: B rows, T tokens, H heads, K head size. Inputs are [B, T, H, K] (no T axis for the step), the state is
 [B, H, K, K].
 """
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,11 +41,23 @@ SCAN_UP_TO = 64
 (measured on a CPU: 12 ms against 36 ms for 32 prompts of 24 tokens, 3 layers of 4 heads of 32)."""
 
 
+def exact(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function whose products are to be computed in full float32 on every platform."""
+
+    @functools.wraps(function)
+    def run(*given, **options):
+        with jax.default_matmul_precision("highest"):
+            return function(*given, **options)
+
+    return run
+
+
 def wkv(state, r, log_w, k, v, a, b):
     """Any number of tokens, by the faster way. Args as `wkv_chunked`."""
     return (wkv_scan if r.shape[1] <= SCAN_UP_TO else wkv_chunked)(state, r, log_w, k, v, a, b)
 
 
+@exact
 def wkv_step(state, r, log_w, k, v, a, b):
     """One token. Reads the state once for both products, since S'^T r = S^T (w r) + (S^T a)(b . r) + v (k .
     r).
@@ -59,6 +76,7 @@ def wkv_step(state, r, log_w, k, v, a, b):
     return y, new_state
 
 
+@exact
 def wkv_scan(state, r, log_w, k, v, a, b):
     """Tokens one after another, as `wkv_step`; all that does not need the state is done for all tokens at
     once. Args as `wkv_chunked`."""
@@ -128,6 +146,7 @@ def _chunks(state, reads, writes, v, log_whole):
     return _forward(state, reads, writes, v, log_whole)[0]
 
 
+@exact
 def _forward(state, reads, writes, v, log_whole):
     chunk = v.shape[-2]
     # X Z^T, masked: [2 C, 2 C], rows r~ then a~, columns b~ then k~.
@@ -153,6 +172,7 @@ def _forward(state, reads, writes, v, log_whole):
     return (y, end), (reads, writes, written, of_r, of_ak, solve, whole, starts, ends)
 
 
+@exact
 def _backward(kept, gradients):
     d_y, d_end = gradients
     chunk = d_y.shape[-2]

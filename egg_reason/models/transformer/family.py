@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from egg_reason.models.base import Checkpoint
+from egg_reason.models.base import Checkpoint, on_cpu
 from egg_reason.models.formats import gguf_tokenizer
 from egg_reason.models.formats.gguf import is_gguf
 from egg_reason.models.formats.huggingface import CONFIG, read_json
@@ -42,9 +42,10 @@ MATRICES = frozenset(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_p
 
 @dataclasses.dataclass(frozen=True)
 class TransformerFamily:
-    """A transformer of one shape."""
+    """A transformer of one shape. platform: as of `Family.platform`."""
 
     shape: Shape
+    platform: str | None = None
 
     formats: ClassVar[dict[str, str]] = {"hf": ""}
 
@@ -76,7 +77,8 @@ class TransformerFamily:
         )
 
     def init_state(self, rows: int, capacity: int, dtype: DTypeLike) -> State:
-        return init_state(self.shape, rows, capacity, _cache_dtype(dtype))
+        # On a CPU a bfloat16 cache is slower than a float32 one.
+        return init_state(self.shape, rows, capacity, jnp.float32 if on_cpu(self.platform) else dtype)
 
     def bytes_per_row(self, capacity: int, dtype: DTypeLike) -> int:
         row = jax.eval_shape(lambda: self.init_state(1, capacity, dtype))
@@ -117,7 +119,7 @@ class TransformerFamily:
         return forward(self.shape, weights, tokens_BT, state, lengths_B)
 
     def logits(self, weights: Transformer, hidden: jax.Array) -> jax.Array:
-        return logits(weights, hidden)
+        return logits(weights, hidden, on_cpu(self.platform))
 
     @property
     def gradient(self) -> Callable[[Transformer, Array, bool], jax.Array]:
@@ -129,7 +131,7 @@ class TransformerFamily:
     def prepared(self, weights: Transformer, lanes: int) -> Transformer:
         """Return the weights layer by layer on a CPU, so that none is cut out of a stack, and for up to 64
         rows large matrices transposed. That is a second copy in memory."""
-        if jax.default_backend() != "cpu":
+        if not on_cpu(self.platform):
             return weights
         head = weights.lm_head
         return weights.replace(
@@ -172,11 +174,6 @@ class TransformerLoader:
             text_files = functools.partial(gguf_tokenizer.text_files, metadata, str(path))
         family = TransformerFamily(contents.shape)
         return Checkpoint(family, contents.dtype, contents.shapes(), contents.read, text_files)
-
-
-def _cache_dtype(dtype: DTypeLike) -> DTypeLike:
-    """Return the precision of keys and values. On a CPU a bfloat16 cache is slower than a float32 one."""
-    return jnp.float32 if jax.default_backend() == "cpu" else dtype
 
 
 def _cleared(cache: jax.Array, lengths: jax.Array) -> jax.Array:

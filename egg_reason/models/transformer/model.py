@@ -175,13 +175,14 @@ def read(shape: Shape, params: Transformer, tokens_BT, remat: bool = True):
     return norm(shape, x, params.norm)
 
 
-def logits(params: Transformer, hidden: jax.Array) -> jax.Array:
-    """Return float32 [..., V]. A tied head is the table itself, noise included."""
+def logits(params: Transformer, hidden: jax.Array, cpu: bool) -> jax.Array:
+    """Return float32 [..., V]. A tied head is the table itself, noise included. cpu: the product is written
+    as a CPU computes it fastest."""
     if params.lm_head is not None:
         return (hidden @ params.lm_head).astype(jnp.float32)
     table = params.embed_tokens
     # The table lies in memory as a transposed head does: nothing is copied.
-    head = Transposed(table) if isinstance(table, jax.Array) else table.T
+    head = Transposed(table) if cpu and isinstance(table, jax.Array) else table.T
     return (hidden @ head).astype(jnp.float32)
 
 
