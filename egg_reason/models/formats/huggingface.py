@@ -105,6 +105,6 @@ def read_tensors(directory: Path) -> Mapping[str, SafeTensor]:
     for key, name in weight_map.items():
         if key not in tensors or tensors[key].path.name != name:
             raise ValueError(
-                f"{directory / INDEX}: {key:.80} should be in {name}, but is not; fetch index and shards again"
+                f"{directory / INDEX}: {key:.80} should be in {name}, but is not; fetch both again"
             )
     return tensors

@@ -113,8 +113,8 @@ def shape_of_config(config: Mapping[str, Any], source: str) -> Shape:
         )
     if head_size % 2:
         raise ValueError(
-            f"{source}: head_dim must be even, since positions turn pairs, not {head_size} (where it is absent,"
-            " hidden_size / num_attention_heads)"
+            f"{source}: head_dim must be even, since positions turn pairs, not {head_size} (where it is"
+            " absent, hidden_size / num_attention_heads)"
         )
     epsilon = config.get("rms_norm_eps", 1e-6)
     if not _is_number(epsilon) or epsilon >= 1:
