@@ -91,8 +91,17 @@ def direct(name: str, member: int, prompt: int, think: int | None = None) -> tup
             waiting += tag
 
 
-def generate(name: str, jobs: Jobs = JOBS, lanes: int = 8, think: int | None = None, family=None, **options):
+def generate(
+    name: str,
+    jobs: Jobs = JOBS,
+    lanes: int = 8,
+    think: int | None = None,
+    family=None,
+    devices: int = 1,
+    **options,
+):
     engine = Engine(family or FAMILIES[name], ByteTokenizer(), lanes=lanes, group=2, refill=2, steps=4)
+    engine = dataclasses.replace(engine, devices=jax.devices()[:1] * devices)
     sampling = Sampling(max_tokens=MOST, temperature=0, think_tokens=think)
     return engine.generate(
         population(name),
@@ -193,24 +202,61 @@ def test_a_completion_depends_on_no_neighbour(name):
         np.testing.assert_array_equal(result.log_probabilities, usual.log_probabilities[numbers])
 
 
-@dataclasses.dataclass(frozen=True)
-class Poisoned(TransformerFamily):
-    """A cache whose empty columns are NaN: whoever reads one writes NaN."""
+@every_family
+@pytest.mark.parametrize("devices", [2, 3])
+def test_several_devices_write_what_one_writes(name, devices):
+    """Threads of several devices, which share the only one here; of three pairs each gets some."""
+    usual = generate(name)
+    result = generate(name, devices=devices)
+    np.testing.assert_array_equal(result.tokens, usual.tokens)
+    np.testing.assert_array_equal(result.log_probabilities, usual.log_probabilities)
+
+
+class PoisonedRWKV7(RWKV7Family):
+    """Lanes and slots that were never written are NaN: whoever reads one writes NaN."""
 
     def init_state(self, rows, capacity, dtype):
         state = super().init_state(rows, capacity, dtype)
-        return state.replace(layers=jax.tree.map(lambda cache: jnp.full_like(cache, jnp.nan), state.layers))
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), state)
 
 
-@pytest.mark.parametrize("name", transformers.SHAPES)
+class PoisonedTransformer(TransformerFamily):
+    """A cache whose empty columns are NaN, and whose slots have NaN behind the tokens that they read. A lane
+    has huge numbers there, which its softmax gives no share."""
+
+    def init_state(self, rows, capacity, dtype):
+        return filled(super().init_state(rows, capacity, dtype), jnp.nan)
+
+    def read_into(self, weights, state, before, rows, tokens_BT, lengths_B):
+        return filled(super().read_into(weights, state, before, rows, tokens_BT, lengths_B), jnp.nan)
+
+    def enter(self, lanes, lane, slots, slot):
+        after = super().enter(lanes, lane, slots, slot)
+        huge = filled(after, 1e30)
+        layers = jax.tree.map(lambda old, new: old.at[lane].set(new[lane]), after.layers, huge.layers)
+        return after.replace(layers=layers)
+
+
+def filled(state, value):
+    """The cache with a value in every column that holds no token."""
+
+    def one(cache):
+        empty = jnp.arange(cache.shape[2]) >= state.lengths[:, None]
+        return jnp.where(empty[:, None, :, None], value, cache)
+
+    return state.replace(layers=jax.tree.map(one, state.layers))
+
+
+@every_family
 @pytest.mark.parametrize("think", [None, 3])
-def test_columns_that_hold_no_token_are_never_read(name, think):
+def test_what_holds_no_token_is_never_read(name, think):
+    """Idle lanes, unused slots, and columns beyond a text."""
     family = FAMILIES[name]
-    assert isinstance(family, TransformerFamily)
+    kind = PoisonedTransformer if isinstance(family, TransformerFamily) else PoisonedRWKV7
     usual = generate(name, think=think)
     # More lanes than jobs: some stay idle, and some slots empty.
     for lanes in (8, 64):
-        result = generate(name, family=Poisoned(family.shape), lanes=lanes, think=think)
+        result = generate(name, family=kind(family.shape), lanes=lanes, think=think)
         np.testing.assert_array_equal(result.tokens, usual.tokens)
         if lanes == 8:
             np.testing.assert_array_equal(result.log_probabilities, usual.log_probabilities)

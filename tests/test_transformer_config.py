@@ -51,6 +51,51 @@ def test_each_key_of_the_official_class_is_known(model_type):
     )
 
 
+INERT = """
+architectures transformers_version _name_or_path dtype initializer_range attention_dropout pretraining_tp
+output_hidden_states output_attentions return_dict use_cache id2label label2id problem_type pad_token_id
+bos_token_id eos_token_id
+"""
+"""Keys of the official classes that change no logit of a text."""
+ABSENT = {"auto_map": None, "quantization_config": None, "partial_rotary_factor": 1.0}
+ABSENT |= {"attention_bias": False, "mlp_bias": False, "layer_types": None, "rope_scaling": None}
+ABSENT |= {"rope_interleaved": False, "add_cross_attention": False}
+"""Keys that a file may have beside those of its class, each with what it means where it is absent."""
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_every_key_is_read_inert_or_refused(model_type):
+    """Each key gets values of every kind: either the shape follows, or the error names the key, or it is one
+    of those that change nothing."""
+    official = AutoConfig.for_model(model_type, **SMALL).to_dict()
+    if model_type.startswith("qwen"):  # a window in use, and no list of layers that overrules it
+        official |= {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
+        del official["layer_types"]
+    if model_type == "mistral":
+        official |= {"sliding_window": 64}
+    usual = shape_of_config(official, "config.json")
+    for key, present in (ABSENT | official).items():
+        candidates: list = [True, False, 3, 0.5, "x", {"x": 1}, ["x"], [{"x": {}}]]
+        if type(present) is int:
+            candidates += [present + 1, present * 2, -present]
+        if key == "layer_types":
+            candidates += [["sliding_attention"] * 4, ["full_attention"] * 3]
+        for value in candidates:
+            same = value == present or (model_type, key, value) in (
+                ("qwen2", "attention_bias", True),  # it has those of q, k and v whatever its file says
+                ("mistral", "layer_types", ["sliding_attention"] * 4),  # what its window says already
+            )
+            if same:
+                continue
+            try:
+                read = shape_of_config(official | {key: value}, "config.json")
+            except ValueError as error:
+                assert key in str(error) and key not in INERT.split() and "\n" not in str(error)
+                assert len(str(error)) < 240
+            else:
+                assert (read == usual) == (key in INERT.split()), (key, value)
+
+
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize(
     "absent",
@@ -150,7 +195,7 @@ def test_a_llama_that_would_compute_something_else(changes, message):
         ("gemma", {}, "model_type is 'gemma'; llama, mistral, qwen2, qwen3 are read"),
         (None, {}, "model_type is None"),
         (["llama"], {}, "model_type is ['llama']"),
-        ("qwen3", {"rope_theta": "absent"}, "there is no rope_theta; add that of the model"),
+        ("qwen3", {"rope_theta": "absent"}, "there is no rope_theta, nor one in rope_parameters; add that"),
         ("qwen3", {"use_sliding_window": "false"}, "use_sliding_window must be true or false, not 'false'"),
         (
             "qwen2",

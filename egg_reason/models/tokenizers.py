@@ -166,6 +166,11 @@ def for_vocabulary(vocab_size: int, name: str | None = None, folder: Path | None
     if name is None and folder is not None and (folder / companions.TOKENIZER).is_file():
         name = str(folder / companions.TOKENIZER)
     if name is None:
+        for other in companions.OTHER_TOKENIZERS if folder is not None else ():
+            if (path := folder / other).is_file():
+                raise ValueError(
+                    f"{path} is not read; pass a tokenizer.json with --tokenizer, or put it beside the model"
+                )
         if vocab_size not in (256, WORLD_ROWS):
             raise ValueError(
                 f"no tokenizer is known for a vocabulary of {vocab_size} (256 is byte, {WORLD_ROWS} world);"

@@ -19,6 +19,7 @@ from egg_reason.models.formats.huggingface import CONFIG, read_json
 
 __all__ = [
     "GENERATION_CONFIG",
+    "OTHER_TOKENIZERS",
     "TEXT_FILES",
     "TOKENIZER",
     "TOKENIZER_CONFIG",
@@ -36,6 +37,8 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 GENERATION_CONFIG = "generation_config.json"
+OTHER_TOKENIZERS = ("tokenizer.model", "tekken.json", "vocab.json", "spiece.model")
+"""Files of tokenizers in forms that are not read: a model with one is none of the packaged vocabularies."""
 TEXT_FILES = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE, GENERATION_CONFIG)
 
 USUAL_ENDS = frozenset(

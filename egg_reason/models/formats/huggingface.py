@@ -54,9 +54,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(directory: Path) -> Mapping[str, SafeTensor]:
-    """Return the tensors of a folder by key; each is read when its `read()` is called."""
+    """Return the tensors of a folder by key; each is read when its `read()` is called.
+
+    Raises FileNotFoundError or ValueError: a file that is missing or damaged; an index that names a tensor
+    which its file does not have; a tensor that two files have.
+    """
     from safetensors import SafetensorError, safe_open
 
+    weight_map: Any = {}
     if (directory / INDEX).is_file():
         weight_map = read_json(directory / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not all(
@@ -88,9 +93,18 @@ def read_tensors(directory: Path) -> Mapping[str, SafeTensor]:
                             f"{path}: {key} has dtype {piece.get_dtype()};"
                             f" {', '.join(SAFETENSORS_DTYPES)} are read"
                         )
+                    if key in tensors:
+                        raise ValueError(
+                            f"{path}: {key} is in {tensors[key].path.name} too; remove one of the two files"
+                        )
                     tensors[key] = SafeTensor(path, key, DTYPES[dtype], tuple(piece.get_shape()))
         except SafetensorError as error:
             raise ValueError(
                 f"{path}: damaged or not a safetensors file: {str(error).splitlines()[0][:200]}"
             ) from None
+    for key, name in weight_map.items():
+        if key not in tensors or tensors[key].path.name != name:
+            raise ValueError(
+                f"{directory / INDEX}: {key:.80} should be in {name}, but is not; fetch both again"
+            )
     return tensors

@@ -112,7 +112,10 @@ def shape_of_config(config: Mapping[str, Any], source: str) -> Shape:
             f"{source}: num_attention_heads {heads} must be a multiple of num_key_value_heads {kv_heads}"
         )
     if head_size % 2:
-        raise ValueError(f"{source}: head_dim must be even, since positions turn pairs, not {head_size}")
+        raise ValueError(
+            f"{source}: head_dim must be even, since positions turn pairs, not {head_size} (where it is"
+            " absent, hidden_size / num_attention_heads)"
+        )
     epsilon = config.get("rms_norm_eps", 1e-6)
     if not _is_number(epsilon) or epsilon >= 1:
         raise ValueError(f"{source}: rms_norm_eps must be a number between 0 and 1, not {_short(epsilon)}")
@@ -233,16 +236,22 @@ def _rope(
     if len(set(thetas.values())) > 1:
         raise ValueError(f"{source}: {' and '.join(thetas)} disagree; correct one of them")
     if not thetas and model_type != "llama":
-        raise ValueError(f"{source}: there is no rope_theta; add that of the model")
+        raise ValueError(
+            f"{source}: there is no rope_theta, nor one in rope_parameters; add that of the model"
+        )
     theta = next(iter(thetas.values()), 10_000.0)  # of the first Llamas, whose files do not say it
-    scalings = [_scaling(table, context, source) for table in (new, old) if table]
+    scalings = [
+        _scaling(table, context, f"{source}: {name}")
+        for name, table in (("rope_parameters", new), ("rope_scaling", old))
+        if table
+    ]
     if len(set(scalings)) > 1:
         raise ValueError(f"{source}: rope_parameters and rope_scaling disagree; correct one of them")
     return theta, next(iter(scalings), None)
 
 
 def _scaling(table: Mapping[str, Any], context: int, source: str) -> Llama3 | None:
-    """Return the scaling that rope_parameters or rope_scaling asks for."""
+    """Return the scaling that rope_parameters or rope_scaling asks for. source: names it in errors."""
     kind = table.get("rope_type", table.get("type", "default"))
     known = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
     names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
@@ -288,7 +297,8 @@ def _windows(
             f" layers, not {_short(types)}"
         )
     if model_type == "llama" and (width is not None or (types and "sliding_attention" in types)):
-        raise ValueError(f"{source}: sliding windows are not read for llama models; remove sliding_window")
+        key = "sliding_window" if width is not None else "layer_types"
+        raise ValueError(f"{source}: sliding windows are not read for llama models; remove {key}")
     if model_type == "mistral":
         if types and set(types) != {"sliding_attention" if width else "full_attention"}:
             raise ValueError(f"{source}: layer_types of a mistral model must agree with its sliding_window")
