@@ -87,7 +87,7 @@ def write(
 
 def prompt_of(model, **options):
     """The prompt of a question by the model's own template: text, and ids."""
-    chosen = choose(**{"template": model.prompting()["template"]}, options=options)
+    chosen = choose(template=model.prompting()["template"], options=options)
     text = chosen.render(QUESTION, QUESTION)
     return text, model.tokenizer.prompt(text)
 
