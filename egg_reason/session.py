@@ -56,7 +56,9 @@ class Session:
         self.begun = begun
         lines = read_metrics(run.path / "metrics.jsonl")
         self.budget = Budget(self.config, lines, step)
-        self._constant = ConstantRewards([reward.name for reward in parts.rewards], lines)
+        # Rewards that are only watched move nothing anyway.
+        moving = [reward.name for reward in parts.rewards if reward.spec not in parts.task.watched]
+        self._constant = ConstantRewards(moving, lines)
         self.state: State
         self._display = Display(self.config.run.steps, plain)
         self._clock = TrainingClock()

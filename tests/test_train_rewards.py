@@ -184,6 +184,16 @@ def test_a_constant_reward_is_told_once_and_counted(settings, tmp_path, capsys):
     }
 
 
+def test_a_reward_that_is_only_watched_is_not_told(settings, tmp_path, capsys):
+    """It moves nothing anyway. A model that writes random bytes never answers: both rewards are constant."""
+    given = {"task": "arithmetic", "task_options": ("heldout_count=16",), "reward": (), "reward_weights": ()}
+    config = TrainConfig.of(**settings | given | {"steps": 6, "eval_every": 0})
+    training.fine_tune(config, tmp_path / "run", plain=True)
+    output = " ".join(capsys.readouterr().out.split())
+    assert "reward arithmetic gave 0 for every completion of 5 steps" in output
+    assert "answer_alone gave" not in output
+
+
 def test_the_flags_that_the_line_names_mend_the_reward(settings, tmp_path, capsys):
     output, summary = constant_run(
         settings,
