@@ -87,7 +87,7 @@ def write(
 
 def prompt_of(model, **options):
     """The prompt of a question by the model's own template: text, and ids."""
-    chosen = choose(**{"template": model.prompting()["template"]}, options=options)
+    chosen = choose(template=model.prompting()["template"], options=options)
     text = chosen.render(QUESTION, QUESTION)
     return text, model.tokenizer.prompt(text)
 
@@ -149,10 +149,6 @@ def test_a_text_without_a_template_begins_once(tmp_path):
         if begin:
             written = library(kind).id_to_token(begin[0])
             assert tokenizer.prompt(f"{written}Great!").count(begin[0]) == 1
-
-
-BASE = {"eos_token_id": "<|endoftext|>"}
-INSTRUCT = {"eos_token_id": "<|im_end|>"}
 
 
 @pytest.mark.parametrize(
