@@ -151,10 +151,6 @@ def test_a_text_without_a_template_begins_once(tmp_path):
             assert tokenizer.prompt(f"{written}Great!").count(begin[0]) == 1
 
 
-BASE = {"eos_token_id": "<|endoftext|>"}
-INSTRUCT = {"eos_token_id": "<|im_end|>"}
-
-
 @pytest.mark.parametrize(
     ("config", "generation", "tokenizer", "ends"),
     [
