@@ -39,7 +39,7 @@ class Reciter:
     """After n tokens the next one is the text's byte n. Text s is recited where the prompt starts with byte
     65 + s ("A", "B", ...)."""
 
-    context = None
+    context = platform = None
 
     def prepared(self, weights, lanes):
         return weights

@@ -105,8 +105,12 @@ def test_a_run_records_its_sizes_and_keeps_them(family, tmp_path, monkeypatch, t
     monkeypatch.setattr(generators, "LANES", 8)
     fine_tune(TrainConfig.of(**settings | {"steps": 1}), tmp_path / "run", plain=True)
     recorded = read_settings(tmp_path / "run").engine
+    assert recorded.lanes == 8
+    if family == "rwkv7":  # a state of constant size holds any text
+        assert recorded.context is None
+        return
     longest = recorded.context - 6
-    assert recorded.lanes == 8 and longest > 0
+    assert longest > 0
     with pytest.raises(ValueError, match=f"was started with context = {recorded.context}, not {longest}"):
         resumed(read_settings(tmp_path / "run"), {"context": longest}, "run")
     with pytest.raises(ValueError, match=f"must fit --context, {longest + 5} tokens; the longest prompt has"):

@@ -199,7 +199,7 @@ class EngineSettings(Section):
     context: int | None = setting(
         None,
         "tokens that a lane holds, prompt and completion together",
-        unset="what the longest prompt and --max-tokens need",
+        unset="what the longest prompt and --max-tokens need, for a transformer",
         typical="2048",
         range=Range(least=2),
     )

@@ -22,6 +22,7 @@ __all__ = [
     "GENERATORS",
     "MakeGenerator",
     "Texts",
+    "context_for",
     "default_streams",
     "lanes_that_fit",
     "make_engine",
@@ -84,9 +85,8 @@ MakeGenerator = Callable[[Model, EngineSettings, Sequence[jax.Device], Texts], G
 def _from_settings(
     model: Model, settings: EngineSettings, devices: Sequence[jax.Device], texts: Texts
 ) -> Engine:
-    context = settings.context or texts.longest
-    check_context(model.family.context, texts.lengths.longest, [texts.sampling], context)
     dtype = compute_dtype(settings.dtype, model.family.platform)
+    context = context_for(model.family, texts, settings.context, dtype)
     lanes = lanes_that_fit(model, texts, settings.lanes, dtype, context, settings.group, len(devices) or 1)
     return make_engine(
         model.family,
@@ -114,6 +114,15 @@ def default_streams(params: object, lanes: int, group: int, platform: str | None
     # Each stream keeps whole groups, and enough lanes to be worth its own read of the weights.
     most = max(1, min(os.cpu_count() or 1, lanes // max(group, STREAM_LANES)))
     return 1 << (most.bit_length() - 1)
+
+
+def context_for(family: AnyFamily, texts: Texts, context: int | None, dtype: DTypeLike) -> int | None:
+    """Return the tokens of a lane: as set, or those of the longest text; None: any number, where a state of
+    constant size holds them. Raises ValueError, one line, for texts that are longer than that, or than the
+    model can read."""
+    check_context(family.context, texts.lengths.longest, [texts.sampling], context)
+    grows = family.bytes_per_row(2, dtype) > family.bytes_per_row(1, dtype)
+    return texts.longest if context is None and grows else context
 
 
 def lanes_that_fit(

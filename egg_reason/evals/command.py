@@ -20,8 +20,7 @@ from egg_reason import models, tasks
 from egg_reason.config import EvalConfig, task_options
 from egg_reason.engine import Engine, PromptLengths, make_engine
 from egg_reason.engine.base import REASONS
-from egg_reason.engine.generators import Texts, lanes_that_fit
-from egg_reason.engine.request import check_context
+from egg_reason.engine.generators import Texts, context_for, lanes_that_fit
 from egg_reason.evals import benchmarks as known
 from egg_reason.evals import results
 from egg_reason.evals.heldout import Questions, draw
@@ -189,10 +188,8 @@ def _engine(
     prompts = [model.tokenizer.prompt(row["prompt"]) for each in benchmarks for row in each.rows]
     most = max((benchmark.sampling for benchmark in benchmarks), key=lambda sampling: sampling.max_tokens)
     texts = Texts(PromptLengths.of(prompts), most)
-    context = settings.context
-    if context is None and model.family.bytes_per_row(2, dtype) > model.family.bytes_per_row(1, dtype):
-        context = texts.longest  # the same for every completion, also when others were written before
-    check_context(model.family.context, texts.lengths.longest, [most], context)
+    # The same for every completion, also when others were written before.
+    context = context_for(model.family, texts, settings.context, dtype)
     lanes = lanes_that_fit(model, texts, settings.lanes, dtype, context)
     streams = settings.streams
     return make_engine(model.family, model.tokenizer, model.params, lanes, 1, streams, context=context)

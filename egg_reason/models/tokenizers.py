@@ -166,8 +166,9 @@ def for_vocabulary(vocab_size: int, name: str | None = None, folder: Path | None
     if name is None and folder is not None and (folder / companions.TOKENIZER).is_file():
         name = str(folder / companions.TOKENIZER)
     if name is None:
-        for other in companions.OTHER_TOKENIZERS if folder is not None else ():
-            if (path := folder / other).is_file():
+        others = [] if folder is None else [folder / other for other in companions.OTHER_TOKENIZERS]
+        for path in others:
+            if path.is_file():
                 raise ValueError(
                     f"{path} is not read; pass a tokenizer.json with --tokenizer, or put it beside the model"
                 )
