@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from egg_reason.estimates.intervals import wilson
 
@@ -56,7 +56,7 @@ def crossed(
         (rest if square > max(of_seeds, of_problems) else 0.0, freedom),
     ]
     satterthwaite = square**2 / sum(variance**2 / count for variance, count in terms if count and variance)
-    half = float(student_t.ppf(0.975, satterthwaite)) * math.sqrt(square / values.size)
+    half = float(stdtrit(satterthwaite, 0.975)) * math.sqrt(square / values.size)
     return Estimate(mean, max(low, mean - half), min(high, mean + half))
 
 
@@ -67,9 +67,5 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     mean = float(values_S.mean())
     if len(values_S) == 1:
         return Estimate(mean, -math.inf, math.inf)
-    half = (
-        float(student_t.ppf(0.975, len(values_S) - 1))
-        * float(values_S.std(ddof=1))
-        / math.sqrt(len(values_S))
-    )
+    half = float(stdtrit(len(values_S) - 1, 0.975)) * float(values_S.std(ddof=1)) / math.sqrt(len(values_S))
     return Estimate(mean, mean - half, mean + half)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 __all__ = ["Interval", "clustered_mean", "mean_over_problems", "t_quantile", "wilson"]
 
@@ -61,7 +61,7 @@ def wilson(successes: float, n: float, quantile: float = Z_95) -> tuple[float, f
 @functools.cache
 def t_quantile(freedom: int) -> float:
     """Return the 97.5% quantile of Student's t distribution with this many degrees of freedom, from 1."""
-    return float(student_t.ppf(0.975, freedom))
+    return float(stdtrit(freedom, 0.975))
 
 
 def clustered_mean(values_by_problem: Sequence[Sequence[float] | np.ndarray] | np.ndarray) -> Interval:

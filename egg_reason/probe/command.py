@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from egg_reason import tasks
 from egg_reason.algorithms.shaping import signal_to_noise
@@ -363,7 +363,7 @@ def rounded(value: float, digits: int = 2) -> float:
 def _bound(looks: int) -> float:
     """Return how many standard errors above 0 a gain must be, so that chance takes none of this many gains
     there except one time in 40 (Bonferroni)."""
-    return float(norm.ppf(1 - 0.025 / looks))
+    return float(ndtri(1 - 0.025 / looks))
 
 
 def _powers(most: int) -> list[int]:
